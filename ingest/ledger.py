@@ -38,7 +38,7 @@ from serve_app.errors import (
 )
 from serve_app.storage import ObjectStore
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _RETRY_MAX_S = 30.0
 _PARTS_READ_AHEAD = 16
@@ -217,14 +217,14 @@ class Ledger:
                 await asyncio.to_thread(self._put, key, part.lines)
             except TransientError as error:
                 limit_s = min(_RETRY_MAX_S, self._retry_base_s * 2 ** min(attempt, 16))
-                _log.warning("ledger: %s; %d records wait", error.message, len(part.lines))
+                _logger.warning("ledger: %s; %d records wait", error.message, len(part.lines))
                 await asyncio.sleep(limit_s * random.uniform(0.5, 1))
             except ForeedgeError as error:
-                _log.error("ledger: %s; %d records refused", error.message, len(part.lines))
+                _logger.error("ledger: %s; %d records refused", error.message, len(part.lines))
                 part.stored.set_exception(error)
                 return
             except Exception as error:
-                _log.exception("ledger: %s could not be stored", key)
+                _logger.exception("ledger: %s could not be stored", key)
                 part.stored.set_exception(InternalError(f"{key} could not be stored: {error}"))
                 return
             else:
