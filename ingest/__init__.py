@@ -1,0 +1,1 @@
+"""Foreedge ingest: from messages on a queue to jobs, results and reports."""

@@ -1,0 +1,180 @@
+"""From the body of a queue message to jobs: every shape that a producer may send.
+
+- the native shape, one job: ``{"source": {"bucket": …, "key": …}, …}``;
+- an S3 event notification with any number of records, as S3 sends it to a queue;
+- the same in the envelope of an SNS topic (or without it: raw delivery);
+- S3's "Object Created" event of EventBridge.
+
+An event makes jobs whose ids are a function of what happened, so that a second delivery of it
+(S3, SNS and SQS all deliver at least once) has the same ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote_plus
+
+import orjson
+from pydantic import ValidationError
+
+from serve_app.config import QueueConfig
+from serve_app.contracts import Job, Output, Recipe, describe, parse_recipe
+from serve_app.errors import InvalidMessage
+
+SCHEMA_VERSION = 1
+"""Of the native shape."""
+
+_SHOWN_CHARACTERS = 80
+_ID_HEX_DIGITS = 32
+
+
+def parse(body: str, defaults: QueueConfig) -> list[Job]:
+    """Return the jobs that a message asks for.
+
+    Args:
+        body: The message's body.
+        defaults: The recipe and the output of messages that name none.
+
+    Returns:
+        No jobs where the message is understood and there is nothing to do: S3's test event, an
+        event other than a creation, or the creation of one of our own results.
+
+    Raises:
+        InvalidMessage: The body has none of the shapes; says what was wrong.
+        InvalidRecipe: The recipe is unknown or has an invalid field.
+    """
+    content = _object(body, "the message")
+    if "TopicArn" in content and "Message" in content:
+        content = _object(content["Message"], "the SNS message")
+    if "source" in content and "detail-type" not in content:
+        return [_native(content, defaults)]
+    if "Records" in content:
+        return list(_from_records(content["Records"], defaults))
+    if content.get("Event") == "s3:TestEvent":
+        return []
+    if content.get("source") == "aws.s3":
+        return list(_from_eventbridge(content, defaults))
+    raise InvalidMessage(
+        "the message is neither a job (it has no 'source') nor an S3 event notification; "
+        f"its fields are: {_shortened(', '.join(content)) or 'none'}"
+    )
+
+
+def _native(content: dict[str, Any], defaults: QueueConfig) -> Job:
+    fields = dict(content)
+    version = fields.pop("schema", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise InvalidMessage(
+            f"schema {_shortened(repr(version))} is not known; this version reads {SCHEMA_VERSION}"
+        )
+    # null stands for a field that is left out, as producers in typed languages write it.
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if "output" not in fields:
+        fields["output"] = _default_output(defaults)
+    fields["recipe"] = _recipe(fields.get("recipe"), defaults)
+    return _job(fields)
+
+
+def _from_records(records: object, defaults: QueueConfig) -> Iterator[Job]:
+    """Yield the jobs of an S3 event notification."""
+    if not isinstance(records, list):
+        raise InvalidMessage("Records: must be a list")
+    for index, record in enumerate(records):
+        where = f"Records.{index}"
+        try:
+            if record["eventSource"] != "aws:s3":
+                raise InvalidMessage(f"{where}: eventSource is not aws:s3")
+            # EventBridge and older notifications differ in the "s3:" before the name.
+            if not record["eventName"].removeprefix("s3:").startswith("ObjectCreated:"):
+                continue
+            bucket, entity = record["s3"]["bucket"]["name"], record["s3"]["object"]
+            key = unquote_plus(entity["key"])
+            version_id = entity.get("versionId")
+            etag, sequencer = entity.get("eTag"), entity.get("sequencer")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidMessage(f"{where} is not a record of an S3 event: {error!r}") from error
+        yield from _created(bucket, key, version_id, etag, sequencer, defaults)
+
+
+def _from_eventbridge(content: dict[str, Any], defaults: QueueConfig) -> Iterator[Job]:
+    """Yield the job of an S3 event that came through EventBridge."""
+    if content["detail-type"] != "Object Created":
+        return
+    try:
+        detail = content["detail"]
+        bucket, entity = detail["bucket"]["name"], detail["object"]
+        # Unlike notifications, EventBridge does not encode the key.
+        key, version_id = entity["key"], entity.get("version-id")
+        etag, sequencer = entity.get("etag"), entity.get("sequencer")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidMessage(f"detail is not that of an S3 event: {error!r}") from error
+    yield from _created(bucket, key, version_id, etag, sequencer, defaults)
+
+
+def _created(
+    bucket: object,
+    key: object,
+    version_id: object,
+    etag: object,
+    sequencer: object,
+    defaults: QueueConfig,
+) -> Iterator[Job]:
+    """Yield the job for an object that was created, unless it is one of our own results."""
+    output = _default_output(defaults)
+    own = bucket == output.bucket and isinstance(key, str) and key.startswith(output.prefix)
+    # An empty prefix would make every object of the bucket our own, and nothing would be done.
+    if own and output.prefix:
+        return
+    digest = hashlib.sha256()
+    for part in (bucket, key, version_id, etag, sequencer):
+        digest.update(f"{part}\0".encode(errors="surrogatepass"))
+    yield _job(
+        {
+            "job_id": digest.hexdigest()[:_ID_HEX_DIGITS],
+            "source": {"bucket": bucket, "key": key, "version_id": version_id, "etag": etag},
+            "output": output,
+            "recipe": _recipe(None, defaults),
+        }
+    )
+
+
+def _recipe(value: object, defaults: QueueConfig) -> Recipe:
+    if value is None:
+        value = defaults.recipe
+    if not isinstance(value, (str, dict)):
+        raise InvalidMessage("recipe: must be a preset's name or an object")
+    return parse_recipe(value)
+
+
+def _default_output(defaults: QueueConfig) -> Output:
+    if not defaults.output_bucket:
+        raise InvalidMessage(
+            "the message does not say where its result goes, and queue.output_bucket is not set"
+        )
+    return Output(bucket=defaults.output_bucket, prefix=defaults.output_prefix)
+
+
+def _job(fields: dict[str, Any]) -> Job:
+    try:
+        return Job.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidMessage(describe(error)) from error
+
+
+def _object(text: object, what: str) -> dict[str, Any]:
+    """Return a JSON text as the object that it must be."""
+    if not isinstance(text, str):
+        raise InvalidMessage(f"{what} is not a text")
+    try:
+        content = orjson.loads(text)
+    except (orjson.JSONDecodeError, UnicodeError) as error:
+        raise InvalidMessage(f"{what} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidMessage(f"{what} is not a JSON object")
+    return content
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"

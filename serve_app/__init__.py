@@ -1,0 +1,1 @@
+"""Foreedge: what turns a photograph into a cut-out, and the Serve application around it."""

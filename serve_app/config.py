@@ -1,0 +1,195 @@
+"""AppConfig and its parts: the one source of settings.
+
+A value comes from, in order of precedence: the arguments of ``build`` (a Serve YAML's ``args``,
+``serve run ... key=value``, the command line of ``foreedge``), the environment (``FOREEDGE_`` and
+``__`` between the parts, as in ``FOREEDGE_QUEUE__URL``), the default. Nothing else in this
+project reads the environment; boto3 finds credentials in its own way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serve_app.contracts import describe
+from serve_app.errors import InvalidConfig
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and strict about unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ImageLimits(Section):
+    """What is refused before a pixel is decoded."""
+
+    max_bytes: Positive = 32 * 1024 * 1024
+    max_pixels: Positive = 64_000_000
+    max_side_px: Positive = 16_384
+
+
+class AwsConfig(Section):
+    """How S3 and SQS are reached."""
+
+    region: NonEmpty = "us-east-1"
+    endpoint_url: str | None = None
+    """Of a local server that speaks both protocols; None is AWS itself."""
+    max_attempts: Positive = 4
+    """Of one call, by boto3's own retries (mode ``standard``)."""
+    connect_timeout_s: Seconds = 5
+    read_timeout_s: Seconds = 30
+    """Must exceed the queue's long poll (20 s)."""
+
+
+class StorageConfig(Section):
+    """Where photographs are read and results are written."""
+
+    allowed_buckets: tuple[str, ...] = ()
+    """Buckets that a job may name; empty allows every bucket that the credentials reach."""
+    local_root: Path | None = None
+    """Folder whose subfolders are the buckets, instead of S3."""
+
+
+class QueueConfig(Section):
+    """The queue that SqsIngest serves, and how it does so."""
+
+    url: NonEmpty
+    consumers: Positive = 1
+    """Replicas of SqsIngest; at most one on each node."""
+    max_in_flight: Positive = 64
+    """Jobs that one consumer has given to the pipeline. More than the pipeline can hold at the
+    moment, or else its autoscaler never sees the demand."""
+    visibility_timeout_s: Annotated[int, Field(ge=3, le=43_200)] = 120
+    long_poll_s: Annotated[int, Field(ge=0, le=20)] = 20
+    job_deadline_s: Seconds = 600
+    """From receipt; past it the job counts as a transient failure."""
+    retry_base_s: Seconds = 2
+    """First back-off of a transient failure; it doubles with each receive."""
+    retry_max_s: Seconds = 300
+    default_max_receives: Positive = 5
+    """Receives after which a transient failure is final, where the queue has no redrive policy."""
+    stop_grace_s: Seconds = 20
+    """Time that jobs in flight have to end after a stop was asked for."""
+    output_bucket: str | None = None
+    """For messages that do not say where their result goes (S3 event notifications)."""
+    output_prefix: str = "cutouts/"
+    recipe: str = "cutout"
+    """Preset of messages that name none."""
+
+
+class LedgerConfig(Section):
+    """Where results of runs are recorded."""
+
+    bucket: NonEmpty
+    prefix: str = "_foreedge/"
+    part_records: Positive = 1_000
+    part_interval_s: Seconds = 2
+
+
+class PipelineConfig(Section):
+    """The deployment that takes one image from start to end."""
+
+    replicas: Positive = 1
+    num_cpus: Annotated[float, Field(ge=0)] = 0.5
+    threads: Positive = 2
+    """Images whose pixels are worked on at the same time; bounds the memory."""
+    max_ongoing: Positive = 32
+
+
+class SegmenterConfig(Section):
+    """The deployment that owns the ONNX Runtime sessions; one for each model."""
+
+    replicas: Positive = 1
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    threads: Positive = 2
+    """Images inferred at the same time by ``fan_out``, each on one thread."""
+    execution: Literal["fan_out", "stack"] = "fan_out"
+    """``fan_out``: every thread takes the next image that waits (CPU). ``stack``: one run of the
+    graph takes all that wait, up to ``max_batch_size`` (GPU); needs a dynamic batch axis."""
+    max_batch_size: Positive = 8
+    max_ongoing: Positive = 64
+    bfloat16: bool = False
+    """Arm only: bfloat16 matrix products (mlas.enable_gemm_fastmath_arm64_bfloat16)."""
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Self:
+        if self.max_ongoing < self.max_batch_size:
+            raise ValueError("max_ongoing must be at least max_batch_size, or no batch fills")
+        return self
+
+
+class HttpConfig(Section):
+    """The HTTP endpoint."""
+
+    replicas: Positive = 1
+    num_cpus: Annotated[float, Field(ge=0)] = 0.1
+    max_concurrent: Positive = 64
+    """Images that one replica has accepted and not yet answered; past it, 503 at once."""
+    request_timeout_s: Seconds = 60
+
+
+class AppConfig(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FOREEDGE_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        nested_model_default_partial_update=True,
+    )
+
+    models: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = ("folio",)
+    """Models to serve, in order of preference; each gets its own Segmenter deployment."""
+    model_files: dict[str, Path] = {}
+    """Other models by name: ONNX files that obey u2net's contract."""
+    limits: ImageLimits = ImageLimits()
+    aws: AwsConfig = AwsConfig()
+    storage: StorageConfig = StorageConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
+    http: HttpConfig = HttpConfig()
+    queue: QueueConfig | None = None
+    """None: no ingest, HTTP only."""
+    ledger: LedgerConfig | None = None
+
+    @model_validator(mode="after")
+    def _ingest_has_a_ledger(self) -> Self:
+        if self.queue is not None and self.ledger is None:
+            raise ValueError("queue needs ledger.bucket, where results are recorded")
+        return self
+
+    @classmethod
+    def load(cls, args: dict[str, Any] | None = None) -> Self:
+        """Make the configuration from arguments and the environment.
+
+        Args:
+            args: Nested settings; a dotted name (``queue.url``) stands for a nested one, which is
+                how ``serve run`` passes them.
+
+        Raises:
+            InvalidConfig: A setting is unknown, missing, empty or has an invalid value.
+        """
+        nested: dict[str, Any] = {}
+        for name, value in (args or {}).items():
+            *parents, leaf = name.split(".")
+            section = nested
+            for parent in parents:
+                section = section.setdefault(parent, {})
+            section[leaf] = value
+        if isinstance(models := nested.get("models"), str):
+            nested["models"] = [name.strip() for name in models.split(",")]
+        try:
+            return cls(**nested)
+        except ValidationError as error:
+            raise InvalidConfig(f"configuration: {describe(error)}") from error
