@@ -26,7 +26,6 @@ from serve_app.errors import InvalidMessage
 SCHEMA_VERSION = 1
 """Of the native shape."""
 
-_SHOWN_CHARACTERS = 80
 _ID_HEX_DIGITS = 32
 
 
@@ -57,20 +56,19 @@ def parse(body: str, defaults: QueueConfig) -> list[Job]:
     if content.get("source") == "aws.s3":
         return list(_from_eventbridge(content, defaults))
     raise InvalidMessage(
-        "the message is neither a job (it has no 'source') nor an S3 event notification; "
+        "the message is neither a job with a 'source' nor an S3 event notification; "
         f"its fields are: {_shortened(', '.join(content)) or 'none'}"
     )
 
 
 def _native(content: dict[str, Any], defaults: QueueConfig) -> Job:
-    fields = dict(content)
+    # null stands for a field that is left out, as producers in typed languages write it.
+    fields = {name: value for name, value in content.items() if value is not None}
     version = fields.pop("schema", SCHEMA_VERSION)
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise InvalidMessage(
             f"schema {_shortened(repr(version))} is not known; this version reads {SCHEMA_VERSION}"
         )
-    # null stands for a field that is left out, as producers in typed languages write it.
-    fields = {name: value for name, value in fields.items() if value is not None}
     if "output" not in fields:
         fields["output"] = _default_output(defaults)
     fields["recipe"] = _recipe(fields.get("recipe"), defaults)
@@ -153,14 +151,17 @@ def _default_output(defaults: QueueConfig) -> Output:
         raise InvalidMessage(
             "the message does not say where its result goes, and queue.output_bucket is not set"
         )
-    return Output(bucket=defaults.output_bucket, prefix=defaults.output_prefix)
+    try:
+        return Output(bucket=defaults.output_bucket, prefix=defaults.output_prefix)
+    except ValidationError as error:
+        raise InvalidMessage(f"queue.output_{describe(error)}") from error
 
 
 def _job(fields: dict[str, Any]) -> Job:
     try:
         return Job.model_validate(fields)
     except ValidationError as error:
-        raise InvalidMessage(describe(error)) from error
+        raise InvalidMessage(_shortened(describe(error), 500)) from error
 
 
 def _object(text: object, what: str) -> dict[str, Any]:
@@ -176,5 +177,6 @@ def _object(text: object, what: str) -> dict[str, Any]:
     return content
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+def _shortened(text: str, limit: int = 80) -> str:
+    """Return a text from a message, so short that it can be shown."""
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -1,0 +1,884 @@
+"""The states of a message, on a clock that only moves when nothing else can happen."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import heapq
+import json
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from in_memory_queue import InMemoryQueue
+
+from ingest.consumer import INVALID_RUN, Consumer
+from serve_app.config import QueueConfig
+from serve_app.contracts import Job, Outcome
+from serve_app.errors import (
+    DeadlineExceeded,
+    InvalidConfig,
+    NoSubject,
+    Overloaded,
+    ReplicaLost,
+    SourceForbidden,
+)
+
+Process = Callable[[Job], Awaitable[Outcome]]
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time jumps to the next timer as soon as there is nothing to do."""
+
+    _now = 0.0
+
+    def time(self) -> float:
+        return self._now
+
+    def _run_once(self) -> None:
+        while self._scheduled and self._scheduled[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(self._scheduled)._scheduled = False
+        if not self._ready:
+            assert self._scheduled, "nothing will ever happen again"
+            self._now = max(self._now, self._scheduled[0]._when)
+        super()._run_once()
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    """Run a scenario in virtual time, of which it has a day."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(86_400):
+            await scenario
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(limited())
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return wrapper
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Ledger:
+    """Stores at once; away or refusing where the test says so."""
+
+    def __init__(self, log: list[tuple[str, str]]) -> None:
+        self.records: list[Outcome] = []
+        self.present = asyncio.Event()
+        self.present.set()
+        self.refusal: Exception | None = None
+        self.closed = 0
+        self._log = log
+
+    async def record(self, outcome: Outcome) -> None:
+        await self.present.wait()
+        await asyncio.sleep(0.01)
+        if self.refusal is not None:
+            raise self.refusal
+        self.records.append(outcome)
+        self._log.append(("record", outcome.job_id))
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    def of(self, job_id: str) -> Outcome:
+        [found] = [item for item in self.records if item.job_id == job_id]
+        return found
+
+
+class Bench:
+    """A consumer between an in-memory queue, a pipeline that the test plays, and a ledger."""
+
+    def __init__(
+        self, process: Callable[[Job], Awaitable[Outcome]] | None = None, **set_: Any
+    ) -> None:
+        queue_settings = {k: set_.pop(k) for k in ("has_dead_letters", "max_receives") if k in set_}
+        self.queue = InMemoryQueue(asyncio.get_running_loop().time, **queue_settings)
+        self.log = self.queue.log
+        self.ledger = Ledger(self.log)
+        self.part_records = set_.pop("part_records", 1_000)
+        self.config = QueueConfig(url="https://sqs/q", output_bucket="out", **set_)
+        self.process = process or done
+        self.consumer = self.make()
+        self.running: asyncio.Task[None] | None = None
+
+    def make(self) -> Consumer:
+        return Consumer(
+            self.queue,
+            lambda job: self.process(job),
+            self.ledger,
+            self.config,
+            part_records=self.part_records,
+            clock=asyncio.get_running_loop().time,
+        )
+
+    def start(self) -> None:
+        self.running = asyncio.create_task(self.consumer.run())
+
+    def send(self, *job_ids: str) -> list[str]:
+        return [self.queue.send(message(job_id)) for job_id in job_ids]
+
+    async def serve(self, *job_ids: str, for_s: float = 1) -> list[str]:
+        sent = self.send(*job_ids)
+        self.start()
+        await asyncio.sleep(for_s)
+        return sent
+
+    async def stop(self) -> None:
+        await self.consumer.stop()
+        assert self.running is not None
+        await self.running
+        stats = self.consumer.stats
+        assert (stats.in_flight, stats.unsettled) == (0, 0)
+        assert stats.permits_free == self.config.max_in_flight
+
+    def events(self, *names: str) -> list[str]:
+        return [name for name, _ in self.log if name in names]
+
+
+def message(job_id: str, **changes: Any) -> str:
+    body = {
+        "job_id": job_id,
+        "run_id": "r",
+        "source": {"bucket": "b", "key": f"{job_id}.jpg"},
+        "output": {"bucket": "o"},
+    }
+    return json.dumps(body | changes)
+
+
+def s3_event(*keys: str) -> str:
+    return json.dumps(
+        {
+            "Records": [
+                {
+                    "eventSource": "aws:s3",
+                    "eventName": "ObjectCreated:Put",
+                    "s3": {"bucket": {"name": "b"}, "object": {"key": key}},
+                }
+                for key in keys
+            ]
+        }
+    )
+
+
+def success(job: Job) -> Outcome:
+    return Outcome(job_id=job.job_id, run_id=job.run_id, status="done", source=job.source)
+
+
+async def done(job: Job) -> Outcome:
+    await asyncio.sleep(0.05)
+    return success(job)
+
+
+def raising(error: BaseException, times: int = 10**9) -> Process:
+    left = times
+
+    async def process(job: Job) -> Outcome:
+        nonlocal left
+        await asyncio.sleep(0.05)
+        left -= 1
+        if left >= 0:
+            raise error
+        return success(job)
+
+    return process
+
+
+# done and permanent
+
+
+@virtual
+async def test_done_is_recorded_and_only_then_deleted() -> None:
+    bench = Bench()
+    [sent] = await bench.serve("j")
+    assert bench.log == [("receive", sent), ("record", "j"), ("delete", sent)]
+    assert bench.ledger.of("j").receive_count == 1
+    await bench.stop()
+    stats = bench.consumer.stats
+    assert (stats.received, stats.done, stats.deleted, stats.failed) == (1, 1, 1, {})
+
+
+@virtual
+async def test_nothing_is_deleted_while_the_ledger_is_away() -> None:
+    bench = Bench(visibility_timeout_s=30)
+    bench.ledger.present.clear()
+    await bench.serve("j", for_s=300)
+    assert bench.events("record", "delete") == []
+    assert bench.events("receive") == ["receive"]
+    bench.ledger.present.set()
+    await asyncio.sleep(1)
+    assert bench.events("record", "delete") == ["record", "delete"]
+    await bench.stop()
+
+
+@pytest.mark.parametrize("returned", [False, True])
+@virtual
+async def test_permanent_is_recorded_dead_lettered_and_deleted(returned: bool) -> None:
+    error = NoSubject("nothing to keep")
+
+    async def process(job: Job) -> Outcome:
+        if returned:
+            return Outcome.failed(job, error)
+        raise error
+
+    bench = Bench(process)
+    await bench.serve("j")
+    assert bench.events("receive", "record", "dead_letter", "delete") == [
+        "receive",
+        "record",
+        "dead_letter",
+        "delete",
+    ]
+    [dead] = bench.queue.dead
+    assert (dead.code, dead.reason, dead.job_id) == ("no_subject", "nothing to keep", "j")
+    assert bench.ledger.of("j").code == "no_subject"
+    await bench.stop()
+    assert bench.consumer.stats.failed == {"no_subject": 1}
+    assert bench.consumer.stats.dead_lettered == 1
+
+
+@virtual
+async def test_permanent_without_a_dead_letter_queue_is_deleted() -> None:
+    bench = Bench(raising(NoSubject("nothing")), has_dead_letters=False)
+    await bench.serve("j")
+    assert bench.events("record", "delete") == ["record", "delete"]
+    await bench.stop()
+    assert bench.consumer.stats.dead_lettered == 0
+
+
+@virtual
+async def test_a_message_that_cannot_be_dead_lettered_is_released() -> None:
+    bench = Bench(raising(NoSubject("nothing")), max_receives=9)
+    bench.queue.fail = lambda what: what == "dead_letter" and now() < 10
+    await bench.serve("j", for_s=60)
+    assert bench.events("record", "release", "dead_letter", "delete")[:2] == ["record", "release"]
+    assert bench.events("dead_letter", "delete") == ["dead_letter", "delete"]
+    await bench.stop()
+
+
+@virtual
+async def test_a_poison_message_does_not_touch_its_neighbours() -> None:
+    bench = Bench()
+    bench.send("before")
+    poison = [bench.queue.send(body) for body in ("{", message("x", recipe="nonsense"))]
+    await bench.serve("after")
+    await bench.stop()
+    assert not bench.queue.stored
+    codes = {item.job_id: (item.run_id, item.code) for item in bench.ledger.records}
+    assert codes == {
+        "before": ("r", None),
+        poison[0]: (INVALID_RUN, "invalid_message"),
+        poison[1]: (INVALID_RUN, "invalid_recipe"),
+        "after": ("r", None),
+    }
+    assert [item.message_id for item in bench.queue.dead] == poison
+
+
+@virtual
+async def test_a_message_with_nothing_to_do_is_deleted() -> None:
+    bench = Bench()
+    bench.queue.send('{"Event": "s3:TestEvent"}')
+    await bench.serve()
+    assert bench.events("record", "delete") == ["delete"]
+    await bench.stop()
+
+
+@virtual
+async def test_a_message_of_several_jobs_is_deleted_when_all_are_recorded() -> None:
+    bench = Bench()
+    bench.queue.send(s3_event("1.jpg", "2.jpg", "3.jpg"))
+    await bench.serve()
+    assert bench.events("record", "delete") == ["record", "record", "record", "delete"]
+    await bench.stop()
+    assert (bench.consumer.stats.done, bench.consumer.stats.deleted) == (3, 1)
+
+
+@virtual
+async def test_a_message_of_several_jobs_is_released_while_one_may_pass() -> None:
+    tries = 0
+
+    async def process(job: Job) -> Outcome:
+        nonlocal tries
+        if job.source.key == "2.jpg":
+            tries += 1
+            if tries == 1:
+                raise Overloaded("later")
+        return success(job)
+
+    bench = Bench(process)
+    bench.queue.send(s3_event("1.jpg", "2.jpg"))
+    await bench.serve(for_s=10)
+    assert bench.events("record", "release", "delete") == ["release", "record", "record", "delete"]
+    await bench.stop()
+
+
+# transient
+
+
+@virtual
+async def test_transient_is_released_and_done_later() -> None:
+    bench = Bench(raising(ReplicaLost("gone"), times=2), max_receives=5)
+    await bench.serve("j", for_s=60)
+    assert bench.events("release", "record", "delete") == ["release", "release", "record", "delete"]
+    assert bench.ledger.of("j").receive_count == 3
+    await bench.stop()
+    assert bench.consumer.stats.retried == {"replica_lost": 2}
+
+
+@virtual
+async def test_back_off_doubles_up_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    times: list[float] = []
+
+    async def process(job: Job) -> Outcome:
+        times.append(now())
+        raise Overloaded("later")
+
+    bench = Bench(process, max_receives=6, retry_base_s=2, retry_max_s=10)
+    await bench.serve("j", for_s=100)
+    waits = [round(b - a) for a, b in pairwise(times)]
+    assert waits == [2, 4, 8, 10, 10]
+    await bench.stop()
+
+
+@virtual
+async def test_back_off_has_full_jitter() -> None:
+    bench = Bench(raising(Overloaded("later")), retry_base_s=1_000, retry_max_s=10_000)
+    await bench.serve(*(f"j{n}" for n in range(40)))
+    delays = [item.visible_at - now() for item in bench.queue.stored.values()]
+    assert min(delays) < 200
+    assert max(delays) > 800
+    await bench.stop()
+
+
+@virtual
+async def test_the_last_transient_failure_is_final() -> None:
+    bench = Bench(raising(Overloaded("no room")), max_receives=3)
+    await bench.serve("j", for_s=120)
+    assert bench.events("receive", "release", "record", "dead_letter", "delete", "redrive") == [
+        *["receive", "release"] * 2,
+        *["receive", "record", "dead_letter", "delete"],
+    ]
+    record = bench.ledger.of("j")
+    assert (record.status, record.code, record.receive_count) == ("failed", "overloaded", 3)
+    assert bench.queue.dead[0].reason == "no room"
+    await bench.stop()
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), TimeoutError(), asyncio.CancelledError()])
+@virtual
+async def test_unexpected_errors_are_internal_and_transient(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(raising(error, times=1))
+    await bench.serve("j", "k", for_s=60)
+    await bench.stop()
+    assert {item.status for item in bench.ledger.records} == {"done"}
+    assert bench.consumer.stats.retried == {"internal_error": 1}
+    assert isinstance(error, asyncio.CancelledError) or "failed unexpectedly" in caplog.text
+
+
+@virtual
+async def test_a_job_past_its_deadline_is_cancelled_and_tried_again() -> None:
+    cancelled: list[float] = []
+
+    async def process(job: Job) -> Outcome:
+        try:
+            await asyncio.sleep(1_000 if not cancelled else 1)
+        except asyncio.CancelledError:
+            cancelled.append(now())
+            raise
+        return success(job)
+
+    bench = Bench(process, job_deadline_s=100, visibility_timeout_s=30)
+    await bench.serve("j", for_s=300)
+    assert [round(at) for at in cancelled] == [100]
+    assert bench.ledger.of("j").receive_count == 2
+    await bench.stop()
+    assert bench.consumer.stats.retried == {DeadlineExceeded.code: 1}
+    assert bench.consumer.stats.lease_lost == 0
+
+
+@virtual
+async def test_a_fatal_error_ends_pulling_and_releases_at_once() -> None:
+    bench = Bench(raising(InvalidConfig("no such model")), max_in_flight=1)
+    await bench.serve("j", "k", for_s=60)
+    assert bench.events("receive", "release") == ["receive", "release"]
+    assert min(item.visible_at for item in bench.queue.stored.values()) < 1
+    assert not bench.consumer.healthy
+    assert bench.consumer.reason == "invalid_config: no such model"
+    assert isinstance(bench.consumer.fatal, InvalidConfig)
+    await bench.stop()
+
+
+@virtual
+async def test_a_ledger_that_refuses_ends_pulling_and_loses_nothing() -> None:
+    bench = Bench(max_in_flight=2, max_receives=50)
+    bench.ledger.refusal = SourceForbidden("denied")
+    await bench.serve(*(f"j{n}" for n in range(6)), for_s=600)
+    assert bench.events("record", "delete", "dead_letter") == []
+    assert len(bench.queue.stored) == 6
+    assert bench.consumer.reason == "source_forbidden: denied"
+    await bench.stop()
+
+
+# permits
+
+
+@pytest.mark.parametrize("permits", [1, 3, 25])
+@virtual
+async def test_no_more_jobs_than_permits_at_any_time(permits: int) -> None:
+    active = most = 0
+
+    async def process(job: Job) -> Outcome:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        await asyncio.sleep(1)
+        active -= 1
+        return success(job)
+
+    bench = Bench(process, max_in_flight=permits)
+    bench.queue.send(s3_event(*(f"{n}.jpg" for n in range(5))))
+    await bench.serve(*(f"j{n}" for n in range(40)), for_s=100)
+    assert most == permits
+    assert len(bench.ledger.records) == 45
+    asked = [entries for what, entries in bench.queue.calls if what == "receive"]
+    assert max(asked) == min(10, permits)
+    await bench.stop()
+
+
+@virtual
+async def test_a_permit_is_free_while_its_result_waits_for_the_ledger() -> None:
+    bench = Bench(max_in_flight=1)
+    bench.ledger.present.clear()
+    await bench.serve("j", "k", "l", for_s=10)
+    stats = bench.consumer.stats
+    assert (stats.received, stats.in_flight, stats.unsettled) == (3, 0, 3)
+    bench.ledger.present.set()
+    await asyncio.sleep(1)
+    await bench.stop()
+    assert not bench.queue.stored
+
+
+@virtual
+async def test_a_ledger_outage_cannot_fill_the_memory() -> None:
+    bench = Bench(max_in_flight=4, part_records=3)
+    bench.ledger.present.clear()
+    await bench.serve(*(f"j{n}" for n in range(50)), for_s=500)
+    assert bench.consumer.stats.received == 2 * 3 + 4
+    bench.ledger.present.set()
+    await asyncio.sleep(10)
+    assert not bench.queue.stored
+    await bench.stop()
+
+
+@virtual
+async def test_deletes_are_batched() -> None:
+    bench = Bench()
+    await bench.serve(*(f"j{n}" for n in range(30)))
+    sizes = [entries for what, entries in bench.queue.calls if what == "delete"]
+    assert sum(sizes) == 30
+    assert len(sizes) <= 6
+    await bench.stop()
+
+
+# leases
+
+
+@virtual
+async def test_heartbeats_keep_a_slow_job() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(500)
+        return success(job)
+
+    bench = Bench(process, visibility_timeout_s=30)
+    await bench.serve("j", for_s=501)
+    assert bench.events("receive", "record", "delete") == ["receive", "record", "delete"]
+    await bench.stop()
+    assert bench.consumer.stats.heartbeats == 50
+
+
+@virtual
+async def test_heartbeats_go_in_batches_of_ten() -> None:
+    bench = Bench(visibility_timeout_s=30, part_records=100)
+    bench.ledger.present.clear()
+    await bench.serve(*(f"j{n}" for n in range(25)), for_s=11)
+    assert sorted(n for what, n in bench.queue.calls if what == "extend") == [5, 10, 10]
+    bench.ledger.present.set()
+    await asyncio.sleep(1)
+    await bench.stop()
+
+
+@virtual
+async def test_a_lost_lease_is_neither_recorded_nor_acknowledged() -> None:
+    bench = Bench(visibility_timeout_s=30, max_in_flight=1)
+    first = True
+
+    async def process(job: Job) -> Outcome:
+        nonlocal first
+        if first:
+            first = False
+            # Somebody else takes the message while this job runs.
+            item = next(iter(bench.queue.stored.values()))
+            item.handle = "somebody else's"
+            item.visible_at = now() + 100
+        await asyncio.sleep(20)
+        return success(job)
+
+    bench.process = process
+    await bench.serve("j", for_s=50)
+    assert bench.events("record", "delete") == []
+    assert bench.consumer.stats.lease_lost == 1
+    await asyncio.sleep(200)
+    assert bench.events("record", "delete") == ["record", "delete"]
+    await bench.stop()
+
+
+@virtual
+async def test_only_the_lease_whose_extension_failed_is_lost() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(15)
+        return success(job)
+
+    bench = Bench(process, visibility_timeout_s=30)
+    _, second = bench.send("a", "b")
+    refused = iter([True])
+    bench.queue.refuse = lambda what, item: (
+        what == "extend" and item == second and next(refused, False)
+    )
+    await bench.serve(for_s=20)
+    assert [item.job_id for item in bench.ledger.records] == ["a"]
+    assert bench.consumer.stats.lease_lost == 1
+    await asyncio.sleep(60)
+    assert bench.ledger.of("b").receive_count == 2
+    await bench.stop()
+
+
+@virtual
+async def test_leases_expire_when_no_extension_gets_through() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(45)
+        return success(job)
+
+    bench = Bench(process, visibility_timeout_s=30)
+    bench.queue.fail = lambda what: what == "extend" and now() < 35
+    await bench.serve("j", for_s=50)
+    assert bench.events("record", "delete") == []
+    assert bench.consumer.stats.lease_lost == 1
+    await asyncio.sleep(100)
+    assert bench.ledger.of("j").receive_count == 2
+    await bench.stop()
+
+
+@virtual
+async def test_one_failed_heartbeat_does_not_lose_a_lease() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(45)
+        return success(job)
+
+    bench = Bench(process, visibility_timeout_s=30)
+    bench.queue.fail = lambda what: what == "extend" and now() < 15
+    await bench.serve("j", for_s=50)
+    assert bench.events("receive", "record", "delete") == ["receive", "record", "delete"]
+    await bench.stop()
+
+
+@virtual
+async def test_a_heartbeat_that_hangs_does_not_stop_the_next() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(45)
+        return success(job)
+
+    bench = Bench(process, visibility_timeout_s=30)
+    await bench.serve("j")
+    bench.queue.latency_s = 1_000
+    await asyncio.sleep(18)
+    bench.queue.latency_s = 0.01
+    await asyncio.sleep(30)
+    assert bench.events("receive", "record", "delete") == ["receive", "record", "delete"]
+    await bench.stop()
+
+
+@virtual
+async def test_a_heartbeat_during_a_release_does_not_hide_the_message_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(9.3)
+        raise Overloaded("later")
+
+    bench = Bench(process, visibility_timeout_s=30, retry_base_s=3)
+    bench.queue.latency_s = 0.5
+    await bench.serve("j", for_s=14)
+    assert bench.events("receive", "extend", "release") == ["receive", "release", "receive"]
+    await bench.stop()
+
+
+@virtual
+async def test_failed_deletions_are_tried_again() -> None:
+    bench = Bench(visibility_timeout_s=30)
+    bench.queue.refuse = lambda what, item: what == "delete" and item == "m2" and now() < 100
+    await bench.serve("a", "b", "c", for_s=99)
+    assert set(bench.queue.stored) == {"m2"}
+    await asyncio.sleep(60)
+    assert bench.events("receive", "delete") == ["receive"] * 3 + ["delete"] * 3
+    assert len(bench.ledger.records) == 3
+    await bench.stop()
+
+
+@virtual
+async def test_deletion_ends_with_the_lease() -> None:
+    bench = Bench(visibility_timeout_s=30)
+    bench.queue.fail = lambda what: what in ("delete", "extend") and now() < 40
+    await bench.serve("j", for_s=200)
+    assert bench.events("receive", "record", "delete") == [
+        *["receive", "record"] * 2,
+        "delete",
+    ]
+    assert bench.consumer.stats.lease_lost == 1
+    await bench.stop()
+
+
+# the queue is away
+
+
+@virtual
+async def test_a_queue_that_is_away_makes_unhealthy_and_comes_back() -> None:
+    bench = Bench()
+    bench.queue.fail = lambda what: now() < 1_000
+    await bench.serve("j", for_s=0.1)
+    assert bench.consumer.healthy
+    await asyncio.sleep(500)
+    assert bench.consumer.reason == "queue_unavailable: receive: the queue is away"
+    attempts = len(bench.queue.calls)
+    await asyncio.sleep(300)
+    assert 5 < len(bench.queue.calls) - attempts < 60
+    await asyncio.sleep(250)
+    assert bench.consumer.healthy
+    assert len(bench.ledger.records) == 1
+    await bench.stop()
+
+
+# the end
+
+
+@virtual
+async def test_stop_lets_jobs_end_within_the_grace_time() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(10)
+        return success(job)
+
+    bench = Bench(process, stop_grace_s=15)
+    await bench.serve("j", "k", for_s=2)
+    await bench.stop()
+    assert len(bench.ledger.records) == 2
+    assert not bench.queue.stored
+    assert bench.ledger.closed == 1
+
+
+@virtual
+async def test_stop_gives_the_rest_back_at_once() -> None:
+    cancelled: list[str] = []
+
+    async def process(job: Job) -> Outcome:
+        try:
+            await asyncio.sleep(5 if job.job_id == "quick" else 1_000)
+        except asyncio.CancelledError:
+            cancelled.append(job.job_id)
+            raise
+        return success(job)
+
+    bench = Bench(process, stop_grace_s=15, long_poll_s=1)
+    await bench.serve("quick", *(f"slow{n}" for n in range(12)), for_s=2)
+    await bench.stop()
+    assert now() < 20
+    assert len(cancelled) == 12
+    assert [item.job_id for item in bench.ledger.records] == ["quick"]
+    assert len(bench.queue.stored) == 12
+    assert all(item.visible_at <= now() for item in bench.queue.stored.values())
+    assert bench.consumer.stats.released == 12
+
+
+@virtual
+async def test_stop_releases_what_an_outstanding_poll_still_brings() -> None:
+    bench = Bench(long_poll_s=20)
+    await bench.serve(for_s=5)
+    stopping = asyncio.create_task(bench.stop())
+    await asyncio.sleep(1)
+    bench.send("late")
+    await stopping
+    assert bench.events("receive", "record", "release") == ["receive", "release"]
+    [item] = bench.queue.stored.values()
+    assert item.visible_at <= now()
+
+
+@virtual
+async def test_stop_while_the_ledger_is_away_gives_back_what_is_not_recorded() -> None:
+    bench = Bench(stop_grace_s=5, long_poll_s=1)
+    bench.ledger.present.clear()
+    await bench.serve("j", "k", for_s=2)
+    await bench.stop()
+    assert now() < 15
+    assert bench.events("record", "delete") == []
+    assert all(item.visible_at <= now() for item in bench.queue.stored.values())
+
+
+@virtual
+async def test_stop_while_the_queue_is_away() -> None:
+    bench = Bench(stop_grace_s=5)
+    await bench.serve("j", for_s=0.02)
+    bench.queue.fail = lambda what: True
+    await asyncio.sleep(10)
+    await bench.stop()
+    assert now() < 40
+    assert bench.events("record", "delete") == ["record"]
+
+
+@virtual
+async def test_stop_can_be_called_again_and_before_the_start() -> None:
+    bench = Bench(long_poll_s=1)
+    await bench.consumer.stop()
+    bench.start()
+    await bench.stop()
+    await bench.stop()
+    assert bench.events("receive") == []
+
+    bench = Bench(long_poll_s=1)
+    await bench.serve("j")
+    await asyncio.gather(bench.stop(), bench.stop())
+    assert bench.events("delete") == ["delete"]
+
+
+@virtual
+async def test_cancelling_run_cancels_and_leaves_the_messages() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(1_000)
+        return success(job)
+
+    bench = Bench(process)
+    await bench.serve("j")
+    assert bench.running is not None
+    bench.running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await bench.running
+    await asyncio.sleep(0.1)
+    assert bench.events("delete") == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await bench.consumer.stop()
+
+
+@virtual
+async def test_a_defect_in_the_queue_ends_run() -> None:
+    bench = Bench()
+
+    def broken(what: str) -> bool:
+        raise KeyError(what)
+
+    bench.queue.fail = broken
+    with pytest.raises(ExceptionGroup):
+        await bench.consumer.run()
+    await bench.consumer.stop()
+
+
+# everything at once
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 30), permits=st.sampled_from([1, 4, 16]))
+def test_whatever_fails_no_message_is_lost(seed: int, count: int, permits: int) -> None:
+    run(_storm(random.Random(seed), count, permits))
+
+
+async def _storm(dice: random.Random, count: int, permits: int) -> None:
+    bench = Bench(
+        max_in_flight=permits,
+        max_receives=dice.randint(2, 5),
+        visibility_timeout_s=dice.choice([6, 30]),
+        long_poll_s=dice.choice([5, 20]),
+        stop_grace_s=dice.choice([1, 20]),
+        job_deadline_s=dice.choice([20, 100]),
+        part_records=dice.choice([1, 5]),
+        has_dead_letters=dice.random() < 0.8,
+    )
+    trouble = dice.random() * 0.5
+    stormy = True
+
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(dice.choice([0, 0.1, 1, 10, 60]))
+        error = dice.choice([NoSubject("n"), Overloaded("o"), ValueError("v"), ReplicaLost("r")])
+        if dice.random() < trouble:
+            raise error
+        return success(job)
+
+    async def ledger_outages() -> None:
+        while True:
+            await asyncio.sleep(dice.expovariate(1 / 60))
+            bench.ledger.present.clear()
+            await asyncio.sleep(dice.expovariate(1 / 30))
+            bench.ledger.present.set()
+
+    bench.process = process
+    bench.queue.fail = lambda what: stormy and dice.random() < trouble / 2
+    bench.queue.refuse = lambda what, item: stormy and dice.random() < trouble / 2
+    sent = {}
+    for n in range(count):
+        body = "{" if dice.random() < 0.1 else message(f"j{n}")
+        message_id = bench.queue.send(body)
+        sent[message_id] = message_id if body == "{" else f"j{n}"
+
+    outages = asyncio.create_task(ledger_outages())
+    for _ in range(dice.randint(1, 3)):
+        bench.consumer = bench.make()
+        other = bench.make()
+        also = asyncio.create_task(other.run())
+        bench.start()
+        await asyncio.sleep(dice.expovariate(1 / 100))
+        if dice.random() < 0.3:
+            also.cancel()  # a consumer that dies
+        await bench.stop()
+        await other.stop()
+        await asyncio.wait({also})
+    outages.cancel()
+    bench.ledger.present.set()
+    _check(bench, sent)
+
+    stormy, trouble = False, 0.0
+    bench.consumer = bench.make()
+    bench.start()
+    await asyncio.sleep(1_800)
+    await bench.stop()
+    assert not bench.queue.stored
+    _check(bench, sent)
+
+
+def _check(bench: Bench, sent: dict[str, str]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for event, name in bench.log:
+        if event == "delete":
+            assert ("record", sent[name]) in seen, "deleted before its record was stored"
+        seen.add((event, name))
+    for message_id, job_id in sent.items():
+        if message_id in bench.queue.stored:
+            continue
+        if ("delete", message_id) in seen:
+            statuses = {item.status for item in bench.ledger.records if item.job_id == job_id}
+            dead = ("dead_letter", message_id) in seen
+            assert "done" in statuses or dead or not bench.queue._has_dead_letters
+        else:
+            assert ("redrive", message_id) in seen, "lost"

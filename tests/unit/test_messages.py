@@ -1,0 +1,212 @@
+"""Every shape of message, and what is wrong with those that have none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.messages import parse
+from serve_app.config import QueueConfig
+from serve_app.errors import InvalidMessage, InvalidRecipe
+
+BARE = QueueConfig(url="https://sqs/q")
+DEFAULTS = QueueConfig(
+    url="https://sqs/q", output_bucket="out", output_prefix="cut/", recipe="mask"
+)
+
+NATIVE: dict[str, Any] = {
+    "schema": 1,
+    "job_id": "j1",
+    "run_id": "r1",
+    "source": {"bucket": "b", "key": "in/1.jpg", "version_id": None, "etag": '"abc"'},
+    "output": {"bucket": "o", "prefix": "p"},
+    "recipe": "mask",
+}
+
+
+def s3_record(key: str = "in/a b+ü.jpg", *, bucket: str = "b", **changes: Any) -> dict[str, Any]:
+    return {
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "eventName": "ObjectCreated:Put",
+        "s3": {
+            "bucket": {"name": bucket},
+            "object": {
+                "key": quote_plus(key, safe="/"),
+                "size": 3,
+                "eTag": "d41d",
+                "versionId": "v7",
+                "sequencer": "0055AED6",
+            },
+        },
+    } | changes
+
+
+def eventbridge(key: str = "in/a b+ü.jpg", detail_type: str = "Object Created") -> dict[str, Any]:
+    return {
+        "version": "0",
+        "detail-type": detail_type,
+        "source": "aws.s3",
+        "detail": {
+            "bucket": {"name": "b"},
+            "object": {"key": key, "etag": "d41d", "version-id": "v7", "sequencer": "0055AED6"},
+        },
+    }
+
+
+def sns(body: str) -> str:
+    return json.dumps({"Type": "Notification", "TopicArn": "arn:aws:sns:x:1:t", "Message": body})
+
+
+def events(*records: dict[str, Any]) -> str:
+    return json.dumps({"Records": list(records)})
+
+
+def test_native() -> None:
+    [job] = parse(json.dumps(NATIVE), BARE)
+    assert (job.job_id, job.run_id) == ("j1", "r1")
+    assert (job.source.bucket, job.source.key, job.source.etag) == ("b", "in/1.jpg", "abc")
+    assert (job.output.bucket, job.output.prefix) == ("o", "p/")
+    assert job.recipe.mask_only
+
+
+def test_native_takes_defaults_for_what_is_left_out_or_null() -> None:
+    body = {"source": {"bucket": "b", "key": "k"}, "output": None, "recipe": None, "schema": None}
+    [job] = parse(json.dumps(body), DEFAULTS)
+    assert (job.output.bucket, job.output.prefix) == ("out", "cut/")
+    assert job.recipe.mask_only
+    assert job.run_id == "live"
+    assert job.job_id
+
+
+def test_native_through_sns() -> None:
+    assert parse(sns(json.dumps(NATIVE)), BARE) == parse(json.dumps(NATIVE), BARE)
+
+
+def test_native_with_a_recipe_in_place() -> None:
+    [job] = parse(json.dumps(NATIVE | {"recipe": {"format": "webp", "quality": 50}}), BARE)
+    assert (job.recipe.format, job.recipe.quality) == ("webp", 50)
+
+
+@pytest.mark.parametrize("body", [events(s3_record()), sns(events(s3_record()))])
+def test_s3_event(body: str) -> None:
+    [job] = parse(body, DEFAULTS)
+    assert job.source.key == "in/a b+ü.jpg"
+    assert (job.source.version_id, job.source.etag) == ("v7", "d41d")
+    assert job.output.bucket == "out"
+    assert job.recipe.mask_only
+
+
+def test_eventbridge_does_not_encode_keys() -> None:
+    [job] = parse(json.dumps(eventbridge("in/100%25+a.jpg")), DEFAULTS)
+    assert job.source.key == "in/100%25+a.jpg"
+    assert (job.source.version_id, job.source.etag) == ("v7", "d41d")
+
+
+def test_a_second_delivery_has_the_same_ids_and_another_event_has_others() -> None:
+    [first] = parse(events(s3_record()), DEFAULTS)
+    [again] = parse(sns(events(s3_record())), DEFAULTS)
+    [through_eventbridge] = parse(json.dumps(eventbridge()), DEFAULTS)
+    later = s3_record()
+    later["s3"]["object"]["sequencer"] = "0055AED7"
+    [overwritten] = parse(events(later), DEFAULTS)
+    assert first == again == through_eventbridge
+    assert overwritten.job_id != first.job_id
+
+
+def test_several_records_are_several_jobs() -> None:
+    jobs = parse(events(*(s3_record(f"in/{n}.jpg") for n in range(3))), DEFAULTS)
+    assert [job.source.key for job in jobs] == ["in/0.jpg", "in/1.jpg", "in/2.jpg"]
+    assert len({job.job_id for job in jobs}) == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}),
+        sns(json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"})),
+        events(s3_record(eventName="ObjectRemoved:Delete")),
+        events(s3_record(eventName="s3:ObjectRestore:Completed")),
+        json.dumps(eventbridge(detail_type="Object Deleted")),
+        events(s3_record("cut/in/1/abc.png", bucket="out")),
+        events(),
+    ],
+)
+def test_nothing_to_do(body: str) -> None:
+    assert parse(body, DEFAULTS) == []
+
+
+def test_the_guard_against_loops_spares_other_prefixes_and_buckets() -> None:
+    assert len(parse(events(s3_record("in/1.jpg", bucket="out")), DEFAULTS)) == 1
+    assert len(parse(events(s3_record("cut/1.jpg", bucket="b")), DEFAULTS)) == 1
+    no_slash = DEFAULTS.model_copy(update={"output_prefix": "cut"})
+    assert len(parse(events(s3_record("cutting/1.jpg", bucket="out")), no_slash)) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "neither a job"),
+        ('{"hello": 1}', "hello"),
+        (json.dumps(NATIVE | {"schema": 2}), "schema 2"),
+        (json.dumps(NATIVE | {"schema": True}), "schema True"),
+        (json.dumps(NATIVE | {"extra": 2}), "extra"),
+        (json.dumps(NATIVE | {"source": {"bucket": "b"}}), "source.key"),
+        (json.dumps(NATIVE | {"source": "s3://b/k"}), "source"),
+        (json.dumps(NATIVE | {"run_id": "../x"}), "run_id"),
+        (json.dumps(NATIVE | {"recipe": 7}), "recipe"),
+        (json.dumps(NATIVE | {"output": None}), "queue.output_bucket"),
+        (events(s3_record()), "queue.output_bucket"),
+        ('{"Records": 1}', "Records"),
+        ('{"Records": [1]}', "Records.0"),
+        (events({"eventSource": "aws:ses"}), "Records.0"),
+        (events(s3_record(s3={})), "Records.0"),
+        (events(s3_record(eventName=7)), "Records.0"),
+        (sns("hello"), "SNS message is not JSON"),
+        ('{"TopicArn": "t", "Message": 1}', "not a text"),
+        ('{"source": "aws.s3", "detail-type": "Object Created", "detail": 1}', "detail"),
+    ],
+)
+def test_what_was_wrong_is_said(body: str, says: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        parse(body, BARE)
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize("recipe", ["nonsense", {"format": "bmp"}, {"unknown": 1}])
+def test_recipe_errors_keep_their_code(recipe: object) -> None:
+    with pytest.raises(InvalidRecipe):
+        parse(json.dumps(NATIVE | {"recipe": recipe}), BARE)
+
+
+def test_a_long_message_gives_a_short_reason() -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        parse(json.dumps(NATIVE | {f"field{n}": n for n in range(10_000)}), BARE)
+    assert len(caught.value.message) < 600
+
+
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+_WORDS = """schema job_id run_id source output recipe Records TopicArn Message Event detail s3
+object bucket key name eventName eventSource detail-type"""
+_NAMES = st.text() | st.sampled_from(_WORDS.split())
+_JSON = st.recursive(
+    _SCALARS | st.sampled_from(["aws:s3", "aws.s3", "ObjectCreated:Put", "Object Created"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=6),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text() | _JSON.map(json.dumps))
+def test_any_text_is_jobs_or_a_permanent_error(body: str) -> None:
+    with contextlib.suppress(InvalidMessage, InvalidRecipe):
+        assert isinstance(parse(body, DEFAULTS), list)
