@@ -1,0 +1,239 @@
+"""``foreedge demo``: the whole way, from photographs to a report, on this machine alone."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from ingest import bulk, local_stack, sources
+from ingest.progress import Standing, Tally, describe, follow, show
+from ingest.report import Report, read_report, write_report
+from serve_app.config import AppConfig
+from serve_app.contracts import Output
+from serve_app.errors import DeadlineExceeded, InvalidConfig
+from serve_app.storage import ObjectStore, aws_client, open_store
+
+BUCKET = "foreedge-demo"
+"""Holds the photographs, the results and the ledger."""
+
+_QUEUE = "foreedge-demo"
+_WIDTH, _HEIGHT = 1600, 1200
+_JPEG_QUALITY = 92
+_OBJECT_EVERY = 6
+_PROCESSES = 2
+_STALLED_AFTER_S = 120.0
+_DOWNLOAD_THREADS = 8
+_PICTURES = 48
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What a demonstration is made of."""
+
+    images: Path | None
+    """Folder of photographs; None makes some."""
+    count: int
+    out: Path
+    keep: bool
+    seed: int
+
+
+def run(options: DemoOptions, console: Console) -> int:
+    """Run the demonstration; return the exit code: 1 where an image failed.
+
+    Args:
+        options: What it is made of.
+        console: Where it tells what it does.
+
+    Raises:
+        InvalidConfig: There are no images.
+        DeadlineExceeded: Nothing went on for two minutes.
+    """
+    _clear(options.out)
+    folder, files = _photographs(options, console)
+    local_stack.use_dummy_credentials()
+    with local_stack.terminate_as_interrupt(), local_stack.LocalAws() as local:
+        local.create_bucket(BUCKET)
+        args = settings(local.endpoint_url, local.create_queue(_QUEUE))
+        console.print("Starting Ray and the application …")
+        port = local_stack.free_port()
+        with local_stack.serving(args, port=port, dashboard=options.keep, quiet=True) as endpoints:
+            config = AppConfig.load(args)
+            report = _run(config, folder, files, console)
+            _finish(report, config, options.out, console)
+            if options.keep:
+                console.print(_usage(endpoints, config, folder), soft_wrap=True)
+                local_stack.wait_for_interrupt()
+            console.print("Stopping …")
+    return 1 if report.standing.counts["failed"] or report.standing.missing else 0
+
+
+def settings(endpoint_url: str, queue_url: str) -> dict[str, Any]:
+    """Return the application's settings for a local server."""
+    return {
+        "aws": {"endpoint_url": endpoint_url},
+        "storage": {"allowed_buckets": [BUCKET]},
+        "queue": {"url": queue_url, "long_poll_s": 2, "visibility_timeout_s": 60},
+        "ledger": {"bucket": BUCKET, "part_interval_s": 0.5},
+    }
+
+
+def make_photographs(
+    folder: Path, count: int, seed: int, on_made: Callable[[int], None] = lambda _: None
+) -> list[Path]:
+    """Draw photographs and write them as JPEG files; the same seed makes the same ones.
+
+    Args:
+        folder: Where they go; made if it does not exist.
+        count: How many.
+        seed: Of the first; the others follow.
+        on_made: Called with 1 after each one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = ["object" if i % _OBJECT_EVERY == _OBJECT_EVERY - 1 else "book" for i in range(count)]
+    paths = [folder / f"{kind}-{seed + i:05d}.jpg" for i, kind in enumerate(kinds)]
+    # Spawned, not forked: a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(_PROCESSES, mp_context=context) as pool:
+        for _ in pool.map(_make_photograph, range(seed, seed + count), kinds, paths):
+            on_made(1)
+    return paths
+
+
+def _make_photograph(seed: int, kind: Any, path: Path) -> None:
+    from serve_app.models.bundled.synthetic import photograph
+
+    image = photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind).image
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    path.write_bytes(buffer.getvalue())
+
+
+def _photographs(options: DemoOptions, console: Console) -> tuple[Path, list[Path]]:
+    """Return the folder and its photographs; draws them where none are given."""
+    if options.images is not None:
+        if not options.images.is_dir():
+            raise InvalidConfig(f"{options.images} is not a folder")
+        files, skipped = sources.in_folder(options.images)
+        if not files:
+            raise InvalidConfig(f"{options.images} holds no images; {skipped} other files")
+        return options.images, files
+    folder = options.out / "photographs"
+    with Progress(console=console) as progress:
+        task = progress.add_task("Photographing", total=options.count)
+        files = make_photographs(
+            folder, options.count, options.seed, lambda n: progress.update(task, advance=n)
+        )
+    return folder, files
+
+
+def _run(config: AppConfig, folder: Path, files: list[Path], console: Console) -> Report:
+    """Upload the photographs, put their jobs on the queue, and wait for the results."""
+    ledger, queue = config.ledger, config.queue
+    if ledger is None or queue is None:
+        raise InvalidConfig("the demonstration needs a queue and a ledger")
+    store = open_store(config)
+    run_id = bulk.new_run_id()
+    uploads = sources.uploads(folder, files, BUCKET, "photographs/")
+    with Progress(console=console) as progress:
+        task = progress.add_task("Uploading", total=len(uploads))
+        sources.upload(store, uploads, lambda n: progress.update(task, advance=n))
+    plan = bulk.plan(
+        [sources.Entry(item.bucket, item.key) for item in uploads],
+        run_id=run_id,
+        description=str(folder),
+        output=Output(bucket=BUCKET),
+        recipe="cutout",
+    )
+    manifest = bulk.send(aws_client("sqs", config.aws), queue.url, store, ledger, plan)
+    steps = follow(
+        Tally(store, ledger, manifest),
+        interval_s=0.5,
+        stalled_after_s=_STALLED_AFTER_S,
+        on_stalled=_give_up,
+    )
+    show(console, steps, time.monotonic)
+    return read_report(store, ledger, run_id)
+
+
+def _give_up(now: Standing) -> None:
+    raise DeadlineExceeded(
+        f"no result for {_STALLED_AFTER_S:.0f} s, {now.missing} of {now.jobs} images remain; "
+        f"{local_stack.replica_states()}"
+    )
+
+
+def _finish(report: Report, config: AppConfig, out: Path, console: Console) -> None:
+    """Write the cut-outs and the report, and tell how it went."""
+    store = open_store(config)
+    download(report, store, out / "cutouts")
+    page = write_report(report, store, config, out, _PICTURES)
+    console.print()
+    console.print(describe(report.standing))
+    for outcome in report.outcomes:
+        if outcome.status == "failed" and outcome.source is not None:
+            line = f"  {outcome.source.key}: {outcome.code}: {outcome.message}"
+            console.print(line, style="red", markup=False, highlight=False)
+    console.print()
+    console.print(f"Cut-outs  {out / 'cutouts'}", highlight=False, soft_wrap=True)
+    console.print(f"Report    {page}", highlight=False, soft_wrap=True)
+
+
+def download(report: Report, store: ObjectStore, folder: Path) -> None:
+    """Write the results of a run into a folder, under the names of their photographs."""
+
+    def one(place: tuple[str, str, str]) -> None:
+        bucket, key, name = place
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.get(bucket, key))
+
+    places = []
+    for outcome in report.outcomes:
+        if outcome.source and outcome.output_bucket and outcome.output_key:
+            source = PurePosixPath(outcome.source.key.removeprefix("photographs/"))
+            name = source.with_suffix(PurePosixPath(outcome.output_key).suffix)
+            places.append((outcome.output_bucket, outcome.output_key, str(name)))
+    with ThreadPoolExecutor(_DOWNLOAD_THREADS, "download") as pool:
+        list(pool.map(one, places))
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier demonstration left; never a folder that is not one's own."""
+    if (out / "report.json").is_file():
+        for name in ("cutouts", "photographs"):
+            shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _usage(endpoints: local_stack.Endpoints, config: AppConfig, folder: Path) -> str:
+    """Return how the running demonstration is used from another terminal."""
+    queue_url = config.queue.url if config.queue else ""
+    flags = f"--endpoint-url {config.aws.endpoint_url} --queue {queue_url} --ledger-bucket {BUCKET}"
+    return f"""
+[bold]It keeps running; Ctrl-C ends it.[/bold]
+
+  HTTP       {endpoints.http}/v1/cutout
+  Dashboard  {endpoints.dashboard or "not available"}
+  Queue      {queue_url}
+  S3         {config.aws.endpoint_url}
+
+In another terminal:
+
+  curl --fail -o cutout.png --data-binary @photograph.jpg -H 'Content-Type: image/jpeg' \\
+    {endpoints.http}/v1/cutout
+
+  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+  foreedge bulk {folder} {flags} --wait
+"""

@@ -1,0 +1,360 @@
+"""Which photographs a run is made of, and that each of its messages is sent."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ingest import bulk, sources
+from ingest.arguments import Places, collect, load_file, override, settings
+from ingest.ledger import read_manifest
+from ingest.messages import parse
+from ingest.sources import Entry
+from serve_app.config import AppConfig, LedgerConfig, QueueConfig
+from serve_app.contracts import Output
+from serve_app.errors import InvalidConfig, InvalidRecipe, QueueUnavailable, StorageUnavailable
+from serve_app.storage import LocalStore
+
+LEDGER = LedgerConfig(bucket="b")
+QUEUE = QueueConfig(url="http://localhost/queue")
+OUTPUT = Output(bucket="b")
+
+
+class FakeSqs:
+    """Takes messages; ``answer`` may refuse some of a call's entries."""
+
+    def __init__(self, answer: Callable[[int, list[Any]], list[Any]] = lambda _, __: []) -> None:
+        self.bodies: list[str] = []
+        self.calls = 0
+        self._answer = answer
+        self._lock = threading.Lock()
+
+    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
+        return {}
+
+    def send_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
+        with self._lock:
+            failed = self._answer(self.calls, Entries)
+            self.calls += 1
+            refused = {item["Id"] for item in failed}
+            self.bodies += [item["MessageBody"] for item in Entries if item["Id"] not in refused]
+            return {"Failed": failed}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def put(store: LocalStore, *keys: str, bucket: str = "b") -> None:
+    for key in keys:
+        store.put(bucket, key, key.encode(), "image/jpeg")
+
+
+def plan_of(entries: list[Entry], run_id: str = "r1", description: str = "d") -> bulk.Plan:
+    return bulk.plan(
+        entries, run_id=run_id, description=description, output=OUTPUT, recipe="cutout"
+    )
+
+
+def keys_of(entries: list[Entry]) -> list[str]:
+    return [entry.key for entry in entries]
+
+
+def test_a_prefix_holds_images_and_nothing_of_ours(store: LocalStore) -> None:
+    put(store, "a.JPG", "sub/b.webp", "notes.txt", "cutouts/a/1.png", "_foreedge/runs/r/x.png")
+
+    found = collect("s3://b/", Places(), "r1", store, LEDGER, QUEUE)
+
+    assert keys_of(found.entries) == ["a.JPG", "sub/b.webp"]
+    assert found.skipped == 1
+    assert all(entry.etag for entry in found.entries)
+    assert found.output == OUTPUT
+
+
+def test_another_bucket_s_results_folder_is_a_source(store: LocalStore) -> None:
+    put(store, "cutouts/a.png", bucket="other")
+
+    found = collect("s3://other/", Places(output="s3://b/cutouts"), "r1", store, LEDGER, QUEUE)
+
+    assert keys_of(found.entries) == ["cutouts/a.png"]
+
+
+@pytest.mark.parametrize("output", ["s3://b", "s3://b/in"])
+def test_results_do_not_land_among_the_sources(store: LocalStore, output: str) -> None:
+    put(store, "in/a.jpg")
+
+    with pytest.raises(InvalidConfig, match="choose another --output"):
+        collect("s3://b/in/", Places(output=output), "r1", store, LEDGER, QUEUE)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", 'bucket,key\nb,1.jpg\nb,"2, 3.jpg"\n'),
+        ("m.csv", 'key,bucket\n1.jpg,b\n"2, 3.jpg",b\n'),
+        ("m.csv", '\ufeffBucket,Key\r\nb,1.jpg\r\n\r\nb,"2, 3.jpg"\r\n'),
+        ("m.csv", 'b,1.jpg\nb,"2, 3.jpg"\n'),
+        ("m.jsonl", '{"bucket":"b","key":"1.jpg"}\n\n{"bucket":"b","key":"2, 3.jpg"}\n'),
+        ("m", '{"bucket":"b","key":"1.jpg"}\n{"bucket":"b","key":"2, 3.jpg","etag":null}'),
+    ],
+)
+def test_manifests_in_every_form(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, newline="")
+
+    assert sources.in_manifest(path).entries == [Entry("b", "1.jpg"), Entry("b", "2, 3.jpg")]
+
+
+def test_a_manifest_s_optional_columns(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text('bucket,key,etag,version_id,job_id\nb,k,"""e""",v,j\nb,l,,,\n')
+
+    assert sources.in_manifest(path).entries == [Entry("b", "k", "e", "v", "j"), Entry("b", "l")]
+
+
+def test_keys_of_an_inventory_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("b,a+b%2B.jpg\n")
+
+    assert keys_of(sources.in_manifest(path, url_encoded=True).entries) == ["a b+.jpg"]
+    assert keys_of(sources.in_manifest(path).entries) == ["a+b%2B.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("m.csv", "b,1.jpg\nb\nb,\n", ["2 bad lines", "line 2: 1 columns", "line 3: key"]),
+        ("m.csv", "bucket,key,size\nb,k,12\n", ["line 2: size"]),
+        ("m.jsonl", '{"bucket":"b"}\n[1]\n{', ["line 1: key", "line 2: not a JSON ob", "line 3"]),
+        ("m.csv", "bucket,key,job_id\nb,1,x\nb,2,x\n", ["line 3: job_id 'x' is that of line 2"]),
+        ("m.jsonl", '{"bucket":"b","key":"k","job_id":7}', ["line 1: job_id"]),
+        ("m.csv", "\n".join("x" for _ in range(30)), ["30 bad lines", "and 20 more"]),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, name: str, text: str, expected: list[str]) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+
+    with pytest.raises(InvalidConfig) as raised:
+        sources.in_manifest(path)
+
+    for part in expected:
+        assert part in raised.value.message
+
+
+def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+
+    for name in ("missing.csv", "binary.csv"):
+        with pytest.raises(InvalidConfig, match=name):
+            sources.in_manifest(tmp_path / name)
+
+
+def test_several_buckets_need_an_output(store: LocalStore, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("b,1.jpg\nc,1.jpg\n")
+
+    with pytest.raises(InvalidConfig, match="several buckets"):
+        collect(str(path), Places(), "r1", store, LEDGER, QUEUE)
+    found = collect(str(path), Places(output="s3://o/p"), "r1", store, LEDGER, QUEUE)
+    assert found.output == Output(bucket="o", prefix="p/")
+
+
+def test_a_folder_is_uploaded_without_what_lies_outside(store: LocalStore, tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    for path in ("photographs/1.jpg", "photographs/sub/2.png", "secret/s.jpg"):
+        (tmp_path / path).write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    (folder / "out.jpg").symlink_to(tmp_path / "secret" / "s.jpg")
+    (folder / "again.jpg").symlink_to(folder / "1.jpg")
+    (folder / "linked").symlink_to(tmp_path / "secret")
+
+    found = collect(str(folder), Places(), "r1", store, LEDGER, QUEUE)
+    sources.upload(store, found.uploads)
+
+    expected = ["uploads/r1/1.jpg", "uploads/r1/again.jpg", "uploads/r1/sub/2.png"]
+    assert keys_of(found.entries) == expected
+    assert [item.key for item in store.list("b", "")] == expected
+    assert found.skipped == 2
+
+
+def test_a_failed_upload_ends_the_run(store: LocalStore, tmp_path: Path) -> None:
+    files = [sources.Upload(tmp_path / f"{i}.jpg", "b", f"{i}.jpg") for i in range(3)]
+
+    with pytest.raises(InvalidConfig, match=r"\.jpg"):
+        sources.upload(store, files)
+
+
+def test_messages_are_what_the_ingest_reads() -> None:
+    plan = plan_of([Entry("b", "1.jpg", "e1"), Entry("b", "2.jpg", None, "v2", "mine")])
+
+    first, second = (parse(body, QUEUE)[0] for body in plan.bodies())
+
+    assert (first.run_id, first.source.key, first.source.etag) == ("r1", "1.jpg", "e1")
+    assert (second.job_id, second.source.version_id) == ("mine", "v2")
+    assert first.output == OUTPUT
+
+
+def test_jobs_keep_their_ids_within_a_run() -> None:
+    entries = [Entry("b", "1.jpg", "e1")]
+    first, second = plan_of(entries).entries[0], plan_of(entries).entries[0]
+
+    assert first.job_id == second.job_id
+    assert plan_of(entries, run_id="r2").entries[0].job_id != first.job_id
+    assert plan_of([Entry("b", "1.jpg", "e2")]).entries[0].job_id != first.job_id
+
+
+def test_a_photograph_named_twice_is_sent_once() -> None:
+    plan = plan_of([Entry("b", "1.jpg"), Entry("b", "1.jpg"), Entry("b", "2.jpg")])
+
+    assert keys_of(plan.entries) == ["1.jpg", "2.jpg"]
+    assert plan.duplicates == 1
+
+
+def test_a_run_of_nothing_and_a_run_with_a_bad_name() -> None:
+    with pytest.raises(InvalidConfig, match="no images"):
+        plan_of([])
+    with pytest.raises(InvalidConfig, match="run_id"):
+        plan_of([Entry("b", "1.jpg")], run_id="../x")
+
+
+def test_new_run_ids_differ_and_are_allowed() -> None:
+    first, second = bulk.new_run_id(), bulk.new_run_id()
+
+    assert first != second
+    plan_of([Entry("b", "1.jpg")], run_id=first)
+
+
+@pytest.mark.parametrize("text", ["nope", '{"format":"gif"}', "{", '{"format":'])
+def test_a_recipe_is_checked_before_anything_is_sent(text: str) -> None:
+    with pytest.raises(InvalidRecipe):
+        bulk.recipe_argument(text)
+
+
+def test_an_inline_recipe_travels_as_it_is() -> None:
+    assert bulk.recipe_argument('{"format": "webp"}') == {"format": "webp"}
+
+
+def test_the_manifest_comes_first_and_counts_the_messages(store: LocalStore) -> None:
+    class CheckingSqs(FakeSqs):
+        def send_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
+            assert read_manifest(store, LEDGER, "r1").jobs == 25
+            return super().send_message_batch(QueueUrl, Entries)
+
+    client = CheckingSqs()
+    sent: list[int] = []
+    plan = plan_of([Entry("b", f"{i}.jpg") for i in range(25)])
+
+    bulk.send(client, QUEUE.url, store, LEDGER, plan, sent.append)  # type: ignore[arg-type]
+
+    assert sorted(json.loads(body)["source"]["key"] for body in client.bodies) == sorted(
+        keys_of(plan.entries)
+    )
+    assert sum(sent) == 25
+    assert client.calls == 3
+
+
+def test_a_queue_that_does_not_exist_leaves_no_run(store: LocalStore) -> None:
+    class NoQueue(FakeSqs):
+        def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
+            code = {"Error": {"Code": "AWS.SimpleQueueService.NonExistentQueue"}}
+            raise ClientError(code, "GetQueueAttributes")  # type: ignore[arg-type]
+
+    with pytest.raises(QueueUnavailable, match="create it"):
+        bulk.send(NoQueue(), QUEUE.url, store, LEDGER, plan_of([Entry("b", "1.jpg")]))  # type: ignore[arg-type]
+    assert list(store.list("b", "")) == []
+
+
+def test_a_run_is_sent_again_but_not_another_under_its_name(store: LocalStore) -> None:
+    client: Any = FakeSqs()
+    entries = [Entry("b", "1.jpg")]
+    first = bulk.send(client, QUEUE.url, store, LEDGER, plan_of(entries))
+
+    again = bulk.send(client, QUEUE.url, store, LEDGER, plan_of(entries))
+
+    assert again.created_at == first.created_at
+    assert client.bodies[0] == client.bodies[1]
+    with pytest.raises(InvalidConfig, match="another description"):
+        bulk.send(client, QUEUE.url, store, LEDGER, plan_of(entries, description="other"))
+
+
+def test_entries_that_failed_are_sent_again_alone() -> None:
+    def refuse(call: int, entries: list[Any]) -> list[Any]:
+        code = {"SenderFault": False, "Code": "InternalError"}
+        return [{"Id": item["Id"], **code} for item in entries[call + 1 :]] if call < 2 else []
+
+    client: Any = FakeSqs(refuse)
+    waits: list[float] = []
+
+    bulk.send_bodies(client, QUEUE.url, list("abcde"), sleep=waits.append)
+
+    assert sorted(client.bodies) == list("abcde")
+    assert client.calls == 3
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize(("fault", "calls"), [(True, 1), (False, 6)])
+def test_a_message_that_is_never_accepted_is_an_error(fault: bool, calls: int) -> None:
+    def refuse(_: int, entries: list[Any]) -> list[Any]:
+        return [{"Id": item["Id"], "SenderFault": fault, "Code": "No"} for item in entries]
+
+    client: Any = FakeSqs(refuse)
+
+    with pytest.raises(QueueUnavailable, match="No"):
+        bulk.send_bodies(client, QUEUE.url, ["a"], sleep=lambda _: None)
+    assert client.calls == calls
+
+
+def test_batches_obey_both_limits() -> None:
+    small = list(bulk.batches(str(i) for i in range(21)))
+    large = list(bulk.batches("ä" * 50_000 for _ in range(5)))
+
+    assert [len(batch) for batch in small] == [10, 10, 1]
+    assert [len(batch) for batch in large] == [2, 2, 1]
+    assert list(bulk.batches([])) == []
+
+
+def test_settings_come_from_both_kinds_of_file(tmp_path: Path) -> None:
+    plain, serve = tmp_path / "plain.yaml", tmp_path / "serve.yaml"
+    plain.write_text("ledger: {bucket: l}\nqueue:\n")
+    serve.write_text("applications:\n- import_path: x:y\n  args:\n    ledger: {bucket: l}\n")
+
+    for path in (plain, serve):
+        args = settings(path, "http://q", None, None, ["segmenter.threads=4"])
+        config = AppConfig.load(args)
+        assert config.queue is not None
+        assert config.queue.url == "http://q"
+        assert config.ledger == LedgerConfig(bucket="l")
+        assert config.segmenter.threads == 4
+
+
+@pytest.mark.parametrize("text", ["- 1", "applications: []", "a: [", "applications: {a: 1}"])
+def test_files_that_hold_no_settings(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+
+    with pytest.raises(InvalidConfig, match=r"c\.yaml"):
+        load_file(path)
+
+
+def test_a_setting_below_a_value_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="models"):
+        override({"models": ["a"]}, "models.x", 1)
+
+
+def test_a_store_that_does_not_answer_ends_the_listing() -> None:
+    class DeadStore(LocalStore):
+        def list(self, bucket: str, prefix: str) -> Any:
+            raise StorageUnavailable("down")
+
+    with pytest.raises(StorageUnavailable):
+        collect("s3://b/", Places(), "r1", DeadStore(Path()), LEDGER, QUEUE)
