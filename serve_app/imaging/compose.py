@@ -1,0 +1,56 @@
+"""From a photograph and its mask to the picture that the recipe asks for."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from serve_app.contracts import Box, Recipe
+from serve_app.imaging.mask import subject_pixels
+
+DARK_BELOW = 128
+"""Mean brightness of a subject below which ``auto`` puts it on black."""
+
+
+def compose(
+    rgb: Image.Image, alpha: npt.NDArray[np.uint8], box: Box, recipe: Recipe
+) -> Image.Image:
+    """Return the picture that a recipe asks for.
+
+    Args:
+        rgb: Mode RGB, [H, W].
+        alpha: uint8 [H, W].
+        box: Of the subject.
+        recipe: Its background, ``mask_only`` and ``crop_to_subject`` count.
+
+    Returns:
+        Mode L for a mask, RGBA for a transparent background, else RGB. Where alpha is 0 the
+        transparent picture's colours are 0 too: what was cut away is gone, not only hidden.
+    """
+    if recipe.crop_to_subject:
+        edges = (box.left, box.top, box.right, box.bottom)
+        rgb = rgb.crop(edges)
+        alpha = alpha[box.top : box.bottom, box.left : box.right]
+    mask = Image.fromarray(alpha)
+    if recipe.mask_only:
+        return mask
+    if recipe.background == "transparent":
+        pixels = np.dstack((np.asarray(rgb), alpha))
+        pixels[alpha == 0] = 0
+        return Image.fromarray(pixels)
+    colour = recipe.background
+    if colour == "auto":
+        colour = "black" if brightness(rgb, alpha) < DARK_BELOW else "white"
+    return Image.composite(rgb, Image.new("RGB", rgb.size, colour), mask)
+
+
+def brightness(rgb: Image.Image, alpha: npt.NDArray[np.uint8]) -> float:
+    """Return the mean brightness of the subject, 0 to 255 (luma of ITU-R BT.601).
+
+    Args:
+        rgb: Mode RGB, [H, W].
+        alpha: uint8 [H, W].
+    """
+    return float(cv2.mean(np.asarray(rgb.convert("L")), mask=subject_pixels(alpha))[0])

@@ -1,0 +1,133 @@
+"""Masks: the picture that a model sees, and what its answer says of the photograph."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from serve_app.contracts import Box, Checks
+from serve_app.errors import NoSubject, SubjectTooSmall
+
+SUBJECT_FROM = 128
+"""Alpha from which a pixel counts as the subject's."""
+
+_UNDECIDED_FROM = 26
+_DECIDED_FROM = 230
+
+
+def model_input(rgb: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
+    """Return a photograph squashed to a model's square, with rembg's filter (Lanczos).
+
+    Args:
+        rgb: Mode RGB, of any size.
+        size_px: Side of the model's input.
+
+    Returns:
+        uint8 [size_px, size_px, 3].
+    """
+    return np.asarray(rgb.resize((size_px, size_px), Image.Resampling.LANCZOS))
+
+
+def full_size(
+    mask: npt.NDArray[np.uint8], width: int, height: int, alpha: npt.NDArray[np.uint8] | None
+) -> npt.NDArray[np.uint8]:
+    """Return a model's mask at the size of its photograph, with rembg's filter (Lanczos).
+
+    Args:
+        mask: uint8 [S, S].
+        width: Of the photograph, in pixels.
+        height: Of the photograph, in pixels.
+        alpha: The photograph's own transparency, uint8 [H, W], which the mask is multiplied by.
+
+    Returns:
+        uint8 [H, W].
+    """
+    resized = Image.fromarray(mask).resize((width, height), Image.Resampling.LANCZOS)
+    if alpha is None:
+        return np.asarray(resized)
+    return _as_uint8(cv2.multiply(np.asarray(resized), alpha, scale=1 / 255))
+
+
+def subject_pixels(alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return 255 where a pixel is the subject's, else 0.
+
+    Args:
+        alpha: uint8 [H, W].
+
+    Returns:
+        uint8 [H, W].
+    """
+    return _as_uint8(cv2.threshold(alpha, SUBJECT_FROM - 1, 255, cv2.THRESH_BINARY)[1])
+
+
+def subject_box(alpha: npt.NDArray[np.uint8]) -> Box:
+    """Return the smallest box around the subject.
+
+    Args:
+        alpha: uint8 [H, W].
+
+    Raises:
+        NoSubject: No pixel is the subject's.
+    """
+    left, top, width, height = cv2.boundingRect(subject_pixels(alpha))
+    if width == 0:
+        raise NoSubject("the model found no subject in the image")
+    return Box(left=left, top=top, right=left + width, bottom=top + height)
+
+
+def check(alpha: npt.NDArray[np.uint8], box: Box, checks: Checks) -> None:
+    """Return if a mask is one that the recipe accepts.
+
+    Args:
+        alpha: uint8 [H, W].
+        box: Of its subject.
+        checks: What it must pass.
+
+    Raises:
+        SubjectTooSmall: It did not pass; says which check.
+    """
+    shortest_px = min(box.width, box.height)
+    if shortest_px < checks.min_subject_px:
+        raise SubjectTooSmall(
+            f"the subject is {box.width} x {box.height} pixels; the recipe asks for at least "
+            f"{checks.min_subject_px} (checks.min_subject_px)"
+        )
+    height, width = alpha.shape
+    if checks.min_subject_area is not None:
+        area = cv2.countNonZero(subject_pixels(alpha)) / (width * height)
+        if area < checks.min_subject_area:
+            raise SubjectTooSmall(
+                f"the subject covers {area:.4f} of the image; the recipe asks for at least "
+                f"{checks.min_subject_area:g} (checks.min_subject_area)"
+            )
+    if checks.max_aspect_change is not None:
+        change = (box.width / box.height) / (width / height)
+        change = max(change, 1 / change)
+        if change > checks.max_aspect_change:
+            raise SubjectTooSmall(
+                f"the subject's aspect differs from the image's by a factor of {change:.2f}; the "
+                f"recipe allows {checks.max_aspect_change:g} (checks.max_aspect_change)"
+            )
+
+
+def confidence(mask: npt.NDArray[np.uint8]) -> float:
+    """Return how sure a model was: the pixels that it is sure of, among those it considered.
+
+    A pixel is considered from 10 % (26 of 255) and sure from 90 % (230). A crisp mask of a book
+    is at 0.95 and above, since only its edge is soft; a guess spread over the picture is near 0.
+
+    Args:
+        mask: uint8 [S, S], as the model gave it.
+
+    Returns:
+        0 to 1; 0 for an empty mask.
+    """
+    considered = int(np.count_nonzero(mask >= _UNDECIDED_FROM))
+    sure = int(np.count_nonzero(mask >= _DECIDED_FROM))
+    return sure / considered if considered else 0.0
+
+
+def _as_uint8(array: object) -> npt.NDArray[np.uint8]:
+    return np.asarray(array, dtype=np.uint8)
