@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serve_app.contracts import describe
@@ -101,7 +101,10 @@ class PipelineConfig(Section):
     replicas: Positive = 1
     num_cpus: Annotated[float, Field(ge=0)] = 0.5
     threads: Positive = 2
-    """Images whose pixels are worked on at the same time; bounds the memory."""
+    """Images whose pixels are worked on at the same time."""
+    max_decoded_pixels: Positive = 64_000_000
+    """Pixels of all images that one replica has decoded; bounds its memory, at up to 10 bytes a
+    pixel. A larger image goes alone."""
     max_ongoing: Positive = 32
 
 
@@ -117,6 +120,8 @@ class SegmenterConfig(Section):
     graph takes all that wait, up to ``max_batch_size`` (GPU); needs a dynamic batch axis."""
     max_batch_size: Positive = 8
     max_ongoing: Positive = 64
+    timeout_s: Seconds = 120
+    """Of one image, its wait for a batch included."""
     bfloat16: bool = False
     """Arm only: bfloat16 matrix products (mlas.enable_gemm_fastmath_arm64_bfloat16)."""
 
@@ -153,6 +158,11 @@ class AppConfig(BaseSettings):
     """Models to serve, in order of preference; each gets its own Segmenter deployment."""
     model_files: dict[str, Path] = {}
     """Other models by name: ONNX files that obey u2net's contract."""
+    u2net_home: Path | None = Field(
+        default=None, validation_alias=AliasChoices("u2net_home", "U2NET_HOME")
+    )
+    """Folder of rembg's weights, under the name of rembg's own variable; None is rembg's default
+    (``~/.rembg``, and ``~/.u2net`` of earlier versions)."""
     limits: ImageLimits = ImageLimits()
     aws: AwsConfig = AwsConfig()
     storage: StorageConfig = StorageConfig()

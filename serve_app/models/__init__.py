@@ -1,0 +1,1 @@
+"""Models: what is known of each, where its weights are, and how it is run."""

@@ -1,0 +1,76 @@
+"""CutoutPipeline: the deployment that takes one image from start to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from serve_app.config import AppConfig
+from serve_app.contracts import Job, Outcome, Recipe
+from serve_app.cutout import ImagePipeline, ModelInfo, Rendered
+from serve_app.errors import ReplicaLost
+from serve_app.replicas import call
+from serve_app.storage import open_store
+
+Mask = npt.NDArray[np.uint8]
+
+
+class RemoteSegmenters:
+    """The Segmenter deployments, by the names of their models."""
+
+    def __init__(self, handles: dict[str, DeploymentHandle], timeout_s: float) -> None:
+        self._handles = handles
+        self._timeout_s = timeout_s
+
+    async def describe(self, name: str) -> ModelInfo:
+        """See Segmenters."""
+        handle = self._handles[name]
+        info: ModelInfo = await self._call(lambda: handle.describe.remote())
+        return info
+
+    async def segment(self, name: str, image: Mask) -> Mask:
+        """See Segmenters."""
+        handle = self._handles[name]
+        mask: Mask = await self._call(lambda: handle.segment.remote(image))
+        return mask
+
+    async def _call(self, request: Callable[[], DeploymentResponse]) -> Any:
+        try:
+            return await call(request(), self._timeout_s)
+        except ReplicaLost:
+            # The image is still here: another replica costs less than another receive.
+            return await call(request(), self._timeout_s)
+
+
+class CutoutPipeline:
+    """Takes images from start to end; for the ingest by reference, for HTTP by value."""
+
+    def __init__(self, config: AppConfig, segmenters: dict[str, DeploymentHandle]) -> None:
+        """Make a pipeline.
+
+        Args:
+            config: Limits, storage and threads.
+            segmenters: Handles of the Segmenter deployments, by model.
+        """
+        remote = RemoteSegmenters(segmenters, config.segmenter.timeout_s)
+        self._pipeline = ImagePipeline(config, open_store(config), remote)
+
+    async def process(self, job: Job) -> Outcome:
+        """Return how a job ended; its result is published where it is ``done``."""
+        return await self._pipeline.process(job)
+
+    async def cut_out(self, data: bytes, recipe: Recipe) -> Rendered:
+        """Return the cut-out of an image file.
+
+        Raises:
+            ForeedgeError: Why there is none.
+        """
+        return await self._pipeline.cut_out(data, recipe)
+
+    async def models(self) -> list[ModelInfo]:
+        """Return the models that are served; answers once every one of them is loaded."""
+        return await self._pipeline.models()
