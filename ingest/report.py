@@ -27,6 +27,7 @@ from ingest.progress import Standing, standing
 from serve_app.config import AppConfig, ImageLimits, LedgerConfig
 from serve_app.contracts import Outcome
 from serve_app.errors import ForeedgeError
+from serve_app.imaging.decode import FORMATS
 from serve_app.storage import ObjectStore
 
 DOUBTFUL_BELOW = 0.8
@@ -40,7 +41,6 @@ _FAILURE_PICTURES = 12
 _FAILURE_SIDE_PX = 96
 _HISTOGRAM_BINS = 20
 _THREADS = 8
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ def shrink(data: bytes, limits: ImageLimits, side_px: int) -> Picture | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = image.size
             if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
                 return None

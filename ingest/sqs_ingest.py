@@ -13,7 +13,6 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from ingest.consumer import Consumer
@@ -29,7 +28,6 @@ from serve_app.storage import open_store
 _logger = logging.getLogger(__name__)
 
 
-@serve.deployment
 class SqsIngest:
     """Serves the configured queue for as long as the replica lives."""
 

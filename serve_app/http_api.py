@@ -3,7 +3,8 @@
 Every error is ``application/problem+json`` (RFC 9457) with the ``code`` of our tree of errors.
 """
 
-from __future__ import annotations
+# Annotations are not postponed here: serve.ingress rewrites the signatures of a class's routes, and
+# FastAPI then no longer finds what their names stand for.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -256,7 +257,11 @@ class HttpApi:
                 merged = {**options.model_dump(exclude_unset=True), **fields}
                 recipe = make_recipe(_options(merged), request.headers.get("accept"))
             response = self._pipeline.cut_out.remote(data, recipe)
-            rendered: Rendered = await call(response, self._config.http.request_timeout_s)
+            rendered: Rendered | ForeedgeError = await call(
+                response, self._config.http.request_timeout_s
+            )
+            if isinstance(rendered, ForeedgeError):
+                raise rendered
             return answer(rendered)
 
     @api.get("/healthz")

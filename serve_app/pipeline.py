@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Outcome, Recipe
 from serve_app.cutout import ImagePipeline, ModelInfo, Rendered
-from serve_app.errors import ReplicaLost
+from serve_app.errors import ForeedgeError, ReplicaLost
 from serve_app.replicas import call
 from serve_app.storage import open_store
 
@@ -63,13 +63,16 @@ class CutoutPipeline:
         """Return how a job ended; its result is published where it is ``done``."""
         return await self._pipeline.process(job)
 
-    async def cut_out(self, data: bytes, recipe: Recipe) -> Rendered:
-        """Return the cut-out of an image file.
+    async def cut_out(self, data: bytes, recipe: Recipe) -> Rendered | ForeedgeError:
+        """Return the cut-out of an image file, or why there is none.
 
-        Raises:
-            ForeedgeError: Why there is none.
+        An error as a value: Serve logs a traceback for whatever is raised, and a client's broken
+        image is nobody's defect.
         """
-        return await self._pipeline.cut_out(data, recipe)
+        try:
+            return await self._pipeline.cut_out(data, recipe)
+        except ForeedgeError as error:
+            return error
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that are served; answers once every one of them is loaded."""

@@ -22,8 +22,9 @@ from serve_app.errors import (
     UnsupportedFormat,
 )
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-"""Pillow's names of the formats that are read; every other decoder stays out of reach."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+"""Pillow's names of the formats that are read; every other decoder stays out of reach. JPEG stands
+for MPO too, whose first frame is one."""
 
 # Our own limits, from the configuration, take the place of Pillow's, which warn before they raise.
 Image.MAX_IMAGE_PIXELS = None
