@@ -220,6 +220,7 @@ def serving(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray import serve
+
     from serve_app.app import build
 
     level = logging.ERROR if quiet else logging.INFO

@@ -1,0 +1,1 @@
+"""The bundled model ``folio``: its weights, its synthetic photographs and its training."""
