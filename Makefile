@@ -1,8 +1,16 @@
-# `make test` makes .venv from the lock file on a machine with nothing but Python 3.11 and make.
+# Makes .venv from the lock file on a machine with nothing but Python 3.11 and make.
+#
+#   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
+#   make test                              all tests
+#   make lint                              style and types
 PYTHON ?= python3.11
+COUNT ?= 24
 VENV := .venv
 
-.PHONY: test lint
+.PHONY: demo test lint
+demo: $(VENV)/installed
+	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
+
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest
 

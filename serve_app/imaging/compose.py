@@ -37,9 +37,9 @@ def compose(
     if recipe.mask_only:
         return mask
     if recipe.background == "transparent":
-        pixels = np.dstack((np.asarray(rgb), alpha))
-        pixels[alpha == 0] = 0
-        return Image.fromarray(pixels)
+        rgba = cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2RGBA)
+        cv2.insertChannel(alpha, rgba, 3)
+        return Image.fromarray(np.asarray(cv2.copyTo(rgba, alpha)))
     colour = recipe.background
     if colour == "auto":
         colour = "black" if brightness(rgb, alpha) < DARK_BELOW else "white"

@@ -1,0 +1,52 @@
+"""Small ONNX graphs, for tests that need a model and not a good one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from serve_app.models.registry import CUSTOM
+
+SIDE_PX = CUSTOM.size_px
+
+
+def brightness(path: Path, *, batch: int | str = "N", side_px: int = SIDE_PX) -> Path:
+    """Write a graph that calls bright pixels the subject: the mean of the three channels."""
+    weights = np.full((1, 3, 1, 1), 1 / 3, np.float32)
+    return _write(path, weights, batch, side_px)
+
+
+def constant(path: Path) -> Path:
+    """Write a graph that answers 0.7 everywhere: the weights are 0, the bias is not."""
+    weights = np.zeros((1, 3, 1, 1), np.float32)
+    return _write(path, weights, "N", SIDE_PX, bias=0.7)
+
+
+def _write(
+    path: Path, weights: np.ndarray, batch: int | str, side_px: int, bias: float = 0.0
+) -> Path:
+    constants = [
+        numpy_helper.from_array(weights, "weights"),
+        numpy_helper.from_array(np.array([bias], np.float32), "bias"),
+    ]
+    node = helper.make_node("Conv", ["photograph", "weights", "bias"], ["answer"])
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [_tensor("photograph", [batch, 3, side_px, side_px])],
+        [_tensor("answer", [batch, 1, side_px, side_px])],
+        constants,
+    )
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def _tensor(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

@@ -1,0 +1,222 @@
+"""Masks, composition and encoding."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from serve_app.contracts import Box, Checks, Recipe, Thumbnail
+from serve_app.errors import ImageTooLarge, NoSubject, SubjectTooSmall
+from serve_app.imaging.compose import brightness, compose
+from serve_app.imaging.encode import encode, thumbnail
+from serve_app.imaging.mask import check, confidence, full_size, model_input, subject_box
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def picture(height: int = 30, width: int = 40, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def rectangle(
+    box: tuple[int, int, int, int], height: int = 30, width: int = 40, value: int = 255
+) -> Pixels:
+    alpha = np.zeros((height, width), np.uint8)
+    left, top, right, bottom = box
+    alpha[top:bottom, left:right] = value
+    return alpha
+
+
+# --- masks ---
+
+
+def test_model_input_is_pillows_lanczos() -> None:
+    rgb = Image.fromarray(picture(300, 200))
+    expected = np.asarray(rgb.resize((64, 64), Image.Resampling.LANCZOS))
+    assert np.array_equal(model_input(rgb, 64), expected)
+
+
+def test_full_size_without_alpha_is_pillows_lanczos() -> None:
+    mask = picture(32, 32)[..., 0]
+    expected = np.asarray(Image.fromarray(mask).resize((50, 70), Image.Resampling.LANCZOS))
+    assert np.array_equal(full_size(mask, 50, 70, None), expected)
+
+
+def test_full_size_multiplies_the_alpha_that_a_picture_has() -> None:
+    mask = np.full((32, 32), 200, np.uint8)
+    alpha = rectangle((0, 0, 10, 30), value=128)
+    found = full_size(mask, 40, 30, alpha)
+    assert np.all(found[:, :10] == round(200 * 128 / 255))
+    assert not found[:, 10:].any()
+
+
+def test_subject_box_has_exclusive_ends() -> None:
+    assert subject_box(rectangle((5, 7, 20, 25))) == Box(left=5, top=7, right=20, bottom=25)
+
+
+def test_what_is_below_128_is_no_subject() -> None:
+    assert subject_box(rectangle((5, 7, 20, 25), value=128)).width == 15
+    with pytest.raises(NoSubject):
+        subject_box(rectangle((5, 7, 20, 25), value=127))
+
+
+ALL_PASS = Checks(min_subject_px=1)
+
+
+def test_a_subject_is_100_pixels_a_side_unless_the_recipe_says_otherwise() -> None:
+    with pytest.raises(SubjectTooSmall, match="at least 100"):
+        check(
+            rectangle((0, 0, 99, 200), 300, 400), Box(left=0, top=0, right=99, bottom=200), Checks()
+        )
+    alpha = rectangle((0, 0, 100, 100), 300, 400)
+    check(alpha, subject_box(alpha), Checks())
+
+
+@pytest.mark.parametrize(
+    ("name", "passes", "fails"),
+    [
+        ("min_subject_px", 3, 4),
+        ("min_subject_area", 0.0074, 0.0076),
+        ("max_aspect_change", 1.34, 1.3),
+    ],
+)
+def test_checks_say_which_of_them_failed(name: str, passes: float, fails: float) -> None:
+    alpha = rectangle((0, 0, 3, 3))
+    box = subject_box(alpha)
+    check(alpha, box, ALL_PASS.model_copy(update={name: passes}))
+    with pytest.raises(SubjectTooSmall, match=name):
+        check(alpha, box, ALL_PASS.model_copy(update={name: fails}))
+
+
+def test_aspect_change_is_the_same_both_ways() -> None:
+    wide, tall = rectangle((0, 0, 40, 10)), rectangle((0, 0, 10, 30))
+    checks = Checks(min_subject_px=1, max_aspect_change=2)
+    for alpha, factor in ((wide, "3.00"), (tall, "4.00")):
+        with pytest.raises(SubjectTooSmall, match=f"factor of {factor}"):
+            check(alpha, subject_box(alpha), checks)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 0, 0, 0], 0.0), ([255, 255, 0, 25], 1.0), ([255, 26, 100, 229], 0.25), ([230, 25], 1.0)],
+)
+def test_confidence(values: list[int], expected: float) -> None:
+    assert confidence(np.array([values], np.uint8)) == expected
+
+
+# --- composition ---
+
+BOX = Box(left=5, top=7, right=20, bottom=25)
+
+
+def test_transparent_keeps_colours_of_the_subject_and_drops_all_others() -> None:
+    pixels, alpha = picture(), rectangle((5, 7, 20, 25), value=90)
+    found = np.asarray(compose(Image.fromarray(pixels), alpha, BOX, Recipe()))
+    assert np.array_equal(found[..., 3], alpha)
+    assert np.array_equal(found[7:25, 5:20, :3], pixels[7:25, 5:20])
+    assert not found[alpha == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("background", "colour"),
+    [("white", (255, 255, 255)), ("black", (0, 0, 0)), ("#1a2B3c", (26, 43, 60))],
+)
+def test_backgrounds(background: str, colour: tuple[int, int, int]) -> None:
+    pixels, alpha = picture(), rectangle((5, 7, 20, 25))
+    recipe = Recipe(background=background)
+    found = compose(Image.fromarray(pixels), alpha, BOX, recipe)
+    assert found.mode == "RGB"
+    assert found.getpixel((0, 0)) == colour
+    assert np.array_equal(np.asarray(found)[7:25, 5:20], pixels[7:25, 5:20])
+
+
+def test_half_transparent_pixels_are_mixed() -> None:
+    rgb = Image.new("RGB", (4, 4), (100, 100, 100))
+    alpha = np.full((4, 4), 128, np.uint8)
+    box = Box(left=0, top=0, right=4, bottom=4)
+    found = compose(rgb, alpha, box, Recipe(background="white"))
+    assert found.getpixel((1, 1)) == pytest.approx((177, 177, 177), abs=1)
+
+
+@pytest.mark.parametrize(("level", "expected"), [(127, 0), (128, 255)])
+def test_auto_background_goes_by_the_subject_alone(level: int, expected: int) -> None:
+    pixels = np.full((30, 40, 3), 255 - level, np.uint8)
+    pixels[7:25, 5:20] = level
+    rgb, alpha = Image.fromarray(pixels), rectangle((5, 7, 20, 25))
+    assert brightness(rgb, alpha) == level
+    found = compose(rgb, alpha, BOX, Recipe(background="auto"))
+    assert found.getpixel((0, 0)) == (expected,) * 3
+
+
+def test_crop_and_mask_only() -> None:
+    pixels, alpha = picture(), rectangle((5, 7, 20, 25))
+    alpha[10, 10] = 200
+    cropped = compose(Image.fromarray(pixels), alpha, BOX, Recipe(crop_to_subject=True))
+    assert cropped.size == (15, 18)
+    assert np.array_equal(np.asarray(cropped)[..., :3], pixels[7:25, 5:20])
+    only = compose(Image.fromarray(pixels), alpha, BOX, Recipe(mask_only=True))
+    assert only.mode == "L"
+    assert np.array_equal(np.asarray(only), alpha)
+
+
+# --- encoding ---
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.sampled_from(["L", "RGB", "RGBA"]), st.integers(0, 9)
+)
+def test_png_is_lossless(height: int, width: int, mode: str, level: int) -> None:
+    image = Image.fromarray(np.dstack([picture(height, width), picture(height, width, 1)[..., 0]]))
+    image = image.convert(mode)
+    data = encode(image, Recipe(png_compression=level))
+    decoded = Image.open(io.BytesIO(data))
+    assert decoded.mode == mode
+    assert np.array_equal(np.asarray(decoded), np.asarray(image))
+
+
+def test_webp_keeps_alpha_exactly() -> None:
+    alpha = picture()[..., 0]
+    image = Image.fromarray(np.dstack([picture(), alpha]))
+    decoded = Image.open(io.BytesIO(encode(image, Recipe(format="webp", quality=50))))
+    assert np.array_equal(np.asarray(decoded)[..., 3], alpha)
+
+
+def test_quality_counts() -> None:
+    image = Image.fromarray(picture(200, 200))
+    for name in ("jpeg", "webp"):
+        low, high = (
+            encode(
+                image,
+                Recipe.model_validate({"format": name, "background": "white", "quality": quality}),
+            )
+            for quality in (10, 95)
+        )
+        assert len(low) < len(high) / 2
+
+
+def test_a_side_that_a_format_cannot_hold() -> None:
+    strip = Image.new("L", (16_384, 1))
+    with pytest.raises(ImageTooLarge, match="choose png"):
+        encode(strip, Recipe(format="webp", mask_only=True))
+    assert Image.open(io.BytesIO(encode(strip, Recipe(mask_only=True)))).size == (16_384, 1)
+
+
+def test_thumbnail_is_a_jpeg_on_white() -> None:
+    image = Image.new("RGBA", (600, 300), (255, 0, 0, 0))
+    decoded = Image.open(io.BytesIO(thumbnail(image, Thumbnail(size_px=100, quality=85))))
+    assert decoded.format == "JPEG"
+    assert decoded.size == (100, 50)
+    assert min(decoded.getpixel((50, 25))) > 250
+
+
+def test_thumbnail_never_enlarges() -> None:
+    small = Image.new("RGB", (10, 20), "red")
+    decoded = Image.open(io.BytesIO(thumbnail(small, Thumbnail(size_px=300, quality=85))))
+    assert decoded.size == (10, 20)
