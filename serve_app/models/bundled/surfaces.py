@@ -18,6 +18,7 @@ Field = npt.NDArray[np.float32]
 
 _NOISE_SIDE_PX = 1024
 _GRAIN_SIDE_PX = 512
+_CLUTTER_RADIUS = 36
 
 _FAMILIES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     # Ranges of hue (degrees / 2, as OpenCV has them), saturation and value.
@@ -230,13 +231,16 @@ def speckles(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def clutter(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """A room, leaves or a shelf out of focus: overlapping shapes of related colours."""
+    """A room, leaves or a shelf out of focus: overlapping shapes of related colours.
+
+    So many, and none of them large: a single one on a bare surface would be a subject.
+    """
     unit = unit_of(height, width)
     base, spread = colour(rng), rng.uniform(8, 60)
     pixels = fill(height, width, base)
-    for _ in range(int(rng.integers(15, 90))):
+    for _ in range(int(rng.integers(70, 160))):
         centre = rng.uniform(0, 1, 2) * (width, height)
-        radius = (4 + rng.exponential(22)) * unit
+        radius = min(4 + rng.exponential(22), _CLUTTER_RADIUS) * unit
         value = near(rng, base, spread) if rng.random() < 0.75 else colour(rng)
         corners = int(rng.integers(3, 8)) if rng.random() < 0.7 else 24
         angles = np.sort(rng.uniform(0, 2 * np.pi, corners))

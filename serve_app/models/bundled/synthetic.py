@@ -33,7 +33,7 @@ from serve_app.models.bundled.surfaces import (
 Kind = Literal["book", "object", "empty"]
 
 _KINDS: tuple[Kind, ...] = ("book", "object", "empty")
-_SHARES = (0.54, 0.36, 0.1)
+_SHARES = (0.52, 0.34, 0.14)
 _SMALLEST_SHARE = 0.015
 _ATTEMPTS = 20
 
@@ -129,7 +129,7 @@ def _stained(rng: np.random.Generator, scene: Pixels) -> Pixels:
         opacity = np.float32(rng.uniform(0.08, 0.5))
         scene = blend(scene, fill(height, width, colour(rng)), (spot * opacity).astype(np.uint8))
     if rng.random() < 0.15:
-        faint = np.full((height, width), rng.uniform(60, 255), np.uint8)
+        faint = np.full((height, width), rng.uniform(40, 160), np.uint8)
         scene = blend(scene, clutter(rng, height, width), faint)
     return scene
 
