@@ -3,11 +3,12 @@
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
 #   make test                              all tests
 #   make lint                              style and types
+#   make lock                              new versions into the lock file (needs uv)
 PYTHON ?= python3.11
 COUNT ?= 24
 VENV := .venv
 
-.PHONY: demo test lint
+.PHONY: demo test lint lock
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -18,6 +19,10 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
