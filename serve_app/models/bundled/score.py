@@ -1,12 +1,14 @@
 """How good ``folio`` is: ``python -m serve_app.models.bundled.score``.
 
 Draws photographs that no training has seen, runs the model as the application does, and compares
-its masks with the true ones.
+its masks with the true ones. Tells too how well a mask's confidence foretells its score, beside
+other signals that could have been taken for it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from serve_app.config import AppConfig, SegmenterConfig
-from serve_app.imaging.mask import full_size, model_input, subject_pixels
+from serve_app.imaging.mask import confidence, full_size, model_input, subject_pixels
 from serve_app.models.bundled.synthetic import Kind, photograph
 from serve_app.models.execution import Model, OnnxModel, load
 from serve_app.models.registry import BUNDLED, FACTS, Weights
@@ -30,6 +32,29 @@ HELD_OUT_SEED = 500_000
 
 # Not square, since rembg's squash to a square is a part of what is scored.
 _WIDTH, _HEIGHT = 480, 360
+_POOR_BELOW = 0.8
+_DOUBTED_SHARE = 0.1
+
+
+def subject_share(mask: npt.NDArray[np.uint8]) -> float:
+    """Return the share of a mask, uint8 [S, S], that is the subject."""
+    return float((subject_pixels(mask) > 0).mean())
+
+
+def off_border(mask: npt.NDArray[np.uint8]) -> float:
+    """Return the share of a mask's border, uint8 [S, S], that is not the subject's."""
+    subject = subject_pixels(mask) > 0
+    edges = np.concatenate([subject[0], subject[-1], subject[:, 0], subject[:, -1]])
+    return 1 - float(edges.mean())
+
+
+SIGNALS: dict[str, Callable[[npt.NDArray[np.uint8]], float]] = {
+    "confidence": confidence,
+    "subject's share": subject_share,
+    "border without subject": off_border,
+    "confidence x border": lambda mask: confidence(mask) * off_border(mask),
+}
+"""What of a mask could tell its quality: each is higher for a better mask, if it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +65,8 @@ class Score:
     category: str
     iou: float
     """Of the pixels from 128 on; for an empty scene 1 where the mask is empty, else 0."""
+    signals: dict[str, float]
+    """Of the mask; none where it is empty."""
 
 
 def score(model: Model, kind: Kind, count: int, first_seed: int = HELD_OUT_SEED) -> list[Score]:
@@ -62,8 +89,16 @@ def iou(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
 def _score_one(model: Model, kind: Kind, seed: int) -> Score:
     taken = photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
     seen = model_input(Image.fromarray(taken.image), model.size_px)
-    mask = full_size(model.masks(seen[None])[0], _WIDTH, _HEIGHT, None)
-    return Score(kind, taken.category, iou(mask, taken.mask))
+    mask = model.masks(seen[None])[0]
+    signals = {name: signal(mask) for name, signal in SIGNALS.items()} if mask.any() else {}
+    alpha = full_size(mask, _WIDTH, _HEIGHT, None)
+    return Score(kind, taken.category, iou(alpha, taken.mask), signals)
+
+
+def rank_correlation(first: list[float], second: list[float]) -> float:
+    """Return Spearman's rank correlation of two equally long lists, -1 to 1."""
+    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def main(
@@ -80,13 +115,15 @@ def main(
         weights = Weights(BUNDLED, model, "", FACTS[BUNDLED])
         loaded = OnnxModel(weights, FACTS[BUNDLED], SegmenterConfig())
     kinds: tuple[Kind, ...] = ("book", "object", "empty")
-    table = Table("", "photographs", "mean IoU", "median", "IoU < 0.8")
+    everything: list[Score] = []
+    table = Table("", "photographs", "mean IoU", "median", f"IoU < {_POOR_BELOW}")
     for kind in kinds:
         seeds = range(first_seed, first_seed + count)
         scores = [
             _score_one(loaded, kind, seed)
             for seed in track(seeds, kind, console=console, transient=True)
         ]
+        everything += scores
         _add_row(table, kind, scores)
         categories: dict[str, list[Score]] = defaultdict(list)
         for each in scores:
@@ -95,11 +132,27 @@ def main(
             for name, some in sorted(categories.items()):
                 _add_row(table, f"  {name}", some)
     console.print(table)
+    console.print(_signals([each for each in everything if each.signals]))
+
+
+def _signals(scores: list[Score]) -> Table:
+    """Return how well each signal foretells the score of masks that are not empty."""
+    doubted = max(1, round(_DOUBTED_SHARE * len(scores)))
+    poor = sum(each.iou < _POOR_BELOW for each in scores)
+    first = f"poor masks in the first {_DOUBTED_SHARE:.0%}"
+    table = Table("signal", "rank correlation with IoU", first)
+    for name in SIGNALS:
+        values = [each.signals[name] for each in scores]
+        correlation = rank_correlation(values, [each.iou for each in scores])
+        lowest = [scores[i] for i in np.argsort(values)[:doubted]]
+        found = sum(each.iou < _POOR_BELOW for each in lowest)
+        table.add_row(name, f"{correlation:.2f}", f"{found} of {poor}")
+    return table
 
 
 def _add_row(table: Table, name: str, scores: list[Score]) -> None:
     values = np.array([each.iou for each in scores])
-    poor = f"{(values < 0.8).mean():.1%}"
+    poor = f"{(values < _POOR_BELOW).mean():.1%}"
     table.add_row(name, str(len(values)), f"{values.mean():.3f}", f"{np.median(values):.3f}", poor)
 
 
