@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -73,8 +74,14 @@ def run(options: DemoOptions, console: Console) -> int:
             report = _run(config, folder, files, console)
             _finish(report, config, options.out, console)
             if options.keep:
-                console.print(_usage(endpoints, config, folder), soft_wrap=True)
-                local_stack.wait_for_interrupt()
+                environment = options.out / "env"
+                environment.write_text(_environment(endpoints, config))
+                usage = _usage(endpoints, config, environment, files[0])
+                console.print(usage, highlight=False, soft_wrap=True)
+                try:
+                    local_stack.wait_for_interrupt()
+                finally:
+                    environment.unlink()
             console.print("Stopping …")
     return 1 if report.standing.counts["failed"] or report.standing.missing else 0
 
@@ -217,23 +224,36 @@ def _clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _usage(endpoints: local_stack.Endpoints, config: AppConfig, folder: Path) -> str:
+def _environment(endpoints: local_stack.Endpoints, config: AppConfig) -> str:
+    """Return what a shell needs to know to reach the running demonstration."""
+    variables = {
+        "FOREEDGE_AWS__ENDPOINT_URL": config.aws.endpoint_url,
+        "FOREEDGE_QUEUE__URL": config.queue.url if config.queue else None,
+        "FOREEDGE_LEDGER__BUCKET": config.ledger.bucket if config.ledger else None,
+        "AWS_ENDPOINT_URL": config.aws.endpoint_url,
+        "AWS_DEFAULT_REGION": config.aws.region,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "CUTOUT_URL": f"{endpoints.http}/v1/cutout",
+    }
+    return "".join(f"export {name}={shlex.quote(str(v))}\n" for name, v in variables.items() if v)
+
+
+def _usage(
+    endpoints: local_stack.Endpoints, config: AppConfig, environment: Path, photograph: Path
+) -> str:
     """Return how the running demonstration is used from another terminal."""
-    queue_url = config.queue.url if config.queue else ""
-    flags = f"--endpoint-url {config.aws.endpoint_url} --queue {queue_url} --ledger-bucket {BUCKET}"
     return f"""
 [bold]It keeps running; Ctrl-C ends it.[/bold]
 
   HTTP       {endpoints.http}/v1/cutout
   Dashboard  {endpoints.dashboard or "not available"}
-  Queue      {queue_url}
+  Queue      {config.queue.url if config.queue else ""}
   S3         {config.aws.endpoint_url}
 
 In another terminal:
 
-  curl --fail -o cutout.png --data-binary @photograph.jpg -H 'Content-Type: image/jpeg' \\
-    {endpoints.http}/v1/cutout
-
-  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
-  foreedge bulk {folder} {flags} --wait
+  source {environment}
+  curl --fail -o cutout.png --data-binary @{photograph} $CUTOUT_URL
+  foreedge bulk path/to/photographs --wait
 """

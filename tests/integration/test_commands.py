@@ -1,0 +1,89 @@
+"""Commands that start a Ray of their own, and what they leave behind: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from ingest.local_stack import answers, free_port
+
+BIN = Path(sys.executable).parent
+START_TIMEOUT_S = 200
+STOP_TIMEOUT_S = 60
+
+
+@contextmanager
+def running(
+    command: list[str], folder: Path, started: Callable[[str], bool]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in a folder until it has started; then end it as Ctrl-C does."""
+    output = folder / "output.log"
+    # "local": the session's own Ray must not be taken for the command's.
+    environment = os.environ | {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [BIN / command[0], *command[1:]],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    try:
+        while not started(output.read_text()):
+            assert process.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.2)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        yield process
+        process.send_signal(signal.SIGINT)
+        process.wait(STOP_TIMEOUT_S)
+        _, alive = psutil.wait_procs(children, timeout=STOP_TIMEOUT_S)
+        assert alive == [], output.read_text()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(STOP_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("command", ["foreedge serve --config", "serve run"])
+@pytest.mark.timeout(START_TIMEOUT_S + 2 * STOP_TIMEOUT_S)
+def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
+    port = free_port()
+    content = {
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "applications": [
+            {
+                "name": "foreedge",
+                "route_prefix": "/",
+                "import_path": "serve_app.app:build",
+                "args": {"models": ["folio"], "segmenter": {"threads": 2}},
+            }
+        ],
+    }
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump(content))
+    words = [*command.split(), str(file)]
+    if words[0] == "foreedge":
+        words += ["--port", str(port)]
+    with running(words, tmp_path, lambda _: answers(f"http://127.0.0.1:{port}/readyz")):
+        assert answers(f"http://127.0.0.1:{port}/v1/models")
+
+
+@pytest.mark.timeout(START_TIMEOUT_S + 2 * STOP_TIMEOUT_S)
+def test_a_demonstration_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    command = ["foreedge", "demo", "--count", "4"]
+    with running(command, tmp_path, lambda output: "Cutting out" in output) as demo:
+        pass
+    assert demo.returncode == 128 + signal.SIGINT

@@ -1,0 +1,83 @@
+"""The README's commands, run one after the other against the demonstration that they speak of."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+README = Path(__file__).parents[2] / "README.md"
+START_TIMEOUT_S = 200
+STOP_TIMEOUT_S = 60
+
+BLOCKS: list[str] = re.findall(r"```bash\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of a demonstration that keeps running."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / ".venv").symlink_to(sys.prefix)
+    output = folder / "demo.log"
+    with output.open("wb") as log:
+        demo = subprocess.Popen(
+            [folder / ".venv/bin/foreedge", "demo", "--keep", "--count", "3"],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    environment = folder / "out" / "demo" / "env"
+    deadline = time.monotonic() + START_TIMEOUT_S
+    try:
+        while not environment.exists():
+            assert demo.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.5)
+        yield folder
+        started = psutil.Process(demo.pid).children(recursive=True)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(STOP_TIMEOUT_S) == 0, output.read_text()
+        _, alive = psutil.wait_procs(started, timeout=STOP_TIMEOUT_S)
+        assert alive == []
+        assert not environment.exists()
+    finally:
+        if demo.poll() is None:
+            demo.terminate()
+            demo.wait(STOP_TIMEOUT_S)
+
+
+def test_the_first_block_is_what_the_makefile_knows() -> None:
+    targets = re.findall(r"^make (\w+)", BLOCKS[0], re.MULTILINE)
+    assert targets == ["demo", "test"]
+    makefile = (README.parent / "Makefile").read_text("utf-8")
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.timeout(START_TIMEOUT_S + 200)
+def test_the_commands(shelf: Path) -> None:
+    settings, *blocks = BLOCKS[1:]
+    environment = {name: value for name, value in os.environ.items() if "AWS" not in name}
+    for block in blocks:
+        script = f"{settings}\n{block}"
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(
+            command, cwd=shelf, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+    report = json.loads((shelf / "out/shelf-1/report.json").read_bytes())
+    assert report["counts"] == {"done": 3, "skipped_existing": 0, "failed": 0, "missing": 0}
+    assert "book-00001" in (shelf / "out/shelf-1/report.html").read_text("utf-8")
+    for name, mode in {"cutout.png": "RGBA", "cutout.jpg": "RGB"}.items():
+        with Image.open(shelf / name) as image:
+            assert image.mode == mode
