@@ -1,4 +1,4 @@
-"""The picture at the top of the README, from what ``make demo`` left: ``python before_after.py``."""
+"""Make the picture at the top of the README from what ``make demo`` left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 TILE = (400, 300)
 GAP_PX = 12
 SQUARE_PX = 12
+OUT = Path(__file__).with_name("before-after.jpg")
 LIGHT, DARK = 255, 228
 
 
@@ -24,7 +25,7 @@ def chequered(width: int, height: int) -> Image.Image:
 def main(
     names: Annotated[list[str], typer.Argument(help="Such as book-00001; one column for each.")],
     demo: Annotated[Path, typer.Option(help="What the demonstration wrote.")] = Path("out/demo"),
-    out: Annotated[Path, typer.Option()] = Path(__file__).with_name("before-after.jpg"),
+    out: Annotated[Path, typer.Option()] = OUT,
 ) -> None:
     """Put photographs above their cut-outs."""
     width, height = TILE

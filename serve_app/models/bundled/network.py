@@ -16,7 +16,9 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -196,3 +198,62 @@ def export(network: Folio, path: Path) -> None:
         # The exporter that traces: it folds the batch norms, and keeps the batch axis free.
         dynamo=False,
     )
+
+
+@torch.no_grad()
+def restore(network: Folio, path: Path, photographs: Tensor) -> None:
+    """Give a network the weights of a file that ``export`` wrote.
+
+    The export folds most norms into the convolutions before them. They are opened again with the
+    statistics of some photographs, so that the network computes what the file does and can be
+    trained on. The side heads, which are not exported, stay as they are.
+
+    Args:
+        network: Of the same shape as the one that was exported.
+        path: The ONNX file.
+        photographs: float32 [N, 3, H, W], normalised.
+    """
+    graph = onnx.load(path).graph
+    stored = {item.name: torch.tensor(numpy_helper.to_array(item)) for item in graph.initializer}
+    own = network.state_dict()
+    for name in stored.keys() & own.keys():
+        own[name].copy_(stored[name])
+    folded: list[nn.BatchNorm2d] = []
+    for node in graph.node:
+        if node.op_type != "Conv" or len(node.input) < 3 or node.input[1] in own:
+            continue
+        name = _module_name(node.name)
+        network.get_parameter(f"{name}.weight").copy_(stored[node.input[1]])
+        norm = network.get_submodule(f"{name.rpartition('.')[0]}.1")
+        if not isinstance(norm, nn.BatchNorm2d):
+            raise TypeError(f"{name} is not followed by a norm")
+        norm.bias.copy_(stored[node.input[2]])
+        norm.weight.fill_((1 + norm.eps) ** 0.5)
+        folded.append(norm)
+
+    def unfold(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        mean, variance = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.add_(mean)
+
+    hooks = [norm.register_forward_pre_hook(unfold) for norm in folded]
+    was_training = network.training
+    network.eval()(photographs)
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+
+
+def _module_name(node_name: str) -> str:
+    """Return the module that an exported node comes from.
+
+    The exporter writes every scope on the way: ``/up0/skip/skip.0/Conv`` is of ``up0.skip.0``.
+    """
+    scopes: list[str] = []
+    for scope in node_name.split("/")[1:-1]:
+        if scopes and scope.startswith(f"{scopes[-1]}."):
+            scopes.pop()
+        scopes.append(scope)
+    return ".".join(scopes)

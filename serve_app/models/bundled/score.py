@@ -98,7 +98,7 @@ def _score_one(model: Model, kind: Kind, seed: int) -> Score:
 def rank_correlation(first: list[float], second: list[float]) -> float:
     """Return Spearman's rank correlation of two equally long lists, -1 to 1."""
     ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def main(

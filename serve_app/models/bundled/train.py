@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
-from serve_app.models.bundled.network import SIDE_PX, Folio, export
+from serve_app.models.bundled.network import SIDE_PX, Folio, export, restore
 from serve_app.models.bundled.synthetic import photograph
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,6 +42,7 @@ _STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 _BLOCK = 16
 _POOL = 160
 _PREFETCHED = 6
+_CALIBRATION = 128
 _BOUNDARY_PX = 15
 _BOUNDARY_WEIGHT = 4.0
 _SIDE_WEIGHT = 0.2
@@ -184,11 +185,16 @@ class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
                     yield pool.pop()
 
 
-def loss_of(network: Folio, images: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    """Return the loss of a batch as the loader gives it: boundary-weighted BCE and soft IoU."""
+def normalise(images: Tensor) -> Tensor:
+    """Return images, uint8 [N, H, W, 3], as the network takes them, float32 [N, 3, H, W]."""
     x = images.permute(0, 3, 1, 2).float()
     brightest = x.amax((1, 2, 3), keepdim=True).clamp_min(1)
-    x = (x / brightest - _MEAN) / _STD
+    return (x / brightest - _MEAN) / _STD
+
+
+def loss_of(network: Folio, images: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
+    """Return the loss of a batch as the loader gives it: boundary-weighted BCE and soft IoU."""
+    x = normalise(images)
     truth = masks[:, None].float() / 255
     weight = 1 + _BOUNDARY_WEIGHT / 255 * weights[:, None].float()
     with torch.autocast("cpu", torch.bfloat16, enabled=_has_bfloat16()):
@@ -251,14 +257,21 @@ def train(
     every: Annotated[float, typer.Option(help="Minutes between two writings.")] = 4,
     learning_rate: Annotated[float, typer.Option(help="At its highest.")] = 2.5e-3,
     seed: Annotated[int, typer.Option(help="Of the weights and the order.")] = 0,
+    init: Annotated[
+        Path | None, typer.Option(help="An ONNX file to go on from, at full size only.")
+    ] = None,
 ) -> None:
     """Train folio for a time and write it as ONNX."""
     images, masks = photographs(cache, samples)
     torch.manual_seed(seed)
     network = Folio().to(memory_format=torch.channels_last).train()
+    phases: tuple[Phase, ...] = _PHASES
+    if init is not None:
+        restore(network, init, normalise(torch.from_numpy(np.array(images[:_CALIBRATION]))))
+        phases = _PHASES[1:]
     average, steps = Average(network), optimiser(network, learning_rate)
     started, step, written, recent = time.monotonic(), 0, 0, []
-    for phase in _PHASES:
+    for phase in phases:
         batches = DataLoader(
             Batches(images, masks, phase, seed + step),
             batch_size=None,
