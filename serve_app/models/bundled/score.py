@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
+from serve_app.imaging.decode import decode
 from serve_app.imaging.mask import confidence, full_size, model_input, subject_pixels
 from serve_app.models.bundled.synthetic import Kind, photograph
 from serve_app.models.execution import Model, OnnxModel, load
@@ -105,6 +106,10 @@ def main(
     model: Annotated[Path | None, typer.Option(help="An ONNX file; else the bundled one.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Photographs of each kind.")] = 300,
     first_seed: Annotated[int, typer.Option(help="Of the photographs.")] = HELD_OUT_SEED,
+    references: Annotated[
+        Path | None,
+        typer.Option(help="Score these instead: a folder of NAME.jpg with cut-outs NAME.out.png."),
+    ] = None,
 ) -> None:
     """Score folio on photographs that no training has seen."""
     console = Console()
@@ -114,6 +119,9 @@ def main(
     else:
         weights = Weights(BUNDLED, model, "", FACTS[BUNDLED])
         loaded = OnnxModel(weights, FACTS[BUNDLED], SegmenterConfig())
+    if references is not None:
+        console.print(_references(loaded, references))
+        return
     kinds: tuple[Kind, ...] = ("book", "object", "empty")
     everything: list[Score] = []
     table = Table("", "photographs", "mean IoU", "median", f"IoU < {_POOR_BELOW}")
@@ -133,6 +141,19 @@ def main(
                 _add_row(table, f"  {name}", some)
     console.print(table)
     console.print(_signals([each for each in everything if each.signals]))
+
+
+def _references(model: Model, folder: Path) -> Table:
+    """Return the scores of photographs whose cut-outs somebody else has made."""
+    table = Table("photograph", "IoU", "mask confidence")
+    for path in sorted(folder.glob("*.jpg")):
+        taken = decode(path.read_bytes(), ImageLimits())
+        wanted = decode(path.with_suffix(".out.png").read_bytes(), ImageLimits()).alpha
+        mask = model.masks(model_input(taken.rgb, model.size_px)[None])[0]
+        found = full_size(mask, taken.width, taken.height, taken.alpha)
+        value = "no alpha" if wanted is None else f"{iou(found, wanted):.2f}"
+        table.add_row(path.stem, value, f"{confidence(mask):.2f}")
+    return table
 
 
 def _signals(scores: list[Score]) -> Table:
