@@ -223,6 +223,8 @@ def serving(
 
     from serve_app.app import build
 
+    # Before Ray: what is wrong with the settings is told at once.
+    application = build(args)
     level = logging.ERROR if quiet else logging.INFO
     context = ray.init(
         address="local",
@@ -239,7 +241,7 @@ def serving(
             serve.start(http_options={"host": host, "port": port}, proxy_location="HeadOnly")
             url = f"http://{host}:{port}"
             try:
-                serve.run(build(args), name=APPLICATION, route_prefix="/")
+                serve.run(application, name=APPLICATION, route_prefix="/")
             except RuntimeError as error:
                 raise InternalError(
                     f"the application did not start: {error}; {replica_states()}"
