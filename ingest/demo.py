@@ -7,7 +7,7 @@ import multiprocessing
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -97,7 +97,13 @@ def settings(endpoint_url: str, queue_url: str) -> dict[str, Any]:
 
 
 def make_photographs(
-    folder: Path, count: int, seed: int, on_made: Callable[[int], None] = lambda _: None
+    folder: Path,
+    count: int,
+    seed: int,
+    on_made: Callable[[int], None] = lambda _: None,
+    *,
+    sizes: Sequence[tuple[int, int]] = ((_WIDTH, _HEIGHT),),
+    keep: bool = False,
 ) -> list[Path]:
     """Draw photographs and write them as JPEG files; the same seed makes the same ones.
 
@@ -105,26 +111,41 @@ def make_photographs(
         folder: Where they go; made if it does not exist.
         count: How many.
         seed: Of the first; the others follow.
-        on_made: Called with 1 after each one.
+        on_made: Called with 1 after each one that was drawn.
+        sizes: Widths and heights in pixels, in turn.
+        keep: Whether files that are there are not drawn again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ["object" if i % _OBJECT_EVERY == _OBJECT_EVERY - 1 else "book" for i in range(count)]
     paths = [folder / f"{kind}-{seed + i:05d}.jpg" for i, kind in enumerate(kinds)]
+    wanted = [i for i, path in enumerate(paths) if not (keep and path.is_file())]
+    if not wanted:
+        return paths
     # Spawned, not forked: a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(_PROCESSES, mp_context=context) as pool:
-        for _ in pool.map(_make_photograph, range(seed, seed + count), kinds, paths):
+        drawn = pool.map(
+            _make_photograph,
+            [seed + i for i in wanted],
+            [kinds[i] for i in wanted],
+            [sizes[i % len(sizes)] for i in wanted],
+            [paths[i] for i in wanted],
+        )
+        for _ in drawn:
             on_made(1)
     return paths
 
 
-def _make_photograph(seed: int, kind: Any, path: Path) -> None:
+def _make_photograph(seed: int, kind: Any, size: tuple[int, int], path: Path) -> None:
     from serve_app.models.bundled.synthetic import photograph
 
-    image = photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind).image
+    image = photograph(seed, width=size[0], height=size[1], kind=kind).image
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    path.write_bytes(buffer.getvalue())
+    # Whole or not at all: a file that is there is kept the next time.
+    temporary = path.with_suffix(".drawing")
+    temporary.write_bytes(buffer.getvalue())
+    temporary.replace(path)
 
 
 def _photographs(options: DemoOptions, console: Console) -> tuple[Path, list[Path]]:

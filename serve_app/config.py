@@ -157,7 +157,8 @@ class AppConfig(BaseSettings):
     models: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = ("folio",)
     """Models to serve, in order of preference; each gets its own Segmenter deployment."""
     model_files: dict[str, Path] = {}
-    """Other models by name: ONNX files that obey u2net's contract."""
+    """Other models by name: ONNX files that obey u2net's contract. Under the name of a model that
+    is known: another file for it, of the same input."""
     u2net_home: Path | None = Field(
         default=None, validation_alias=AliasChoices("u2net_home", "U2NET_HOME")
     )

@@ -55,7 +55,7 @@ FACTS: dict[str, Facts] = {
 checks after a download; it does not check a file that is already there, and we do."""
 
 CUSTOM = Facts(320)
-"""Of the files that the configuration names: u2net's contract."""
+"""Of the files that the configuration names under a name of its own: u2net's contract."""
 
 BUNDLED = "folio"
 
@@ -94,12 +94,13 @@ def locate(name: str, config: AppConfig) -> Weights:
         path = config.model_files[name]
         if not path.is_file():
             raise InvalidConfig(f"model_files.{name}: {path} is not a file")
-        return Weights(name, path, _digest(path, "sha256"), CUSTOM)
+        # Another file for a model that is known (quantized, for example) is used as that model is.
+        return Weights(name, path, _digest(path, "sha256"), FACTS.get(name, CUSTOM))
     if name == BUNDLED:
         with as_file(files("serve_app.models.bundled") / "folio.onnx") as path:
             return Weights(name, path, _digest(path, "sha256"), FACTS[name])
     facts = FACTS.get(name)
-    path = _on_disk(name, config) or _download(name, config)
+    path = on_disk(name, config) or _download(name, config)
     if facts is not None and facts.md5 is not None and (found := _digest(path, "md5")) != facts.md5:
         raise ModelChecksumMismatch(
             f"{path} is not rembg's release of {name}: its md5 is {found} instead of "
@@ -130,7 +131,7 @@ def rembg_session_class(name: str) -> Any:
     return session_class
 
 
-def _on_disk(name: str, config: AppConfig) -> Path | None:
+def on_disk(name: str, config: AppConfig) -> Path | None:
     """Return the file that rembg would find, without an import of rembg."""
     homes = [config.u2net_home] if config.u2net_home else [Path("~/.rembg"), Path("~/.u2net")]
     for home in homes:
