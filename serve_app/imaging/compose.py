@@ -37,13 +37,24 @@ def compose(
     if recipe.mask_only:
         return mask
     if recipe.background == "transparent":
-        rgba = cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2RGBA)
-        cv2.insertChannel(alpha, rgba, 3)
-        return Image.fromarray(np.asarray(cv2.copyTo(rgba, alpha)))
+        return _transparent(rgb, alpha)
     colour = recipe.background
     if colour == "auto":
         colour = "black" if brightness(rgb, alpha) < DARK_BELOW else "white"
     return Image.composite(rgb, Image.new("RGB", rgb.size, colour), mask)
+
+
+def _transparent(rgb: Image.Image, alpha: npt.NDArray[np.uint8]) -> Image.Image:
+    left, top, width, height = cv2.boundingRect(alpha)
+    rgba = np.zeros((*alpha.shape, 4), np.uint8)
+    if width:
+        right, bottom = left + width, top + height
+        part = np.asarray(rgb.crop((left, top, right, bottom)))
+        opaque = np.ascontiguousarray(alpha[top:bottom, left:right])
+        coloured = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
+        cv2.insertChannel(opaque, coloured, 3)
+        rgba[top:bottom, left:right] = cv2.copyTo(coloured, opaque)
+    return Image.fromarray(rgba)
 
 
 def brightness(rgb: Image.Image, alpha: npt.NDArray[np.uint8]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,7 @@ from serve_app.errors import NoSubject, SubjectTooSmall
 SUBJECT_FROM = 128
 """Alpha from which a pixel counts as the subject's."""
 
+_LANCZOS_SUPPORT = 3
 _UNDECIDED_FROM = 26
 _DECIDED_FROM = 230
 
@@ -44,10 +47,28 @@ def full_size(
     Returns:
         uint8 [H, W].
     """
-    resized = Image.fromarray(mask).resize((width, height), Image.Resampling.LANCZOS)
+    resized = np.zeros((height, width), np.uint8)
+    size = mask.shape[0]
+    left, top, wide, tall = cv2.boundingRect(mask)
+    if wide:
+        # Where the mask is 0, so is its enlargement: only what is around the subject is computed.
+        # It is what Pillow makes of the whole, but for a level or two at a few places of the edge.
+        first_x, end_x = _reached(left, left + wide, size, width)
+        first_y, end_y = _reached(top, top + tall, size, height)
+        part = Image.fromarray(mask).resize(
+            (end_x - first_x, end_y - first_y),
+            Image.Resampling.LANCZOS,
+            box=(
+                first_x * size / width,
+                first_y * size / height,
+                end_x * size / width,
+                end_y * size / height,
+            ),
+        )
+        resized[first_y:end_y, first_x:end_x] = np.asarray(part)
     if alpha is None:
-        return np.asarray(resized)
-    return _as_uint8(cv2.multiply(np.asarray(resized), alpha, scale=1 / 255))
+        return resized
+    return _as_uint8(cv2.multiply(resized, alpha, scale=1 / 255))
 
 
 def subject_pixels(alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -127,6 +148,16 @@ def confidence(mask: npt.NDArray[np.uint8]) -> float:
     considered = int(np.count_nonzero(mask >= _UNDECIDED_FROM))
     sure = int(np.count_nonzero(mask >= _DECIDED_FROM))
     return sure / considered if considered else 0.0
+
+
+def _reached(first: int, end: int, size: int, resized: int) -> tuple[int, int]:
+    """Return the places of a resized line that a part of it, from ``first`` to ``end``, touches."""
+    scale = size / resized
+    support = _LANCZOS_SUPPORT * max(scale, 1)
+    return (
+        max(0, math.floor((first - support) / scale)),
+        min(resized, math.ceil((end + support) / scale)),
+    )
 
 
 def _as_uint8(array: object) -> npt.NDArray[np.uint8]:
