@@ -3,12 +3,15 @@
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
 #   make test                              all tests
 #   make lint                              style and types
+#   make bench                             what the application costs beside the bare loop
+#   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
 #   make lock                              new versions into the lock file (needs uv)
 PYTHON ?= python3.11
 COUNT ?= 24
 VENV := .venv
+PEERS := .venv-peers
 
-.PHONY: demo test lint lock
+.PHONY: demo test lint lock bench bench-peers
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -20,12 +23,26 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+bench: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.overhead
+
+bench-peers: $(VENV)/installed $(PEERS)/installed
+	$(VENV)/bin/python -m loadtests.peers --write-docs
+
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
+	uv pip compile requirements-peers.in --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-peers.lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+# The lock is complete, and pip refuses the extras that it names without a version: --no-deps.
+$(PEERS)/installed: requirements-peers.lock
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-peers.lock
 	touch $@

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -133,6 +134,8 @@ class ImagePipeline:
     """Takes images from start to end. Belongs to one event loop."""
 
     def __init__(self, config: AppConfig, store: ObjectStore, segmenters: Segmenters) -> None:
+        # Its own threads are the parallelism; OpenCV's would be as many for each of them.
+        cv2.setNumThreads(1)
         self._config = config
         self._store = store
         self._segmenters = segmenters

@@ -1,0 +1,91 @@
+"""The bare loop: the steps of one image in one process, with no queue, no HTTP and no Ray.
+
+What the application costs is measured against it. ``python -m loadtests.bare MODEL CORPUS COUNT
+THREADS`` prints its numbers as JSON; a process of its own, so that its CPU seconds are its own.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+
+from loadtests.corpus import corpus
+from loadtests.models import benchmark_model
+from serve_app.config import AppConfig
+from serve_app.contracts import Checks, Recipe
+from serve_app.imaging import mask as masks
+from serve_app.imaging.compose import compose
+from serve_app.imaging.decode import decode
+from serve_app.imaging.encode import encode
+from serve_app.models.execution import Model, load
+
+T = TypeVar("T")
+
+STAGES = ("decode", "resize", "infer", "mask", "compose", "encode")
+
+_RECIPE = Recipe(checks=Checks(min_subject_px=0))
+
+
+class Loop:
+    """Takes images from file to file; every thread takes one image at a time."""
+
+    def __init__(self, model: Model, config: AppConfig) -> None:
+        self._model = model
+        self._limits = config.limits
+        self.stages_ms: dict[str, list[float]] = {stage: [] for stage in STAGES}
+        """CPU milliseconds of each image: every stage runs in its image's own thread alone."""
+
+    def run(self, paths: Sequence[Path], threads: int) -> dict[str, Any]:
+        """Return what a run over photographs measured."""
+        images = [path.read_bytes() for path in paths]
+        with ThreadPoolExecutor(threads, "image") as pool:
+            started_at, cpu_s = time.perf_counter(), time.process_time()
+            written = list(pool.map(self._image, images))
+            wall_s = time.perf_counter() - started_at
+            cpu_s = time.process_time() - cpu_s
+        return {
+            "images_per_s": len(images) / wall_s,
+            "cpu_s_per_image": cpu_s / len(images),
+            "png_mb_per_image": sum(written) / len(images) / 1e6,
+            "stages_ms": {s: statistics.median(ms) for s, ms in self.stages_ms.items()},
+        }
+
+    def _image(self, data: bytes) -> int:
+        photograph = self._measured("decode", decode, data, self._limits)
+        size_px = self._model.size_px
+        square = self._measured("resize", masks.model_input, photograph.rgb, size_px)
+        mask = self._measured("infer", self._model.masks, square[None])[0]
+        width, height = photograph.width, photograph.height
+        alpha = self._measured("mask", masks.full_size, mask, width, height, photograph.alpha)
+        box = masks.subject_box(alpha)
+        picture = self._measured("compose", compose, photograph.rgb, alpha, box, _RECIPE)
+        return len(self._measured("encode", encode, picture, _RECIPE))
+
+    def _measured(self, stage: str, function: Callable[..., T], *args: Any) -> T:
+        started_at = time.thread_time()
+        found = function(*args)
+        self.stages_ms[stage].append((time.thread_time() - started_at) * 1000)
+        return found
+
+
+def main() -> None:
+    """Measure, after one image per thread that does not count."""
+    name, photographs, count, threads = sys.argv[1:]
+    cv2.setNumThreads(1)
+    config = AppConfig.load(benchmark_model(name).settings)
+    model = load(name, config)
+    paths = corpus(photographs, int(count))
+    Loop(model, config).run(paths[: int(threads)], int(threads))
+    print(json.dumps(Loop(model, config).run(paths, int(threads))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What the application costs beside the work itself: ``python -m loadtests.overhead``.
+
+The same photographs, on the same cores, in turns: a bare loop in one process (``loadtests.bare``),
+the application over HTTP, and the application through the queue. Medians over the rounds go to
+the terminal and into ``out/bench/overhead.json``, which is also the profile of a machine: seconds
+for each image, by model, size and stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.bare import STAGES
+from loadtests.corpus import corpus
+from loadtests.foreedge import Foreedge, Round, running
+from loadtests.metering import (
+    NOT_OURS,
+    REPLICAS,
+    Meter,
+    busy_elsewhere,
+    machine,
+    median_of,
+    ray_part,
+    write,
+)
+from loadtests.models import ARCHITECTURES, BenchmarkModel, benchmark_model
+from serve_app.models.registry import BUNDLED
+
+_IDLE_S = 5.0
+_MODELS = (BUNDLED, "u2netp")
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.overhead")
+    known = (BUNDLED, *ARCHITECTURES)
+    parser.add_argument("--models", nargs="+", default=list(_MODELS), choices=known)
+    parser.add_argument("--photographs", default="1600x1200", help="set or folder")
+    parser.add_argument("--count", type=int, help="of images in a round; by default for 10 s")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the bare loop")
+    options = parser.parse_args()
+    console = Console()
+    results = []
+    for name in options.models:
+        results.append(measure(benchmark_model(name), options, console))
+        show(results[-1], console)
+    content = {
+        "machine": machine(),
+        "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": " ".join(["python -m loadtests.overhead", *sys.argv[1:]]),
+        "results": results,
+    }
+    console.print(f"Written to {write('overhead.json', content)}", highlight=False)
+
+
+def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Return everything that is measured with one model."""
+    busy = busy_elsewhere()
+    threads = options.threads
+    one = _bare(model, options.photographs, 8, 1)
+    two = _bare(model, options.photographs, 8 * threads, threads)
+    count = options.count or max(4 * threads, round(10 * two["images_per_s"]))
+    paths = corpus(options.photographs, min(count, 96))
+    paths = [paths[i % len(paths)] for i in range(count)]
+    console.print(
+        f"{model.label}: {count} images a round, {options.rounds} rounds; {busy} cores busy"
+    )
+    bare, http, queue = [], [], []
+    settings = {
+        **model.settings,
+        "segmenter": {"threads": threads},
+        "pipeline": {"threads": threads},
+    }
+    with running(settings) as app:
+        app.over_http(paths[: 2 * threads], threads)
+        app.through_queue(paths[: 2 * threads])
+        idle = _idle(app)
+        for _ in range(options.rounds):
+            bare.append(_bare(model, options.photographs, count, threads))
+            http.append(_round(app.over_http(paths, 2 * threads), idle))
+            queue.append(_round(app.through_queue(paths), idle))
+    scaling = median_of([_numbers(r) for r in bare])["images_per_s"] / one["images_per_s"]
+    return {
+        "model": model.name,
+        "weights": model.weights,
+        "photographs": options.photographs,
+        "images_per_round": count,
+        "rounds": options.rounds,
+        "threads": threads,
+        "cores_busy_before": busy,
+        "stages_ms": one["stages_ms"],
+        "scaling_1_to_threads": scaling,
+        "idle_cpu_s_per_s": idle,
+        "bare": median_of([_numbers(r) for r in bare]),
+        "http": median_of(http),
+        "queue": median_of(queue),
+    }
+
+
+def _numbers(found: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def _bare(model: BenchmarkModel, photographs: str, count: int, threads: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "loadtests.bare", model.name, photographs]
+    command += [str(count), str(threads)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _idle(app: Foreedge) -> dict[str, float]:
+    """Return CPU seconds in each second of what does nothing, by part."""
+    meter = Meter(os.getpid(), ray_part)
+    time.sleep(_IDLE_S)
+    return {part: seconds / _IDLE_S for part, seconds in meter.cpu_s().items()}
+
+
+def _round(found: Round, idle: dict[str, float]) -> dict[str, float]:
+    """Return a round's numbers, with the CPU seconds of each part for each image."""
+    numbers = found.numbers(leave_out=NOT_OURS)
+    for part, seconds in found.cpu_s.items():
+        numbers[f"cpu of {part}"] = seconds / found.images
+    replicas = sum(seconds for part, seconds in found.cpu_s.items() if part in REPLICAS)
+    numbers["replicas_cpu_s_per_image"] = replicas / found.images
+    numbers["idle_cpu_s_per_image"] = (
+        sum(rate for part, rate in idle.items() if part not in NOT_OURS)
+        * found.wall_s
+        / found.images
+    )
+    return numbers
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Print tables of a result."""
+    console.print(stage_table(result))
+    console.print(system_table(result))
+
+
+def stage_table(result: dict[str, Any]) -> Table:
+    """Return where the time of one image goes."""
+    table = Table(title=f"CPU time of one image, {result['model']}, {result['photographs']}")
+    for stage in STAGES:
+        table.add_column(stage, justify="right")
+    table.add_column("together", justify="right")
+    stages = result["stages_ms"]
+    cells = [f"{stages[stage]:.1f}" for stage in STAGES]
+    table.add_row(*cells, f"{sum(stages.values()):.1f} ms")
+    return table
+
+
+def system_table(result: dict[str, Any]) -> Table:
+    """Return the bare loop and the application side by side."""
+    bare = result["bare"]
+    title = f"{result['model']} ({result['weights']}), {result['threads']} threads"
+    table = Table(title=title)
+    for name in ("", "images/s", "CPU s/image", "x bare", "replicas", "idle", "p50 s", "p95 s"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, label in (
+        ("bare", "bare loop"),
+        ("http", "over HTTP"),
+        ("queue", "through the queue"),
+    ):
+        numbers = result[name]
+        cpu_s = numbers["cpu_s_per_image"]
+        row = [label, f"{numbers['images_per_s']:.2f}", f"{cpu_s:.3f}"]
+        row.append(f"{cpu_s / bare['cpu_s_per_image']:.2f}")
+        if name != "bare":
+            keys = ("replicas_cpu_s_per_image", "idle_cpu_s_per_image", "p50_s", "p95_s")
+            row += [f"{numbers[key]:.3f}" for key in keys]
+        table.add_row(*row)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Mosec around ``rembg.remove``; Mosec reads its own command line.
+
+``MODEL=... WORKERS=... mosec_server.py --address 127.0.0.1 --port PORT --timeout MS``
+"""
+
+from __future__ import annotations
+
+import os
+
+import mosec
+import rembg
+
+
+class Remover(mosec.Worker):
+    """Takes the bytes of an image, gives back those of a PNG."""
+
+    def __init__(self) -> None:
+        self.session = rembg.new_session("u2net_custom", model_path=os.environ["MODEL"])
+
+    def deserialize(self, data: bytes) -> bytes:
+        """Return the body as it is."""
+        return data
+
+    def forward(self, data: bytes) -> bytes:
+        """Return the cut-out of an image."""
+        return bytes(rembg.remove(data, session=self.session))
+
+    def serialize(self, data: bytes) -> bytes:
+        """Return the body of the response as it is."""
+        return data
+
+
+if __name__ == "__main__":
+    server = mosec.Server()
+    server.append_worker(Remover, num=int(os.environ["WORKERS"]))
+    server.run()
