@@ -1,0 +1,38 @@
+"""Routes that tell how the application is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from serve_app.cutout import ModelInfo
+from serve_app.http_endpoint import CurrentEndpoint
+
+router = APIRouter()
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Answer as long as this replica lives."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(endpoint: CurrentEndpoint) -> dict[str, Any]:
+    """Answer 200 once the pipeline and every model can take an image.
+
+    The ingest's state is told and does not decide: an endpoint that is taken out of service
+    because a queue is away would be two failures instead of one.
+    """
+    models = await endpoint.models()
+    ready: dict[str, Any] = {"status": "ready", "models": [model.name for model in models]}
+    if (ingest := await endpoint.ingest_status()) is not None:
+        ready["ingest"] = ingest
+    return ready
+
+
+@router.get("/v1/models")
+async def models(endpoint: CurrentEndpoint) -> dict[str, list[ModelInfo]]:
+    """Return the models that are served, in the order of preference."""
+    return {"models": await endpoint.models()}
