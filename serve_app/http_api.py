@@ -1,32 +1,86 @@
 """HttpApi: the HTTP endpoint. No pixel is touched here.
 
 The routes are in modules of their own, each with an ``APIRouter``; a further one is mounted by
-adding its router to ``ROUTERS``. What a route needs of the deployment it takes as a parameter,
-see ``http_endpoint``.
+adding its router to ``GUARDED``, or to ``OPEN`` where it needs no API key. What a route needs of
+the deployment it takes as a parameter, see ``http_endpoint``.
 """
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from ray import serve
 
-from serve_app import http_cutout, http_status
-from serve_app.http_endpoint import Endpoint
-from serve_app.http_problems import handle_errors
+from serve_app import http_cutout, http_docs, http_jobs, http_status
+from serve_app.errors import Unauthenticated
+from serve_app.http_endpoint import CurrentEndpoint, Endpoint
+from serve_app.http_front import ReplicaFront
+from serve_app.http_problems import handle_errors, responses
 
-ROUTERS = (http_cutout.router, http_status.router)
+GUARDED = (http_cutout.router, http_jobs.router)
+"""Routers whose routes need an API key, where there are some."""
+
+OPEN = (http_status.router, http_docs.router)
+"""Routers whose routes never need one."""
+
+
+async def require_key(
+    endpoint: CurrentEndpoint,
+    key: Annotated[
+        str | None,
+        Security(
+            APIKeyHeader(
+                name="X-API-Key",
+                scheme_name="key",
+                description="One of the API keys, where the endpoint has some.",
+                auto_error=False,
+            )
+        ),
+    ],
+    bearer: Annotated[
+        HTTPAuthorizationCredentials | None,
+        Security(
+            HTTPBearer(scheme_name="bearer", description="The same as a token.", auto_error=False)
+        ),
+    ],
+) -> None:
+    """Let a request pass that has a key, where keys are configured.
+
+    Raises:
+        Unauthenticated: It has none, or a wrong one.
+    """
+    if endpoint.keys is None:
+        return
+    presented = [value for value in (key, bearer and bearer.credentials) if value]
+    if not presented:
+        raise Unauthenticated(
+            "this endpoint needs an API key: send it as 'X-API-Key: KEY' or "
+            "'Authorization: Bearer KEY'"
+        )
+    if not await endpoint.keys.accept(presented):
+        raise Unauthenticated("the API key is not one of this endpoint's")
 
 
 def make_api() -> FastAPI:
     """Return the application of all routes."""
-    api = FastAPI(
+    api = http_docs.Api(
         title="Foreedge",
         summary="Removes the background from photographs.",
-        docs_url="/docs",
+        version=version("foreedge"),
+        # Those of FastAPI load their scripts from another host.
+        docs_url=None,
         redoc_url=None,
     )
     handle_errors(api)
-    for router in ROUTERS:
+    api.add_middleware(ReplicaFront)
+    for router in GUARDED:
+        api.include_router(
+            router, dependencies=[Depends(require_key)], responses=responses(Unauthenticated)
+        )
+    for router in OPEN:
         api.include_router(router)
     return api
 

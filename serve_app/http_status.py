@@ -1,4 +1,4 @@
-"""Routes that tell how the application is."""
+"""Routes that tell how the application is; load balancers ask them, and they need no key."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from serve_app.cutout import ModelInfo
+from serve_app.errors import DeadlineExceeded, ModelUnavailable, Overloaded, ReplicaLost
 from serve_app.http_endpoint import CurrentEndpoint
+from serve_app.http_problems import responses
 
-router = APIRouter()
+router = APIRouter(tags=["status"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_description="It lives.")
 async def healthz() -> dict[str, str]:
     """Answer as long as this replica lives."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get(
+    "/readyz",
+    response_description="Ready.",
+    responses=responses(ModelUnavailable, ReplicaLost, Overloaded, DeadlineExceeded),
+)
 async def readyz(endpoint: CurrentEndpoint) -> dict[str, Any]:
     """Answer 200 once the pipeline and every model can take an image.
 
@@ -30,9 +35,3 @@ async def readyz(endpoint: CurrentEndpoint) -> dict[str, Any]:
     if (ingest := await endpoint.ingest_status()) is not None:
         ready["ingest"] = ingest
     return ready
-
-
-@router.get("/v1/models")
-async def models(endpoint: CurrentEndpoint) -> dict[str, list[ModelInfo]]:
-    """Return the models that are served, in the order of preference."""
-    return {"models": await endpoint.models()}
