@@ -103,9 +103,10 @@ def make_recipe(options: Options, accept: str | None) -> Recipe:
     checks = {
         name: overrides.pop(name) for name in list(overrides) if name.startswith(("min_", "max_"))
     }
-    if checks:
-        known = base.get("checks")
-        overrides["checks"] = {**known, **checks} if isinstance(known, dict) else checks
+    known = base.get("checks", {})
+    # What is no object is refused below.
+    if checks and isinstance(known, dict):
+        overrides["checks"] = {**known, **checks}
     if "format" not in base | overrides:
         overrides["format"] = negotiate(accept)
         if overrides["format"] == "jpeg" and "background" not in base | overrides:
