@@ -23,6 +23,7 @@ from ingest.progress import Standing, Tally, describe, follow, show
 from ingest.report import read_report, write_report
 from serve_app.config import AppConfig, LedgerConfig
 from serve_app.errors import ForeedgeError, InvalidConfig
+from serve_app.http_keys import read_keys
 from serve_app.storage import aws_client, open_store
 
 app = typer.Typer(
@@ -31,6 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Removes the backgrounds of very many photographs.",
 )
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 ConfigOption = Annotated[
     Path | None,
@@ -199,13 +202,17 @@ def serve(
     args = arguments.settings(config, queue, ledger_bucket, endpoint_url, settings)
     if model:
         args["models"] = list(model)
-    AppConfig.load(args)
+    http = (loaded := AppConfig.load(args)).http
+    # Here they are read only to say at once what is wrong with them.
+    read_keys(http, loaded.aws)
     console = Console()
     with serving(args, host=host, port=port, dashboard=dashboard) as endpoints:
         console.print(f"Cut-outs   {endpoints.http}/v1/cutout", highlight=False)
         console.print(f"Readiness  {endpoints.http}/readyz", highlight=False)
         if endpoints.dashboard:
             console.print(f"Dashboard  {endpoints.dashboard}", highlight=False)
+        if not http.authenticates:
+            _say_that_it_is_open(console, host)
         wait_for_interrupt()
         console.print("Stopping …")
 
@@ -224,6 +231,17 @@ def demo(
     from ingest.demo import DemoOptions, run
 
     raise typer.Exit(run(DemoOptions(images, count, out, keep, seed), Console()))
+
+
+def _say_that_it_is_open(console: Console, host: str) -> None:
+    if host in _LOOPBACK:
+        console.print("Open to this machine alone, and to all who are on it: no API keys.")
+        return
+    console.print(
+        f"[bold red]OPEN: no API keys are configured, and whoever reaches {host} can use this "
+        "endpoint.[/bold red] Set http.api_keys_file (or FOREEDGE_HTTP__API_KEYS).",
+        highlight=False,
+    )
 
 
 def _ledger(config: AppConfig) -> LedgerConfig:

@@ -11,6 +11,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from ingest.posted import SqsJobs
 from ingest.sqs_ingest import SqsIngest
 from serve_app.config import AppConfig, QueueConfig
 from serve_app.http_api import HttpApi
@@ -45,16 +46,19 @@ def build(args: dict[str, Any]) -> Application:
         )
         .bind(config, segmenters)
     )
+    most = 2 * (config.http.max_concurrent + config.http.max_uploads)
     ingest = None if config.queue is None else _ingest(config, config.queue, pipeline)
     return (
         serve.deployment(HttpApi)
         .options(
             num_replicas=config.http.replicas,
-            # Twice: what is over the limit is refused by us, with a code, and does not wait.
-            max_ongoing_requests=2 * config.http.max_concurrent,
+            # Twice: what is over the limits is refused by us, with a code, and does not wait.
+            max_ongoing_requests=most,
+            # Of each proxy; past it the proxy refuses.
+            max_queued_requests=most,
             ray_actor_options={"num_cpus": config.http.num_cpus},
         )
-        .bind(config, pipeline, ingest)
+        .bind(config, pipeline, ingest, SqsJobs(config))
     )
 
 

@@ -8,10 +8,20 @@ project reads the environment; boto3 finds credentials in its own way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serve_app.contracts import describe
@@ -21,6 +31,31 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+def check_keys(keys: Iterable[str], where: str) -> tuple[str, ...]:
+    """Return API keys, if they are some and can be sent in a header.
+
+    Args:
+        keys: The keys.
+        where: They come from, for the message, which never has the keys themselves.
+
+    Raises:
+        ValueError: There is none, or one is empty or has characters that are not printable ASCII.
+    """
+    found = tuple(keys)
+    if not found or not all(found):
+        raise ValueError(f"{where} has no key, or an empty one: give keys, or leave it out")
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in found):
+        raise ValueError(f"{where}: a key may have visible ASCII characters only")
+    return found
+
+
+def _one_or_several(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Digits alone are a number to JSON and to YAML.
+        value = str(value)
+    return [key.strip() for key in value.split(",")] if isinstance(value, str) else value
 
 
 class Section(BaseModel):
@@ -138,8 +173,42 @@ class HttpConfig(Section):
     replicas: Positive = 1
     num_cpus: Annotated[float, Field(ge=0)] = 0.1
     max_concurrent: Positive = 64
-    """Images that one replica has accepted and not yet answered; past it, 503 at once."""
+    """Images that one replica has given to the pipeline and not yet answered; past it, 503 at
+    once."""
+    max_uploads: Positive = 256
+    """Requests whose body one replica is reading; past it, 503 at once. Apart from
+    ``max_concurrent``, so that clients that send slowly keep no other client from being served."""
+    max_buffered_bytes: Positive = 256 * 1024 * 1024
+    """Of all images that one replica holds; past it, 503."""
     request_timeout_s: Seconds = 60
+    """From the first byte of a request to its answer. A client may ask for less
+    (``x-request-timeout-seconds``), not for more."""
+    api_keys: Annotated[tuple[SecretStr, ...] | None, BeforeValidator(_one_or_several)] = None
+    """Keys that open the endpoint, one or several; in the environment also with commas between.
+    Without this and the next two, it is open to everybody who reaches its port."""
+    api_keys_file: Path | None = None
+    """File with a key in each line; lines that begin with ``#`` do not count."""
+    api_keys_secret: NonEmpty | None = None
+    """Name or ARN of a secret in AWS Secrets Manager: lines as in the file, or a JSON list or
+    object whose values are the keys."""
+    api_keys_refresh_s: Seconds = 60
+    """Age at which keys of the file and of the secret are read again."""
+
+    @model_validator(mode="after")
+    def _keys_are_keys(self) -> Self:
+        if self.api_keys is not None:
+            check_keys((key.get_secret_value() for key in self.api_keys), "api_keys")
+        if self.api_keys_file is not None and not self.api_keys_file.name:
+            raise ValueError("api_keys_file: is empty")
+        return self
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether requests need a key."""
+        return any(
+            source is not None
+            for source in (self.api_keys, self.api_keys_file, self.api_keys_secret)
+        )
 
 
 class AppConfig(BaseSettings):

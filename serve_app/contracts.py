@@ -269,8 +269,22 @@ def fingerprint(source: Source, recipe: Recipe, model_digests: Sequence[str]) ->
     content = source.version_id or source.etag
     if content is None:
         raise ValueError(f"s3://{source.bucket}/{source.key} has neither an ETag nor a version")
+    return _name(source.bucket, source.key, content, recipe.canonical(), *model_digests)
+
+
+def content_fingerprint(data: bytes, recipe: Recipe, model_digests: Sequence[str]) -> str:
+    """Return the name of the result of an image that is in no object store.
+
+    Args:
+        data: The image file.
+        recipe: With its models resolved.
+        model_digests: sha256 of the recipe's model files, in the recipe's order.
+    """
+    return _name(hashlib.sha256(data).hexdigest(), recipe.canonical(), *model_digests)
+
+
+def _name(*parts: str) -> str:
     digest = hashlib.sha256()
-    parts = [source.bucket, source.key, content, recipe.canonical(), *model_digests]
     for part in [*parts, str(PIPELINE_VERSION)]:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:_FINGERPRINT_HEX_DIGITS]

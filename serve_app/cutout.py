@@ -228,13 +228,7 @@ class ImagePipeline:
         return source.model_copy(update={"etag": info.etag})
 
     def _models_of(self, recipe: Recipe) -> tuple[str, ...]:
-        names = recipe.models or self._config.models
-        for name in names:
-            if name not in self._config.models:
-                raise UnknownModel(
-                    f"model {name!r} is not served here; ask for {', '.join(self._config.models)}"
-                )
-        return names
+        return models_of(recipe, self._config.models)
 
     async def _describe(self, name: str) -> ModelInfo:
         if name not in self._models:
@@ -281,6 +275,22 @@ class ImagePipeline:
         self, threads: ThreadPoolExecutor, function: Callable[..., T], *args: object
     ) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
+
+
+def models_of(recipe: Recipe, served: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the models that a recipe asks for, in its order.
+
+    Args:
+        recipe: Asks for all of those served where it names none.
+        served: By this application, in the order of preference.
+
+    Raises:
+        UnknownModel: One is not served.
+    """
+    for name in recipe.models:
+        if name not in served:
+            raise UnknownModel(f"model {name!r} is not served here; ask for {', '.join(served)}")
+    return recipe.models or served
 
 
 def render(

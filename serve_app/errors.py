@@ -5,13 +5,17 @@ the ingest loop does with the message) and an HTTP status (what the endpoint ans
 
     ForeedgeError
     ├── PermanentError                      retry = permanent: the same input fails again
+    │   ├── InvalidRequest            400   invalid_request
     │   ├── InvalidMessage            400   invalid_message
     │   ├── InvalidRecipe             400   invalid_recipe
     │   ├── UnknownModel              400   unknown_model
+    │   ├── Unauthenticated           401   unauthenticated
     │   ├── SourceForbidden           403   source_forbidden
     │   ├── SourceNotAllowed          403   source_not_allowed
     │   ├── SourceNotFound            404   source_not_found
+    │   ├── NotAcceptable             406   not_acceptable
     │   ├── SourceChanged             409   source_changed
+    │   ├── RequestTooLarge           413   request_too_large
     │   ├── ImageTooLarge             413   image_too_large
     │   ├── UnsupportedFormat         415   unsupported_format
     │   ├── EmptyImage                422   empty_image
@@ -68,6 +72,13 @@ class PermanentError(ForeedgeError):
     retry = "permanent"
 
 
+class InvalidRequest(PermanentError):
+    """An HTTP request with a header, a path or a form that cannot be read."""
+
+    code = "invalid_request"
+    http_status = 400
+
+
 class InvalidMessage(PermanentError):
     """A queue message that no known shape describes."""
 
@@ -87,6 +98,13 @@ class UnknownModel(PermanentError):
 
     code = "unknown_model"
     http_status = 400
+
+
+class Unauthenticated(PermanentError):
+    """An HTTP request without one of the API keys."""
+
+    code = "unauthenticated"
+    http_status = 401
 
 
 class SourceForbidden(PermanentError):
@@ -110,11 +128,25 @@ class SourceNotFound(PermanentError):
     http_status = 404
 
 
+class NotAcceptable(PermanentError):
+    """An ``Accept`` header that rules out every format that results have."""
+
+    code = "not_acceptable"
+    http_status = 406
+
+
 class SourceChanged(PermanentError):
     """The source's ETag is no longer the one that the job names."""
 
     code = "source_changed"
     http_status = 409
+
+
+class RequestTooLarge(PermanentError):
+    """An HTTP request whose body, other than an image, has too many bytes."""
+
+    code = "request_too_large"
+    http_status = 413
 
 
 class ImageTooLarge(PermanentError):
@@ -174,7 +206,16 @@ class Overloaded(TransientError):
     """Every place in every bounded queue is taken."""
 
     code = "overloaded"
-    retry_after_s: ClassVar[int] = 1
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        """Make the error.
+
+        Args:
+            message: As in every error.
+            retry_after_s: When a place may be free; what ``Retry-After`` says.
+        """
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class StorageUnavailable(TransientError):

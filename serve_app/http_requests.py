@@ -1,0 +1,308 @@
+"""From a request to an image and a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from serve_app.contracts import MEDIA_TYPES, PRESETS, Recipe, describe, parse_recipe
+from serve_app.errors import (
+    EmptyImage,
+    ForeedgeError,
+    ImageTooLarge,
+    InvalidRecipe,
+    InvalidRequest,
+    NotAcceptable,
+    UnsupportedFormat,
+)
+
+RECIPE_BYTES = 64 * 1024
+"""Most bytes of a recipe that is the JSON part of a form."""
+
+_FORM_OVERHEAD_BYTES = 2 * RECIPE_BYTES
+_FORM_FIELDS = 30
+_ALIASES = {"image/jpg": "image/jpeg"}
+
+
+class Options(BaseModel):
+    """Query parameters, or fields of a form, that make a recipe."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: str = Field(
+        "cutout",
+        description=f"A preset ({', '.join(PRESETS)}), or a recipe as a JSON object, as jobs have "
+        "it; its `thumbnail` makes no difference here. The other options win over its fields.",
+        examples=["cutout", '{"models": ["folio"], "background": "auto", "format": "webp"}'],
+    )
+    models: str | None = Field(
+        None,
+        description="Models in order of preference, with commas between: the next one is asked "
+        "when the mask of the one before does not pass the checks. See `/v1/models`.",
+        examples=["u2net,isnet-general-use"],
+    )
+    background: str | None = Field(
+        None,
+        description="`transparent`, `white`, `black`, `#rrggbb`, or `auto`: black behind a dark "
+        "subject, else white. The default is that of the recipe; white where JPEG is the only "
+        "format that the client accepts.",
+        examples=["#f4f1ea"],
+    )
+    format: Literal["png", "webp", "jpeg"] | None = Field(
+        None, description="Of the result. Wins over the `Accept` header."
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="Of WebP and JPEG; 85 by default."
+    )
+    png_compression: Annotated[int, Field(ge=0, le=9)] | None = Field(
+        None, description="zlib's level; 1 by default, which is fast."
+    )
+    matting: Literal["off", "closed_form"] | None = Field(
+        None, description="Refines the edge; costs time."
+    )
+    mask_only: bool | None = Field(None, description="The mask as a grey image instead.")
+    crop_to_subject: bool | None = Field(None, description="Nothing but the subject's box.")
+    min_subject_px: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Shortest side that the subject must have, in pixels; 100 by default, and 0 "
+        "turns the check off.",
+    )
+    min_subject_area: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Least share of the image that the subject must cover."
+    )
+    max_aspect_change: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="Largest ratio between the aspects of subject and image."
+    )
+
+
+def make_recipe(options: Options, accept: str | None) -> Recipe:
+    """Return the recipe that a request asks for, without a thumbnail: the answer is one picture.
+
+    Args:
+        options: Of the query and the form.
+        accept: The ``Accept`` header; it chooses the format where nothing else does.
+
+    Raises:
+        InvalidRecipe: The recipe, or an option's value, is invalid.
+        NotAcceptable: The header rules out every format.
+    """
+    overrides = options.model_dump(exclude_none=True)
+    base = _recipe_fields(overrides.pop("recipe"))
+    if "models" in overrides:
+        overrides["models"] = [name.strip() for name in overrides["models"].split(",")]
+    checks = {
+        name: overrides.pop(name) for name in list(overrides) if name.startswith(("min_", "max_"))
+    }
+    known = base.get("checks", {})
+    # What is no object is refused below.
+    if checks and isinstance(known, dict):
+        overrides["checks"] = {**known, **checks}
+    if "format" not in base | overrides:
+        overrides["format"] = negotiate(accept)
+        if overrides["format"] == "jpeg" and "background" not in base | overrides:
+            # A client that reads nothing but JPEG can have no transparency.
+            overrides["background"] = "white"
+    recipe = parse_recipe(base, **overrides)
+    return recipe.model_copy(update={"thumbnail": None})
+
+
+def _recipe_fields(recipe: str) -> dict[str, Any]:
+    if not recipe.lstrip().startswith("{"):
+        if recipe not in PRESETS:
+            parse_recipe(recipe)
+        return dict(PRESETS[recipe])
+    try:
+        fields: dict[str, Any] = orjson.loads(recipe)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRecipe(f"recipe is not JSON: {error}") from error
+    return fields
+
+
+def options_of(fields: dict[str, Any]) -> Options:
+    """Return the options that the fields of a form make.
+
+    Raises:
+        InvalidRecipe: A field is no option, or has an invalid value.
+    """
+    try:
+        return Options.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidRecipe(describe(error)) from error
+
+
+def negotiate(accept: str | None) -> str:
+    """Return the output format that a client likes best.
+
+    The quality value decides; among equals the media type that is named in full, then the one that
+    is named first. Where the client does not care it is PNG.
+
+    Args:
+        accept: The ``Accept`` header (RFC 9110, 12.5.1).
+
+    Raises:
+        NotAcceptable: The header rules out every format.
+    """
+    if not accept or not accept.strip():
+        return next(iter(MEDIA_TYPES))
+    ranges = [_media_range(item) for item in accept.split(",") if item.strip()]
+    ranked = []
+    for name, media_type in MEDIA_TYPES.items():
+        kind = media_type.split("/")[0]
+        specificity = {media_type: 2, f"{kind}/*": 1, "*/*": 0}
+        matches = [
+            (specificity[pattern], quality, -position)
+            for position, (pattern, quality) in enumerate(ranges)
+            if pattern in specificity
+        ]
+        if matches:
+            specific, quality, position = max(matches)
+            ranked.append(((quality, specific, position), name))
+    if not ranked or max(rank for rank, _ in ranked)[0] == 0:
+        known = ", ".join(MEDIA_TYPES.values())
+        raise NotAcceptable(f"results are {known}; the request's Accept header takes none of them")
+    best = max(rank for rank, _ in ranked)
+    return next(name for rank, name in ranked if rank == best)
+
+
+def _media_range(item: str) -> tuple[str, float]:
+    name, *parameters = (part.strip().lower() for part in item.split(";"))
+    quality = 1.0
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "q":
+            try:
+                quality = min(1.0, max(0.0, float(value)))
+            except ValueError:
+                quality = 1.0
+    return _ALIASES.get(name, name), quality
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a request brought."""
+
+    data: bytes
+    """An image file, for all that is known."""
+    fields: dict[str, str]
+    """Of the form beside it."""
+
+
+async def read_upload(request: Request, max_bytes: int, hold: Callable[[int], None]) -> Upload:
+    """Return the image of a request, and the fields beside it in its form.
+
+    Args:
+        request: The image is the raw body, or the file in a multipart form.
+        max_bytes: Of the image; what is longer is not read to its end.
+        hold: Told of the bytes as they come; may refuse.
+
+    Raises:
+        ImageTooLarge: The image has more bytes.
+        EmptyImage: There is none.
+        UnsupportedFormat: A form without exactly one file.
+        InvalidRequest: A form that cannot be read, or a client that went away.
+    """
+    form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    too_large = ImageTooLarge(
+        f"the image has more than {max_bytes:,} bytes, the limit (limits.max_bytes)"
+    )
+    _bound(request, max_bytes + (_FORM_OVERHEAD_BYTES if form else 0), too_large, hold)
+    data, fields = await _read_form(request) if form else (await _read(request), {})
+    if len(data) > max_bytes:
+        raise too_large
+    if not data:
+        raise EmptyImage(
+            "the request has no image: send its bytes as the body, or as the file of a form"
+        )
+    return Upload(data, fields)
+
+
+async def read_body(
+    request: Request, max_bytes: int, too_large: ForeedgeError, hold: Callable[[int], None]
+) -> bytes:
+    """Return the body of a request.
+
+    Args:
+        request: Whose body was not read yet.
+        max_bytes: What is longer is not read to its end.
+        too_large: The error that is raised then.
+        hold: Told of the bytes as they come; may refuse.
+
+    Raises:
+        InvalidRequest: The client went away.
+    """
+    _bound(request, max_bytes, too_large, hold)
+    return await _read(request)
+
+
+def _bound(
+    request: Request, limit: int, too_large: ForeedgeError, hold: Callable[[int], None]
+) -> None:
+    """Let a request's body end with an error once it is too long."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    receive, received = request.receive, 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        count = len(message.get("body", b""))
+        received += count
+        if received > limit:
+            raise too_large
+        hold(count)
+        return message
+
+    # Starlette offers no other place for a limit that also holds for its form parser.
+    request._receive = bounded
+
+
+async def _read(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect as error:
+        raise InvalidRequest("the client went away before the body had arrived") from error
+
+
+async def _read_form(request: Request) -> tuple[bytes, dict[str, str]]:
+    try:
+        # A second file may be the recipe.
+        async with request.form(max_files=2, max_fields=_FORM_FIELDS) as content:
+            return await _parts(content)
+    except ClientDisconnect as error:
+        raise InvalidRequest("the client went away before the form had arrived") from error
+    except HTTPException as error:
+        if error.status_code != HTTPStatus.BAD_REQUEST:
+            raise
+        raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
+    except (LookupError, UnicodeError) as error:
+        # A form that names a character set that there is not, or does not keep to it.
+        raise InvalidRequest(f"the form's text cannot be read: {error}") from error
+
+
+async def _parts(form: FormData) -> tuple[bytes, dict[str, str]]:
+    files: list[UploadFile] = []
+    fields: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            fields[name] = value
+        elif name == "recipe":
+            text = await value.read(RECIPE_BYTES + 1)
+            if len(text) > RECIPE_BYTES:
+                raise InvalidRecipe(f"the recipe has more than {RECIPE_BYTES:,} bytes")
+            fields[name] = text.decode()
+        else:
+            files.append(value)
+    if len(files) != 1:
+        raise UnsupportedFormat("the form must have exactly one file, the image")
+    return await files[0].read(), fields

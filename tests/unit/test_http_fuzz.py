@@ -1,0 +1,180 @@
+"""Mutated images: each gives a picture or an error with a code, and nothing is left behind.
+
+The images are worked on in a process of their own, so that a crash is seen as one, and so that
+the memory that is measured is theirs. `make fuzz` runs many more of them.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pictures import book, saved, traits
+from PIL import Image
+
+from serve_app.config import ImageLimits
+from serve_app.contracts import Recipe, parse_recipe
+from serve_app.cutout import Stages, render
+from serve_app.errors import BY_CODE, ForeedgeError
+from serve_app.imaging.decode import decode
+from serve_app.imaging.mask import model_input
+
+LIMITS = ImageLimits(max_pixels=4_000_000)
+"""A mutated header may ask for very many pixels; with these, memory is only that of few."""
+
+EXAMPLES = 25 if settings.get_current_profile_name() != "fuzz" else settings.default.max_examples
+WIDTH, HEIGHT = 96, 72
+MODEL_SIDE = 64
+GROWTH = 0.1
+MUTATIONS_WARM, MUTATIONS = (300, 600) if EXAMPLES < 100 else (2_000, 20_000)
+
+
+@cache
+def seeds() -> dict[str, list[bytes]]:
+    """Return sound images of every format, small, in the kinds that the format has."""
+    pixels = np.asarray(Image.fromarray(book().image).resize((WIDTH, HEIGHT)))
+    image = Image.fromarray(pixels)
+    alpha = image.copy()
+    alpha.putalpha(Image.fromarray(pixels[..., 0]))
+    other = Image.fromarray(255 - pixels)
+    grey, palette = image.convert("L"), image.quantize(64)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = next(item for item in traits() if item.name == "linear-icc-jpeg")
+    icc = Image.open(io.BytesIO(profile.data)).info["icc_profile"]
+    return {
+        "JPEG": [
+            saved(image, "JPEG", exif=exif),
+            saved(image, "JPEG", progressive=True, icc_profile=icc),
+            saved(grey, "JPEG"),
+            saved(image.convert("CMYK"), "JPEG"),
+        ],
+        "PNG": [
+            saved(image, "PNG", icc_profile=icc, exif=exif),
+            saved(alpha, "PNG"),
+            saved(palette, "PNG", transparency=3),
+            saved(image.convert("1"), "PNG"),
+            saved(Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), "PNG"),
+        ],
+        "WEBP": [
+            saved(image, "WEBP", exif=exif, icc_profile=icc),
+            saved(alpha, "WEBP", lossless=True),
+            saved(image, "WEBP", save_all=True, append_images=[other]),
+        ],
+        "TIFF": [
+            saved(image, "TIFF"),
+            saved(image, "TIFF", compression="tiff_lzw"),
+            saved(alpha, "TIFF", compression="tiff_adobe_deflate"),
+            saved(image, "TIFF", compression="jpeg"),
+            saved(image.convert("1"), "TIFF", compression="group4"),
+            saved(image, "TIFF", save_all=True, append_images=[other]),
+        ],
+        "BMP": [saved(image, "BMP"), saved(palette, "BMP"), saved(grey, "BMP")],
+        "GIF": [
+            saved(palette, "GIF", transparency=3),
+            saved(palette, "GIF", save_all=True, append_images=[other.quantize(64)]),
+        ],
+        "MPO": [saved(image, "MPO", save_all=True, append_images=[other])],
+    }
+
+
+@st.composite
+def mutated(draw: st.DrawFn, name: str) -> bytes:
+    """Return a seed with a few bytes, or stretches of them, that are others."""
+    data = bytearray(draw(st.sampled_from(seeds()[name])))
+    for _ in range(draw(st.integers(1, 6))):
+        # The head of a file holds most of what decides; it is drawn as often as all the rest.
+        end = draw(st.sampled_from([min(64, len(data)), len(data)]))
+        at = draw(st.integers(0, end))
+        how = draw(st.sampled_from(["set", "insert", "delete", "repeat", "cut"]))
+        if how == "set":
+            new = draw(st.binary(min_size=1, max_size=8))
+            data[at : at + len(new)] = new
+        elif how == "insert":
+            data[at:at] = draw(st.binary(min_size=1, max_size=64))
+        elif how == "delete":
+            del data[at : at + draw(st.integers(1, 64))]
+        elif how == "repeat":
+            data[at:at] = data[at : at + draw(st.integers(1, 256))]
+        else:
+            del data[at:]
+    return bytes(data)
+
+
+def attempt(data: bytes) -> str:
+    """Take an image from its bytes to a picture; return ``picture``, or the error's code."""
+    try:
+        photograph = decode(data, LIMITS)
+        model_input(photograph.rgb, MODEL_SIDE)
+        mask = np.full((MODEL_SIDE, MODEL_SIDE), 255, np.uint8)
+        rendered = render(photograph, mask, _recipe(), "folio", Stages())
+        Image.open(io.BytesIO(rendered.data)).load()
+    except ForeedgeError as error:
+        return error.code
+    return "picture"
+
+
+def attempt_many(first: int, count: int) -> tuple[set[str], int]:
+    """Try images with bytes changed at random; return what came of them, and memory in use."""
+    found = set()
+    every = [seed for of_format in seeds().values() for seed in of_format]
+    for number in range(first, first + count):
+        chance = random.Random(number)
+        data = bytearray(chance.choice(every))
+        for _ in range(chance.randint(1, 8)):
+            data[chance.randrange(chance.choice([min(64, len(data)), len(data)]))] = (
+                chance.randrange(256)
+            )
+        found.add(attempt(bytes(data)))
+    gc.collect()
+    return found, psutil.Process().memory_info().rss
+
+
+@cache
+def _recipe() -> Recipe:
+    return parse_recipe({"checks": {"min_subject_px": 0}})
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "MPO"])
+def test_a_mutated_image_is_a_picture_or_an_error(name: str, worker: ProcessPoolExecutor) -> None:
+    for seed in seeds()[name]:
+        assert worker.submit(attempt, seed).result() == "picture"
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(data=mutated(name))
+    def check(data: bytes) -> None:
+        code = worker.submit(attempt, data).result(timeout=60)
+        assert code == "picture" or code in BY_CODE
+
+    check()
+
+
+@pytest.mark.timeout(1800)
+def test_mutated_images_leave_nothing_behind(worker: ProcessPoolExecutor) -> None:
+    _, before = worker.submit(attempt_many, 0, MUTATIONS_WARM).result()
+    found, after = worker.submit(attempt_many, MUTATIONS_WARM, MUTATIONS).result()
+    assert {"picture", "corrupt_image"} <= found
+    assert found - {"picture"} <= set(BY_CODE)
+    assert after < before * (1 + GROWTH), f"{before:,} bytes became {after:,}"
