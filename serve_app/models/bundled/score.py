@@ -62,7 +62,7 @@ def iou(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
 def _score_one(model: Model, kind: Kind, seed: int) -> Score:
     taken = photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
     seen = model_input(Image.fromarray(taken.image), model.size_px)
-    mask = full_size(model.masks(seen[None])[0], _WIDTH, _HEIGHT, None)
+    mask = full_size(model.masks(seen[None])[0], _WIDTH, _HEIGHT)
     return Score(kind, taken.category, iou(mask, taken.mask))
 
 
