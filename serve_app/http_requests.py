@@ -69,9 +69,9 @@ class Options(BaseModel):
     )
     matting: Literal["off", "closed_form", "decontaminate"] | None = Field(
         None,
-        description="`closed_form` estimates the transparency and the colours of the edge, for hair "
-        "and the like; costs a second and more for each megapixel. `decontaminate` estimates its "
-        "colours alone.",
+        description="`closed_form` estimates the transparency and the colours of the edge, for "
+        "hair and the like; costs about a second for each megapixel. `decontaminate` estimates "
+        "its colours alone.",
     )
     matting_foreground_above: Annotated[int, Field(ge=0, le=255)] | None = Field(
         None, description="Mask values above it are certain to be the subject's; 240 by default."
@@ -89,8 +89,8 @@ class Options(BaseModel):
     crop_to_subject: bool | None = Field(None, description="Nothing but the subject's box.")
     min_subject_px: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="Shortest side that the subject must have, in pixels; 100 by default, and 0 "
-        "turns the check off.",
+        description="Shortest side that the subject must have, in pixels; 100 by default. 0 "
+        "accepts even an image without a subject.",
     )
     min_subject_area: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Least share of the image that the subject must cover."
