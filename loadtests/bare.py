@@ -64,7 +64,7 @@ class Loop:
         square = self._measured("resize", masks.model_input, photograph.rgb, size_px)
         mask = self._measured("infer", self._model.masks, square[None])[0]
         width, height = photograph.width, photograph.height
-        alpha = self._measured("mask", masks.full_size, mask, width, height, photograph.alpha)
+        alpha = self._measured("mask", masks.full_size, mask, width, height)
         box = masks.subject_box(alpha)
         picture = self._measured("compose", compose, photograph.rgb, alpha, box, _RECIPE)
         return len(self._measured("encode", encode, picture, _RECIPE))

@@ -141,6 +141,13 @@ class PipelineConfig(Section):
     """Pixels of all images that one replica has decoded; bounds its memory, at up to 10 bytes a
     pixel. A larger image goes alone."""
     max_ongoing: Positive = 32
+    matting_threads: Positive = 1
+    """Images that are matted at the same time; each takes up to 2 GB at the default cap."""
+    matting_max_pixels: Positive = 8_000_000
+    """Pixels that are matted at full size; see ``imaging.matting.matte``."""
+    preload_matting: bool = False
+    """Load matting when the replica starts, instead of with the first image that asks for it.
+    Where the queue's preset asks for matting, it is loaded anyway."""
 
 
 class SegmenterConfig(Section):

@@ -25,7 +25,7 @@ MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 """Media type of each output format."""
 
 _EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
-_COLOUR = re.compile(r"#[0-9a-f]{6}")
+_COLOUR = re.compile(r"#[0-9a-f]{6}([0-9a-f]{2})?")
 _FINGERPRINT_HEX_DIGITS = 20
 
 
@@ -47,11 +47,26 @@ class Checks(Contract):
     """What a mask must pass; a mask that fails sends the image to the recipe's next model."""
 
     min_subject_px: Annotated[int, Field(ge=0)] = 100
-    """Shortest side of the subject's bounding box in pixels; 0 turns the check off."""
+    """Shortest side of the subject's bounding box in pixels; 0 accepts even an image without a
+    subject, whose mask is empty."""
     min_subject_area: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Least share of the image's pixels that the subject covers; None turns the check off."""
     max_aspect_change: Annotated[float, Field(gt=1)] | None = None
     """Largest ratio between the aspects of subject and image; None turns the check off."""
+
+
+class Matting(Contract):
+    """How soft edges get their transparency and colours; see ``imaging.matting``."""
+
+    method: Literal["off", "closed_form", "decontaminate"] = "off"
+    """``closed_form`` estimates both, in the band where the mask is unsure; ``decontaminate`` keeps
+    the mask and estimates colours alone, without the background's share."""
+    foreground_above: Annotated[int, Field(ge=0, le=255)] = 240
+    """Mask values above it are the subject's for certain."""
+    background_below: Annotated[int, Field(ge=0, le=255)] = 10
+    """Mask values below it are the background's for certain."""
+    erode_px: Annotated[int, Field(ge=0, le=1000)] = 10
+    """Side of the square by which both are shrunk, so that the band between them gets wider."""
 
 
 class Recipe(Contract):
@@ -59,10 +74,13 @@ class Recipe(Contract):
 
     models: tuple[str, ...] = ()
     """Models in order of preference; empty means those that the application serves, in order."""
-    matting: Literal["off", "closed_form"] = "off"
+    post_process_mask: bool = False
+    """Smooths the mask and leaves nothing half transparent, as rembg's option of this name."""
+    matting: Matting = Matting()
+    """An object, or its method alone: ``off``, ``closed_form`` or ``decontaminate``."""
     background: str = "transparent"
-    """``transparent``, ``white``, ``black``, ``#rrggbb``, or ``auto``: black below a mean
-    brightness of the subject of 128, else white."""
+    """``transparent``, ``white``, ``black``, ``#rrggbb``, ``auto`` (black below a mean brightness
+    of the subject of 128, else white), or ``#rrggbbaa``, which keeps an alpha channel."""
     format: Literal["png", "webp", "jpeg"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 85
     """Of WebP and JPEG."""
@@ -74,23 +92,30 @@ class Recipe(Contract):
     thumbnail: Thumbnail | None = None
     checks: Checks = Checks()
 
+    @field_validator("matting", mode="before")
+    @classmethod
+    def _method_alone(cls, value: object) -> object:
+        return {"method": value} if isinstance(value, str) else value
+
     @field_validator("background")
     @classmethod
     def _known_background(cls, value: str) -> str:
         value = value.lower()
         if value in {"transparent", "white", "black", "auto"} or _COLOUR.fullmatch(value):
             return value
-        raise ValueError("must be transparent, white, black, auto or #rrggbb")
+        raise ValueError("must be transparent, white, black, auto, #rrggbb or #rrggbbaa")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.matting != "off":
-            raise ValueError(
-                "matting 'closed_form' is not available in this version: ask for matting 'off'"
-            )
-        if self.format == "jpeg" and self.background == "transparent" and not self.mask_only:
+        if self.format == "jpeg" and self.has_alpha:
             raise ValueError("jpeg has no transparency: choose another background, or png or webp")
         return self
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the result has an alpha channel."""
+        translucent = self.background == "transparent" or len(self.background) == len("#rrggbbaa")
+        return translucent and not self.mask_only
 
     @property
     def media_type(self) -> str:

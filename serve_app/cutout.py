@@ -11,16 +11,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from serve_app.config import AppConfig
 from serve_app.contracts import (
+    Box,
     Contract,
     Cutout,
     Job,
@@ -43,6 +45,7 @@ from serve_app.imaging import mask as masks
 from serve_app.imaging.compose import compose
 from serve_app.imaging.decode import Photograph, decode, inspect
 from serve_app.imaging.encode import encode, thumbnail
+from serve_app.imaging.matting import matte
 from serve_app.storage import ObjectStore, check_allowed
 
 T = TypeVar("T")
@@ -141,6 +144,10 @@ class ImagePipeline:
         self._segmenters = segmenters
         self._pixels = PixelBudget(config.pipeline.max_decoded_pixels)
         self._imaging = ThreadPoolExecutor(config.pipeline.threads, "imaging")
+        # Of its own: what takes seconds must not take the threads of what takes milliseconds. Nor
+        # may it take their memory: one image more than can be matted is decoded, and no further.
+        self._matting = ThreadPoolExecutor(config.pipeline.matting_threads, "matting")
+        self._matting_turn = asyncio.Semaphore(config.pipeline.matting_threads + 1)
         storage_threads = min(config.pipeline.max_ongoing, _MAX_STORAGE_THREADS)
         self._storage = ThreadPoolExecutor(storage_threads, "storage")
         self._models: dict[str, ModelInfo] = {}
@@ -240,7 +247,9 @@ class ImagePipeline:
     ) -> Rendered:
         limits = self._config.limits
         header = inspect(data, limits)
-        async with self._pixels.hold(header.pixels):
+        matted = recipe.matting.method != "off"
+        turn = self._matting_turn if matted else nullcontext()
+        async with turn, self._pixels.hold(header.pixels):
             photograph = await self._measured(stages, "decode", decode, data, limits)
             for name in names:
                 try:
@@ -256,7 +265,15 @@ class ImagePipeline:
         image = await self._measured(stages, "resize", masks.model_input, photograph.rgb, size_px)
         with stages.measure("segment"):
             mask = await self._segmenters.segment(name, image)
-        return await self._run(self._imaging, render, photograph, mask, recipe, name, stages)
+        subject = await self._run(
+            self._imaging, find_subject, photograph, mask, recipe, name, stages
+        )
+        if recipe.matting.method != "off":
+            max_pixels = self._config.pipeline.matting_max_pixels
+            subject = await self._run(
+                self._matting, soften, subject, photograph, recipe, max_pixels, stages
+            )
+        return await self._run(self._imaging, render, subject, recipe, stages)
 
     async def _measured(
         self, stages: Stages, stage: str, function: Callable[..., T], *args: object
@@ -293,43 +310,98 @@ def models_of(recipe: Recipe, served: tuple[str, ...]) -> tuple[str, ...]:
     return recipe.models or served
 
 
-def render(
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was found in a photograph."""
+
+    model: str
+    rgb: Image.Image
+    """Mode RGB, [H, W]."""
+    mask: npt.NDArray[np.uint8]
+    """[H, W], as the model sees it."""
+    alpha: npt.NDArray[np.uint8]
+    """[H, W]; the photograph's own transparency counts."""
+    box: Box
+    confidence: float
+
+
+def find_subject(
     photograph: Photograph,
     mask: npt.NDArray[np.uint8],
     recipe: Recipe,
     model: str,
     stages: Stages,
-) -> Rendered:
-    """Return the cut-out that a photograph and a model's mask give.
+) -> Subject:
+    """Return the subject of a photograph, given a model's mask.
 
     Args:
         photograph: At full size.
         mask: uint8 [S, S].
-        recipe: What is made of them.
+        recipe: Its checks, and whether the mask is post-processed.
         model: Name of the model that gave the mask.
         stages: Where the times go.
 
     Raises:
         CheckFailed: The mask is not one that the recipe accepts.
-        ImageTooLarge: The recipe's format cannot hold the result.
     """
-    if not mask.any():
+    if recipe.checks.min_subject_px and not mask.any():
         raise NoSubject(f"{model} found no subject in the image")
     with stages.measure("mask"):
-        alpha = masks.full_size(mask, photograph.width, photograph.height, photograph.alpha)
+        full = masks.full_size(mask, photograph.width, photograph.height)
+        if recipe.post_process_mask:
+            full = masks.post_process(full)
+        alpha = masks.combine(full, photograph.alpha)
         box = masks.subject_box(alpha)
         masks.check(alpha, box, recipe.checks)
+        sure = round(masks.confidence(mask), 4)
+    return Subject(model, photograph.rgb, full, alpha, box, sure)
+
+
+def soften(
+    subject: Subject, photograph: Photograph, recipe: Recipe, max_pixels: int, stages: Stages
+) -> Subject:
+    """Return a subject with the edges that the recipe's matting gives it.
+
+    Args:
+        subject: With the mask as it is.
+        photograph: That it was found in.
+        recipe: Its matting and its checks.
+        max_pixels: That are worked on at full size.
+        stages: Where the time goes.
+
+    Raises:
+        CheckFailed: What is left is not what the recipe accepts.
+    """
+    with stages.measure("matting"):
+        found = matte(photograph.rgb, subject.mask, recipe.matting, max_pixels)
+        alpha = masks.combine(found.alpha, photograph.alpha)
+        box = masks.subject_box(alpha)
+        masks.check(alpha, box, recipe.checks)
+    return replace(subject, rgb=found.rgb, alpha=alpha, box=box)
+
+
+def render(subject: Subject, recipe: Recipe, stages: Stages) -> Rendered:
+    """Return the cut-out of a subject.
+
+    Args:
+        subject: In its photograph.
+        recipe: What is made of it.
+        stages: Where the times go.
+
+    Raises:
+        ImageTooLarge: The recipe's format cannot hold the result.
+    """
     with stages.measure("compose"):
-        picture = compose(photograph.rgb, alpha, box, recipe)
+        picture = compose(subject.rgb, subject.alpha, subject.box, recipe)
     with stages.measure("encode"):
         data = encode(picture, recipe)
         small = thumbnail(picture, recipe.thumbnail) if recipe.thumbnail else None
     cutout = Cutout(
-        model=model,
+        model=subject.model,
         width=picture.width,
         height=picture.height,
-        subject=box,
-        mask_confidence=round(masks.confidence(mask), 4),
+        subject=subject.box,
+        mask_confidence=subject.confidence,
         stages_ms=stages.ms,
     )
     return Rendered(data, recipe.media_type, small, cutout)

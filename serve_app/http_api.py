@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from ray import serve
 
-from serve_app import http_cutout, http_docs, http_jobs, http_status
+from serve_app import http_cutout, http_docs, http_jobs, http_page, http_status
 from serve_app.errors import Unauthenticated
 from serve_app.http_endpoint import CurrentEndpoint, Endpoint
 from serve_app.http_front import ReplicaFront
@@ -23,7 +23,7 @@ from serve_app.http_problems import handle_errors, responses
 GUARDED = (http_cutout.router, http_jobs.router)
 """Routers whose routes need an API key, where there are some."""
 
-OPEN = (http_status.router, http_docs.router)
+OPEN = (http_status.router, http_docs.router, http_page.router)
 """Routers whose routes never need one."""
 
 

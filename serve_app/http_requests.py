@@ -54,8 +54,8 @@ class Options(BaseModel):
     background: str | None = Field(
         None,
         description="`transparent`, `white`, `black`, `#rrggbb`, or `auto`: black behind a dark "
-        "subject, else white. The default is that of the recipe; white where JPEG is the only "
-        "format that the client accepts.",
+        "subject, else white; `#rrggbbaa` keeps an alpha channel. The default is that of the "
+        "recipe; white where JPEG is the only format that the client accepts.",
         examples=["#f4f1ea"],
     )
     format: Literal["png", "webp", "jpeg"] | None = Field(
@@ -67,15 +67,30 @@ class Options(BaseModel):
     png_compression: Annotated[int, Field(ge=0, le=9)] | None = Field(
         None, description="zlib's level; 1 by default, which is fast."
     )
-    matting: Literal["off", "closed_form"] | None = Field(
-        None, description="Refines the edge; costs time."
+    matting: Literal["off", "closed_form", "decontaminate"] | None = Field(
+        None,
+        description="`closed_form` estimates the transparency and the colours of the edge, for "
+        "hair and the like; costs about a second for each megapixel. `decontaminate` estimates "
+        "its colours alone.",
+    )
+    matting_foreground_above: Annotated[int, Field(ge=0, le=255)] | None = Field(
+        None, description="Mask values above it are certain to be the subject's; 240 by default."
+    )
+    matting_background_below: Annotated[int, Field(ge=0, le=255)] | None = Field(
+        None, description="Mask values below it are certain to be the background's; 10 by default."
+    )
+    matting_erode_px: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        None, description="By how much what is certain is shrunk; 10 by default."
+    )
+    post_process_mask: bool | None = Field(
+        None, description="A smooth mask in which nothing is half transparent."
     )
     mask_only: bool | None = Field(None, description="The mask as a grey image instead.")
     crop_to_subject: bool | None = Field(None, description="Nothing but the subject's box.")
     min_subject_px: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="Shortest side that the subject must have, in pixels; 100 by default, and 0 "
-        "turns the check off.",
+        description="Shortest side that the subject must have, in pixels; 100 by default. 0 "
+        "accepts even an image without a subject.",
     )
     min_subject_area: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Least share of the image that the subject must cover."
@@ -107,6 +122,13 @@ def make_recipe(options: Options, accept: str | None) -> Recipe:
     # What is no object is refused below.
     if checks and isinstance(known, dict):
         overrides["checks"] = {**known, **checks}
+    matting = {
+        name.removeprefix("matting_"): overrides.pop(name)
+        for name in list(overrides)
+        if name.startswith("matting_")
+    }
+    if matting or "matting" in overrides:
+        overrides["matting"] = _matting(base.get("matting"), overrides.get("matting"), matting)
     if "format" not in base | overrides:
         overrides["format"] = negotiate(accept)
         if overrides["format"] == "jpeg" and "background" not in base | overrides:
@@ -114,6 +136,16 @@ def make_recipe(options: Options, accept: str | None) -> Recipe:
             overrides["background"] = "white"
     recipe = parse_recipe(base, **overrides)
     return recipe.model_copy(update={"thumbnail": None})
+
+
+def _matting(base: object, method: str | None, fields: dict[str, Any]) -> object:
+    """Return a recipe's matting with a request's options over it."""
+    if isinstance(base, str):
+        base = {"method": base}
+    if not isinstance(base, dict | None):
+        # Refused by the recipe.
+        return base
+    return {**(base or {}), **({"method": method} if method else {}), **fields}
 
 
 def _recipe_fields(recipe: str) -> dict[str, Any]:

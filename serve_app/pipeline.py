@@ -10,9 +10,10 @@ import numpy.typing as npt
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from serve_app.config import AppConfig
-from serve_app.contracts import Job, Outcome, Recipe
+from serve_app.contracts import Job, Outcome, Recipe, parse_recipe
 from serve_app.cutout import ImagePipeline, ModelInfo, Rendered
 from serve_app.errors import ForeedgeError, ReplicaLost
+from serve_app.imaging import matting
 from serve_app.replicas import call
 from serve_app.storage import open_store
 
@@ -56,6 +57,9 @@ class CutoutPipeline:
             config: Limits, storage and threads.
             segmenters: Handles of the Segmenter deployments, by model.
         """
+        wanted = config.queue and parse_recipe(config.queue.recipe).matting.method != "off"
+        if wanted or config.pipeline.preload_matting:
+            matting.warm()
         remote = RemoteSegmenters(segmenters, config.segmenter.timeout_s)
         self._pipeline = ImagePipeline(config, open_store(config), remote)
 

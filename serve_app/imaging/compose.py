@@ -26,19 +26,23 @@ def compose(
         recipe: Its background, ``mask_only`` and ``crop_to_subject`` count.
 
     Returns:
-        Mode L for a mask, RGBA for a transparent background, else RGB. Where alpha is 0 the
-        transparent picture's colours are 0 too: what was cut away is gone, not only hidden.
+        Mode L for a mask, RGBA for a transparent background or one with an alpha, else RGB. Where
+        alpha is 0 the transparent picture's colours are 0 too: what was cut away is gone, not only
+        hidden.
     """
-    if recipe.crop_to_subject:
+    if recipe.crop_to_subject and box.width:
         edges = (box.left, box.top, box.right, box.bottom)
         rgb = rgb.crop(edges)
         alpha = alpha[box.top : box.bottom, box.left : box.right]
     mask = Image.fromarray(alpha)
     if recipe.mask_only:
         return mask
-    if recipe.background == "transparent":
-        return _transparent(rgb, alpha)
     colour = recipe.background
+    if recipe.has_alpha:
+        cut = _transparent(rgb, alpha)
+        if colour == "transparent":
+            return cut
+        return Image.alpha_composite(Image.new("RGBA", cut.size, colour), cut)
     if colour == "auto":
         colour = "black" if brightness(rgb, alpha) < DARK_BELOW else "white"
     return Image.composite(rgb, Image.new("RGB", rgb.size, colour), mask)

@@ -140,7 +140,10 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:
     if data.startswith(_SIGNATURES):
-        raise CorruptImage(f"the image's header cannot be read: {error}") from error
+        # Pillow's own words for it end in the address of an object.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is cut off or damaged" if unknown else error
+        raise CorruptImage(f"the image's header cannot be read: {reason}") from error
     if isinstance(error, UnidentifiedImageError):
         raise UnsupportedFormat(
             f"not an image of a format that is read ({', '.join(FORMATS)}); "

@@ -53,6 +53,24 @@ def test_the_queue_and_http_give_the_same_bytes(app: App) -> None:
     assert answer.content == run.results["book.jpg"]
 
 
+@pytest.mark.timeout(600)
+def test_the_catalog_preset_over_both_ways(app: App) -> None:
+    data = jpeg(book().image)
+    fields = {"matting": "closed_form", "background": "auto", "thumbnail": {}, **ANY_SIZE}
+    run = app.run({"book.jpg": data}, fields)
+    outcome = run.outcomes["book.jpg"]
+    assert outcome.cutout is not None, outcome
+    assert "matting" in outcome.cutout.stages_ms
+    answer = app.post(data, recipe="catalog")
+    assert answer.content == run.results["book.jpg"]
+    assert "matting;dur=" in answer.headers["server-timing"]
+    assert Image.open(io.BytesIO(answer.content)).mode == "RGB"
+    assert outcome.output_bucket is not None
+    assert outcome.thumbnail_key is not None
+    small = app.store.get(outcome.output_bucket, outcome.thumbnail_key)
+    assert Image.open(io.BytesIO(small)).size == (300, 225)
+
+
 def test_every_trait_over_both_ways(app: App) -> None:
     truth = book().mask
     run = app.run({trait.name: trait.data for trait in traits()})
@@ -148,8 +166,7 @@ def test_accept_chooses_the_format(app: App) -> None:
         ({"recipe": "nonsense"}, "invalid_recipe", "presets are cutout, catalog, mask"),
         ({"background": "blurple"}, "invalid_recipe", "background"),
         ({"colour": "red"}, "invalid_recipe", "colour"),
-        ({"recipe": "catalog"}, "invalid_recipe", "matting"),
-        ({"matting": "closed_form"}, "invalid_recipe", "matting"),
+        ({"matting": "open_form"}, "invalid_recipe", "matting"),
         ({"quality": "101"}, "invalid_recipe", "quality"),
         ({"models": "u2net"}, "unknown_model", "folio"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.config import AppConfig
-from serve_app.contracts import Job, Output, Source, fingerprint, output_key, parse_recipe
+from serve_app.contracts import Job, Matting, Output, Source, fingerprint, output_key, parse_recipe
 from serve_app.errors import BY_CODE, InvalidConfig, InvalidRecipe, SourceNotAllowed, leaves
 from serve_app.storage import LocalStore
 
@@ -21,9 +21,15 @@ def test_a_wrong_recipe_is_refused(value: object) -> None:
         parse_recipe(value)  # type: ignore[arg-type]
 
 
-def test_matting_is_refused_while_there_is_none() -> None:
-    with pytest.raises(InvalidRecipe, match="not available"):
-        parse_recipe("catalog")
+def test_matting_is_a_method_or_an_object() -> None:
+    assert parse_recipe("catalog").matting == Matting(method="closed_form")
+    assert parse_recipe({"matting": {"method": "closed_form"}}) == parse_recipe(
+        {"matting": "closed_form"}
+    )
+    with pytest.raises(InvalidRecipe, match="matting"):
+        parse_recipe({"matting": "open_form"})
+    with pytest.raises(InvalidRecipe, match="erode_px"):
+        parse_recipe({"matting": {"erode_px": -1}})
 
 
 def test_fingerprint_depends_on_content_recipe_and_model() -> None:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from serve_app.config import ImageLimits
 from serve_app.contracts import Recipe, parse_recipe
-from serve_app.cutout import Stages, render
+from serve_app.cutout import Stages, find_subject, render
 from serve_app.errors import BY_CODE, ForeedgeError
 from serve_app.imaging.decode import decode
 from serve_app.imaging.mask import model_input
@@ -117,7 +117,8 @@ def attempt(data: bytes) -> str:
         photograph = decode(data, LIMITS)
         model_input(photograph.rgb, MODEL_SIDE)
         mask = np.full((MODEL_SIDE, MODEL_SIDE), 255, np.uint8)
-        rendered = render(photograph, mask, _recipe(), "folio", Stages())
+        subject = find_subject(photograph, mask, _recipe(), "folio", Stages())
+        rendered = render(subject, _recipe(), Stages())
         Image.open(io.BytesIO(rendered.data)).load()
     except ForeedgeError as error:
         return error.code

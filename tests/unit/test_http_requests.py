@@ -68,6 +68,11 @@ def test_every_field_of_a_recipe_can_be_given() -> None:
         "min_subject_px": "0",
         "min_subject_area": "0.01",
         "max_aspect_change": "3",
+        "post_process_mask": "true",
+        "matting": "closed_form",
+        "matting_foreground_above": "250",
+        "matting_background_below": "5",
+        "matting_erode_px": "3",
     }
     recipe = make_recipe(options_of(given), None)
     assert recipe == Recipe.model_validate(
@@ -79,6 +84,13 @@ def test_every_field_of_a_recipe_can_be_given() -> None:
             "png_compression": 6,
             "mask_only": True,
             "crop_to_subject": True,
+            "post_process_mask": True,
+            "matting": {
+                "method": "closed_form",
+                "foreground_above": 250,
+                "background_below": 5,
+                "erode_px": 3,
+            },
             "checks": {"min_subject_px": 0, "min_subject_area": 0.01, "max_aspect_change": 3},
         }
     )

@@ -16,7 +16,15 @@ from serve_app.contracts import Box, Checks, Recipe, Thumbnail
 from serve_app.errors import ImageTooLarge, NoSubject, SubjectTooSmall
 from serve_app.imaging.compose import brightness, compose
 from serve_app.imaging.encode import encode, thumbnail
-from serve_app.imaging.mask import check, confidence, full_size, model_input, subject_box
+from serve_app.imaging.mask import (
+    check,
+    combine,
+    confidence,
+    full_size,
+    model_input,
+    post_process,
+    subject_box,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -43,10 +51,10 @@ def test_model_input_is_pillows_lanczos() -> None:
     assert np.array_equal(model_input(rgb, 64), expected)
 
 
-def test_full_size_without_alpha_is_pillows_lanczos() -> None:
+def test_full_size_is_pillows_lanczos() -> None:
     mask = picture(32, 32)[..., 0]
     expected = np.asarray(Image.fromarray(mask).resize((50, 70), Image.Resampling.LANCZOS))
-    assert np.array_equal(full_size(mask, 50, 70, None), expected)
+    assert np.array_equal(full_size(mask, 50, 70), expected)
 
 
 @given(
@@ -62,20 +70,21 @@ def test_full_size_of_a_part_is_that_of_the_whole(
     cv2.ellipse(mask, (centre, axes, 30), 255, -1, cv2.LINE_AA)
     mask = np.asarray(cv2.blur(mask, (1 + 2 * softness,) * 2), np.uint8)
     expected = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.LANCZOS))
-    difference = np.abs(full_size(mask, *size, None).astype(int) - expected)
+    difference = np.abs(full_size(mask, *size).astype(int) - expected)
     # The size of the part may change which of its two passes Pillow does first, and with it what
     # is rounded and clipped in between: of no consequence where a mask is smooth.
     assert (difference <= 2).mean() >= 0.998
 
 
 def test_full_size_of_an_empty_mask_is_empty() -> None:
-    assert not full_size(np.zeros((32, 32), np.uint8), 50, 70, None).any()
+    assert not full_size(np.zeros((32, 32), np.uint8), 50, 70).any()
 
 
-def test_full_size_multiplies_the_alpha_that_a_picture_has() -> None:
-    mask = np.full((32, 32), 200, np.uint8)
+def test_the_alpha_that_a_picture_has_is_multiplied() -> None:
+    mask = np.full((30, 40), 200, np.uint8)
     alpha = rectangle((0, 0, 10, 30), value=128)
-    found = full_size(mask, 40, 30, alpha)
+    assert combine(mask, None) is mask
+    found = combine(mask, alpha)
     assert np.all(found[:, :10] == round(200 * 128 / 255))
     assert not found[:, 10:].any()
 
@@ -86,8 +95,12 @@ def test_subject_box_has_exclusive_ends() -> None:
 
 def test_what_is_below_128_is_no_subject() -> None:
     assert subject_box(rectangle((5, 7, 20, 25), value=128)).width == 15
+    empty = rectangle((5, 7, 20, 25), value=127)
+    box = subject_box(empty)
+    assert box.width == box.height == 0
     with pytest.raises(NoSubject):
-        subject_box(rectangle((5, 7, 20, 25), value=127))
+        check(empty, box, Checks(min_subject_px=1))
+    check(empty, box, Checks(min_subject_px=0, max_aspect_change=2))
 
 
 ALL_PASS = Checks(min_subject_px=1)
@@ -134,6 +147,19 @@ def test_confidence(values: list[int], expected: float) -> None:
     assert confidence(np.array([values], np.uint8)) == expected
 
 
+def test_post_process_is_rembgs() -> None:
+    # As rembg.bg.post_process has it, with the libraries that it uses.
+    from scipy.ndimage import gaussian_filter
+    from skimage.morphology import disk, opening
+
+    for seed, size in enumerate([(60, 80), (5, 7), (1, 1), (2, 40)]):
+        noise = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+        mask = np.asarray(Image.fromarray(noise).resize((size[1] * 5, size[0] * 5)))
+        smooth = gaussian_filter(opening(mask, disk(1)).astype(np.float64), sigma=2)
+        expected = np.where(smooth < 127, 0, 255)
+        assert np.array_equal(post_process(mask), expected), size
+
+
 # --- composition ---
 
 BOX = Box(left=5, top=7, right=20, bottom=25)
@@ -160,6 +186,16 @@ def test_backgrounds(background: str, colour: tuple[int, int, int]) -> None:
     assert np.array_equal(np.asarray(found)[7:25, 5:20], pixels[7:25, 5:20])
 
 
+def test_a_background_with_an_alpha_keeps_the_channel() -> None:
+    pixels, alpha = picture(), rectangle((5, 7, 20, 25), value=128)
+    for colour, expected in (("#1a2b3cff", 255), ("#1a2b3c80", 128)):
+        found = compose(Image.fromarray(pixels), alpha, BOX, Recipe(background=colour))
+        assert found.mode == "RGBA"
+        assert found.getpixel((0, 0)) == (26, 43, 60, expected)
+    with pytest.raises(ValueError, match="jpeg"):
+        Recipe(background="#1a2b3cff", format="jpeg")
+
+
 def test_half_transparent_pixels_are_mixed() -> None:
     rgb = Image.new("RGB", (4, 4), (100, 100, 100))
     alpha = np.full((4, 4), 128, np.uint8)
@@ -184,6 +220,11 @@ def test_crop_and_mask_only() -> None:
     cropped = compose(Image.fromarray(pixels), alpha, BOX, Recipe(crop_to_subject=True))
     assert cropped.size == (15, 18)
     assert np.array_equal(np.asarray(cropped)[..., :3], pixels[7:25, 5:20])
+    none = Box(left=0, top=0, right=0, bottom=0)
+    empty = compose(
+        Image.fromarray(pixels), np.zeros_like(alpha), none, Recipe(crop_to_subject=True)
+    )
+    assert (empty.size, empty.getbbox()) == ((40, 30), None)
     only = compose(Image.fromarray(pixels), alpha, BOX, Recipe(mask_only=True))
     assert only.mode == "L"
     assert np.array_equal(np.asarray(only), alpha)

@@ -92,7 +92,7 @@ def _score_one(model: Model, kind: Kind, seed: int) -> Score:
     seen = model_input(Image.fromarray(taken.image), model.size_px)
     mask = model.masks(seen[None])[0]
     signals = {name: signal(mask) for name, signal in SIGNALS.items()} if mask.any() else {}
-    alpha = full_size(mask, _WIDTH, _HEIGHT, None)
+    alpha = full_size(mask, _WIDTH, _HEIGHT)
     return Score(kind, taken.category, iou(alpha, taken.mask), signals)
 
 
@@ -150,7 +150,7 @@ def _references(model: Model, folder: Path) -> Table:
         taken = decode(path.read_bytes(), ImageLimits())
         wanted = decode(path.with_suffix(".out.png").read_bytes(), ImageLimits()).alpha
         mask = model.masks(model_input(taken.rgb, model.size_px)[None])[0]
-        found = full_size(mask, taken.width, taken.height, taken.alpha)
+        found = full_size(mask, taken.width, taken.height)
         value = "no alpha" if wanted is None else f"{iou(found, wanted):.2f}"
         table.add_row(path.stem, value, f"{confidence(mask):.2f}")
     return table

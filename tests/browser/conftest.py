@@ -1,0 +1,104 @@
+"""A real Chromium, and a real server of the endpoint with the real model behind it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from unit.in_process import Handle, NoQueue, pipeline_of
+
+from ingest.local_stack import free_port
+from serve_app.config import AppConfig
+from serve_app.http_api import make_api
+from serve_app.http_endpoint import Endpoint, endpoint
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class _Server(uvicorn.Server):
+    def install_signal_handlers(self) -> None:
+        """Leave the signals to pytest."""
+
+
+@contextmanager
+def serving_page(args: dict[str, Any]) -> Iterator[str]:
+    """Serve the endpoint in a thread of this process; yield its URL."""
+    config = AppConfig.load(args)
+    api = make_api()
+    made: list[Endpoint] = []
+
+    def lazily() -> Endpoint:
+        # In the server's event loop, which the parts belong to.
+        if not made:
+            handle: Any = Handle(pipeline_of(config))
+            queue: Any = NoQueue()
+            made.append(Endpoint(config, handle, None, queue))
+        return made[0]
+
+    async def current() -> Endpoint:
+        return lazily()
+
+    api.dependency_overrides[endpoint] = current
+    port = free_port()
+    server = _Server(uvicorn.Config(api, port=port, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., str]]:
+    """Return a function that serves the endpoint with settings."""
+    with ExitStack() as stack:
+        yield lambda **args: stack.enter_context(serving_page(args))
+
+
+@pytest.fixture(scope="session")
+def page_url(serve: Callable[..., str]) -> str:
+    return serve()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("chromium is not installed (Debian's package chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    complaints: list[str] = []
+    opened = context.new_page()
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.set_default_timeout(30_000)
+    yield opened
+    context.close()
+    assert complaints == []
