@@ -1,15 +1,23 @@
-"""What a run is made of: photographs under a prefix, in a manifest, or in a local folder."""
+"""What a run is made of: photographs under a prefix, in a manifest, or in a local folder.
+
+Each is read as a stream, since there may be millions of photographs. ``inventory`` has one more.
+"""
 
 from __future__ import annotations
 
 import csv
-import io
+import gzip
+import hashlib
 import os
+import sqlite3
+import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO, cast
 from urllib.parse import unquote_plus
 
 import orjson
@@ -35,10 +43,11 @@ MEDIA_TYPES = {
 _FIELDS = ("bucket", "key", "etag", "version_id", "job_id")
 _SHOWN_BAD_LINES = 10
 _UPLOAD_THREADS = 8
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Entry(NamedTuple):
-    """One photograph of a run. A tuple, since there may be millions of them in memory."""
+    """One photograph of a run."""
 
     bucket: str
     key: str
@@ -48,13 +57,62 @@ class Entry(NamedTuple):
     """None: made from the run and the object."""
 
 
-@dataclass(slots=True)
-class Found:
-    """The photographs of a source, and what was left out."""
+class Photographs(ABC):
+    """The photographs of a run, as a stream that can be read again."""
 
-    entries: list[Entry] = field(default_factory=list)
-    skipped: int = 0
-    """Names that are not an image's."""
+    digest: str | None = None
+    """sha256 of what names them; None where that is a place, whose content may change."""
+    total: int | None = None
+    """Their number, where it is known without reading them all."""
+    ordered: bool = False
+    """Whether they come in the order of their keys, each once: then reading can go on after a
+    key. Others are the same from the beginning each time, and may name one twice."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        """Names that are not an image's, in the latest reading."""
+
+    @abstractmethod
+    def entries(self, after: str | None = None) -> Iterator[Entry]:
+        """Yield them; blocks.
+
+        Args:
+            after: The key of the last one that is known; only where ``ordered``.
+        """
+
+
+class Given(Photographs):
+    """Photographs that a program names."""
+
+    def __init__(self, entries: Iterable[Entry], *, ordered: bool = False) -> None:
+        super().__init__()
+        self._entries = list(entries)
+        self.ordered = ordered
+
+    def entries(self, after: str | None = None) -> Iterator[Entry]:
+        """See Photographs."""
+        return (entry for entry in self._entries if after is None or entry.key > after)
+
+
+class Distinct:
+    """Tells which names come for the first time; exact, and in bounded memory."""
+
+    def __init__(self) -> None:
+        # A temporary file of SQLite's own: what does not fit in its cache is written there.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;"
+            "CREATE TABLE name (digest BLOB PRIMARY KEY) WITHOUT ROWID; BEGIN;"
+        )
+
+    def add(self, *name: str | None) -> bool:
+        """Return whether a name was not there before."""
+        digest = hashlib.sha256("\0".join(part or "" for part in name).encode()).digest()[:16]
+        return self._db.execute("INSERT OR IGNORE INTO name VALUES (?)", (digest,)).rowcount == 1
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._db.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,74 +141,127 @@ def parse_s3_url(url: str) -> tuple[str, str]:
     return bucket, prefix
 
 
-def under_prefix(
-    store: ObjectStore, bucket: str, prefix: str, *, output: Output, ledger: tuple[str, str]
-) -> Found:
-    """Return the images under a prefix, with the ETags that they have now; blocks.
+class UnderPrefix(Photographs):
+    """The images under a prefix, with the ETags that they have when they are listed."""
 
-    Args:
-        store: Where they are.
-        bucket: Their bucket.
-        prefix: Of their keys.
-        output: Where results go; nothing from there is taken for a source.
-        ledger: Bucket and prefix of the ledger; the same.
+    ordered = True
 
-    Raises:
-        InvalidConfig: The results would land among the sources.
-    """
-    if output.bucket == bucket and prefix.startswith(output.prefix):
-        raise InvalidConfig(
-            f"results would be written to s3://{bucket}/{output.prefix}, which holds the sources "
-            f"s3://{bucket}/{prefix}: choose another --output"
-        )
+    def __init__(
+        self,
+        store: ObjectStore,
+        bucket: str,
+        prefix: str,
+        *,
+        output: Output,
+        ledger: tuple[str, str],
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            store: Where they are.
+            bucket: Their bucket.
+            prefix: Of their keys.
+            output: Where results go; nothing from there is taken for a source.
+            ledger: Bucket and prefix of the ledger; the same.
+
+        Raises:
+            InvalidConfig: The results would land among the sources.
+        """
+        super().__init__()
+        if output.bucket == bucket and prefix.startswith(output.prefix):
+            raise InvalidConfig(
+                f"results would be written to s3://{bucket}/{output.prefix}, which holds the "
+                f"sources s3://{bucket}/{prefix}: choose another --output"
+            )
+        self._store, self._bucket, self._prefix = store, bucket, prefix
+        self._own = own_prefixes(bucket, output, ledger)
+
+    def entries(self, after: str | None = None) -> Iterator[Entry]:
+        """See Photographs."""
+        self.skipped = 0
+        for item in self._store.list(self._bucket, self._prefix, after):
+            if item.key.startswith(self._own):
+                continue
+            if is_image(item.key):
+                yield Entry(self._bucket, item.key, item.etag)
+            elif not item.key.endswith("/"):
+                self.skipped += 1
+
+
+def own_prefixes(bucket: str, output: Output, ledger: tuple[str, str]) -> tuple[str, ...]:
+    """Return the prefixes of a bucket whose objects are ours: results, and the ledger."""
     places = ((output.bucket, output.prefix), ledger)
-    own = tuple(own_prefix for own_bucket, own_prefix in places if own_bucket == bucket)
-    found = Found()
-    for item in store.list(bucket, prefix):
-        if item.key.startswith(own):
-            continue
-        if is_image(item.key):
-            found.entries.append(Entry(bucket, item.key, item.etag))
-        elif not item.key.endswith("/"):
-            found.skipped += 1
-    return found
+    return tuple(prefix for own_bucket, prefix in places if own_bucket == bucket)
 
 
-def in_manifest(path: Path, *, url_encoded: bool = False) -> Found:
-    """Return the photographs that a CSV or JSON-lines file names.
+class InManifest(Photographs):
+    """The photographs that a CSV or JSON-lines file names, which may be compressed by gzip.
 
     Fields are ``bucket``, ``key`` and, where wanted, ``etag``, ``version_id`` and ``job_id``.
-    A CSV file without a header has them in this order.
-
-    Args:
-        path: The file; JSON lines where its name ends in ``.jsonl`` or ``.ndjson``, or where it
-            begins with ``{``.
-        url_encoded: Keys are URL-encoded, as in S3's inventories and batch manifests.
-
-    Raises:
-        InvalidConfig: The file cannot be read, or has bad lines; names each with its number.
+    A CSV file without a header has them in this order. It is JSON lines where its name ends in
+    ``.jsonl`` or ``.ndjson``, or where it begins with ``{``.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path}: {error}") from error
-    is_json = path.suffix.lower() in {".jsonl", ".ndjson"} or text.lstrip().startswith("{")
-    found, bad = Found(), []
-    job_ids: dict[str, int] = {}
-    for number, fields in _json_lines(text) if is_json else _csv_lines(text):
-        try:
-            entry = _entry(fields, url_encoded)
-            if entry.job_id is not None and (first := job_ids.setdefault(entry.job_id, number)):
-                _refuse(first != number, f"job_id {entry.job_id!r} is that of line {first} too")
-        except ValueError as error:
-            bad.append(f"line {number}: {error}")
-        else:
-            found.entries.append(entry)
-    if bad:
-        more = f"; and {len(bad) - _SHOWN_BAD_LINES} more" if len(bad) > _SHOWN_BAD_LINES else ""
-        shown = "; ".join(bad[:_SHOWN_BAD_LINES])
-        raise InvalidConfig(f"{path}: {len(bad)} bad lines, nothing was sent: {shown}{more}")
-    return found
+
+    def __init__(self, path: Path, *, url_encoded: bool = False) -> None:
+        """Read the file once, to know that all of it can be read.
+
+        Args:
+            path: The file.
+            url_encoded: Keys are URL-encoded, as in S3's inventories and batch manifests.
+
+        Raises:
+            InvalidConfig: The file cannot be read, or has bad lines; names each with its number.
+        """
+        super().__init__()
+        self._path, self._url_encoded = path, url_encoded
+        self.buckets: set[str] = set()
+        """Buckets of its photographs."""
+        with _reading(path):
+            self.digest = _sha256(path)
+        self.total = self._check()
+
+    def entries(self, after: str | None = None) -> Iterator[Entry]:
+        """See Photographs."""
+        for number, fields in self._lines():
+            try:
+                yield _entry(fields, self._url_encoded)
+            except ValueError as error:
+                raise InvalidConfig(f"{self._path}: line {number}: {error}") from error
+
+    def _check(self) -> int:
+        """Return the number of photographs; each counts once."""
+        total = bad_lines = 0
+        bad: list[str] = []
+        photographs, job_ids = Distinct(), Distinct()
+        for number, fields in self._lines():
+            try:
+                entry = _entry(fields, self._url_encoded)
+                again = entry.job_id is not None and not job_ids.add(entry.job_id)
+                _refuse(again, f"job_id {entry.job_id!r} is that of an earlier line too")
+            except ValueError as error:
+                bad_lines += 1
+                if bad_lines <= _SHOWN_BAD_LINES:
+                    bad.append(f"line {number}: {error}")
+            else:
+                self.buckets.add(entry.bucket)
+                total += photographs.add(*entry)
+        photographs.close()
+        job_ids.close()
+        if bad:
+            more = f"; and {bad_lines - len(bad)} more" if bad_lines > len(bad) else ""
+            raise InvalidConfig(
+                f"{self._path}: {bad_lines} bad lines, nothing was sent: {'; '.join(bad)}{more}"
+            )
+        return total
+
+    def _lines(self) -> Iterator[tuple[int, Any]]:
+        """Yield the fields of each line, or what is wrong with it, with the line's number."""
+        name = self._path.name.lower().removesuffix(".gz")
+        with _reading(self._path), _open_text(self._path) as file:
+            first = next((line for line in file if line.strip()), "")
+            file.seek(0)
+            is_json = name.endswith((".jsonl", ".ndjson")) or first.lstrip().startswith("{")
+            yield from _json_lines(file) if is_json else _csv_lines(file)
 
 
 def in_folder(folder: Path) -> tuple[list[Path], int]:
@@ -208,8 +319,29 @@ def upload(
             raise
 
 
-def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what can go wrong with a file into InvalidConfig."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+
+
+def _open_text(path: Path) -> TextIO:
+    with path.open("rb") as file:
+        compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    opened = gzip.open if compressed else open
+    return cast(TextIO, opened(path, "rt", encoding="utf-8-sig", newline=""))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _json_lines(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(file, start=1):
         if line.strip():
             try:
                 yield number, orjson.loads(line)
@@ -217,9 +349,9 @@ def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
                 yield number, ValueError(f"not JSON: {error}")
 
 
-def _csv_lines(text: str) -> Iterator[tuple[int, Any]]:
+def _csv_lines(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
     names: tuple[str, ...] = _FIELDS
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = csv.reader(file, strict=True)
     first = True
     while True:
         try:

@@ -1,0 +1,38 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serve_app.config import AppConfig, LedgerConfig
+from serve_app.errors import InvalidConfig
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file: settings, or a Serve file with applications."),
+]
+QueueOption = Annotated[str | None, typer.Option("--queue", help="URL of the SQS queue.")]
+LedgerOption = Annotated[
+    str | None, typer.Option("--ledger-bucket", help="Bucket where results of runs are recorded.")
+]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint-url", help="Of a local server instead of AWS.")
+]
+RateOption = Annotated[
+    float | None, typer.Option("--rate", min=0.1, help="Most messages per second.")
+]
+RunArgument = Annotated[str, typer.Argument(help="The run's id, as foreedge bulk prints it.")]
+
+
+def ledger_of(config: AppConfig) -> LedgerConfig:
+    """Return where the ledger is.
+
+    Raises:
+        InvalidConfig: Nobody said.
+    """
+    if config.ledger is None:
+        raise InvalidConfig("which ledger? Give --ledger-bucket or FOREEDGE_LEDGER__BUCKET")
+    return config.ledger
