@@ -32,7 +32,7 @@ from ingest.sending import call, send_bodies
 from ingest.sources import Distinct, Entry, Given, Photographs
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Job, Output, Source, describe, parse_recipe
-from serve_app.errors import InvalidConfig, InvalidRecipe, SourceNotFound
+from serve_app.errors import ForeedgeError, InvalidConfig, InvalidRecipe, SourceNotFound
 from serve_app.storage import ObjectStore
 
 if TYPE_CHECKING:
@@ -225,6 +225,11 @@ def send(
     )
     try:
         send_bodies(client, queue_url, bodies, sent.advance, rate=rate)
+    except ForeedgeError as error:
+        raise type(error)(
+            f"{error.message} -- {sent.messages:,} messages are on the queue and nothing is lost: "
+            f"bulk with --run-id {plan.run_id} goes on from there"
+        ) from error
     finally:
         try:
             sent.store()
@@ -297,23 +302,24 @@ class _Checkpoint:
     """Stores how far the sending is, once for each part of the list and in the end."""
 
     def __init__(self, jobs: JobList, listing: _Listing, sent: int, observer: Observer) -> None:
-        self._jobs, self._listing, self._sent, self._observer = jobs, listing, sent, observer
+        self._jobs, self._listing, self._observer = jobs, listing, observer
+        self.messages = sent
         self._stored = -1
 
     def advance(self, messages: int) -> None:
         """Take note of messages that were sent."""
-        self._sent += messages
-        if self._sent // PART_JOBS > self._stored // PART_JOBS:
+        self.messages += messages
+        if self.messages // PART_JOBS > self._stored // PART_JOBS:
             self.store()
         manifest = self._listing.manifest
-        self._observer(sent=self._sent, listed=manifest.jobs, complete=manifest.complete)
+        self._observer(sent=self.messages, listed=manifest.jobs, complete=manifest.complete)
 
     def store(self) -> None:
         """Store how far it is."""
         manifest = self._listing.manifest
-        complete = manifest.complete and self._sent >= manifest.jobs
-        self._jobs.write_sent(Sent(jobs=self._sent, complete=complete))
-        self._stored = self._sent
+        complete = manifest.complete and self.messages >= manifest.jobs
+        self._jobs.write_sent(Sent(jobs=self.messages, complete=complete))
+        self._stored = self.messages
 
 
 def _reconcile(store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) -> RunManifest:

@@ -46,7 +46,7 @@ PICTURE_SIDE_PX = 320
 
 _FAILURE_SIDE_PX = 96
 _HISTOGRAM_BINS = 20
-_MEDIAN_OF = 100_000
+_MEDIAN_OF = 20_000
 _THREADS = 8
 
 
@@ -68,7 +68,7 @@ class Report:
             self.standing: Standing = standing(manifest, *self._records.counts())
             self.stages_ms = self._median_stages()
             """Median milliseconds of each stage, in the order in which they ran; in runs of more
-            than 100,000 that of so many, chosen by chance."""
+            than 20,000 images that of so many, chosen by chance."""
             self.histogram = self._histogram()
             """Masks in each of 20 equal bins of confidence from 0 to 1."""
             self.doubtful_total = self._count("confidence < ?", DOUBTFUL_BELOW)

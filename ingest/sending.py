@@ -148,7 +148,7 @@ def _send_batch(
         remaining = [remaining[int(item["Id"])] for item in failed]
     raise QueueUnavailable(
         f"{queue_url} did not accept {len(remaining)} messages in {_ATTEMPTS} attempts "
-        f"({failed[0].get('Code')}); send the run again under the same --run-id, which is safe"
+        f"({failed[0].get('Code')})"
     )
 
 

@@ -138,8 +138,12 @@ def _lines(number: int, entry: Entry, generator: random.Random) -> Iterator[byte
         yield line
 
 
-def measure(command: list[str], config: Path) -> tuple[float, float, int]:
-    """Run the command line; return seconds, peak resident megabytes, and the exit code."""
+def measure(command: list[str], config: Path) -> tuple[float, float, float, int]:
+    """Run the command line.
+
+    Returns:
+        Seconds, seconds of processor time, peak resident megabytes, and the exit code.
+    """
     started_at = time.perf_counter()
     program = str(Path(sys.executable).with_name("foreedge"))
     words = [program, *command, "--config", str(config)]
@@ -147,7 +151,9 @@ def measure(command: list[str], config: Path) -> tuple[float, float, int]:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     # Linux gives kilobytes.
-    return time.perf_counter() - started_at, usage.ru_maxrss / 1000, process.returncode
+    peak_mb = usage.ru_maxrss * 1024 / 1e6
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - started_at, cpu_s, peak_mb, process.returncode
 
 
 def main() -> None:
@@ -175,10 +181,12 @@ def main() -> None:
             "verify": ["verify", RUN],
         }
         print(f"\n{options.records:,} jobs, {options.records // 200:,} of them recorded twice\n")
-        print("| command | time | peak memory | exit code |\n|---|---|---|---|")
+        print(
+            "| command | time | processor time | peak memory | exit code |\n|---|---|---|---|---|"
+        )
         for name, command in commands.items():
-            wall_s, peak_mb, code = measure(command, config)
-            print(f"| `{name}` | {wall_s:.1f} s | {peak_mb:.0f} MB | {code} |")
+            wall_s, cpu_s, peak_mb, code = measure(command, config)
+            print(f"| `{name}` | {wall_s:.1f} s | {cpu_s:.1f} s | {peak_mb:.0f} MB | {code} |")
         for name in ("report.json", "report.html"):
             print(f"{name}: {(root / 'report' / name).stat().st_size / 1e6:.1f} MB")
     finally:

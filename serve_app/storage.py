@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -193,7 +194,8 @@ class S3Store:
             condition["IfMatch"] = f'"{etag}"'
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key, **condition)
-            with answer["Body"] as body:
+            # As a context manager it would give the bare stream, whose errors are not botocore's.
+            with closing(answer["Body"]) as body:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
                     raise ImageTooLarge(
                         f"{where} has {answer['ContentLength']:,} bytes; the limit is "
@@ -227,7 +229,7 @@ class S3Store:
         """See ObjectStore."""
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key)
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 yield from body.iter_chunks(_CHUNK_BYTES)
         except (ClientError, BotoCoreError) as error:
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error
