@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ingest import sources
 from ingest.inventory import InInventory, is_inventory
+from ingest.manifest_file import InManifest
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Output, describe
 from serve_app.errors import InvalidConfig
@@ -89,7 +90,7 @@ def collect(
         folder = sources.Given(entries, ordered=True)
         folder.total, folder.skipped = len(entries), skipped
         return Collected(folder, out or _default_output(queue, bucket), uploads)
-    found = sources.InManifest(Path(source), url_encoded=places.url_encoded_keys)
+    found = InManifest(Path(source), url_encoded=places.url_encoded_keys)
     only = next(iter(found.buckets)) if len(found.buckets) == 1 else None
     return Collected(found, out or _default_output(queue, only))
 

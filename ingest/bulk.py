@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import queue
 import secrets
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +24,7 @@ from pydantic import ValidationError
 
 from ingest.jobs import PART_JOBS, JobList, Sent
 from ingest.ledger import RunManifest, read_manifest, write_manifest
+from ingest.listing import Listing
 from ingest.messages import SCHEMA_VERSION
 from ingest.queue import check_url
 from ingest.sending import call, send_bodies
@@ -215,7 +214,7 @@ def send(
     if before.complete:
         return manifest
     write_manifest(store, ledger, manifest)
-    listing = _Listing(jobs, plan, manifest)
+    listing = Listing(jobs, plan.entries, manifest)
     sent = _Checkpoint(jobs, listing, before.jobs, observer)
     sent.store()
     listing.start()
@@ -238,70 +237,10 @@ def send(
     return listing.manifest
 
 
-class _Listing(threading.Thread):
-    """Reads a run's photographs into the list of its jobs, ahead of what sends them."""
-
-    def __init__(self, jobs: JobList, plan: Plan, manifest: RunManifest) -> None:
-        super().__init__(name="listing", daemon=True)
-        self._jobs, self._plan = jobs, plan
-        self.manifest = manifest
-        self._stopping = threading.Event()
-        # Numbers of parts; None after the last one; or why there are no more.
-        self._parts: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
-
-    def run(self) -> None:
-        """List what is not listed yet."""
-        try:
-            self._list()
-        except Exception as error:  # noqa: BLE001 (raised again by the one who sends)
-            self._parts.put(error)
-
-    def entries(self, after: int) -> Iterator[Entry]:
-        """Yield the jobs as they are listed, from a place in the list on; blocks."""
-        while (number := self._parts.get()) is not None:
-            if isinstance(number, Exception):
-                raise number
-            if (number + 1) * PART_JOBS > after:
-                yield from self._jobs.read(number)[max(0, after - number * PART_JOBS) :]
-
-    def stop(self) -> None:
-        """End after the part that is being written."""
-        self._stopping.set()
-        self.join()
-
-    def _list(self) -> None:
-        parts = self._jobs.parts()
-        last = self._jobs.read(parts - 1) if parts else []
-        listed = (parts - 1) * PART_JOBS + len(last) if parts else 0
-        for number in range(parts):
-            self._parts.put(number)
-        if not (parts and self.manifest.complete):
-            entries = self._plan.entries(last[-1] if last else None, listed)
-            # Only the last part of a list is not full: that list was complete.
-            self._list_on(parts, listed, entries if listed % PART_JOBS == 0 else iter(()))
-        self._parts.put(None)
-
-    def _list_on(self, parts: int, listed: int, entries: Iterator[Entry]) -> None:
-        some = list(itertools.islice(entries, PART_JOBS))
-        for number in itertools.count(parts):
-            if some:
-                self._jobs.write(number, some)
-                listed += len(some)
-            more = list(itertools.islice(entries, PART_JOBS)) if len(some) == PART_JOBS else []
-            # Before any of these is sent: whoever sees a result can tell what it is one of.
-            self.manifest = self.manifest.model_copy(update={"jobs": listed, "complete": not more})
-            write_manifest(self._jobs.store, self._jobs.ledger, self.manifest)
-            if some:
-                self._parts.put(number)
-            some = more
-            if not some or self._stopping.is_set():
-                return
-
-
 class _Checkpoint:
     """Stores how far the sending is, once for each part of the list and in the end."""
 
-    def __init__(self, jobs: JobList, listing: _Listing, sent: int, observer: Observer) -> None:
+    def __init__(self, jobs: JobList, listing: Listing, sent: int, observer: Observer) -> None:
         self._jobs, self._listing, self._observer = jobs, listing, observer
         self.messages = sent
         self._stored = -1

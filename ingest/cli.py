@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ingest import arguments, run_commands, sources
+from ingest import arguments, repair_commands, run_commands, sources
 from ingest import bulk as bulk_run
 from ingest.jobs import JobList
 from ingest.local_stack import terminate_as_interrupt
@@ -45,6 +45,7 @@ app = typer.Typer(
     help="Removes the backgrounds of very many photographs.",
 )
 app.add_typer(run_commands.app)
+app.add_typer(repair_commands.app)
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -274,7 +275,9 @@ def _describe_plan(console: Console, plan: bulk_run.Plan, recipe: str) -> None:
 
 
 def _count(console: Console, plan: bulk_run.Plan) -> None:
-    """Say how many photographs a run has."""
+    """Say how many photographs a run has, where that is not known yet."""
+    if plan.photographs.total is not None:
+        return
     with console.status("Counting …"):
         number = sum(1 for _ in plan.entries())
     console.print(f"{number:,} images, each once", highlight=False)

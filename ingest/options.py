@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest.ledger import RunManifest
 from serve_app.config import AppConfig, LedgerConfig
 from serve_app.errors import InvalidConfig
+from serve_app.storage import aws_client
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
 
 ConfigOption = Annotated[
     Path | None,
@@ -24,6 +29,10 @@ EndpointOption = Annotated[
 RateOption = Annotated[
     float | None, typer.Option("--rate", min=0.1, help="Most messages per second.")
 ]
+CodeOption = Annotated[str | None, typer.Option("--code", help="Only failures with this code.")]
+CsvOption = Annotated[
+    str | None, typer.Option("--csv", help="Write all of them as CSV to a file, or - for here.")
+]
 RunArgument = Annotated[str, typer.Argument(help="The run's id, as foreedge bulk prints it.")]
 
 
@@ -36,3 +45,10 @@ def ledger_of(config: AppConfig) -> LedgerConfig:
     if config.ledger is None:
         raise InvalidConfig("which ledger? Give --ledger-bucket or FOREEDGE_LEDGER__BUCKET")
     return config.ledger
+
+
+def queue_of(config: AppConfig, manifest: RunManifest) -> tuple[SQSClient, str]:
+    """Return a client, and the queue: the one that was asked for, or else that of the run."""
+    url = config.queue.url if config.queue else manifest.queue_url
+    client: SQSClient = aws_client("sqs", config.aws)
+    return client, url

@@ -42,6 +42,8 @@ class Verified:
     objects: int
     """Objects that the outcomes name."""
     without_outcome: int
+    unsent: int
+    """Those of them that were not put on the queue yet, as far as is known."""
     without_object: int
     """Jobs whose outcome names an object that is not there."""
 
@@ -103,6 +105,7 @@ class Verification:
                 failed += rank == FAILED
                 without_object += gone
         ranks, _, _ = self._records.counts()
+        sent = self._jobs.sent()
         with_outcome = ranks.total() - ranks[REDRIVEN]
         return Verified(
             jobs=jobs,
@@ -113,6 +116,7 @@ class Verification:
             strange=with_outcome - ended,
             objects=objects,
             without_outcome=jobs - ended,
+            unsent=jobs - sent.jobs if sent and not sent.complete else 0,
             without_object=without_object,
         )
 

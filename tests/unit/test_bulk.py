@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from ingest import bulk, sending, sources
 from ingest.arguments import Places, collect, load_file, override, settings
 from ingest.ledger import read_manifest
+from ingest.manifest_file import InManifest
 from ingest.messages import parse
 from ingest.sources import Entry
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
@@ -68,7 +69,7 @@ def keys_of(entries: Iterable[Entry]) -> list[str]:
 
 
 def manifest(path: Path, **options: bool) -> list[Entry]:
-    return list(sources.InManifest(path, **options).entries())
+    return list(InManifest(path, **options).entries())
 
 
 def test_a_prefix_holds_images_and_nothing_of_ours(store: LocalStore) -> None:
@@ -151,7 +152,7 @@ def test_bad_lines_are_named(tmp_path: Path, name: str, text: str, expected: lis
     path.write_text(text)
 
     with pytest.raises(InvalidConfig) as raised:
-        sources.InManifest(path)
+        InManifest(path)
 
     for part in expected:
         assert part in raised.value.message
@@ -162,7 +163,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
 
     for name in ("missing.csv", "binary.csv"):
         with pytest.raises(InvalidConfig, match=name):
-            sources.InManifest(tmp_path / name)
+            InManifest(tmp_path / name)
 
 
 def test_several_buckets_need_an_output(store: LocalStore, tmp_path: Path) -> None:

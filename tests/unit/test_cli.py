@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ingest import cli, run_commands
+from ingest import cli, options
 from ingest.ledger import Ledger, RunManifest, write_manifest
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Outcome, Output, Recipe, Source
@@ -76,7 +76,7 @@ class Workshop:
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     made = Workshop(tmp_path)
-    for commands in (cli, run_commands):
+    for commands in (cli, options):
         monkeypatch.setattr(commands, "aws_client", lambda *_, **__: made)
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("FOREEDGE_QUEUE__URL", "FOREEDGE_LEDGER__BUCKET"):
