@@ -10,6 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from ingest import sources
+from ingest.inventory import InInventory, is_inventory
+from ingest.manifest_file import InManifest
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Output, describe
 from serve_app.errors import InvalidConfig
@@ -32,9 +34,7 @@ class Places:
 class Collected:
     """The photographs of a run."""
 
-    entries: list[sources.Entry]
-    skipped: int
-    """Names that are not an image's."""
+    photographs: sources.Photographs
     output: Output
     uploads: list[sources.Upload] = field(default_factory=list)
     """Files that become these photographs."""
@@ -51,7 +51,8 @@ def collect(
     """Return the photographs that a command's source stands for; blocks, writes nothing.
 
     Args:
-        source: ``s3://bucket/prefix``, a local folder, or a manifest file.
+        source: ``s3://bucket/prefix``, an S3 Inventory's ``manifest.json`` (in S3 or here), a
+            local folder, or a manifest file.
         places: Where things go.
         run_id: Part of the keys of uploaded photographs.
         store: Where photographs are.
@@ -62,23 +63,36 @@ def collect(
         InvalidConfig: A URL or the manifest is wrong, or results would land among the sources.
     """
     out = _output_argument(places.output)
+    own = (ledger.bucket, ledger.prefix or "runs/")
+    if is_inventory(source):
+        inventory = InInventory(store, source)
+        out = out or _default_output(queue, inventory.bucket)
+        if out == Output(bucket=inventory.bucket, prefix=""):
+            raise InvalidConfig(
+                f"results would be written among the sources in s3://{inventory.bucket}/: choose "
+                "another --output"
+            )
+        inventory.own = sources.own_prefixes(inventory.bucket, out, own)
+        return Collected(inventory, out)
     if source.startswith("s3://"):
         bucket, prefix = sources.parse_s3_url(source)
         out = out or _default_output(queue, bucket)
-        own = (ledger.bucket, ledger.prefix or "runs/")
-        found = sources.under_prefix(store, bucket, prefix, output=out, ledger=own)
-        return Collected(found.entries, found.skipped, out)
+        listed = sources.UnderPrefix(store, bucket, prefix, output=out, ledger=own)
+        return Collected(listed, out)
     if Path(source).is_dir():
         bucket, prefix = sources.parse_s3_url(places.upload_to or f"s3://{ledger.bucket}/uploads/")
         prefix = f"{prefix.rstrip('/')}/{run_id}/" if prefix else f"{run_id}/"
         images, skipped = sources.in_folder(Path(source))
-        uploads = sources.uploads(Path(source), images, bucket, prefix)
+        uploads = sorted(
+            sources.uploads(Path(source), images, bucket, prefix), key=lambda item: item.key
+        )
         entries = [sources.Entry(item.bucket, item.key) for item in uploads]
-        return Collected(entries, skipped, out or _default_output(queue, bucket), uploads)
-    found = sources.in_manifest(Path(source), url_encoded=places.url_encoded_keys)
-    buckets = {entry.bucket for entry in found.entries}
-    only = buckets.pop() if len(buckets) == 1 else None
-    return Collected(found.entries, found.skipped, out or _default_output(queue, only))
+        folder = sources.Given(entries, ordered=True)
+        folder.total, folder.skipped = len(entries), skipped
+        return Collected(folder, out or _default_output(queue, bucket), uploads)
+    found = InManifest(Path(source), url_encoded=places.url_encoded_keys)
+    only = next(iter(found.buckets)) if len(found.buckets) == 1 else None
+    return Collected(found, out or _default_output(queue, only))
 
 
 def _output_argument(url: str | None) -> Output | None:

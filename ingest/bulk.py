@@ -1,43 +1,43 @@
-"""Puts a run on the queue: one message for each photograph, and the manifest before them.
+"""Puts a run on the queue: one message for each photograph.
 
-The id of a job is a function of the run and the object: a run that was sent twice, by a second
-attempt after a broken connection for example, has the same jobs, and its report counts each once.
+The run's jobs are listed in the ledger first, part by part (``jobs``), and sent from there: what
+reads a source may be ahead of what sends, no list of millions is in memory, and the number of
+jobs is known as soon as the source is read. Sending stops and goes on at any point: what is on the
+queue is known by its place in the list.
+
+The id of a job is a function of the run and the object: one that was sent twice, by a second
+attempt after a broken connection for example, is the same job, and a report counts it once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
+from ingest.jobs import PART_JOBS, JobList, Sent
 from ingest.ledger import RunManifest, read_manifest, write_manifest
+from ingest.listing import Listing
 from ingest.messages import SCHEMA_VERSION
-from ingest.queue import BATCH_ENTRIES, check_url, map_sqs_error
-from ingest.sources import Entry
+from ingest.queue import check_url
+from ingest.sending import call, send_bodies
+from ingest.sources import Distinct, Entry, Given, Photographs
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Job, Output, Source, describe, parse_recipe
-from serve_app.errors import InvalidConfig, InvalidRecipe, QueueUnavailable, SourceNotFound
+from serve_app.errors import ForeedgeError, InvalidConfig, InvalidRecipe, SourceNotFound
 from serve_app.storage import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-BATCH_BYTES = 256 * 1024
-"""Most bytes of one batch's bodies together; SQS's own limit."""
-
-_ATTEMPTS = 6
-_BACKOFF_BASE_S = 0.2
 _JOB_ID_HEX_DIGITS = 32
-_SEND_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +46,52 @@ class Plan:
 
     run_id: str
     description: str
-    entries: list[Entry]
+    photographs: Photographs
     output: Output
     recipe: str | dict[str, Any]
     """As the messages carry it: a preset's name or an object."""
-    duplicates: int = 0
-    """Entries that named an object of the run a second time."""
 
-    def bodies(self) -> Iterator[str]:
-        """Yield the messages."""
-        output = self.output.model_dump()
-        for entry in self.entries:
-            source = {"bucket": entry.bucket, "key": entry.key}
-            if entry.version_id:
-                source["version_id"] = entry.version_id
-            if entry.etag:
-                source["etag"] = entry.etag
-            message = {
-                "schema": SCHEMA_VERSION,
-                "job_id": entry.job_id,
-                "run_id": self.run_id,
-                "source": source,
-                "output": output,
-                "recipe": self.recipe,
-            }
-            yield orjson.dumps(message).decode()
+    def entries(self, after: Entry | None = None, known: int = 0) -> Iterator[Entry]:
+        """Yield the photographs, each once and with its job's id; blocks.
+
+        Args:
+            after: The last one that is known already; None where none is.
+            known: How many are.
+        """
+        photographs = self.photographs
+        if photographs.ordered:
+            for entry in photographs.entries(after.key if after else None):
+                yield _with_job_id(self.run_id, entry)
+            return
+        yield from itertools.islice(self._distinct(), known, None)
+
+    def _distinct(self) -> Iterator[Entry]:
+        job_ids = Distinct()
+        try:
+            for entry in self.photographs.entries():
+                job = _with_job_id(self.run_id, entry)
+                if job_ids.add(job.job_id):
+                    yield job
+        finally:
+            job_ids.close()
+
+
+def body(run_id: str, output: dict[str, Any], recipe: str | dict[str, Any], entry: Entry) -> str:
+    """Return the message for a photograph of a run; output and recipe are as in the message."""
+    source = {"bucket": entry.bucket, "key": entry.key}
+    if entry.version_id:
+        source["version_id"] = entry.version_id
+    if entry.etag:
+        source["etag"] = entry.etag
+    message = {
+        "schema": SCHEMA_VERSION,
+        "job_id": entry.job_id,
+        "run_id": run_id,
+        "source": source,
+        "output": output,
+        "recipe": recipe,
+    }
+    return orjson.dumps(message).decode()
 
 
 def new_run_id() -> str:
@@ -96,27 +117,24 @@ def recipe_argument(text: str) -> str | dict[str, Any]:
 
 
 def plan(
-    entries: Iterable[Entry],
+    photographs: Photographs | Iterable[Entry],
     *,
     run_id: str,
     description: str,
     output: Output,
     recipe: str | dict[str, Any],
 ) -> Plan:
-    """Return the run of some photographs, each once and with its job's id.
+    """Return the run of some photographs; reads no more than the first one.
 
     Raises:
         InvalidConfig: There are none, or the run's name or a key is not allowed.
     """
-    jobs: dict[str, Entry] = {}
-    total = 0
-    for entry in entries:
-        total += 1
-        job_id = entry.job_id or _job_id(run_id, entry)
-        jobs.setdefault(job_id, entry._replace(job_id=job_id))
-    if not jobs:
+    if not isinstance(photographs, Photographs):
+        photographs = Given(photographs)
+    made = Plan(run_id, description, photographs, output, recipe)
+    first = next(made.entries(), None)
+    if first is None:
         raise InvalidConfig(f"{description}: no images there")
-    first = next(iter(jobs.values()))
     try:
         Job(
             job_id=first.job_id or "",
@@ -127,14 +145,24 @@ def plan(
         )
     except ValidationError as error:
         raise InvalidConfig(describe(error)) from error
-    return Plan(
-        run_id=run_id,
-        description=description,
-        entries=list(jobs.values()),
-        output=output,
-        recipe=recipe,
-        duplicates=total - len(jobs),
-    )
+    return made
+
+
+class Observer(Protocol):
+    """Is told how far the sending of a run is."""
+
+    def __call__(self, *, sent: int, listed: int, complete: bool) -> None:
+        """Take note.
+
+        Args:
+            sent: Jobs on the queue.
+            listed: Jobs that are known.
+            complete: Whether these are all.
+        """
+
+
+def _unobserved(*, sent: int, listed: int, complete: bool) -> None:
+    return
 
 
 def send(
@@ -143,9 +171,10 @@ def send(
     store: ObjectStore,
     ledger: LedgerConfig,
     plan: Plan,
-    on_sent: Callable[[int], None] = lambda _: None,
+    observer: Observer = _unobserved,
+    rate: float | None = None,
 ) -> RunManifest:
-    """Store the run's manifest, then send its messages; blocks.
+    """List a run's jobs and send them, or go on where that was stopped; blocks.
 
     Args:
         client: Of SQS.
@@ -153,102 +182,83 @@ def send(
         store: Where the ledger is.
         ledger: The place of the ledger.
         plan: The run.
-        on_sent: Called with the number of messages after each accepted batch.
+        observer: Is told of each batch that was sent.
+        rate: Most messages per second; None sets no limit.
+
+    Returns:
+        The run's manifest. Where all of its jobs had been sent before, nothing was sent now.
 
     Raises:
         InvalidConfig: Another run of this name exists, or the queue is a FIFO queue.
-        QueueUnavailable: The queue does not exist, or did not take every message. Sending the
-            run again under its name is safe.
+        QueueUnavailable: The queue does not exist, or did not take every message. To send the
+            run again under its name goes on with what was not sent.
+        KeyboardInterrupt: So does it after Ctrl-C.
     """
     check_url(queue_url)
-    # Before the manifest is written: a run that cannot start leaves no trace.
-    _call(queue_url, "GetQueueAttributes", client.get_queue_attributes, AttributeNames=["QueueArn"])
+    # Before anything is written: a run that cannot start leaves no trace.
+    call(queue_url, "GetQueueAttributes", client.get_queue_attributes, AttributeNames=["QueueArn"])
+    jobs = JobList(store, ledger, plan.run_id)
     manifest = RunManifest(
         run_id=plan.run_id,
         created_at=datetime.now(UTC),
         description=plan.description,
         output=plan.output,
         recipe=parse_recipe(plan.recipe),
-        jobs=len(plan.entries),
+        jobs=0,
         queue_url=queue_url,
+        complete=False,
+        source_digest=plan.photographs.digest,
     )
     manifest = _reconcile(store, ledger, manifest)
+    before = jobs.sent() or Sent()
+    if before.complete:
+        return manifest
     write_manifest(store, ledger, manifest)
-    send_bodies(client, queue_url, plan.bodies(), on_sent)
-    return manifest
-
-
-def send_bodies(
-    client: SQSClient,
-    queue_url: str,
-    bodies: Iterable[str],
-    on_sent: Callable[[int], None] = lambda _: None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Send messages in batches from a few threads; blocks.
-
-    Raises:
-        QueueUnavailable: Some were not accepted after several attempts.
-    """
-    with ThreadPoolExecutor(_SEND_THREADS, "send") as pool:
-        waiting: set[Future[int]] = set()
-        try:
-            for batch in batches(bodies):
-                waiting.add(pool.submit(_send_batch, client, queue_url, batch, sleep))
-                if len(waiting) >= 2 * _SEND_THREADS:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        on_sent(future.result())
-            for future in waiting:
-                on_sent(future.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def batches(bodies: Iterable[str]) -> Iterator[list[str]]:
-    """Yield messages in groups that one call of SQS takes."""
-    batch: list[str] = []
-    size = 0
-    for body in bodies:
-        body_bytes = len(body.encode())
-        if batch and (len(batch) == BATCH_ENTRIES or size + body_bytes > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(body)
-        size += body_bytes
-    if batch:
-        yield batch
-
-
-def _send_batch(
-    client: SQSClient, queue_url: str, batch: list[str], sleep: Callable[[float], None]
-) -> int:
-    remaining = batch
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            sleep(_BACKOFF_BASE_S * 2**attempt)
-        entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(remaining)]
-        answer = _call(queue_url, "SendMessageBatch", client.send_message_batch, Entries=entries)
-        failed = answer.get("Failed", [])
-        if not failed:
-            return len(batch)
-        if refused := next((item for item in failed if item.get("SenderFault")), None):
-            raise QueueUnavailable(
-                f"{queue_url} refused a message: {refused.get('Code')}: {refused.get('Message')}"
-            )
-        remaining = [remaining[int(item["Id"])] for item in failed]
-    raise QueueUnavailable(
-        f"{queue_url} did not accept {len(remaining)} messages in {_ATTEMPTS} attempts "
-        f"({failed[0].get('Code')}); send the run again under the same --run-id, which is safe"
+    listing = Listing(jobs, plan.entries, manifest)
+    sent = _Checkpoint(jobs, listing, before.jobs, observer)
+    sent.store()
+    listing.start()
+    output = plan.output.model_dump()
+    bodies = (
+        body(plan.run_id, output, plan.recipe, entry) for entry in listing.entries(before.jobs)
     )
-
-
-def _call(queue_url: str, action: str, method: Callable[..., Any], **arguments: Any) -> Any:
     try:
-        return method(QueueUrl=queue_url, **arguments)
-    except (ClientError, BotoCoreError, ValueError) as error:
-        raise map_sqs_error(error, f"{queue_url}: {action}") from error
+        send_bodies(client, queue_url, bodies, sent.advance, rate=rate)
+    except ForeedgeError as error:
+        raise type(error)(
+            f"{error.message} -- {sent.messages:,} messages are on the queue and nothing is lost: "
+            f"bulk with --run-id {plan.run_id} goes on from there"
+        ) from error
+    finally:
+        try:
+            sent.store()
+        finally:
+            listing.stop()
+    return listing.manifest
+
+
+class _Checkpoint:
+    """Stores how far the sending is, once for each part of the list and in the end."""
+
+    def __init__(self, jobs: JobList, listing: Listing, sent: int, observer: Observer) -> None:
+        self._jobs, self._listing, self._observer = jobs, listing, observer
+        self.messages = sent
+        self._stored = -1
+
+    def advance(self, messages: int) -> None:
+        """Take note of messages that were sent."""
+        self.messages += messages
+        if self.messages // PART_JOBS > self._stored // PART_JOBS:
+            self.store()
+        manifest = self._listing.manifest
+        self._observer(sent=self.messages, listed=manifest.jobs, complete=manifest.complete)
+
+    def store(self) -> None:
+        """Store how far it is."""
+        manifest = self._listing.manifest
+        complete = manifest.complete and self.messages >= manifest.jobs
+        self._jobs.write_sent(Sent(jobs=self.messages, complete=complete))
+        self._stored = self.messages
 
 
 def _reconcile(store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) -> RunManifest:
@@ -257,12 +267,23 @@ def _reconcile(store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) 
         known = read_manifest(store, ledger, manifest.run_id)
     except SourceNotFound:
         return manifest
-    for name in ("description", "output", "recipe"):
-        if getattr(known, name) != getattr(manifest, name):
-            raise InvalidConfig(
-                f"run {manifest.run_id} exists and has another {name}: choose another --run-id"
-            )
-    return manifest.model_copy(update={"created_at": known.created_at})
+    wrong = [
+        name for name in ("output", "recipe") if getattr(known, name) != getattr(manifest, name)
+    ]
+    by_digest = known.source_digest is not None or manifest.source_digest is not None
+    identity = "source_digest" if by_digest else "description"
+    if getattr(known, identity) != getattr(manifest, identity):
+        wrong.insert(0, f"source ({known.description}, as that was when the run was begun)")
+    if wrong:
+        raise InvalidConfig(
+            f"run {manifest.run_id} exists and has another {' and another '.join(wrong)}: choose "
+            "another --run-id"
+        )
+    return known.model_copy(update={"queue_url": manifest.queue_url})
+
+
+def _with_job_id(run_id: str, entry: Entry) -> Entry:
+    return entry if entry.job_id else entry._replace(job_id=_job_id(run_id, entry))
 
 
 def _job_id(run_id: str, entry: Entry) -> str:

@@ -1,30 +1,42 @@
 """The ``foreedge`` command.
 
-Exit codes: 0 all done; 1 some images failed, or a service did not answer; 2 usage or
-configuration.
+Exit codes: 0 all done; 1 some images failed, something of a run is missing, or a service did not
+answer; 2 usage or configuration; 130 interrupted by Ctrl-C (``bulk`` says how to go on).
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ingest import arguments, sources
+from ingest import arguments, repair_commands, run_commands, sources
 from ingest import bulk as bulk_run
-from ingest.ledger import read_manifest
-from ingest.progress import Standing, Tally, describe, follow, show
-from ingest.report import read_report, write_report
-from serve_app.config import AppConfig, LedgerConfig
+from ingest.jobs import JobList
+from ingest.local_stack import terminate_as_interrupt
+from ingest.options import (
+    ConfigOption,
+    EndpointOption,
+    LedgerOption,
+    QueueOption,
+    RateOption,
+    ledger_of,
+)
+from ingest.progress import Rate, Tally, duration
+from ingest.sending import SEND_THREADS
+from serve_app.config import AppConfig
 from serve_app.errors import ForeedgeError, InvalidConfig
 from serve_app.http_keys import read_keys
 from serve_app.storage import aws_client, open_store
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,24 +44,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Removes the backgrounds of very many photographs.",
 )
+app.add_typer(run_commands.app)
+app.add_typer(repair_commands.app)
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML file: settings, or a Serve file with applications."),
-]
-QueueOption = Annotated[str | None, typer.Option("--queue", help="URL of the SQS queue.")]
-LedgerOption = Annotated[
-    str | None, typer.Option("--ledger-bucket", help="Bucket where results of runs are recorded.")
-]
-EndpointOption = Annotated[
-    str | None, typer.Option("--endpoint-url", help="Of a local server instead of AWS.")
-]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, as in segmenter.threads=4.")
 ]
-RunArgument = Annotated[str, typer.Argument(help="The run's id, as foreedge bulk prints it.")]
 
 
 def main() -> None:
@@ -65,22 +67,28 @@ def main() -> None:
 @app.command()
 def bulk(
     source: Annotated[
-        str, typer.Argument(help="s3://bucket/prefix, a CSV or JSONL manifest, or a folder.")
+        str,
+        typer.Argument(
+            help="s3://bucket/prefix, a CSV or JSONL manifest (also .gz), an S3 Inventory's "
+            "manifest.json (in S3 or here), or a folder."
+        ),
     ],
     output: Annotated[str | None, typer.Option(help="s3://bucket/prefix of the results.")] = None,
     recipe: Annotated[
         str, typer.Option(help="A preset (cutout, catalog, mask), or a JSON object.")
     ] = "cutout",
-    run_id: Annotated[str | None, typer.Option(help="Name of the run; a new one if left out.")] = (
-        None
-    ),
+    run_id: Annotated[
+        str | None,
+        typer.Option(help="Name of the run; a new one if left out. One that was stopped goes on."),
+    ] = None,
     upload_to: Annotated[
         str | None,
         typer.Option(help="For a folder: s3://bucket/prefix of the photographs."),
     ] = None,
     url_encoded_keys: Annotated[
-        bool, typer.Option(help="The manifest's keys are URL-encoded, as S3's inventories are.")
+        bool, typer.Option(help="The manifest's keys are URL-encoded, as in S3 Batch Operations.")
     ] = False,
+    rate: RateOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be sent.")
     ] = False,
@@ -90,98 +98,96 @@ def bulk(
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:
-    """Put a run on the queue: one message for each photograph."""
+    """Put a run on the queue: one message for each photograph.
+
+    Ctrl-C stops it and says how to go on; nothing is lost, and nothing is sent twice.
+    """
     console = Console()
     app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
-    ledger = _ledger(app_config)
+    ledger = ledger_of(app_config)
     if app_config.queue is None and not dry_run:
         raise InvalidConfig("which queue? Give --queue or FOREEDGE_QUEUE__URL")
     store = open_store(app_config)
     recipe_value = bulk_run.recipe_argument(recipe)
     run = run_id or bulk_run.new_run_id()
     places = arguments.Places(output, upload_to, url_encoded_keys)
-    found = arguments.collect(source, places, run, store, ledger, app_config.queue)
-    plan = bulk_run.plan(
-        found.entries,
-        run_id=run,
-        description=source,
-        output=found.output,
-        recipe=recipe_value,
-    )
-    _describe_plan(console, plan, found.skipped, recipe)
+    with console.status("Reading the source …"):
+        found = arguments.collect(source, places, run, store, ledger, app_config.queue)
+        plan = bulk_run.plan(
+            found.photographs,
+            run_id=run,
+            description=source,
+            output=found.output,
+            recipe=recipe_value,
+        )
+    _describe_plan(console, plan, recipe)
     if dry_run or app_config.queue is None:
+        _count(console, plan)
         console.print("Nothing was sent (dry run).")
         return
-    if found.uploads:
-        with Progress(console=console) as progress:
-            task = progress.add_task("Uploading", total=len(found.uploads))
-            sources.upload(store, found.uploads, lambda n: progress.update(task, advance=n))
-    # Before the first message: it is what an interrupted run is sent again under.
-    console.print(f"Run     {run}", markup=False, highlight=False)
-    client = aws_client("sqs", app_config.aws)
-    with Progress(console=console) as progress:
-        task = progress.add_task("Sending", total=len(plan.entries))
-        manifest = bulk_run.send(
-            client,
-            app_config.queue.url,
-            store,
-            ledger,
-            plan,
-            lambda n: progress.update(task, advance=n),
+    before = JobList(store, ledger, run).sent()
+    if before is not None and before.complete:
+        console.print(
+            f"Run {run} was sent before, all {before.jobs:,} images of it; nothing was sent now. "
+            f"For its failures: foreedge redrive {run}; for what is missing: foreedge verify {run}",
+            highlight=False,
         )
+        return
+    if before is not None:
+        console.print(f"It goes on after {before.jobs:,} messages that were sent before.")
+    client = aws_client("sqs", app_config.aws, connections=SEND_THREADS)
+    console.print(f"Run     {run}", highlight=False)
+    try:
+        with terminate_as_interrupt(), _bar(console) as progress:
+            if found.uploads and before is None:
+                task = progress.add_task("Uploading", total=len(found.uploads), detail="")
+                sources.upload(store, found.uploads, lambda n: progress.update(task, advance=n))
+            manifest = bulk_run.send(
+                client,
+                app_config.queue.url,
+                store,
+                ledger,
+                plan,
+                _Sending(progress, found.photographs),
+                rate,
+            )
+    except KeyboardInterrupt:
+        sent = JobList(store, ledger, run).sent()
+        number = sent.jobs if sent else 0
+        console.print(f"Stopped: {number:,} messages are on the queue, nothing is lost.")
+        options: dict[str, object] = {"--output": output, "--upload-to": upload_to}
+        options |= {"--config": config}
+        options |= {"--queue": queue, "--ledger-bucket": ledger_bucket}
+        options |= {"--endpoint-url": endpoint_url, "--rate": rate, "--recipe": recipe}
+        words = ["foreedge", "bulk", source, "--run-id", run]
+        words += [str(word) for pair in options.items() if pair[1] is not None for word in pair]
+        words += ["--url-encoded-keys"] if url_encoded_keys else []
+        console.print(f"Go on:  {escape(shlex.join(words))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(f"{manifest.jobs:,} messages are on the queue.")
     if not wait:
         console.print(f"Watch it:  foreedge status {manifest.run_id} --watch", highlight=False)
         return
-    _exit_with(_watch(console, Tally(store, ledger, manifest)), console)
+    run_commands.watch(console, Tally(store, ledger, manifest))
 
 
-@app.command()
-def status(
-    run: RunArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Until every job has a result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    config: ConfigOption = None,
-    queue: QueueOption = None,
-    ledger_bucket: LedgerOption = None,
-    endpoint_url: EndpointOption = None,
-) -> None:
-    """Show how far a run is."""
-    console = Console()
-    app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
-    ledger, store = _ledger(app_config), open_store(app_config)
-    tally = Tally(store, ledger, read_manifest(store, ledger, run))
-    if watch and not as_json:
-        _exit_with(_watch(console, tally), console)
-    now = tally.update()
-    if watch:
-        for now in follow(tally):
-            print(orjson.dumps(now.as_dict()).decode(), flush=True)
-    elif as_json:
-        print(orjson.dumps(now.as_dict()).decode())
-    else:
-        console.print(describe(now), highlight=False)
-    if watch and now.counts["failed"]:
-        raise typer.Exit(1)
+class _Sending:
+    """Moves the bar while a run is sent."""
 
+    def __init__(self, progress: Progress, photographs: sources.Photographs) -> None:
+        self._progress, self._photographs = progress, photographs
+        self._task = progress.add_task("Sending", total=None, detail="")
+        self._rate = Rate()
 
-@app.command()
-def report(
-    run: RunArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("out/report"),
-    pictures: Annotated[int, typer.Option(min=0, help="How many results are shown.")] = 48,
-    config: ConfigOption = None,
-    queue: QueueOption = None,
-    ledger_bucket: LedgerOption = None,
-    endpoint_url: EndpointOption = None,
-) -> None:
-    """Write report.json and report.html of a run."""
-    app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
-    ledger, store = _ledger(app_config), open_store(app_config)
-    content = read_report(store, ledger, run)
-    page = write_report(content, store, app_config, out, pictures)
-    console = Console()
-    console.print(describe(content.standing), highlight=False)
-    console.print(f"Report  {page}", highlight=False, soft_wrap=True)
+    def __call__(self, *, sent: int, listed: int, complete: bool) -> None:
+        """See ``bulk.Observer``."""
+        per_s = self._rate.after(sent)
+        total = listed if complete else self._photographs.total
+        detail = f"{sent:,} of {total or listed:,}{'' if total else ' found so far'}"
+        detail += f" · {per_s:,.0f} messages/s"
+        if total and per_s:
+            detail += f" · {duration((total - sent) / per_s)} left"
+        self._progress.update(self._task, total=total, completed=sent, detail=detail)
 
 
 @app.command()
@@ -244,33 +250,36 @@ def _say_that_it_is_open(console: Console, host: str) -> None:
     )
 
 
-def _ledger(config: AppConfig) -> LedgerConfig:
-    if config.ledger is None:
-        raise InvalidConfig("which ledger? Give --ledger-bucket or FOREEDGE_LEDGER__BUCKET")
-    return config.ledger
-
-
-def _describe_plan(console: Console, plan: bulk_run.Plan, skipped: int, recipe: str) -> None:
-    console.print(
-        f"{len(plan.entries):,} images from {plan.description}", markup=False, highlight=False
+def _bar(console: Console) -> Progress:
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
     )
-    if skipped:
-        console.print(f"  {skipped:,} other names skipped", highlight=False)
-    if plan.duplicates:
-        console.print(f"  {plan.duplicates:,} named twice, sent once", highlight=False)
-    for entry in plan.entries[:3]:
+    return Progress(*columns, console=console)
+
+
+def _describe_plan(console: Console, plan: bulk_run.Plan, recipe: str) -> None:
+    total = plan.photographs.total
+    number = "Images" if total is None else f"{total:,} images"
+    console.print(f"{number} from {plan.description}", markup=False, highlight=False)
+    entries = plan.entries()
+    for _, entry in zip(range(3), entries, strict=False):
         console.print(f"  s3://{entry.bucket}/{entry.key}", markup=False, highlight=False)
-    if len(plan.entries) > 3:
+    if next(entries, None) is not None:
         console.print("  …")
     console.print(f"Recipe  {recipe}", markup=False, highlight=False)
     where = f"s3://{plan.output.bucket}/{plan.output.prefix}"
     console.print(f"Output  {where}", markup=False, highlight=False)
 
 
-def _watch(console: Console, tally: Tally) -> Standing:
-    return show(console, follow(tally), time.monotonic)
-
-
-def _exit_with(now: Standing, console: Console) -> None:
-    console.print(describe(now), highlight=False)
-    raise typer.Exit(1 if now.counts["failed"] else 0)
+def _count(console: Console, plan: bulk_run.Plan) -> None:
+    """Say how many photographs a run has, where that is not known yet."""
+    if plan.photographs.total is not None:
+        return
+    with console.status("Counting …"):
+        number = sum(1 for _ in plan.entries())
+    console.print(f"{number:,} images, each once", highlight=False)
+    if skipped := plan.photographs.skipped:
+        console.print(f"  {skipped:,} other names skipped", highlight=False)

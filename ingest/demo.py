@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from ingest import bulk, local_stack, sources
 from ingest.progress import Standing, Tally, describe, follow, show
-from ingest.report import Report, read_report, write_report
+from ingest.report import FAILURES_SHOWN, Report, read_report, source_url, write_report
 from serve_app.config import AppConfig
 from serve_app.contracts import Output
 from serve_app.errors import DeadlineExceeded, InvalidConfig
@@ -71,8 +71,9 @@ def run(options: DemoOptions, console: Console) -> int:
         port = local_stack.free_port()
         with local_stack.serving(args, port=port, dashboard=options.keep, quiet=True) as endpoints:
             config = AppConfig.load(args)
-            report = _run(config, folder, files, console)
-            _finish(report, config, options.out, console)
+            with _run(config, folder, files, console) as report:
+                _finish(report, config, options.out, console)
+                now = report.standing
             if options.keep:
                 environment = options.out / "env"
                 environment.write_text(_environment(endpoints, config))
@@ -83,7 +84,7 @@ def run(options: DemoOptions, console: Console) -> int:
                 finally:
                     environment.unlink()
             console.print("Stopping …")
-    return 1 if report.standing.counts["failed"] or report.standing.missing else 0
+    return 1 if now.counts["failed"] or now.missing else 0
 
 
 def settings(endpoint_url: str, queue_url: str) -> dict[str, Any]:
@@ -209,10 +210,9 @@ def _finish(report: Report, config: AppConfig, out: Path, console: Console) -> N
     page = write_report(report, store, config, out, _PICTURES)
     console.print()
     console.print(describe(report.standing))
-    for outcome in report.outcomes:
-        if outcome.status == "failed" and outcome.source is not None:
-            line = f"  {outcome.source.key}: {outcome.code}: {outcome.message}"
-            console.print(line, style="red", markup=False, highlight=False)
+    for record in report.failures(FAILURES_SHOWN):
+        line = f"  {source_url(record)}: {record.get('code')}: {record.get('message')}"
+        console.print(line, style="red", markup=False, highlight=False)
     console.print()
     console.print(f"Cut-outs  {out / 'cutouts'}", highlight=False, soft_wrap=True)
     console.print(f"Report    {page}", highlight=False, soft_wrap=True)
@@ -228,11 +228,11 @@ def download(report: Report, store: ObjectStore, folder: Path) -> None:
         path.write_bytes(store.get(bucket, key))
 
     places = []
-    for outcome in report.outcomes:
-        if outcome.source and outcome.output_bucket and outcome.output_key:
-            source = PurePosixPath(outcome.source.key.removeprefix("photographs/"))
-            name = source.with_suffix(PurePosixPath(outcome.output_key).suffix)
-            places.append((outcome.output_bucket, outcome.output_key, str(name)))
+    for record in report.jobs():
+        if key := record.get("output_key"):
+            source = PurePosixPath(record["source"]["key"].removeprefix("photographs/"))
+            name = source.with_suffix(PurePosixPath(key).suffix)
+            places.append((record["output_bucket"], key, str(name)))
     with ThreadPoolExecutor(_DOWNLOAD_THREADS, "download") as pool:
         list(pool.map(one, places))
 

@@ -3,7 +3,10 @@
 A run is a folder in the object store::
 
     {prefix}runs/{run_id}/run.json                                      what was asked for
+    {prefix}runs/{run_id}/jobs/{number}.jsonl.gz                        its jobs (``jobs``)
+    {prefix}runs/{run_id}/sent.json                                     those on the queue
     {prefix}runs/{run_id}/results/{time}-{consumer}-{seq}.jsonl.gz      how jobs ended
+    {prefix}runs/{run_id}/redriven/{time}-{chance}.jsonl.gz             failures tried again
 
 A part is written once and never changed. A job may have several records, since a consumer that
 dies between the record and the deletion of the message leaves both; ``fold`` makes them one.
@@ -55,8 +58,12 @@ class RunManifest(Contract):
     output: Output
     recipe: Recipe
     jobs: int
-    """Messages that were sent."""
+    """Photographs that are known so far: all of them, where the list is complete."""
     queue_url: str
+    complete: bool = True
+    """Whether the list of the jobs is; False while it is still being made."""
+    source_digest: str | None = None
+    """sha256 of the manifest that the run was made from; None where it was made from none."""
 
 
 class Recorder(Protocol):
@@ -73,7 +80,7 @@ class Recorder(Protocol):
 
 def write_manifest(store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) -> None:
     """Write what was asked for in a run; blocks."""
-    key = f"{_folder(ledger, manifest.run_id)}run.json"
+    key = f"{run_folder(ledger, manifest.run_id)}run.json"
     store.put(ledger.bucket, key, manifest.model_dump_json().encode(), "application/json")
 
 
@@ -84,7 +91,7 @@ def read_manifest(store: ObjectStore, ledger: LedgerConfig, run_id: str) -> RunM
         SourceNotFound: There is no such run.
         InvalidMessage: The manifest is not one that this version can read.
     """
-    key = f"{_folder(ledger, run_id)}run.json"
+    key = f"{run_folder(ledger, run_id)}run.json"
     where = f"s3://{ledger.bucket}/{key}"
     try:
         data = store.get(ledger.bucket, key)
@@ -109,7 +116,7 @@ def read_outcomes(store: ObjectStore, ledger: LedgerConfig, run_id: str) -> Iter
     def read(key: str) -> bytes:
         return gzip.decompress(store.get(ledger.bucket, key))
 
-    listing = store.list(ledger.bucket, f"{_folder(ledger, run_id)}results/")
+    listing = store.list(ledger.bucket, f"{run_folder(ledger, run_id)}results/")
     keys = (item.key for item in listing if item.key.endswith(".jsonl.gz"))
     with ThreadPoolExecutor(_PARTS_READ_AHEAD, "ledger-read") as pool:
         while some := list(itertools.islice(keys, _PARTS_READ_AHEAD)):
@@ -211,7 +218,7 @@ class Ledger:
     async def _keep_storing(self, run_id: str, part: _Part) -> None:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         name = f"{now}-{self._consumer}-{next(self._sequence):06d}.jsonl.gz"
-        key = f"{_folder(self._config, run_id)}results/{name}"
+        key = f"{run_folder(self._config, run_id)}results/{name}"
         for attempt in itertools.count():
             try:
                 await asyncio.to_thread(self._put, key, part.lines)
@@ -243,5 +250,6 @@ class Ledger:
                 raise StorageUnavailable(f"s3://{bucket}/{key} was refused and is not stored")
 
 
-def _folder(ledger: LedgerConfig, run_id: str) -> str:
+def run_folder(ledger: LedgerConfig, run_id: str) -> str:
+    """Return where everything of a run is: a prefix that ends in a slash."""
     return f"{ledger.prefix}runs/{run_id}/"

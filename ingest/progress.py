@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ingest.ledger import RunManifest
+from ingest.jobs import JobList, Sent
+from ingest.ledger import RunManifest, read_manifest
+from ingest.records import DONE, FAILED, SKIPPED, Records
+from ingest.sending import Backlog
 from serve_app.config import LedgerConfig
 from serve_app.storage import ObjectStore
 
-STATUSES = ("done", "skipped_existing", "failed")
-"""Ways in which a job ends."""
+_RANKS = {"done": DONE, "skipped_existing": SKIPPED, "failed": FAILED}
 
 _RATE_WINDOW_S = 15.0
-# The order in which a duplicate record loses, as in ``ledger.fold``.
-_RANK = {"failed": 0, "skipped_existing": 1, "done": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,12 @@ class Standing:
     """From the start of the run to the end of its latest job."""
     images_per_s: float
     """Over that time."""
+    listed: bool = True
+    """Whether all of the run's jobs are known; False while they are still being listed."""
+    unsent: int = 0
+    """Jobs that are known and not on the queue yet."""
+    backlog: Backlog | None = None
+    """None where the queue was not asked, or did not answer."""
 
     @property
     def missing(self) -> int:
@@ -49,7 +54,12 @@ class Standing:
     @property
     def finished(self) -> int:
         """Jobs with a result."""
-        return sum(self.counts[status] for status in STATUSES)
+        return sum(self.counts[status] for status in _RANKS)
+
+    @property
+    def ended(self) -> bool:
+        """Whether every job has a result, and no more will come."""
+        return self.listed and not self.unsent and not self.missing
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -59,82 +69,109 @@ class Standing:
             "counts": self.counts,
             "codes": self.codes,
             "remaining": self.missing,
+            "unsent": self.unsent,
+            "queue": asdict(self.backlog) if self.backlog else None,
             "wall_s": round(self.wall_s, 3),
             "images_per_s": round(self.images_per_s, 3),
         }
 
 
 def standing(
-    manifest: RunManifest, counts: Counter[str], codes: Counter[str], last: datetime | None
+    manifest: RunManifest,
+    ranks: Counter[int],
+    codes: Counter[str],
+    last: datetime | None,
+    *,
+    unsent: int = 0,
+    backlog: Backlog | None = None,
 ) -> Standing:
     """Return how far a run is.
 
     Args:
         manifest: What was asked for.
-        counts: Jobs by how they ended.
+        ranks: Jobs by how they ended; see ``records``.
         codes: Failed jobs by code.
         last: When the latest job ended; None where none did.
+        unsent: Jobs that are not on the queue yet.
+        backlog: Of the queue.
     """
-    finished = counts.total()
+    counts = {status: ranks[rank] for status, rank in _RANKS.items()}
+    finished = sum(counts.values())
     wall_s = max(0.0, (last - manifest.created_at).total_seconds()) if last else 0.0
     return Standing(
         run_id=manifest.run_id,
         jobs=manifest.jobs,
-        counts={name: counts[name] for name in STATUSES}
-        | {"missing": max(0, manifest.jobs - finished)},
+        counts=counts | {"missing": max(0, manifest.jobs - finished)},
         codes=dict(codes.most_common()),
         wall_s=wall_s,
         images_per_s=finished / wall_s if wall_s else 0.0,
+        listed=manifest.complete,
+        unsent=unsent,
+        backlog=backlog,
     )
 
 
 class Tally:
-    """Counts a run's results; reads only the parts of its ledger that are new.
+    """Counts a run's results; reads only the parts of its ledger that are new."""
 
-    Of each job it keeps a tuple, not the record, so that a run of millions can be watched.
-    """
+    def __init__(
+        self,
+        store: ObjectStore,
+        ledger: LedgerConfig,
+        manifest: RunManifest,
+        backlog: Callable[[], Backlog | None] = lambda: None,
+    ) -> None:
+        """Begin to count.
 
-    def __init__(self, store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) -> None:
+        Args:
+            store: Where the ledger is.
+            ledger: Its place.
+            manifest: The run; read again for as long as its list of jobs grows.
+            backlog: Returns what waits on the run's queue, where that is known.
+        """
         self._store = store
-        self._bucket = ledger.bucket
-        self._prefix = f"{ledger.prefix}runs/{manifest.run_id}/results/"
+        self._ledger = ledger
         self._manifest = manifest
-        self._seen: set[str] = set()
-        self._jobs: dict[str, tuple[int, datetime, str | None]] = {}
-        self._counts: Counter[str] = Counter()
-        self._codes: Counter[str] = Counter()
-        self._last: datetime | None = None
+        self._backlog = backlog
+        self._list = JobList(store, ledger, manifest.run_id)
+        self._sent: Sent | None = Sent()
+        self._records = Records(store, ledger, manifest.run_id)
 
-    def update(self) -> Standing:
-        """Read the parts that were added since the last time; blocks."""
-        keys = [item.key for item in self._store.list(self._bucket, self._prefix)]
-        for key in keys:
-            if key.endswith(".jsonl.gz") and key not in self._seen:
-                for line in gzip.decompress(self._store.get(self._bucket, key)).splitlines():
-                    self._add(orjson.loads(line))
-                self._seen.add(key)
-        return standing(self._manifest, self._counts, self._codes, self._last)
+    def update(self, on_read: Callable[[int], None] = lambda _: None) -> Standing:
+        """Read what was added since the last time; blocks.
 
-    def _add(self, record: dict[str, Any]) -> None:
-        status, code = record["status"], record.get("code")
-        finished_at = datetime.fromisoformat(record["finished_at"])
-        new = (_RANK[status], finished_at, code)
-        known = self._jobs.get(record["job_id"])
-        if known is not None:
-            if new[:2] < known[:2]:
-                return
-            self._count(known, -1)
-        self._jobs[record["job_id"]] = new
-        self._count(new, 1)
-        self._last = max(self._last or finished_at, finished_at)
+        Args:
+            on_read: Called with a number of records as they are read.
+        """
+        if not self._manifest.complete:
+            self._manifest = read_manifest(self._store, self._ledger, self._manifest.run_id)
+        if self._sent is not None and not self._sent.complete:
+            self._sent = self._list.sent()
+        self._records.update(on_read)
+        unsent = 0
+        if self._sent is not None and not self._sent.complete:
+            unsent = max(0, self._manifest.jobs - self._sent.jobs)
+        return standing(
+            self._manifest, *self._records.counts(), unsent=unsent, backlog=self._backlog()
+        )
 
-    def _count(self, job: tuple[int, datetime, str | None], change: int) -> None:
-        rank, _, code = job
-        self._counts[next(status for status in STATUSES if _RANK[status] == rank)] += change
-        if rank == _RANK["failed"]:
-            self._codes[code or "unknown"] += change
-            if not self._codes[code or "unknown"]:
-                del self._codes[code or "unknown"]
+
+class Rate:
+    """How fast a count grows, over the last 15 seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin; ``clock`` gives seconds and never goes back."""
+        self._clock = clock
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def after(self, count: int) -> float:
+        """Return the rate per second, now that the count is that high."""
+        recent = self._recent
+        recent.append((self._clock(), count))
+        while len(recent) > 2 and recent[-1][0] - recent[0][0] > _RATE_WINDOW_S:
+            recent.popleft()
+        elapsed = recent[-1][0] - recent[0][0]
+        return (recent[-1][1] - recent[0][1]) / elapsed if elapsed else 0.0
 
 
 def follow(
@@ -159,16 +196,19 @@ def follow(
     """
     finished, since = -1, clock()
     while True:
+        started_at = clock()
         now = tally.update()
+        took_s = clock() - started_at
         if now.finished != finished:
             finished, since = now.finished, clock()
         yield now
-        if not now.missing:
+        if now.ended:
             return
         if stalled_after_s is not None and clock() - since >= stalled_after_s:
             on_stalled(now)
             since = clock()
-        sleep(interval_s)
+        # A look that takes long, since many results come, must not be all that this machine does.
+        sleep(max(interval_s, took_s))
 
 
 def show(console: Console, steps: Iterator[Standing], clock: Callable[[], float]) -> Standing:
@@ -182,34 +222,46 @@ def show(console: Console, steps: Iterator[Standing], clock: Callable[[], float]
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
     )
     last: Standing | None = None
-    recent: list[tuple[float, int]] = []
+    rate = Rate(clock)
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("Cutting out", total=None, detail="")
+        task = progress.add_task("Cutting out", total=None, count="", detail="")
         for now in steps:
             last = now
-            recent.append((clock(), now.finished))
-            while recent[-1][0] - recent[0][0] > _RATE_WINDOW_S:
-                recent.pop(0)
-            elapsed = recent[-1][0] - recent[0][0]
-            rate = (recent[-1][1] - recent[0][1]) / elapsed if elapsed else now.images_per_s
-            progress.update(task, total=now.jobs, completed=now.finished, detail=_detail(now, rate))
+            per_s = rate.after(now.finished)
+            progress.update(
+                task,
+                total=now.jobs if now.listed else None,
+                completed=now.finished,
+                count=f"{now.finished:,} of {now.jobs:,}{'' if now.listed else ' or more'}",
+                detail=_detail(now, per_s),
+            )
     if last is None:
         raise ValueError("there was no step to show")
     return last
 
 
 def _detail(now: Standing, rate: float) -> str:
-    failed = f"[red]{now.counts['failed']:,} failed[/red] · " if now.counts["failed"] else ""
-    left = f" · {_duration(now.missing / rate)} left" if rate and now.missing else ""
-    return f"{failed}{rate:.1f} images/s{left}"
+    parts = []
+    if now.counts["failed"]:
+        codes = ", ".join(f"{escape(code)} {count:,}" for code, count in now.codes.items())
+        parts.append(f"[red]{now.counts['failed']:,} failed[/red] ({codes})")
+    parts.append(f"{rate:.1f} images/s")
+    if now.backlog is not None:
+        parts.append(f"{now.backlog.in_flight:,} in flight")
+    if now.unsent:
+        parts.append(f"{now.unsent:,} not sent yet")
+    if rate and now.missing and now.listed:
+        parts.append(f"{duration(now.missing / rate)} left")
+    return " · ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time for people: minutes and seconds, or hours and minutes."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes}:{seconds:02}"
@@ -223,11 +275,16 @@ def describe(now: Standing) -> str:
         + (f", {now.missing:,} remain" if now.missing else ""),
         f"  done     {counts['done']:,}",
     ]
+    if now.unsent or not now.listed:
+        lines.append(f"  [yellow]not on the queue yet: {now.unsent:,}[/yellow]")
     if counts["skipped_existing"]:
         lines.append(f"  existed  {counts['skipped_existing']:,}")
     if counts["failed"]:
         lines.append(f"  failed   [red]{counts['failed']:,}[/red]")
-        lines += [f"    {code}: {count:,}" for code, count in now.codes.items()]
+        lines += [f"    {escape(code)}: {count:,}" for code, count in now.codes.items()]
+    if now.backlog is not None and now.missing:
+        waiting, in_flight = now.backlog.waiting, now.backlog.in_flight
+        lines.append(f"  queue    {waiting:,} waiting, {in_flight:,} in flight")
     if now.wall_s:
         lines.append(f"  {now.images_per_s:.2f} images/s over {now.wall_s:,.1f} s")
     return "\n".join(lines)

@@ -1,21 +1,22 @@
-"""What a run is made of: photographs under a prefix, in a manifest, or in a local folder."""
+"""What a run is made of: photographs under a prefix, in a local folder, or named by a program.
+
+Each is read as a stream, since there may be millions of them. ``manifest_file`` and ``inventory``
+have two more.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import os
+import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote_plus
+from typing import NamedTuple
 
-import orjson
-from pydantic import ValidationError
-
-from serve_app.contracts import Output, Source, describe
+from serve_app.contracts import Output
 from serve_app.errors import InvalidConfig
 from serve_app.storage import ObjectStore
 
@@ -32,13 +33,11 @@ MEDIA_TYPES = {
 }
 """Media type by the extension of an image's name; other names are not taken for images."""
 
-_FIELDS = ("bucket", "key", "etag", "version_id", "job_id")
-_SHOWN_BAD_LINES = 10
 _UPLOAD_THREADS = 8
 
 
 class Entry(NamedTuple):
-    """One photograph of a run. A tuple, since there may be millions of them in memory."""
+    """One photograph of a run."""
 
     bucket: str
     key: str
@@ -48,13 +47,62 @@ class Entry(NamedTuple):
     """None: made from the run and the object."""
 
 
-@dataclass(slots=True)
-class Found:
-    """The photographs of a source, and what was left out."""
+class Photographs(ABC):
+    """The photographs of a run, as a stream that can be read again."""
 
-    entries: list[Entry] = field(default_factory=list)
-    skipped: int = 0
-    """Names that are not an image's."""
+    digest: str | None = None
+    """sha256 of what names them; None where that is a place, whose content may change."""
+    total: int | None = None
+    """Their number, where it is known without reading them all."""
+    ordered: bool = False
+    """Whether they come in the order of their keys, each once: then reading can go on after a
+    key. Others are the same from the beginning each time, and may name one twice."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        """Names that are not an image's, in the latest reading."""
+
+    @abstractmethod
+    def entries(self, after: str | None = None) -> Iterator[Entry]:
+        """Yield them; blocks.
+
+        Args:
+            after: The key of the last one that is known; only where ``ordered``.
+        """
+
+
+class Given(Photographs):
+    """Photographs that a program names."""
+
+    def __init__(self, entries: Iterable[Entry], *, ordered: bool = False) -> None:
+        super().__init__()
+        self._entries = list(entries)
+        self.ordered = ordered
+
+    def entries(self, after: str | None = None) -> Iterator[Entry]:
+        """See Photographs."""
+        return (entry for entry in self._entries if after is None or entry.key > after)
+
+
+class Distinct:
+    """Tells which names come for the first time; exact, and in bounded memory."""
+
+    def __init__(self) -> None:
+        # A temporary file of SQLite's own: what does not fit in its cache is written there.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;"
+            "CREATE TABLE name (digest BLOB PRIMARY KEY) WITHOUT ROWID; BEGIN;"
+        )
+
+    def add(self, *name: str | None) -> bool:
+        """Return whether a name was not there before."""
+        digest = hashlib.sha256("\0".join(part or "" for part in name).encode()).digest()[:16]
+        return self._db.execute("INSERT OR IGNORE INTO name VALUES (?)", (digest,)).rowcount == 1
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._db.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,74 +131,57 @@ def parse_s3_url(url: str) -> tuple[str, str]:
     return bucket, prefix
 
 
-def under_prefix(
-    store: ObjectStore, bucket: str, prefix: str, *, output: Output, ledger: tuple[str, str]
-) -> Found:
-    """Return the images under a prefix, with the ETags that they have now; blocks.
+class UnderPrefix(Photographs):
+    """The images under a prefix, with the ETags that they have when they are listed."""
 
-    Args:
-        store: Where they are.
-        bucket: Their bucket.
-        prefix: Of their keys.
-        output: Where results go; nothing from there is taken for a source.
-        ledger: Bucket and prefix of the ledger; the same.
+    ordered = True
 
-    Raises:
-        InvalidConfig: The results would land among the sources.
-    """
-    if output.bucket == bucket and prefix.startswith(output.prefix):
-        raise InvalidConfig(
-            f"results would be written to s3://{bucket}/{output.prefix}, which holds the sources "
-            f"s3://{bucket}/{prefix}: choose another --output"
-        )
+    def __init__(
+        self,
+        store: ObjectStore,
+        bucket: str,
+        prefix: str,
+        *,
+        output: Output,
+        ledger: tuple[str, str],
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            store: Where they are.
+            bucket: Their bucket.
+            prefix: Of their keys.
+            output: Where results go; nothing from there is taken for a source.
+            ledger: Bucket and prefix of the ledger; the same.
+
+        Raises:
+            InvalidConfig: The results would land among the sources.
+        """
+        super().__init__()
+        if output.bucket == bucket and prefix.startswith(output.prefix):
+            raise InvalidConfig(
+                f"results would be written to s3://{bucket}/{output.prefix}, which holds the "
+                f"sources s3://{bucket}/{prefix}: choose another --output"
+            )
+        self._store, self._bucket, self._prefix = store, bucket, prefix
+        self._own = own_prefixes(bucket, output, ledger)
+
+    def entries(self, after: str | None = None) -> Iterator[Entry]:
+        """See Photographs."""
+        self.skipped = 0
+        for item in self._store.list(self._bucket, self._prefix, after):
+            if item.key.startswith(self._own):
+                continue
+            if is_image(item.key):
+                yield Entry(self._bucket, item.key, item.etag)
+            elif not item.key.endswith("/"):
+                self.skipped += 1
+
+
+def own_prefixes(bucket: str, output: Output, ledger: tuple[str, str]) -> tuple[str, ...]:
+    """Return the prefixes of a bucket whose objects are ours: results, and the ledger."""
     places = ((output.bucket, output.prefix), ledger)
-    own = tuple(own_prefix for own_bucket, own_prefix in places if own_bucket == bucket)
-    found = Found()
-    for item in store.list(bucket, prefix):
-        if item.key.startswith(own):
-            continue
-        if is_image(item.key):
-            found.entries.append(Entry(bucket, item.key, item.etag))
-        elif not item.key.endswith("/"):
-            found.skipped += 1
-    return found
-
-
-def in_manifest(path: Path, *, url_encoded: bool = False) -> Found:
-    """Return the photographs that a CSV or JSON-lines file names.
-
-    Fields are ``bucket``, ``key`` and, where wanted, ``etag``, ``version_id`` and ``job_id``.
-    A CSV file without a header has them in this order.
-
-    Args:
-        path: The file; JSON lines where its name ends in ``.jsonl`` or ``.ndjson``, or where it
-            begins with ``{``.
-        url_encoded: Keys are URL-encoded, as in S3's inventories and batch manifests.
-
-    Raises:
-        InvalidConfig: The file cannot be read, or has bad lines; names each with its number.
-    """
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path}: {error}") from error
-    is_json = path.suffix.lower() in {".jsonl", ".ndjson"} or text.lstrip().startswith("{")
-    found, bad = Found(), []
-    job_ids: dict[str, int] = {}
-    for number, fields in _json_lines(text) if is_json else _csv_lines(text):
-        try:
-            entry = _entry(fields, url_encoded)
-            if entry.job_id is not None and (first := job_ids.setdefault(entry.job_id, number)):
-                _refuse(first != number, f"job_id {entry.job_id!r} is that of line {first} too")
-        except ValueError as error:
-            bad.append(f"line {number}: {error}")
-        else:
-            found.entries.append(entry)
-    if bad:
-        more = f"; and {len(bad) - _SHOWN_BAD_LINES} more" if len(bad) > _SHOWN_BAD_LINES else ""
-        shown = "; ".join(bad[:_SHOWN_BAD_LINES])
-        raise InvalidConfig(f"{path}: {len(bad)} bad lines, nothing was sent: {shown}{more}")
-    return found
+    return tuple(prefix for own_bucket, prefix in places if own_bucket == bucket)
 
 
 def in_folder(folder: Path) -> tuple[list[Path], int]:
@@ -206,63 +237,6 @@ def upload(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield number, orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                yield number, ValueError(f"not JSON: {error}")
-
-
-def _csv_lines(text: str) -> Iterator[tuple[int, Any]]:
-    names: tuple[str, ...] = _FIELDS
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    first = True
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield rows.line_num, ValueError(str(error))
-            continue
-        if not any(cell.strip() for cell in row):
-            continue
-        header = tuple(cell.strip().lower() for cell in row)
-        if first and {"bucket", "key"} <= set(header):
-            names = header
-        elif len(row) < 2 or len(row) > len(names):
-            yield rows.line_num, ValueError(f"{len(row)} columns; expected {','.join(names)}")
-        else:
-            yield rows.line_num, dict(zip(names, row, strict=False))
-        first = False
-
-
-def _entry(fields: Any, url_encoded: bool) -> Entry:
-    """Return one line's photograph; raises ValueError with what is wrong."""
-    if isinstance(fields, ValueError):
-        raise fields
-    _refuse(not isinstance(fields, dict), "not a JSON object")
-    given = {name: value for name, value in fields.items() if value not in (None, "")}
-    job_id = given.pop("job_id", None)
-    _refuse(
-        job_id is not None and not (isinstance(job_id, str) and len(job_id) <= 200),
-        "job_id: must be a text of at most 200 characters",
-    )
-    try:
-        source = Source.model_validate(given)
-    except ValidationError as error:
-        raise ValueError(describe(error)) from error
-    key = unquote_plus(source.key) if url_encoded else source.key
-    return Entry(source.bucket, key, source.etag, source.version_id, job_id)
-
-
-def _refuse(wrong: bool, why: str) -> None:
-    if wrong:
-        raise ValueError(why)
 
 
 def _is_text(path: Path) -> bool:

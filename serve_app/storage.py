@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"}
 _FORBIDDEN = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled", "InvalidObjectState"}
+_CHUNK_BYTES = 1024 * 1024
 _PRECONDITION = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 
 
@@ -83,8 +85,22 @@ class ObjectStore(Protocol):
         """Write an object unless it exists; return whether this call wrote it."""
         ...
 
-    def list(self, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects under a prefix, in the order of their keys."""
+    def chunks(self, bucket: str, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes piece by piece, for objects that do not fit in memory.
+
+        Raises:
+            SourceNotFound: It does not exist.
+            SourceForbidden: The store denies the read.
+            StorageUnavailable: The store does not answer, or stopped in the middle.
+        """
+        ...
+
+    def list(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
+        """Yield the objects under a prefix in the order of their keys, from past ``after`` on."""
+        ...
+
+    def keys(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[str]:
+        """Yield only the keys of what ``list`` yields, which a local store has for less."""
         ...
 
 
@@ -178,7 +194,8 @@ class S3Store:
             condition["IfMatch"] = f'"{etag}"'
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key, **condition)
-            with answer["Body"] as body:
+            # As a context manager it would give the bare stream, whose errors are not botocore's.
+            with closing(answer["Body"]) as body:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
                     raise ImageTooLarge(
                         f"{where} has {answer['ContentLength']:,} bytes; the limit is "
@@ -208,13 +225,31 @@ class S3Store:
         except (ClientError, BotoCoreError) as error:
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error
 
-    def list(self, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
+    def chunks(self, bucket: str, key: str) -> Iterator[bytes]:
         """See ObjectStore."""
+        try:
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+            with closing(answer["Body"]) as body:
+                yield from body.iter_chunks(_CHUNK_BYTES)
+        except (ClientError, BotoCoreError) as error:
+            raise map_s3_error(error, f"s3://{bucket}/{key}") from error
+
+    def list(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
+        """See ObjectStore."""
+        for item in self._items(bucket, prefix, after):
+            yield ObjectInfo(item["Key"], item["Size"], item["ETag"].strip('"'))
+
+    def keys(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[str]:
+        """See ObjectStore."""
+        for item in self._items(bucket, prefix, after):
+            yield item["Key"]
+
+    def _items(self, bucket: str, prefix: str, after: str | None) -> Iterator[Any]:
+        start: Any = {"StartAfter": after} if after else {}
         pages = self._client.get_paginator("list_objects_v2")
         try:
-            for page in pages.paginate(Bucket=bucket, Prefix=prefix):
-                for item in page.get("Contents", []):
-                    yield ObjectInfo(item["Key"], item["Size"], item["ETag"].strip('"'))
+            for page in pages.paginate(Bucket=bucket, Prefix=prefix, **start):
+                yield from page.get("Contents", [])
         except (ClientError, BotoCoreError) as error:
             raise map_s3_error(error, f"s3://{bucket}/{prefix}") from error
 
@@ -276,13 +311,24 @@ class LocalStore:
             temporary.unlink()
         return True
 
-    def list(self, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
+    def chunks(self, bucket: str, key: str) -> Iterator[bytes]:
         """See ObjectStore."""
-        base = self._root / bucket
-        paths = (path for path in base.rglob("*") if path.is_file())
-        for key in sorted(path.relative_to(base).as_posix() for path in paths):
-            if key.startswith(prefix) and (info := self.head(bucket, key)) is not None:
+        try:
+            with self._path(bucket, key).open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    yield chunk
+        except OSError as error:
+            _raise_local(error, bucket, key)
+
+    def list(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
+        """See ObjectStore."""
+        for key in self.keys(bucket, prefix, after):
+            if (info := self.head(bucket, key)) is not None:
                 yield info
+
+    def keys(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[str]:
+        """See ObjectStore."""
+        return _walk(str(self._root / bucket), "", prefix, after or "")
 
     def _path(self, bucket: str, key: str) -> Path:
         # A key is a name, not a path: one that climbs out of its bucket is nobody's object.
@@ -300,6 +346,33 @@ class LocalStore:
         except OSError as error:
             _raise_local(error, bucket, key)
         return Path(name), path
+
+
+def _walk(folder: str, at: str, prefix: str, after: str) -> Iterator[str]:
+    """Yield the keys below a folder in order; enters no folder that can hold none of them.
+
+    Args:
+        folder: Its path.
+        at: The part of every key that leads to it; empty, or ends in a slash.
+        prefix: Of the keys.
+        after: Keys up to this one are left out.
+    """
+    try:
+        with os.scandir(folder) as found:
+            # A folder's place among its neighbours is that of its keys, which go on with a slash.
+            names = [f"{item.name}/" if item.is_dir() else item.name for item in found]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StorageUnavailable(f"{folder}: {error}") from error
+    for name in sorted(names):
+        key = at + name
+        if name.endswith("/"):
+            leads_there = key.startswith(prefix) or prefix.startswith(key)
+            if leads_there and (key > after or after.startswith(key)):
+                yield from _walk(f"{folder}/{name[:-1]}", key, prefix, after)
+        elif key.startswith(prefix) and key > after:
+            yield key
 
 
 def _md5(data: bytes) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from ingest import bulk, sources
+from ingest import bulk, sending, sources
 from ingest.arguments import Places, collect, load_file, override, settings
 from ingest.ledger import read_manifest
+from ingest.manifest_file import InManifest
 from ingest.messages import parse
 from ingest.sources import Entry
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
@@ -63,8 +64,12 @@ def plan_of(entries: list[Entry], run_id: str = "r1", description: str = "d") ->
     )
 
 
-def keys_of(entries: list[Entry]) -> list[str]:
+def keys_of(entries: Iterable[Entry]) -> list[str]:
     return [entry.key for entry in entries]
+
+
+def manifest(path: Path, **options: bool) -> list[Entry]:
+    return list(InManifest(path, **options).entries())
 
 
 def test_a_prefix_holds_images_and_nothing_of_ours(store: LocalStore) -> None:
@@ -72,9 +77,9 @@ def test_a_prefix_holds_images_and_nothing_of_ours(store: LocalStore) -> None:
 
     found = collect("s3://b/", Places(), "r1", store, LEDGER, QUEUE)
 
-    assert keys_of(found.entries) == ["a.JPG", "sub/b.webp"]
-    assert found.skipped == 1
-    assert all(entry.etag for entry in found.entries)
+    assert keys_of(found.photographs.entries()) == ["a.JPG", "sub/b.webp"]
+    assert found.photographs.skipped == 1
+    assert all(entry.etag for entry in found.photographs.entries())
     assert found.output == OUTPUT
 
 
@@ -83,7 +88,7 @@ def test_another_bucket_s_results_folder_is_a_source(store: LocalStore) -> None:
 
     found = collect("s3://other/", Places(output="s3://b/cutouts"), "r1", store, LEDGER, QUEUE)
 
-    assert keys_of(found.entries) == ["cutouts/a.png"]
+    assert keys_of(found.photographs.entries()) == ["cutouts/a.png"]
 
 
 @pytest.mark.parametrize("output", ["s3://b", "s3://b/in"])
@@ -109,22 +114,22 @@ def test_manifests_in_every_form(tmp_path: Path, name: str, text: str) -> None:
     path = tmp_path / name
     path.write_text(text, newline="")
 
-    assert sources.in_manifest(path).entries == [Entry("b", "1.jpg"), Entry("b", "2, 3.jpg")]
+    assert manifest(path) == [Entry("b", "1.jpg"), Entry("b", "2, 3.jpg")]
 
 
 def test_a_manifest_s_optional_columns(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text('bucket,key,etag,version_id,job_id\nb,k,"""e""",v,j\nb,l,,,\n')
 
-    assert sources.in_manifest(path).entries == [Entry("b", "k", "e", "v", "j"), Entry("b", "l")]
+    assert manifest(path) == [Entry("b", "k", "e", "v", "j"), Entry("b", "l")]
 
 
 def test_keys_of_an_inventory_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("b,a+b%2B.jpg\n")
 
-    assert keys_of(sources.in_manifest(path, url_encoded=True).entries) == ["a b+.jpg"]
-    assert keys_of(sources.in_manifest(path).entries) == ["a+b%2B.jpg"]
+    assert keys_of(manifest(path, url_encoded=True)) == ["a b+.jpg"]
+    assert keys_of(manifest(path)) == ["a+b%2B.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +138,11 @@ def test_keys_of_an_inventory_are_decoded(tmp_path: Path) -> None:
         ("m.csv", "b,1.jpg\nb\nb,\n", ["2 bad lines", "line 2: 1 columns", "line 3: key"]),
         ("m.csv", "bucket,key,size\nb,k,12\n", ["line 2: size"]),
         ("m.jsonl", '{"bucket":"b"}\n[1]\n{', ["line 1: key", "line 2: not a JSON ob", "line 3"]),
-        ("m.csv", "bucket,key,job_id\nb,1,x\nb,2,x\n", ["line 3: job_id 'x' is that of line 2"]),
+        (
+            "m.csv",
+            "bucket,key,job_id\nb,1,x\nb,2,x\n",
+            ["line 3: job_id 'x' is that of an earlier line"],
+        ),
         ("m.jsonl", '{"bucket":"b","key":"k","job_id":7}', ["line 1: job_id"]),
         ("m.csv", "\n".join("x" for _ in range(30)), ["30 bad lines", "and 20 more"]),
     ],
@@ -143,7 +152,7 @@ def test_bad_lines_are_named(tmp_path: Path, name: str, text: str, expected: lis
     path.write_text(text)
 
     with pytest.raises(InvalidConfig) as raised:
-        sources.in_manifest(path)
+        InManifest(path)
 
     for part in expected:
         assert part in raised.value.message
@@ -154,7 +163,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
 
     for name in ("missing.csv", "binary.csv"):
         with pytest.raises(InvalidConfig, match=name):
-            sources.in_manifest(tmp_path / name)
+            InManifest(tmp_path / name)
 
 
 def test_several_buckets_need_an_output(store: LocalStore, tmp_path: Path) -> None:
@@ -182,9 +191,9 @@ def test_a_folder_is_uploaded_without_what_lies_outside(store: LocalStore, tmp_p
     sources.upload(store, found.uploads)
 
     expected = ["uploads/r1/1.jpg", "uploads/r1/again.jpg", "uploads/r1/sub/2.png"]
-    assert keys_of(found.entries) == expected
+    assert keys_of(found.photographs.entries()) == expected
     assert [item.key for item in store.list("b", "")] == expected
-    assert found.skipped == 2
+    assert found.photographs.skipped == 2
 
 
 def test_a_failed_upload_ends_the_run(store: LocalStore, tmp_path: Path) -> None:
@@ -197,7 +206,9 @@ def test_a_failed_upload_ends_the_run(store: LocalStore, tmp_path: Path) -> None
 def test_messages_are_what_the_ingest_reads() -> None:
     plan = plan_of([Entry("b", "1.jpg", "e1"), Entry("b", "2.jpg", None, "v2", "mine")])
 
-    first, second = (parse(body, QUEUE)[0] for body in plan.bodies())
+    output = OUTPUT.model_dump()
+    bodies = [bulk.body("r1", output, "cutout", entry) for entry in plan.entries()]
+    first, second = (parse(body, QUEUE)[0] for body in bodies)
 
     assert (first.run_id, first.source.key, first.source.etag) == ("r1", "1.jpg", "e1")
     assert (second.job_id, second.source.version_id) == ("mine", "v2")
@@ -206,18 +217,17 @@ def test_messages_are_what_the_ingest_reads() -> None:
 
 def test_jobs_keep_their_ids_within_a_run() -> None:
     entries = [Entry("b", "1.jpg", "e1")]
-    first, second = plan_of(entries).entries[0], plan_of(entries).entries[0]
+    first, second = (next(plan_of(entries).entries()) for _ in range(2))
 
     assert first.job_id == second.job_id
-    assert plan_of(entries, run_id="r2").entries[0].job_id != first.job_id
-    assert plan_of([Entry("b", "1.jpg", "e2")]).entries[0].job_id != first.job_id
+    assert next(plan_of(entries, run_id="r2").entries()).job_id != first.job_id
+    assert next(plan_of([Entry("b", "1.jpg", "e2")]).entries()).job_id != first.job_id
 
 
 def test_a_photograph_named_twice_is_sent_once() -> None:
     plan = plan_of([Entry("b", "1.jpg"), Entry("b", "1.jpg"), Entry("b", "2.jpg")])
 
-    assert keys_of(plan.entries) == ["1.jpg", "2.jpg"]
-    assert plan.duplicates == 1
+    assert keys_of(plan.entries()) == ["1.jpg", "2.jpg"]
 
 
 def test_a_run_of_nothing_and_a_run_with_a_bad_name() -> None:
@@ -251,15 +261,19 @@ def test_the_manifest_comes_first_and_counts_the_messages(store: LocalStore) -> 
             return super().send_message_batch(QueueUrl, Entries)
 
     client = CheckingSqs()
-    sent: list[int] = []
+    seen: list[int] = []
     plan = plan_of([Entry("b", f"{i}.jpg") for i in range(25)])
 
-    bulk.send(client, QUEUE.url, store, LEDGER, plan, sent.append)  # type: ignore[arg-type]
+    def observe(*, sent: int, listed: int, complete: bool) -> None:
+        assert (listed, complete) == (25, True)
+        seen.append(sent)
+
+    bulk.send(client, QUEUE.url, store, LEDGER, plan, observe)  # type: ignore[arg-type]
 
     assert sorted(json.loads(body)["source"]["key"] for body in client.bodies) == sorted(
-        keys_of(plan.entries)
+        keys_of(plan.entries())
     )
-    assert sum(sent) == 25
+    assert seen == [10, 20, 25]
     assert client.calls == 3
 
 
@@ -274,7 +288,7 @@ def test_a_queue_that_does_not_exist_leaves_no_run(store: LocalStore) -> None:
     assert list(store.list("b", "")) == []
 
 
-def test_a_run_is_sent_again_but_not_another_under_its_name(store: LocalStore) -> None:
+def test_a_run_that_was_sent_is_not_sent_again(store: LocalStore) -> None:
     client: Any = FakeSqs()
     entries = [Entry("b", "1.jpg")]
     first = bulk.send(client, QUEUE.url, store, LEDGER, plan_of(entries))
@@ -282,9 +296,19 @@ def test_a_run_is_sent_again_but_not_another_under_its_name(store: LocalStore) -
     again = bulk.send(client, QUEUE.url, store, LEDGER, plan_of(entries))
 
     assert again.created_at == first.created_at
-    assert client.bodies[0] == client.bodies[1]
-    with pytest.raises(InvalidConfig, match="another description"):
+    assert len(client.bodies) == 1
+
+
+def test_another_run_under_its_name_is_refused(store: LocalStore) -> None:
+    client: Any = FakeSqs()
+    entries = [Entry("b", "1.jpg")]
+    bulk.send(client, QUEUE.url, store, LEDGER, plan_of(entries, description="s3://b/in/"))
+
+    with pytest.raises(InvalidConfig, match=r"another source \(s3://b/in/"):
         bulk.send(client, QUEUE.url, store, LEDGER, plan_of(entries, description="other"))
+    other = bulk.plan(entries, run_id="r1", description="s3://b/in/", output=OUTPUT, recipe="mask")
+    with pytest.raises(InvalidConfig, match="another recipe: choose another --run-id"):
+        bulk.send(client, QUEUE.url, store, LEDGER, other)
 
 
 def test_entries_that_failed_are_sent_again_alone() -> None:
@@ -295,7 +319,7 @@ def test_entries_that_failed_are_sent_again_alone() -> None:
     client: Any = FakeSqs(refuse)
     waits: list[float] = []
 
-    bulk.send_bodies(client, QUEUE.url, list("abcde"), sleep=waits.append)
+    sending.send_bodies(client, QUEUE.url, list("abcde"), sleep=waits.append)
 
     assert sorted(client.bodies) == list("abcde")
     assert client.calls == 3
@@ -310,17 +334,17 @@ def test_a_message_that_is_never_accepted_is_an_error(fault: bool, calls: int) -
     client: Any = FakeSqs(refuse)
 
     with pytest.raises(QueueUnavailable, match="No"):
-        bulk.send_bodies(client, QUEUE.url, ["a"], sleep=lambda _: None)
+        sending.send_bodies(client, QUEUE.url, ["a"], sleep=lambda _: None)
     assert client.calls == calls
 
 
 def test_batches_obey_both_limits() -> None:
-    small = list(bulk.batches(str(i) for i in range(21)))
-    large = list(bulk.batches("ä" * 50_000 for _ in range(5)))
+    small = list(sending.batches(str(i) for i in range(21)))
+    large = list(sending.batches("ä" * 50_000 for _ in range(5)))
 
     assert [len(batch) for batch in small] == [10, 10, 1]
     assert [len(batch) for batch in large] == [2, 2, 1]
-    assert list(bulk.batches([])) == []
+    assert list(sending.batches([])) == []
 
 
 def test_settings_come_from_both_kinds_of_file(tmp_path: Path) -> None:
@@ -353,8 +377,9 @@ def test_a_setting_below_a_value_is_refused() -> None:
 
 def test_a_store_that_does_not_answer_ends_the_listing() -> None:
     class DeadStore(LocalStore):
-        def list(self, bucket: str, prefix: str) -> Any:
+        def list(self, bucket: str, prefix: str, after: str | None = None) -> Any:
             raise StorageUnavailable("down")
 
+    found = collect("s3://b/", Places(), "r1", DeadStore(Path()), LEDGER, QUEUE)
     with pytest.raises(StorageUnavailable):
-        collect("s3://b/", Places(), "r1", DeadStore(Path()), LEDGER, QUEUE)
+        list(found.photographs.entries())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ingest import cli
+from ingest import cli, options
 from ingest.ledger import Ledger, RunManifest, write_manifest
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Outcome, Output, Recipe, Source
@@ -76,7 +76,8 @@ class Workshop:
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     made = Workshop(tmp_path)
-    monkeypatch.setattr(cli, "aws_client", lambda *_: made)
+    for commands in (cli, options):
+        monkeypatch.setattr(commands, "aws_client", lambda *_, **__: made)
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("FOREEDGE_QUEUE__URL", "FOREEDGE_LEDGER__BUCKET"):
         monkeypatch.delenv(name, raising=False)
@@ -109,7 +110,7 @@ def test_a_dry_run_sends_and_writes_nothing(workshop: Workshop) -> None:
     code, out, _ = workshop.run("bulk", "s3://b/in/", "--dry-run")
 
     assert code == 0
-    assert "2 images" in out
+    assert "2 images, each once" in out
     assert "1 other names skipped" in out
     assert "s3://b/in/1.jpg" in out
     assert "s3://b/cutouts/" in out

@@ -15,15 +15,7 @@ from PIL import Image, ImageDraw
 
 from ingest.ledger import Ledger, RunManifest, write_manifest
 from ingest.progress import Standing, Tally, follow
-from ingest.report import (
-    confidence_histogram,
-    median_stages,
-    read_report,
-    render,
-    shrink,
-    summarize,
-    write_report,
-)
+from ingest.report import Report, read_report, render, shrink, write_report
 from serve_app.config import AppConfig, ImageLimits, LedgerConfig
 from serve_app.contracts import Box, Cutout, Outcome, Output, Recipe, Source
 from serve_app.errors import SourceNotFound
@@ -112,47 +104,77 @@ def record(store: LocalStore, *outcomes: Outcome) -> None:
     asyncio.run(write())
 
 
-def test_summary_counts_each_job_once() -> None:
+def summarize(store: LocalStore, jobs: int, *outcomes: Outcome) -> Report:
+    record(store, *outcomes)
+    write_manifest(store, LEDGER, manifest(jobs))
+    return read_report(store, LEDGER, "r1")
+
+
+def test_summary_counts_each_job_once(store: LocalStore) -> None:
     outcomes = [done("a"), done("a", after_s=11), failure("b"), failure("c", "corrupt_image")]
     existed = Outcome(job_id="d", run_id="r1", status="skipped_existing", finished_at=START)
 
-    report = summarize(manifest(6), [*outcomes, existed])
+    with summarize(store, 6, *outcomes, existed) as report:
+        assert report.standing.counts == {
+            "done": 1,
+            "skipped_existing": 1,
+            "failed": 2,
+            "missing": 2,
+        }
+        assert report.standing.codes == {"no_subject": 1, "corrupt_image": 1}
+        assert report.standing.wall_s == 11
+        assert report.standing.images_per_s == pytest.approx(4 / 11)
+        assert len(list(report.jobs())) == 4
 
-    assert report.standing.counts == {"done": 1, "skipped_existing": 1, "failed": 2, "missing": 2}
-    assert report.standing.codes == {"no_subject": 1, "corrupt_image": 1}
-    assert report.standing.wall_s == 11
-    assert report.standing.images_per_s == pytest.approx(4 / 11)
-    assert len(report.as_dict()["jobs"]) == 4
 
-
-def test_a_run_without_results_has_a_report() -> None:
-    data = summarize(manifest(3), []).as_dict()
+def test_a_run_without_results_has_a_report(store: LocalStore) -> None:
+    with summarize(store, 3) as report:
+        data = report.head()
 
     assert data["counts"]["missing"] == 3
     assert data["images_per_s"] == 0
     assert data["stages_ms"] == {}
 
 
-def test_more_results_than_jobs_are_not_a_negative_number_missing() -> None:
-    assert summarize(manifest(1), [done("a"), done("b")]).standing.missing == 0
+def test_more_results_than_jobs_are_not_a_negative_number_missing(store: LocalStore) -> None:
+    with summarize(store, 1, done("a"), done("b")) as report:
+        assert report.standing.missing == 0
 
 
-def test_failures_come_first_then_the_least_confident_masks() -> None:
-    report = summarize(manifest(4), [done("a", 0.9), done("b", 0.3), failure("c"), done("d", 0.5)])
+def test_failures_come_first_then_the_least_confident_masks(store: LocalStore) -> None:
+    outcomes = [done("a", 0.9), done("b", 0.3), failure("c"), done("d", 0.5)]
+    with summarize(store, 4, *outcomes) as report:
+        assert [item["job_id"] for item in report.jobs()] == ["c", "b", "d", "a"]
+        assert [item["job_id"] for item in report.doubtful(9)] == ["b", "d"]
+        assert [item["job_id"] for item in report.sample(9)] == ["a"]
 
-    assert [outcome.job_id for outcome in report.outcomes] == ["c", "b", "d", "a"]
+
+def test_rare_failures_are_shown_beside_frequent_ones(store: LocalStore) -> None:
+    failures = [failure(f"{n:02}") for n in range(20)] + [failure("x", "source_not_found")]
+    with summarize(store, 21, *failures) as report:
+        shown = report.failures(5)
+
+    assert [item["code"] for item in shown] == ["no_subject"] * 4 + ["source_not_found"]
 
 
-def test_stages_keep_their_order_and_are_medians() -> None:
+def test_a_sample_is_spread_over_the_run(store: LocalStore) -> None:
+    with summarize(store, 100, *(done(f"{n:03}") for n in range(100))) as report:
+        names = [int(item["job_id"]) for item in report.sample(10)]
+
+    assert names == list(range(9, 100, 10))
+
+
+def test_stages_keep_their_order_and_are_medians(store: LocalStore) -> None:
     outcomes = [done("a", infer=1.0, encode=2.0), done("b", infer=9.0), done("c", infer=4.0)]
+    with summarize(store, 3, *outcomes) as report:
+        assert list(report.stages_ms.items()) == [("infer", 4.0), ("encode", 2.0)]
 
-    assert list(median_stages(outcomes).items()) == [("infer", 4.0), ("encode", 2.0)]
 
+def test_the_histogram_has_a_place_for_both_ends(store: LocalStore) -> None:
+    with summarize(store, 3, done("a", 0.0), done("b", 1.0), failure("c")) as report:
+        bins = report.histogram
 
-def test_the_histogram_has_a_place_for_both_ends() -> None:
-    bins = confidence_histogram([done("a", 0.0), done("b", 1.0), failure("c")])
-
-    assert (bins[0], bins[-1], sum(bins)) == (1, 1, 2)
+    assert (bins[0], bins[-1], sum(bins), len(bins)) == (1, 1, 2, 20)
 
 
 def test_both_files_are_written_from_the_ledger(store: LocalStore, tmp_path: Path) -> None:
@@ -161,25 +183,33 @@ def test_both_files_are_written_from_the_ledger(store: LocalStore, tmp_path: Pat
     write_manifest(store, LEDGER, manifest(3))
     record(store, done("a"), done("b", 0.4), failure("c"))
 
-    page = write_report(
-        read_report(store, LEDGER, "r1"), store, AppConfig.load({}), tmp_path / "o", pictures=10
-    )
+    with read_report(store, LEDGER, "r1") as report:
+        page = write_report(report, store, AppConfig.load({}), tmp_path / "o", pictures=10)
 
     data = json.loads((tmp_path / "o" / "report.json").read_bytes())
     assert data["counts"] == {"done": 2, "skipped_existing": 0, "failed": 1, "missing": 0}
+    assert [job["status"] for job in data["jobs"]] == ["failed", "done", "done"]
     assert data["jobs"][1]["source"] == "s3://b/in/b.jpg"
     assert data["jobs"][1]["mask_confidence"] == 0.4
     assert data["jobs"][1]["output_key"] == "cutouts/b.png"
     html = page.read_text()
-    assert html.count("data:image/png") == 2
-    assert html.count("data:image/jpeg") == 2
+    assert html.count("data:image/webp") == 4
     assert html.index("in/b.jpg") < html.index("in/a.jpg")
+
+
+def test_the_json_of_a_run_without_results(store: LocalStore, tmp_path: Path) -> None:
+    with summarize(store, 1) as report:
+        write_report(report, store, AppConfig.load({}), tmp_path / "o", pictures=10)
+
+    data = json.loads((tmp_path / "o" / "report.json").read_bytes())
+    assert (data["jobs"], data["jobs_expected"]) == ([], 1)
 
 
 def test_the_page_needs_no_network(store: LocalStore) -> None:
     draw(store, "a")
 
-    html = render(summarize(manifest(1), [done("a")]), store, LIMITS, pictures=4)
+    with summarize(store, 1, done("a")) as report:
+        html = render(report, store, LIMITS, pictures=4)
 
     assert not re.search(r"(?:src|href)=[\"'](?!data:)", html)
     assert "http" not in html.replace("http-equiv", "")
@@ -187,27 +217,24 @@ def test_the_page_needs_no_network(store: LocalStore) -> None:
 
 def test_untrusted_names_are_escaped(store: LocalStore) -> None:
     nasty = "<script>alert(1)</script>\"' onload=x"
-    outcomes = [failure(nasty), done(nasty + "2"), failure("x", code=nasty)]
-    html = render(
-        summarize(manifest(3).model_copy(update={"description": nasty}), outcomes),
-        store,
-        LIMITS,
-        pictures=4,
-    )
+    record(store, failure(nasty), done(nasty + "2"), failure("x", code=nasty))
+    write_manifest(store, LEDGER, manifest(3).model_copy(update={"description": nasty}))
+    with read_report(store, LEDGER, "r1") as report:
+        html = render(report, store, LIMITS, pictures=4)
 
     assert "<script>" not in html
     assert "\"' onload=x" not in html
 
 
 def test_the_number_of_pictures_is_what_was_asked_for(store: LocalStore) -> None:
-    outcomes = [done(f"{i}", 0.5 + i / 100) for i in range(5)]
-    for outcome in outcomes:
+    outcomes = [done(f"{i}", 0.9 + i / 100) for i in range(5)]
+    for outcome in [*outcomes, done("doubtful", 0.2)]:
         draw(store, outcome.job_id)
-    report = summarize(manifest(5), outcomes)
-
-    assert render(report, store, LIMITS, pictures=2).count("data:image/png") == 2
-    assert "2 of 5" in render(report, store, LIMITS, pictures=2)
-    assert "data:" not in render(report, store, LIMITS, pictures=0).split("</style>")[1]
+    with summarize(store, 6, *outcomes, done("doubtful", 0.2)) as report:
+        page = render(report, store, LIMITS, pictures=2)
+        assert page.count("data:image/webp") == 2 * 3
+        assert "2 of 5" in page
+        assert "data:" not in render(report, store, LIMITS, pictures=0).split("</style>")[1]
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0broken"])
@@ -258,10 +285,12 @@ def test_a_tally_reads_each_part_once_and_agrees_with_the_report(tmp_path: Path)
 
     now = tally.update()
 
-    assert len(store.read) == len(set(store.read)) == 2
+    parts = [key for key in store.read if "/results/" in key]
+    assert len(parts) == len(set(parts)) == 2
     assert now.counts == {"done": 2, "skipped_existing": 0, "failed": 1, "missing": 1}
     write_manifest(store, LEDGER, manifest(4))
-    expected = read_report(store, LEDGER, "r1").standing
+    with read_report(store, LEDGER, "r1") as report:
+        expected = report.standing
     assert (now.counts, now.codes) == (expected.counts, expected.codes)
 
 
