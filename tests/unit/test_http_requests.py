@@ -99,6 +99,9 @@ def test_every_field_of_a_recipe_can_be_given() -> None:
         "min_subject_px",
         "min_subject_area",
         "max_aspect_change",
+        "matting_foreground_above",
+        "matting_background_below",
+        "matting_erode_px",
     }
     assert named == set(Recipe.model_fields)
 
