@@ -9,6 +9,12 @@ One task carries each message through its states::
 What holds at every moment: **a message is deleted only after the part of the ledger that holds
 its result is stored.** Whatever dies between two states leaves a message that is delivered again;
 doing a job twice is harmless, since its output key is a function of its input.
+
+A replica that dies takes every image with it that it holds, and nothing tells which of them
+killed it. So a job whose replica is lost is done again at once, from the same receive, in a lane
+where one such job runs at a time. Only a job whose replica is lost there, too, has its message
+released and its receive counted: an image that kills replicas uses up its own receives and no
+one else's.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +40,7 @@ from serve_app.errors import (
     InternalError,
     PermanentError,
     QueueUnavailable,
+    ReplicaLost,
 )
 
 _logger = logging.getLogger(__name__)
@@ -43,6 +50,7 @@ INVALID_RUN = "invalid"
 
 _SETTLE_S = 5.0
 _CANCEL_S = 1.0
+_SUSPECTS_REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,8 @@ class ConsumerStats:
     """Jobs whose failure is recorded, by code."""
     retried: dict[str, int]
     """Messages given back because of a transient failure, by code."""
+    alone: int
+    """Jobs that were run alone, since a replica was lost that held them."""
     released: int
     """Messages given back, for whatever reason."""
     dead_lettered: int
@@ -104,6 +114,8 @@ class Consumer:
         self._leases = Leases(queue, config.visibility_timeout_s, clock)
         self._max_unsettled = 2 * part_records + config.max_in_flight
         self._job_slots = asyncio.Semaphore(config.max_in_flight)
+        self._lane = asyncio.Lock()
+        self._suspects: deque[str] = deque(maxlen=_SUSPECTS_REMEMBERED)
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
@@ -113,6 +125,7 @@ class Consumer:
         self._done = 0
         self._failed: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
+        self._alone = 0
         self.fatal: ForeedgeError | None = None
         """Why no more messages are taken, for good; another process may do better."""
 
@@ -125,6 +138,7 @@ class Consumer:
             done=self._done,
             failed=dict(self._failed),
             retried=dict(self._retried),
+            alone=self._alone,
             released=counts["released"],
             dead_lettered=counts["dead_lettered"],
             lease_lost=counts["lost"],
@@ -249,6 +263,22 @@ class Consumer:
 
     async def _attempt(self, job: Job, lease: Lease) -> Outcome:
         """Return how a job ended; raises only where this task is cancelled."""
+        message_id = lease.message.message_id
+        if message_id not in self._suspects:
+            outcome = await self._try(job, lease)
+            if outcome.code != ReplicaLost.code:
+                return outcome
+        self._alone += 1
+        async with self._lane:
+            outcome = await self._try(job, lease)
+        if outcome.code == ReplicaLost.code:
+            _logger.warning(
+                "job %s lost its replica when it ran alone", job.job_id, extra=_labels(job)
+            )
+            self._suspects.append(message_id)
+        return outcome
+
+    async def _try(self, job: Job, lease: Lease) -> Outcome:
         error: ForeedgeError
         limit_s = self._config.job_deadline_s
         deadline = asyncio.timeout(lease.received_at + limit_s - self._clock())
@@ -269,8 +299,7 @@ class Consumer:
                     f"no result within {limit_s:g} s of receipt (queue.job_deadline_s)"
                 )
             else:
-                labels = {"job_id": job.job_id, "run_id": job.run_id}
-                _logger.exception("job %s failed unexpectedly", job.job_id, extra=labels)
+                _logger.exception("job %s failed unexpectedly", job.job_id, extra=_labels(job))
                 error = InternalError(f"{type(raised).__name__}: {raised}")
             outcome = Outcome.failed(job, error)
         return outcome.model_copy(update={"receive_count": lease.message.receive_count})
@@ -365,6 +394,10 @@ class Consumer:
                     await self._changed.wait()
         except TimeoutError:
             return
+
+
+def _labels(job: Job) -> dict[str, str]:
+    return {"job_id": job.job_id, "run_id": job.run_id}
 
 
 def _error_of(outcome: Outcome) -> ForeedgeError:

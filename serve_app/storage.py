@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"}
 _FORBIDDEN = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled", "InvalidObjectState"}
-_PRECONDITION = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
+_PRECONDITION = {"412", "PreconditionFailed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,8 @@ class S3Store:
             mapped = map_s3_error(error, f"s3://{bucket}/{key}")
             if isinstance(mapped, SourceNotFound):
                 return None
+            if isinstance(mapped, SourceForbidden):
+                mapped = self._why_forbidden(bucket, key, version)
             raise mapped from error
         return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
 
@@ -187,6 +189,19 @@ class S3Store:
                 return body.read()
         except (ClientError, BotoCoreError) as error:
             raise map_s3_error(error, where) from error
+
+    def _why_forbidden(self, bucket: str, key: str, version: Any) -> ForeedgeError:
+        """Return why a HEAD was refused, which an answer without a body cannot say.
+
+        Invalid keys and a clock that is wrong are 403 as well, and pass: they must not count as
+        a denial.
+        """
+        where = f"s3://{bucket}/{key}"
+        try:
+            self._client.get_object(Bucket=bucket, Key=key, **version)["Body"].close()
+        except (ClientError, BotoCoreError) as error:
+            return map_s3_error(error, where)
+        return StorageUnavailable(f"{where}: HEAD was refused, and GET is not; try again")
 
     def put(self, bucket: str, key: str, data: bytes, media_type: str) -> None:
         """See ObjectStore."""

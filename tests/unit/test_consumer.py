@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import heapq
 import json
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from in_memory_queue import InMemoryQueue
+from virtual_time import now, run, virtual
 
 from ingest.consumer import INVALID_RUN, Consumer
 from serve_app.config import QueueConfig
@@ -29,47 +28,6 @@ from serve_app.errors import (
 )
 
 Process = Callable[[Job], Awaitable[Outcome]]
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer as soon as there is nothing to do."""
-
-    _now = 0.0
-
-    def time(self) -> float:
-        return self._now
-
-    def _run_once(self) -> None:
-        while self._scheduled and self._scheduled[0]._cancelled:
-            self._timer_cancelled_count -= 1
-            heapq.heappop(self._scheduled)._scheduled = False
-        if not self._ready:
-            assert self._scheduled, "nothing will ever happen again"
-            self._now = max(self._now, self._scheduled[0]._when)
-        super()._run_once()
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a scenario in virtual time, of which it has a day."""
-
-    async def limited() -> None:
-        async with asyncio.timeout(86_400):
-            await scenario
-
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(limited())
-
-
-def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        run(test(*args, **kwargs))
-
-    return wrapper
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Ledger:
@@ -330,12 +288,95 @@ async def test_a_message_of_several_jobs_is_released_while_one_may_pass() -> Non
 
 @virtual
 async def test_transient_is_released_and_done_later() -> None:
-    bench = Bench(raising(ReplicaLost("gone"), times=2), max_receives=5)
+    bench = Bench(raising(Overloaded("no room"), times=2), max_receives=5)
     await bench.serve("j", for_s=60)
     assert bench.events("release", "record", "delete") == ["release", "release", "record", "delete"]
     assert bench.ledger.of("j").receive_count == 3
     await bench.stop()
-    assert bench.consumer.stats.retried == {"replica_lost": 2}
+    assert bench.consumer.stats.retried == {"overloaded": 2}
+
+
+@virtual
+async def test_a_lost_replica_costs_its_images_no_receive() -> None:
+    bench = Bench(raising(ReplicaLost("gone"), times=8), max_receives=2)
+    await bench.serve(*(f"j{n}" for n in range(8)), for_s=60)
+    assert bench.events("release") == []
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    await bench.stop()
+    assert (bench.consumer.stats.alone, bench.consumer.stats.retried) == (8, {})
+
+
+@pytest.mark.parametrize("returned", [False, True])
+@virtual
+async def test_an_image_that_kills_replicas_goes_to_the_dead_letters_alone(returned: bool) -> None:
+    """A pipeline of one replica that dies of a certain image, with all that it holds."""
+    died = asyncio.Event()
+    deaths: list[set[str]] = []
+    held: set[str] = set()
+
+    async def process(job: Job) -> Outcome:
+        nonlocal died
+        held.add(job.job_id)
+        this = died
+        if job.job_id == "poison":
+            await asyncio.sleep(0.5)
+            deaths.append(set(held))
+            held.clear()
+            died = asyncio.Event()
+            this.set()
+        try:
+            async with asyncio.timeout(1):
+                await this.wait()
+        except TimeoutError:
+            held.discard(job.job_id)
+            return success(job)
+        if returned:
+            return Outcome.failed(job, ReplicaLost("gone"))
+        raise ReplicaLost("gone")
+
+    bench = Bench(process, max_receives=3)
+    bench.send(*(f"before{n}" for n in range(8)))
+    await bench.serve("poison", *(f"after{n}" for n in range(8)), for_s=120)
+    await bench.stop()
+    assert not bench.queue.stored
+    assert [(item.job_id, item.code) for item in bench.queue.dead] == [("poison", "replica_lost")]
+    records = {item.job_id: item for item in bench.ledger.records}
+    assert records.pop("poison").receive_count == 3
+    assert {(item.status, item.receive_count) for item in records.values()} == {("done", 1)}
+    assert len(records) == 16
+    assert len(deaths) == 4
+    assert len(deaths[0]) > 1, "the first time it had company"
+
+
+@virtual
+async def test_suspects_run_one_at_a_time_beside_the_others() -> None:
+    lost: set[str] = set()
+    alone: set[str] = set()
+    others = 0
+
+    async def process(job: Job) -> Outcome:
+        nonlocal others
+        if job.job_id.startswith("s") and job.job_id not in lost:
+            lost.add(job.job_id)
+            raise ReplicaLost("gone")
+        if job.job_id in lost:
+            alone.add(job.job_id)
+            assert len(alone) == 1
+            await asyncio.sleep(1)
+            alone.remove(job.job_id)
+        else:
+            await asyncio.sleep(0.1)
+            others += len(lost) > 0
+        return success(job)
+
+    bench = Bench(process, max_in_flight=8)
+    bench.send(*(f"s{n}" for n in range(4)))
+    await bench.serve(*(f"j{n}" for n in range(20)), for_s=3)
+    assert others == 20
+    await asyncio.sleep(5)
+    await bench.stop()
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    assert len(bench.ledger.records) == 24
 
 
 @virtual
