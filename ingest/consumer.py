@@ -15,19 +15,25 @@ killed it. So a job whose replica is lost is done again at once, from the same r
 where one such job runs at a time. Only a job whose replica is lost there, too, has its message
 released and its receive counted: an image that kills replicas uses up its own receives and no
 one else's.
+
+Where the store or the models are away, every job fails and none is to blame. A job that fails so
+while no other one succeeds keeps its lease and its permit and is done again after a back-off:
+what waits on the queue is not taken, and an outage costs no message its receives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ingest.leases import Lease, Leases, back_off_s
+from ingest.leases import RETRY_MAX_S, Lease, Leases, back_off_s
 from ingest.ledger import Recorder
 from ingest.messages import parse
 from ingest.queue import BATCH_ENTRIES, Message, Queue
@@ -38,9 +44,12 @@ from serve_app.errors import (
     DeadlineExceeded,
     ForeedgeError,
     InternalError,
+    ModelUnavailable,
+    Overloaded,
     PermanentError,
     QueueUnavailable,
     ReplicaLost,
+    StorageUnavailable,
 )
 
 _logger = logging.getLogger(__name__)
@@ -51,6 +60,8 @@ INVALID_RUN = "invalid"
 _SETTLE_S = 5.0
 _CANCEL_S = 1.0
 _SUSPECTS_REMEMBERED = 1_000
+_SURROUNDINGS = {error.code for error in (StorageUnavailable, ModelUnavailable, Overloaded)}
+"""What fails whatever the job is, as a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,8 @@ class Consumer:
         self._failed: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
         self._alone = 0
+        self._succeeded_at = -math.inf
+        self._outage: str | None = None
         self.fatal: ForeedgeError | None = None
         """Why no more messages are taken, for good; another process may do better."""
 
@@ -154,7 +167,7 @@ class Consumer:
         """Why the consumer is not healthy; None where it is."""
         if self.fatal is not None:
             return f"{self.fatal.code}: {self.fatal.message}"
-        return self._leases.trouble
+        return self._leases.trouble or self._outage
 
     @property
     def healthy(self) -> bool:
@@ -263,6 +276,27 @@ class Consumer:
 
     async def _attempt(self, job: Job, lease: Lease) -> Outcome:
         """Return how a job ended; raises only where this task is cancelled."""
+        deadline = lease.received_at + self._config.job_deadline_s
+        since = self._clock()
+        for number in itertools.count(1):
+            began_at = self._clock()
+            outcome = await self._try_safely(job, lease)
+            if outcome.status != "failed":
+                self._succeeded_at, self._outage = self._clock(), None
+                return outcome
+            if outcome.code not in _SURROUNDINGS or self._succeeded_at >= since:
+                return outcome
+            since = began_at
+            self._outage = f"{outcome.code}: {outcome.message}"
+            most_s = min(RETRY_MAX_S, self._config.retry_max_s)
+            pause_s = back_off_s(self._config.retry_base_s, number, most_s)
+            await self._until(lambda: self._stopping, pause_s)
+            if self._stopping or self._clock() >= deadline:
+                return outcome
+        raise AssertionError("unreachable")
+
+    async def _try_safely(self, job: Job, lease: Lease) -> Outcome:
+        """Do a job beside others, and alone where that has lost its replica."""
         message_id = lease.message.message_id
         if message_id not in self._suspects:
             outcome = await self._try(job, lease)
@@ -272,9 +306,8 @@ class Consumer:
         async with self._lane:
             outcome = await self._try(job, lease)
         if outcome.code == ReplicaLost.code:
-            _logger.warning(
-                "job %s lost its replica when it ran alone", job.job_id, extra=_labels(job)
-            )
+            text = "job %s lost its replica when it ran alone"
+            _logger.warning(text, job.job_id, extra=_labels(job))
             self._suspects.append(message_id)
         return outcome
 

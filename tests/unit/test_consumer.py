@@ -20,11 +20,13 @@ from serve_app.config import QueueConfig
 from serve_app.contracts import Job, Outcome
 from serve_app.errors import (
     DeadlineExceeded,
+    InternalError,
     InvalidConfig,
     NoSubject,
     Overloaded,
     ReplicaLost,
     SourceForbidden,
+    StorageUnavailable,
 )
 
 Process = Callable[[Job], Awaitable[Outcome]]
@@ -273,7 +275,7 @@ async def test_a_message_of_several_jobs_is_released_while_one_may_pass() -> Non
         if job.source.key == "2.jpg":
             tries += 1
             if tries == 1:
-                raise Overloaded("later")
+                raise InternalError("later")
         return success(job)
 
     bench = Bench(process)
@@ -288,12 +290,12 @@ async def test_a_message_of_several_jobs_is_released_while_one_may_pass() -> Non
 
 @virtual
 async def test_transient_is_released_and_done_later() -> None:
-    bench = Bench(raising(Overloaded("no room"), times=2), max_receives=5)
+    bench = Bench(raising(InternalError("no room"), times=2), max_receives=5)
     await bench.serve("j", for_s=60)
     assert bench.events("release", "record", "delete") == ["release", "release", "record", "delete"]
     assert bench.ledger.of("j").receive_count == 3
     await bench.stop()
-    assert bench.consumer.stats.retried == {"overloaded": 2}
+    assert bench.consumer.stats.retried == {"internal_error": 2}
 
 
 @virtual
@@ -380,13 +382,62 @@ async def test_suspects_run_one_at_a_time_beside_the_others() -> None:
 
 
 @virtual
+async def test_an_outage_costs_no_receives_and_does_not_drain_the_queue() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(0.1)
+        if now() < 400:
+            raise StorageUnavailable("slow down")
+        return success(job)
+
+    bench = Bench(process, max_in_flight=4, max_receives=2)
+    await bench.serve(*(f"j{n}" for n in range(20)), for_s=390)
+    assert bench.events("receive", "release") == ["receive"] * 4
+    assert bench.consumer.reason == "storage_unavailable: slow down"
+    await asyncio.sleep(60)
+    assert bench.consumer.healthy
+    await bench.stop()
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    assert len(bench.ledger.records) == 20
+
+
+@virtual
+async def test_an_object_that_alone_cannot_be_read_is_no_outage() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(0.1)
+        if job.job_id == "odd":
+            raise StorageUnavailable("InvalidArgument")
+        return success(job)
+
+    bench = Bench(process, max_receives=3)
+    await bench.serve("odd", *(f"j{n}" for n in range(20)), for_s=5)
+    for n in range(100):
+        bench.send(f"k{n}")
+        await asyncio.sleep(0.5)
+    await bench.stop()
+    assert [(item.job_id, item.code) for item in bench.queue.dead] == [
+        ("odd", "storage_unavailable")
+    ]
+
+
+@virtual
+async def test_an_outage_ends_with_the_deadline_and_with_a_stop() -> None:
+    bench = Bench(raising(StorageUnavailable("away")), job_deadline_s=100, max_receives=9)
+    await bench.serve("j", for_s=150)
+    assert bench.events("receive", "release")[:2] == ["receive", "release"]
+    assert set(bench.consumer.stats.retried) == {"storage_unavailable"}
+    await bench.stop()
+    assert bench.events("delete") == []
+    assert bench.queue.stored["m1"].visible_at <= now() + bench.config.retry_max_s
+
+
+@virtual
 async def test_back_off_doubles_up_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
     times: list[float] = []
 
     async def process(job: Job) -> Outcome:
         times.append(now())
-        raise Overloaded("later")
+        raise InternalError("later")
 
     bench = Bench(process, max_receives=6, retry_base_s=2, retry_max_s=10)
     await bench.serve("j", for_s=100)
@@ -397,7 +448,7 @@ async def test_back_off_doubles_up_to_its_limit(monkeypatch: pytest.MonkeyPatch)
 
 @virtual
 async def test_back_off_has_full_jitter() -> None:
-    bench = Bench(raising(Overloaded("later")), retry_base_s=1_000, retry_max_s=10_000)
+    bench = Bench(raising(InternalError("later")), retry_base_s=1_000, retry_max_s=10_000)
     await bench.serve(*(f"j{n}" for n in range(40)))
     delays = [item.visible_at - now() for item in bench.queue.stored.values()]
     assert min(delays) < 200
@@ -407,14 +458,14 @@ async def test_back_off_has_full_jitter() -> None:
 
 @virtual
 async def test_the_last_transient_failure_is_final() -> None:
-    bench = Bench(raising(Overloaded("no room")), max_receives=3)
+    bench = Bench(raising(InternalError("no room")), max_receives=3)
     await bench.serve("j", for_s=120)
     assert bench.events("receive", "release", "record", "dead_letter", "delete", "redrive") == [
         *["receive", "release"] * 2,
         *["receive", "record", "dead_letter", "delete"],
     ]
     record = bench.ledger.of("j")
-    assert (record.status, record.code, record.receive_count) == ("failed", "overloaded", 3)
+    assert (record.status, record.code, record.receive_count) == ("failed", "internal_error", 3)
     assert bench.queue.dead[0].reason == "no room"
     await bench.stop()
 
@@ -662,7 +713,7 @@ async def test_a_heartbeat_during_a_release_does_not_hide_the_message_again(
 
     async def process(job: Job) -> Outcome:
         await asyncio.sleep(9.3)
-        raise Overloaded("later")
+        raise InternalError("later")
 
     bench = Bench(process, visibility_timeout_s=30, retry_base_s=3)
     bench.queue.latency_s = 0.5
