@@ -9,31 +9,20 @@ One task carries each message through its states::
 What holds at every moment: **a message is deleted only after the part of the ledger that holds
 its result is stored.** Whatever dies between two states leaves a message that is delivered again;
 doing a job twice is harmless, since its output key is a function of its input.
-
-A replica that dies takes every image with it that it holds, and nothing tells which of them
-killed it. So a job whose replica is lost is done again at once, from the same receive, in a lane
-where one such job runs at a time. Only a job whose replica is lost there, too, has its message
-released and its receive counted: an image that kills replicas uses up its own receives and no
-one else's.
-
-Where the store or the models are away, every job fails and none is to blame. A job that fails so
-while no other one succeeds keeps its lease and its permit and is done again after a back-off:
-what waits on the queue is not taken, and an outage costs no message its receives.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ingest.leases import RETRY_MAX_S, Lease, Leases, back_off_s
+from ingest.attempts import Attempts
+from ingest.leases import Lease, Leases, back_off_s
 from ingest.ledger import Recorder
 from ingest.messages import parse
 from ingest.queue import BATCH_ENTRIES, Message, Queue
@@ -41,15 +30,10 @@ from serve_app.config import QueueConfig
 from serve_app.contracts import Job, Outcome
 from serve_app.errors import (
     BY_CODE,
-    DeadlineExceeded,
     ForeedgeError,
     InternalError,
-    ModelUnavailable,
-    Overloaded,
     PermanentError,
     QueueUnavailable,
-    ReplicaLost,
-    StorageUnavailable,
 )
 
 _logger = logging.getLogger(__name__)
@@ -59,9 +43,6 @@ INVALID_RUN = "invalid"
 
 _SETTLE_S = 5.0
 _CANCEL_S = 1.0
-_SUSPECTS_REMEMBERED = 1_000
-_SURROUNDINGS = {error.code for error in (StorageUnavailable, ModelUnavailable, Overloaded)}
-"""What fails whatever the job is, as a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +99,12 @@ class Consumer:
             clock: Seconds; never goes back.
         """
         self._queue = queue
-        self._process = process
         self._ledger = ledger
         self._config = config
         self._clock = clock
         self._leases = Leases(queue, config.visibility_timeout_s, clock)
         self._max_unsettled = 2 * part_records + config.max_in_flight
-        self._job_slots = asyncio.Semaphore(config.max_in_flight)
-        self._lane = asyncio.Lock()
-        self._suspects: deque[str] = deque(maxlen=_SUSPECTS_REMEMBERED)
+        self._attempts = Attempts(process, config, self._leases, clock)
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
@@ -136,9 +114,6 @@ class Consumer:
         self._done = 0
         self._failed: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
-        self._alone = 0
-        self._succeeded_at = -math.inf
-        self._outage: str | None = None
         self.fatal: ForeedgeError | None = None
         """Why no more messages are taken, for good; another process may do better."""
 
@@ -151,7 +126,7 @@ class Consumer:
             done=self._done,
             failed=dict(self._failed),
             retried=dict(self._retried),
-            alone=self._alone,
+            alone=self._attempts.alone,
             released=counts["released"],
             dead_lettered=counts["dead_lettered"],
             lease_lost=counts["lost"],
@@ -167,7 +142,7 @@ class Consumer:
         """Why the consumer is not healthy; None where it is."""
         if self.fatal is not None:
             return f"{self.fatal.code}: {self.fatal.message}"
-        return self._leases.trouble or self._outage
+        return self._leases.trouble or self._attempts.outage
 
     @property
     def healthy(self) -> bool:
@@ -194,6 +169,7 @@ class Consumer:
     async def stop(self) -> None:
         """Take no more messages, end what fits in the grace time, and give the rest back."""
         self._stopping = True
+        self._attempts.hurry()
         self._changed.set()
         if self._running:
             await self._ended.wait()
@@ -272,70 +248,7 @@ class Consumer:
                 receive_count=message.receive_count,
             )
             return [unread]
-        return await asyncio.gather(*(self._attempt(job, lease) for job in jobs))
-
-    async def _attempt(self, job: Job, lease: Lease) -> Outcome:
-        """Return how a job ended; raises only where this task is cancelled."""
-        deadline = lease.received_at + self._config.job_deadline_s
-        since = self._clock()
-        for number in itertools.count(1):
-            began_at = self._clock()
-            outcome = await self._try_safely(job, lease)
-            if outcome.status != "failed":
-                self._succeeded_at, self._outage = self._clock(), None
-                return outcome
-            if outcome.code not in _SURROUNDINGS or self._succeeded_at >= since:
-                return outcome
-            since = began_at
-            self._outage = f"{outcome.code}: {outcome.message}"
-            most_s = min(RETRY_MAX_S, self._config.retry_max_s)
-            pause_s = back_off_s(self._config.retry_base_s, number, most_s)
-            await self._until(lambda: self._stopping, pause_s)
-            if self._stopping or self._clock() >= deadline:
-                return outcome
-        raise AssertionError("unreachable")
-
-    async def _try_safely(self, job: Job, lease: Lease) -> Outcome:
-        """Do a job beside others, and alone where that has lost its replica."""
-        message_id = lease.message.message_id
-        if message_id not in self._suspects:
-            outcome = await self._try(job, lease)
-            if outcome.code != ReplicaLost.code:
-                return outcome
-        self._alone += 1
-        async with self._lane:
-            outcome = await self._try(job, lease)
-        if outcome.code == ReplicaLost.code:
-            text = "job %s lost its replica when it ran alone"
-            _logger.warning(text, job.job_id, extra=_labels(job))
-            self._suspects.append(message_id)
-        return outcome
-
-    async def _try(self, job: Job, lease: Lease) -> Outcome:
-        error: ForeedgeError
-        limit_s = self._config.job_deadline_s
-        deadline = asyncio.timeout(lease.received_at + limit_s - self._clock())
-        try:
-            async with deadline, self._job_slots:
-                outcome = await self._process(job)
-        except ForeedgeError as raised:
-            outcome = Outcome.failed(job, raised)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Something below us was cancelled, and we were not.
-            outcome = Outcome.failed(job, InternalError("the job was cancelled from below"))
-        except Exception as raised:
-            if deadline.expired():
-                error = DeadlineExceeded(
-                    f"no result within {limit_s:g} s of receipt (queue.job_deadline_s)"
-                )
-            else:
-                _logger.exception("job %s failed unexpectedly", job.job_id, extra=_labels(job))
-                error = InternalError(f"{type(raised).__name__}: {raised}")
-            outcome = Outcome.failed(job, error)
-        return outcome.model_copy(update={"receive_count": lease.message.receive_count})
+        return await asyncio.gather(*(self._attempts.make(job, lease) for job in jobs))
 
     # done, permanent or transient
 
@@ -427,10 +340,6 @@ class Consumer:
                     await self._changed.wait()
         except TimeoutError:
             return
-
-
-def _labels(job: Job) -> dict[str, str]:
-    return {"job_id": job.job_id, "run_id": job.run_id}
 
 
 def _error_of(outcome: Outcome) -> ForeedgeError:
