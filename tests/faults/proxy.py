@@ -259,6 +259,16 @@ def refuse(status: int, code: str) -> Effect:
     return effect
 
 
+def late_refusal(status: int, code: str) -> Effect:
+    """Do what was asked for, and answer with an error."""
+
+    async def effect(request: Request, forward: Forward) -> Answer:
+        await forward(request)
+        return refusal(request, status, code)
+
+    return effect
+
+
 def delay(seconds: float) -> Effect:
     """Wait, then pass on."""
 
@@ -345,24 +355,6 @@ def call(function: Callable[[], object]) -> Effect:
     return effect
 
 
-def chain(*effects: Effect) -> Effect:
-    """Have a request answered by the first effect, and by the next one in place of the server."""
-
-    async def effect(request: Request, forward: Forward) -> Answer | None:
-        first, *rest = effects
-        if not rest:
-            return await first(request, forward)
-        following = chain(*rest)
-
-        async def onward(passed: Request) -> Answer:
-            answer = await following(passed, forward)
-            return refusal(passed, 503, "ServiceUnavailable") if answer is None else answer
-
-        return await first(request, onward)
-
-    return effect
-
-
 @dataclass(slots=True)
 class Hold:
     """Keeps requests until they are let go: before they are done, or after, before the answer."""
@@ -370,19 +362,25 @@ class Hold:
     after: bool = False
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
+    dropped: bool = False
 
-    async def __call__(self, request: Request, forward: Forward) -> Answer:
+    async def __call__(self, request: Request, forward: Forward) -> Answer | None:
         answer = await forward(request) if self.after else None
         self.reached.set()
         async with asyncio.timeout(_HOLD_S):
             while not self.released.is_set():  # noqa: ASYNC110 - set from another thread
                 await asyncio.sleep(0.02)
-        return answer or await forward(request)
+        return None if self.dropped else answer or await forward(request)
 
     async def until_reached(self, timeout_s: float = 30) -> None:
         assert await asyncio.to_thread(self.reached.wait, timeout_s), "the request never came"
 
     def let_go(self) -> None:
+        self.released.set()
+
+    def drop(self) -> None:
+        """Let go of requests without an answer; what was to be done is not done any more."""
+        self.dropped = True
         self.released.set()
 
 
@@ -395,12 +393,12 @@ def recorded_before_deleted(journal: Sequence[Entry]) -> int:
     Returns:
         Deletions that were looked at.
     """
-    jobs: dict[str, str] = {}
+    names: dict[str, set[str]] = {}
     stored: dict[str, int] = {}
     for entry in journal:
         if entry.request.action == "sqs:ReceiveMessage" and entry.status == 200:
             for message in json.loads(entry.answer).get("Messages", []):
-                jobs[message["ReceiptHandle"]] = _job_id(message)
+                names[message["ReceiptHandle"]] = _names(message)
         part = entry.request.name.endswith(".jsonl.gz") and entry.request.method == "PUT"
         if part and entry.status == 200:
             for line in gzip.decompress(entry.request.body).splitlines():
@@ -409,17 +407,22 @@ def recorded_before_deleted(journal: Sequence[Entry]) -> int:
     for entry in journal:
         if entry.request.action == "sqs:DeleteMessageBatch":
             for item in entry.request.content["Entries"]:
-                job_id = jobs[item["ReceiptHandle"]]
-                assert stored.get(job_id, entry.began) < entry.began, f"{job_id}: no record yet"
+                known = names[item["ReceiptHandle"]]
+                first = min((stored[name] for name in known if name in stored), default=None)
+                assert first is not None, f"{known}: deleted without a record"
+                assert first < entry.began, f"{known}: deleted before its record was stored"
                 looked_at += 1
     return looked_at
 
 
-def _job_id(message: dict[str, Any]) -> str:
+def _names(message: dict[str, Any]) -> set[str]:
+    """Return the names that a message's record may have: its job's, or else its own."""
+    names = {str(message["MessageId"])}
     try:
-        return str(json.loads(message["Body"])["job_id"])
+        names.add(str(json.loads(message["Body"])["job_id"]))
     except (ValueError, TypeError, KeyError):
-        return str(message["MessageId"])
+        return names
+    return names
 
 
 # --- HTTP ---
