@@ -1,7 +1,8 @@
 # Makes .venv from the lock file on a machine with nothing but Python 3.11 and make.
 #
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
-#   make test                              all tests
+#   make test                              all tests but the slow half of the fault suite
+#   make test-faults                       that half: a Ray cluster whose parts are killed
 #   make lint                              style and types
 #   make bench                             what the application costs beside the bare loop
 #   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
@@ -11,12 +12,15 @@ COUNT ?= 24
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test lint lock bench bench-peers
+.PHONY: demo test lint lock bench bench-peers test-faults
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-faults: $(VENV)/installed
+	$(VENV)/bin/python -m pytest tests/faults -m slow
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -11,12 +11,16 @@ import asyncio
 import gzip
 import itertools
 import json
+import os
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
+
+import psutil
 
 _SQS_TARGET = "AmazonSQS."
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
@@ -34,6 +38,8 @@ class Request:
     """``sqs:ReceiveMessage``, ``s3:PutObject``, …"""
     name: str = ""
     """Of the queue, or ``bucket/key``."""
+    peer_port: int = 0
+    """Of the client's end of the connection."""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -169,6 +175,7 @@ class Proxy:
         self._connections.add(task)
         try:
             while (request := await _read_request(reader, writer)) is not None:
+                request.peer_port = writer.get_extra_info("peername")[1]
                 answer = await self._answer(request)
                 if answer is None or not _write(writer, request, answer):
                     writer.transport.abort() if answer is None else await writer.drain()
@@ -353,6 +360,24 @@ def call(function: Callable[[], object]) -> Effect:
         return await forward(request)
 
     return effect
+
+
+def kill_caller(*, after: bool = False) -> Effect:
+    """Kill the process that asks, as a lack of memory does: before it is served, or after."""
+
+    async def effect(request: Request, forward: Forward) -> None:
+        if after:
+            await forward(request)
+        await asyncio.to_thread(_kill_peer, request.peer_port)
+
+    return effect
+
+
+def _kill_peer(port: int) -> None:
+    for connection in psutil.net_connections("tcp"):
+        if connection.laddr and connection.laddr.port == port and connection.pid:
+            assert connection.pid != os.getpid(), "the test would kill itself"
+            os.kill(connection.pid, signal.SIGKILL)
 
 
 @dataclass(slots=True)

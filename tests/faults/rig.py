@@ -38,7 +38,6 @@ from serve_app.models.execution import Model, load
 from serve_app.segmenter import describe
 from serve_app.storage import ObjectStore, aws_client, open_store
 
-RUN = "faults"
 RECIPE = {"checks": {"min_subject_px": 1}}
 MAX_RECEIVES = 4
 VISIBILITY_S = 3
@@ -67,17 +66,6 @@ def commented(number: int) -> bytes:
     file = io.BytesIO()
     Image.open(io.BytesIO(picture())).save(file, "JPEG", quality=90, comment=str(number).encode())
     return file.getvalue()
-
-
-def message(bucket: str, name: str, **changes: Any) -> str:
-    fields = {
-        "job_id": name,
-        "run_id": RUN,
-        "source": {"bucket": bucket, "key": f"in/{name}.jpg"},
-        "output": {"bucket": bucket},
-        "recipe": RECIPE,
-    }
-    return json.dumps(fields | changes)
 
 
 @cache
@@ -162,7 +150,7 @@ def _clients(endpoint_url: str) -> tuple[Any, Any, ObjectStore]:
 class Rig:
     """A fresh queue and a fresh bucket behind the proxy."""
 
-    def __init__(self, server: LocalAws, proxy: Proxy) -> None:
+    def __init__(self, server: LocalAws, proxy: Proxy, max_receives: int = MAX_RECEIVES) -> None:
         self.proxy = proxy
         tag = uuid.uuid4().hex[:8]
         self.bucket, self.queue_name = f"bucket-{tag}", f"queue-{tag}"
@@ -171,12 +159,29 @@ class Rig:
         dead = self.sqs.create_queue(QueueName=f"{self.queue_name}-dead")["QueueUrl"]
         found = self.sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])
         arn = found["Attributes"]["QueueArn"]
-        policy = {"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES}
+        policy = {"deadLetterTargetArn": arn, "maxReceiveCount": max_receives}
         self.attributes = {"RedrivePolicy": json.dumps(policy)}
         self.sqs.create_queue(QueueName=self.queue_name, Attributes=self.attributes)
         self.dead_url = dead.replace(server.endpoint_url, proxy.endpoint_url)
         self.url = self.dead_url.removesuffix("-dead")
         self.sent: list[str] = []
+        self.run_id = "faults"
+
+    def begin(self) -> None:
+        """Begin another run, without rules and with nothing sent."""
+        self.proxy.clear()
+        self.sent = []
+        self.run_id = f"faults-{uuid.uuid4().hex[:8]}"
+
+    def message(self, name: str, **changes: Any) -> str:
+        fields = {
+            "job_id": name,
+            "run_id": self.run_id,
+            "source": {"bucket": self.bucket, "key": f"in/{name}.jpg"},
+            "output": {"bucket": self.bucket, "prefix": f"cutouts/{self.run_id}/"},
+            "recipe": RECIPE,
+        }
+        return json.dumps(fields | changes)
 
     def args(self, **queue: Any) -> dict[str, Any]:
         """Return settings of the application."""
@@ -202,7 +207,7 @@ class Rig:
         """Put photographs into the bucket and their jobs on the queue."""
         self.put(*names)
         for name in names:
-            self.send_body(message(self.bucket, name, **changes))
+            self.send_body(self.message(name, **changes))
 
     def send_body(self, body: str) -> None:
         self.sqs.send_message(QueueUrl=self.url, MessageBody=body)
@@ -222,13 +227,13 @@ class Rig:
             if worker.process.poll() is None:
                 worker.kill()
 
-    def records(self, run_id: str = RUN) -> list[Outcome]:
+    def records(self, run_id: str | None = None) -> list[Outcome]:
         config = AppConfig.load(self.args()).ledger
         assert config is not None
-        return list(read_outcomes(self.store, config, run_id))
+        return list(read_outcomes(self.store, config, run_id or self.run_id))
 
-    def outcomes(self, run_id: str = RUN) -> dict[str, Outcome]:
-        return fold(self.records(run_id))
+    def outcomes(self) -> dict[str, Outcome]:
+        return fold(self.records())
 
     def backlog(self) -> tuple[int, int]:
         names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -269,7 +274,7 @@ class Rig:
             await asyncio.sleep(0.1)
 
     def objects(self) -> set[str]:
-        return {item.key for item in self.store.list(self.bucket, "cutouts/")}
+        return {item.key for item in self.store.list(self.bucket, f"cutouts/{self.run_id}/")}
 
     def check(self, failed: dict[str, str] | None = None) -> dict[str, Outcome]:
         """Assert that every job has its one outcome, and every result its one object.

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from proxy import Effect, Hold, cut, delay, deliver_twice, fail_entries, refuse
-from rig import RECIPE, RUN, VISIBILITY_S, Rig
+from rig import RECIPE, VISIBILITY_S, Rig
 
 from ingest import bulk
 from ingest.sources import Entry
@@ -120,9 +120,9 @@ async def test_messages_that_could_not_be_sent_are_sent_again(rig: Rig) -> None:
     assert config.ledger is not None
     plan = bulk.plan(
         [Entry(rig.bucket, f"in/{name}.jpg", job_id=name) for name in NAMES],
-        run_id=RUN,
+        run_id=rig.run_id,
         description="test",
-        output=Output(bucket=rig.bucket),
+        output=Output(bucket=rig.bucket, prefix=f"cutouts/{rig.run_id}/"),
         recipe=RECIPE,
     )
     client = aws_client("sqs", config.aws)

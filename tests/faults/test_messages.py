@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from rig import Rig, message
+from rig import Rig
 
 SQS_LIMIT_BYTES = 1_048_576
 
@@ -37,7 +37,7 @@ async def test_poison_is_dead_lettered_once_and_its_neighbours_succeed(rig: Rig,
 
 async def test_redriving_the_dead_letters_is_idempotent(rig: Rig) -> None:
     rig.sent += ["good", "mended"]
-    rig.send_body(message(rig.bucket, "mended"))
+    rig.send_body(rig.message("mended"))
     rig.sent.clear()
     rig.send("good")
     async with rig.consumer():

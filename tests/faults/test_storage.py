@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from proxy import Answer, Effect, Forward, Request, cut, late_refusal, refusal, refuse, short
-from rig import Rig, message
+from rig import Rig
 
 OUTAGE_S = 4.0
 """A minute in small: many times as long as it takes to use up all receives by back-off."""
@@ -32,7 +32,7 @@ async def test_a_source_that_cannot_be_had_fails_once_and_its_neighbours_succeed
     for action in ("s3:GetObject", "s3:HeadObject"):
         rig.proxy.add(action, refuse(403, "AccessDenied"), name="*/in/denied.jpg")
     rig.send("before")
-    rig.send_body(message(rig.bucket, name, **changes))
+    rig.send_body(rig.message(name, **changes))
     rig.send("after")
     async with rig.consumer() as consumer:
         await rig.until_settled()
