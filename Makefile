@@ -3,16 +3,18 @@
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
 #   make test                              all tests but the slow half of the fault suite
 #   make test-faults                       that half: a Ray cluster whose parts are killed
+#   make chaos [SEED=n] [JOBS=2000]        many jobs while something breaks every few seconds
 #   make lint                              style and types
 #   make bench                             what the application costs beside the bare loop
 #   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
 #   make lock                              new versions into the lock file (needs uv)
 PYTHON ?= python3.11
 COUNT ?= 24
+JOBS ?= 2000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test lint lock bench bench-peers test-faults
+.PHONY: demo test lint lock bench bench-peers test-faults chaos
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -21,6 +23,9 @@ test: $(VENV)/installed
 
 test-faults: $(VENV)/installed
 	$(VENV)/bin/python -m pytest tests/faults -m slow
+
+chaos: $(VENV)/installed
+	$(VENV)/bin/python tests/faults/chaos.py --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

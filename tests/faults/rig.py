@@ -199,9 +199,12 @@ class Rig:
     def put(self, *names: str) -> None:
         """Store photographs."""
         for number, name in enumerate(names, len(self.sent)):
-            key = f"in/{name}.jpg"
-            self.s3.put_object(Bucket=self.bucket, Key=key, Body=commented(number))
+            self.put_numbered(name, number)
             self.sent.append(name)
+
+    def put_numbered(self, name: str, number: int) -> None:
+        key = f"in/{name}.jpg"
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=commented(number))
 
     def send(self, *names: str, **changes: Any) -> None:
         """Put photographs into the bucket and their jobs on the queue."""
