@@ -4,6 +4,7 @@
 #   make test                              all tests but the slow half of the fault suite
 #   make test-faults                       that half: a Ray cluster whose parts are killed
 #   make chaos [SEED=n] [JOBS=2000]        many jobs while something breaks every few seconds
+#   make bench-ingest                      messages/s, CPU and memory of one consumer
 #   make lint                              style and types
 #   make bench                             what the application costs beside the bare loop
 #   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
@@ -14,7 +15,7 @@ JOBS ?= 2000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test lint lock bench bench-peers test-faults chaos
+.PHONY: demo test lint lock bench bench-peers test-faults chaos bench-ingest
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -26,6 +27,9 @@ test-faults: $(VENV)/installed
 
 chaos: $(VENV)/installed
 	$(VENV)/bin/python tests/faults/chaos.py --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
+
+bench-ingest: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.ingest
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
