@@ -48,6 +48,7 @@ _INGEST = {
     "long_poll_s": 1,
     "max_in_flight": 8,
     "retry_base_s": 0.2,
+    "retry_max_s": 2,
     "stop_grace_s": 5,
 }
 

@@ -36,7 +36,7 @@ async def test_killed(rig: Rig, point: str) -> None:
     assert rig.dead_letters() == {}
     again = {item.receive_count for item in outcomes.values()}
     if after:
-        assert again == {1}
+        assert 1 in again, "what was deleted did not come back"
     elif "ledger_and" in point or "and_before_the_ledger" in point:
         # The objects were there: nothing was made a second time.
         written = rig.proxy.passed("s3:PutObject", "*/cutouts/*")

@@ -8,7 +8,7 @@ import pytest
 from proxy import Answer, Effect, Forward, Request, cut, late_refusal, refusal, refuse, short
 from rig import Rig
 
-OUTAGE_S = 4.0
+OUTAGE_S = 3.0
 """A minute in small: many times as long as it takes to use up all receives by back-off."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from dataclasses import asdict
@@ -18,7 +19,9 @@ async def main(settings: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
     async with consuming(AppConfig.load(json.loads(settings))) as consumer:
         await asked.wait()
-    print(json.dumps(asdict(consumer.stats)))
+    print(json.dumps(asdict(consumer.stats)), flush=True)
+    # Threads that a held request keeps would be waited for.
+    os._exit(0)
 
 
 if __name__ == "__main__":
