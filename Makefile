@@ -1,22 +1,35 @@
 # Makes .venv from the lock file on a machine with nothing but Python 3.11 and make.
 #
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
-#   make test                              all tests
+#   make test                              all tests but the slow half of the fault suite
+#   make test-faults                       that half: a Ray cluster whose parts are killed
+#   make chaos [SEED=n] [JOBS=2000]        many jobs while something breaks every few seconds
+#   make bench-ingest                      messages/s, CPU and memory of one consumer
 #   make lint                              style and types
 #   make bench                             what the application costs beside the bare loop
 #   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
 #   make lock                              new versions into the lock file (needs uv)
 PYTHON ?= python3.11
 COUNT ?= 24
+JOBS ?= 2000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test lint lock bench bench-peers
+.PHONY: demo test lint lock bench bench-peers test-faults chaos bench-ingest
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-faults: $(VENV)/installed
+	$(VENV)/bin/python -m pytest tests/faults -m slow
+
+chaos: $(VENV)/installed
+	$(VENV)/bin/python tests/faults/chaos.py --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
+
+bench-ingest: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.ingest
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ingest.attempts import Attempts
 from ingest.leases import Lease, Leases, back_off_s
 from ingest.ledger import Recorder
 from ingest.messages import parse
@@ -29,7 +30,6 @@ from serve_app.config import QueueConfig
 from serve_app.contracts import Job, Outcome
 from serve_app.errors import (
     BY_CODE,
-    DeadlineExceeded,
     ForeedgeError,
     InternalError,
     PermanentError,
@@ -57,6 +57,8 @@ class ConsumerStats:
     """Jobs whose failure is recorded, by code."""
     retried: dict[str, int]
     """Messages given back because of a transient failure, by code."""
+    alone: int
+    """Jobs that were run alone, since a replica was lost that held them."""
     released: int
     """Messages given back, for whatever reason."""
     dead_lettered: int
@@ -97,13 +99,12 @@ class Consumer:
             clock: Seconds; never goes back.
         """
         self._queue = queue
-        self._process = process
         self._ledger = ledger
         self._config = config
         self._clock = clock
         self._leases = Leases(queue, config.visibility_timeout_s, clock)
         self._max_unsettled = 2 * part_records + config.max_in_flight
-        self._job_slots = asyncio.Semaphore(config.max_in_flight)
+        self._attempts = Attempts(process, config, self._leases, clock)
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
@@ -125,6 +126,7 @@ class Consumer:
             done=self._done,
             failed=dict(self._failed),
             retried=dict(self._retried),
+            alone=self._attempts.alone,
             released=counts["released"],
             dead_lettered=counts["dead_lettered"],
             lease_lost=counts["lost"],
@@ -140,7 +142,7 @@ class Consumer:
         """Why the consumer is not healthy; None where it is."""
         if self.fatal is not None:
             return f"{self.fatal.code}: {self.fatal.message}"
-        return self._leases.trouble
+        return self._leases.trouble or self._attempts.outage
 
     @property
     def healthy(self) -> bool:
@@ -167,6 +169,7 @@ class Consumer:
     async def stop(self) -> None:
         """Take no more messages, end what fits in the grace time, and give the rest back."""
         self._stopping = True
+        self._attempts.hurry()
         self._changed.set()
         if self._running:
             await self._ended.wait()
@@ -245,35 +248,7 @@ class Consumer:
                 receive_count=message.receive_count,
             )
             return [unread]
-        return await asyncio.gather(*(self._attempt(job, lease) for job in jobs))
-
-    async def _attempt(self, job: Job, lease: Lease) -> Outcome:
-        """Return how a job ended; raises only where this task is cancelled."""
-        error: ForeedgeError
-        limit_s = self._config.job_deadline_s
-        deadline = asyncio.timeout(lease.received_at + limit_s - self._clock())
-        try:
-            async with deadline, self._job_slots:
-                outcome = await self._process(job)
-        except ForeedgeError as raised:
-            outcome = Outcome.failed(job, raised)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Something below us was cancelled, and we were not.
-            outcome = Outcome.failed(job, InternalError("the job was cancelled from below"))
-        except Exception as raised:
-            if deadline.expired():
-                error = DeadlineExceeded(
-                    f"no result within {limit_s:g} s of receipt (queue.job_deadline_s)"
-                )
-            else:
-                labels = {"job_id": job.job_id, "run_id": job.run_id}
-                _logger.exception("job %s failed unexpectedly", job.job_id, extra=labels)
-                error = InternalError(f"{type(raised).__name__}: {raised}")
-            outcome = Outcome.failed(job, error)
-        return outcome.model_copy(update={"receive_count": lease.message.receive_count})
+        return await asyncio.gather(*(self._attempts.make(job, lease) for job in jobs))
 
     # done, permanent or transient
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +36,8 @@ VISIBILITY_MAX_S = 43_200
 
 _THREADS = 8
 _REASON_CHARACTERS = 1_000
+_MESSAGE_BYTES = 1_048_576
+"""Most bytes of a message's body and attributes together; SQS's own limit."""
 # What SQS accepts in text is what XML 1.0 does.
 _REFUSED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -191,11 +193,10 @@ class SqsQueue:
         url = self._dead_letter_url
         if url is None:
             return False
-        texts = {"foreedge.code": code, "foreedge.reason": reason, "foreedge.job_id": job_id}
+        texts = {"foreedge.code": code, "foreedge.job_id": job_id, "foreedge.reason": reason}
         attributes: Any = {
-            name: {"DataType": "String", "StringValue": attribute_text(text)}
-            for name, text in texts.items()
-            if text
+            name: {"DataType": "String", "StringValue": text}
+            for name, text in fitting(texts, _MESSAGE_BYTES - len(message.body.encode())).items()
         }
         await self._call(
             "SendMessage to the dead-letter queue",
@@ -289,6 +290,23 @@ def map_sqs_error(error: Exception, where: str) -> QueueUnavailable:
 def attribute_text(text: str) -> str:
     """Return a text in the form that SQS accepts as an attribute's value, and not too long."""
     return _REFUSED.sub("\ufffd", text)[:_REASON_CHARACTERS]
+
+
+def fitting(texts: Mapping[str, str | None], room_bytes: int) -> dict[str, str]:
+    """Return the attributes that fit beside a body, the first ones first.
+
+    Args:
+        texts: Values by name.
+        room_bytes: What SQS's limit leaves of a message.
+    """
+    fit = {}
+    for name, text in texts.items():
+        if value := attribute_text(text or ""):
+            room_bytes -= len(name) + len("String") + len(value.encode())
+            if room_bytes < 0:
+                break
+            fit[name] = value
+    return fit
 
 
 def _client(aws: AwsConfig) -> SQSClient:

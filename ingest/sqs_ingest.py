@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.serve.handle import DeploymentHandle
 
@@ -21,9 +22,11 @@ from ingest.ledger import Ledger
 from ingest.queue import SqsQueue, check_url
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Outcome
-from serve_app.errors import InvalidConfig, QueueUnavailable
+from serve_app.errors import InvalidConfig, TransientError
 from serve_app.replicas import call
 from serve_app.storage import open_store
+
+T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +46,8 @@ class SqsIngest:
 
         Raises:
             InvalidConfig: The queue cannot be served with this configuration. A queue that is
-                away does not raise: it is tried until it answers.
+                away does not raise: it is tried until it answers. No message is taken before
+                every model is loaded.
         """
         if config.queue is None or config.ledger is None:
             raise InvalidConfig("SqsIngest needs queue.url and ledger.bucket")
@@ -55,7 +59,7 @@ class SqsIngest:
         self._ledger = Ledger(open_store(config), config.ledger)
         self._queue: SqsQueue | None = None
         self._consumer: Consumer | None = None
-        self._trouble = "the queue is not open yet"
+        self._trouble = "the models are not loaded yet"
         self._serving = asyncio.create_task(self._serve())
 
     async def check_health(self) -> None:
@@ -91,7 +95,12 @@ class SqsIngest:
             self._queue.close()
 
     async def _serve(self) -> None:
-        queue = self._queue = await self._open()
+        # A message that is taken before would only wait, and its receives would be spent.
+        await self._until_it_succeeds(self._models)
+        self._trouble = "the queue is not open yet"
+        queue = self._queue = await self._until_it_succeeds(
+            lambda: SqsQueue.open(self._queue_config, self._aws)
+        )
         self._consumer = Consumer(
             queue,
             self._process,
@@ -101,16 +110,19 @@ class SqsIngest:
         )
         await self._consumer.run()
 
-    async def _open(self) -> SqsQueue:
-        for attempt in itertools.count(1):
+    async def _until_it_succeeds(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        for number in itertools.count(1):
             try:
-                return await SqsQueue.open(self._queue_config, self._aws)
-            except QueueUnavailable as error:
-                pause_s = back_off_s(RETRY_BASE_S, attempt, RETRY_MAX_S)
+                return await attempt()
+            except TransientError as error:
+                pause_s = back_off_s(RETRY_BASE_S, number, RETRY_MAX_S)
                 self._trouble = f"{error.code}: {error.message}"
                 _logger.warning("%s; again in %.1f s", error.message, pause_s)
                 await asyncio.sleep(pause_s)
         raise AssertionError("unreachable")
+
+    async def _models(self) -> None:
+        await call(self._pipeline.models.remote(), self._queue_config.job_deadline_s)
 
     async def _process(self, job: Job) -> Outcome:
         response = self._pipeline.process.remote(job)

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"}
 _FORBIDDEN = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled", "InvalidObjectState"}
+_PRECONDITION = {"412", "PreconditionFailed"}
+_UNTOLD = {"400", "403"}
+"""What the refusal of a HEAD says, whatever the reason is."""
 _CHUNK_BYTES = 1024 * 1024
-_PRECONDITION = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def map_s3_error(error: ClientError | BotoCoreError, where: str) -> ForeedgeErro
         where: The object or bucket, for the message.
     """
     if isinstance(error, ClientError):
-        code = error.response.get("Error", {}).get("Code", "")
+        code = _code(error)
         if code in _NOT_FOUND:
             return SourceNotFound(f"{where} does not exist")
         if code in _FORBIDDEN:
@@ -158,6 +160,10 @@ def map_s3_error(error: ClientError | BotoCoreError, where: str) -> ForeedgeErro
             return SourceChanged(f"{where} is no longer the object that the job names (ETag)")
     # Expired credentials come and go, as do throttles and broken connections: all else is retried.
     return StorageUnavailable(f"{where}: {error}")
+
+
+def _code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")
 
 
 class S3Store:
@@ -175,6 +181,8 @@ class S3Store:
             mapped = map_s3_error(error, f"s3://{bucket}/{key}")
             if isinstance(mapped, SourceNotFound):
                 return None
+            if isinstance(error, ClientError) and _code(error) in _UNTOLD:
+                mapped = self._why_refused(bucket, key, version)
             raise mapped from error
         return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
 
@@ -204,6 +212,19 @@ class S3Store:
                 return body.read()
         except (ClientError, BotoCoreError) as error:
             raise map_s3_error(error, where) from error
+
+    def _why_refused(self, bucket: str, key: str, version: Any) -> ForeedgeError:
+        """Return why a HEAD was refused, which an answer without a body cannot say.
+
+        Keys that have expired or are not valid yet, and a clock that is wrong, pass: they must
+        not count as a denial.
+        """
+        where = f"s3://{bucket}/{key}"
+        try:
+            self._client.get_object(Bucket=bucket, Key=key, **version)["Body"].close()
+        except (ClientError, BotoCoreError) as error:
+            return map_s3_error(error, where)
+        return StorageUnavailable(f"{where}: HEAD was refused, and GET is not; try again")
 
     def put(self, bucket: str, key: str, data: bytes, media_type: str) -> None:
         """See ObjectStore."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import heapq
 import json
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
@@ -15,61 +13,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from in_memory_queue import InMemoryQueue
+from virtual_time import now, run, virtual
 
 from ingest.consumer import INVALID_RUN, Consumer
 from serve_app.config import QueueConfig
 from serve_app.contracts import Job, Outcome
 from serve_app.errors import (
     DeadlineExceeded,
+    InternalError,
     InvalidConfig,
     NoSubject,
     Overloaded,
     ReplicaLost,
     SourceForbidden,
+    StorageUnavailable,
 )
 
 Process = Callable[[Job], Awaitable[Outcome]]
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer as soon as there is nothing to do."""
-
-    _now = 0.0
-
-    def time(self) -> float:
-        return self._now
-
-    def _run_once(self) -> None:
-        while self._scheduled and self._scheduled[0]._cancelled:
-            self._timer_cancelled_count -= 1
-            heapq.heappop(self._scheduled)._scheduled = False
-        if not self._ready:
-            assert self._scheduled, "nothing will ever happen again"
-            self._now = max(self._now, self._scheduled[0]._when)
-        super()._run_once()
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a scenario in virtual time, of which it has a day."""
-
-    async def limited() -> None:
-        async with asyncio.timeout(86_400):
-            await scenario
-
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(limited())
-
-
-def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        run(test(*args, **kwargs))
-
-    return wrapper
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Ledger:
@@ -315,7 +275,7 @@ async def test_a_message_of_several_jobs_is_released_while_one_may_pass() -> Non
         if job.source.key == "2.jpg":
             tries += 1
             if tries == 1:
-                raise Overloaded("later")
+                raise InternalError("later")
         return success(job)
 
     bench = Bench(process)
@@ -330,12 +290,144 @@ async def test_a_message_of_several_jobs_is_released_while_one_may_pass() -> Non
 
 @virtual
 async def test_transient_is_released_and_done_later() -> None:
-    bench = Bench(raising(ReplicaLost("gone"), times=2), max_receives=5)
+    bench = Bench(raising(InternalError("no room"), times=2), max_receives=5)
     await bench.serve("j", for_s=60)
     assert bench.events("release", "record", "delete") == ["release", "release", "record", "delete"]
     assert bench.ledger.of("j").receive_count == 3
     await bench.stop()
-    assert bench.consumer.stats.retried == {"replica_lost": 2}
+    assert bench.consumer.stats.retried == {"internal_error": 2}
+
+
+@virtual
+async def test_a_lost_replica_costs_its_images_no_receive() -> None:
+    bench = Bench(raising(ReplicaLost("gone"), times=8), max_receives=2)
+    await bench.serve(*(f"j{n}" for n in range(8)), for_s=60)
+    assert bench.events("release") == []
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    await bench.stop()
+    assert (bench.consumer.stats.alone, bench.consumer.stats.retried) == (8, {})
+
+
+@pytest.mark.parametrize("returned", [False, True])
+@virtual
+async def test_an_image_that_kills_replicas_goes_to_the_dead_letters_alone(returned: bool) -> None:
+    """A pipeline of one replica that dies of a certain image, with all that it holds."""
+    died = asyncio.Event()
+    deaths: list[set[str]] = []
+    held: set[str] = set()
+
+    async def process(job: Job) -> Outcome:
+        nonlocal died
+        held.add(job.job_id)
+        this = died
+        if job.job_id == "poison":
+            await asyncio.sleep(0.5)
+            deaths.append(set(held))
+            held.clear()
+            died = asyncio.Event()
+            this.set()
+        try:
+            async with asyncio.timeout(1):
+                await this.wait()
+        except TimeoutError:
+            held.discard(job.job_id)
+            return success(job)
+        if returned:
+            return Outcome.failed(job, ReplicaLost("gone"))
+        raise ReplicaLost("gone")
+
+    bench = Bench(process, max_receives=3)
+    bench.send(*(f"before{n}" for n in range(8)))
+    await bench.serve("poison", *(f"after{n}" for n in range(8)), for_s=120)
+    await bench.stop()
+    assert not bench.queue.stored
+    assert [(item.job_id, item.code) for item in bench.queue.dead] == [("poison", "replica_lost")]
+    records = {item.job_id: item for item in bench.ledger.records}
+    assert records.pop("poison").receive_count == 3
+    assert {(item.status, item.receive_count) for item in records.values()} == {("done", 1)}
+    assert len(records) == 16
+    assert len(deaths) == 4
+    assert len(deaths[0]) > 1, "the first time it had company"
+
+
+@virtual
+async def test_suspects_run_one_at_a_time_beside_the_others() -> None:
+    lost: set[str] = set()
+    alone: set[str] = set()
+    others = 0
+
+    async def process(job: Job) -> Outcome:
+        nonlocal others
+        if job.job_id.startswith("s") and job.job_id not in lost:
+            lost.add(job.job_id)
+            raise ReplicaLost("gone")
+        if job.job_id in lost:
+            alone.add(job.job_id)
+            assert len(alone) == 1
+            await asyncio.sleep(1)
+            alone.remove(job.job_id)
+        else:
+            await asyncio.sleep(0.1)
+            others += len(lost) > 0
+        return success(job)
+
+    bench = Bench(process, max_in_flight=8)
+    bench.send(*(f"s{n}" for n in range(4)))
+    await bench.serve(*(f"j{n}" for n in range(20)), for_s=3)
+    assert others == 20
+    await asyncio.sleep(5)
+    await bench.stop()
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    assert len(bench.ledger.records) == 24
+
+
+@virtual
+async def test_an_outage_costs_no_receives_and_does_not_drain_the_queue() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(0.1)
+        if now() < 400:
+            raise StorageUnavailable("slow down")
+        return success(job)
+
+    bench = Bench(process, max_in_flight=4, max_receives=2)
+    await bench.serve(*(f"j{n}" for n in range(20)), for_s=390)
+    assert bench.events("receive", "release") == ["receive"] * 4
+    assert bench.consumer.reason == "storage_unavailable: slow down"
+    await asyncio.sleep(60)
+    assert bench.consumer.healthy
+    await bench.stop()
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    assert len(bench.ledger.records) == 20
+
+
+@virtual
+async def test_an_object_that_alone_cannot_be_read_is_no_outage() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(0.1)
+        if job.job_id == "odd":
+            raise StorageUnavailable("InvalidArgument")
+        return success(job)
+
+    bench = Bench(process, max_receives=3)
+    await bench.serve("odd", *(f"j{n}" for n in range(20)), for_s=5)
+    for n in range(100):
+        bench.send(f"k{n}")
+        await asyncio.sleep(0.5)
+    await bench.stop()
+    assert [(item.job_id, item.code) for item in bench.queue.dead] == [
+        ("odd", "storage_unavailable")
+    ]
+
+
+@virtual
+async def test_an_outage_ends_with_the_deadline_and_with_a_stop() -> None:
+    bench = Bench(raising(StorageUnavailable("away")), job_deadline_s=100, max_receives=9)
+    await bench.serve("j", for_s=150)
+    assert bench.events("receive", "release")[:2] == ["receive", "release"]
+    assert set(bench.consumer.stats.retried) == {"storage_unavailable"}
+    await bench.stop()
+    assert bench.events("delete") == []
+    assert bench.queue.stored["m1"].visible_at <= now() + bench.config.retry_max_s
 
 
 @virtual
@@ -345,7 +437,7 @@ async def test_back_off_doubles_up_to_its_limit(monkeypatch: pytest.MonkeyPatch)
 
     async def process(job: Job) -> Outcome:
         times.append(now())
-        raise Overloaded("later")
+        raise InternalError("later")
 
     bench = Bench(process, max_receives=6, retry_base_s=2, retry_max_s=10)
     await bench.serve("j", for_s=100)
@@ -356,7 +448,7 @@ async def test_back_off_doubles_up_to_its_limit(monkeypatch: pytest.MonkeyPatch)
 
 @virtual
 async def test_back_off_has_full_jitter() -> None:
-    bench = Bench(raising(Overloaded("later")), retry_base_s=1_000, retry_max_s=10_000)
+    bench = Bench(raising(InternalError("later")), retry_base_s=1_000, retry_max_s=10_000)
     await bench.serve(*(f"j{n}" for n in range(40)))
     delays = [item.visible_at - now() for item in bench.queue.stored.values()]
     assert min(delays) < 200
@@ -366,14 +458,14 @@ async def test_back_off_has_full_jitter() -> None:
 
 @virtual
 async def test_the_last_transient_failure_is_final() -> None:
-    bench = Bench(raising(Overloaded("no room")), max_receives=3)
+    bench = Bench(raising(InternalError("no room")), max_receives=3)
     await bench.serve("j", for_s=120)
     assert bench.events("receive", "release", "record", "dead_letter", "delete", "redrive") == [
         *["receive", "release"] * 2,
         *["receive", "record", "dead_letter", "delete"],
     ]
     record = bench.ledger.of("j")
-    assert (record.status, record.code, record.receive_count) == ("failed", "overloaded", 3)
+    assert (record.status, record.code, record.receive_count) == ("failed", "internal_error", 3)
     assert bench.queue.dead[0].reason == "no room"
     await bench.stop()
 
@@ -621,7 +713,7 @@ async def test_a_heartbeat_during_a_release_does_not_hide_the_message_again(
 
     async def process(job: Job) -> Outcome:
         await asyncio.sleep(9.3)
-        raise Overloaded("later")
+        raise InternalError("later")
 
     bench = Bench(process, visibility_timeout_s=30, retry_base_s=3)
     bench.queue.latency_s = 0.5

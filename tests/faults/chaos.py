@@ -1,0 +1,256 @@
+"""Many small jobs through a Ray cluster while something breaks every few seconds.
+
+    python tests/faults/chaos.py --seed 7 --jobs 2000
+
+The seed decides which faults come, and when. At the end every job must have its one outcome and
+its one object; anything else is shown, and ends the program with status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import secrets
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster import CONSUMERS, RayCluster, two_nodes
+from proxy import (
+    Effect,
+    Proxy,
+    cut,
+    delay,
+    deliver_twice,
+    fail_entries,
+    kill_caller,
+    late_refusal,
+    recorded_before_deleted,
+    refuse,
+    short,
+)
+from rich.console import Console
+from rich.table import Table
+from rig import Rig
+
+from ingest.local_stack import LocalAws, use_dummy_credentials
+
+MAX_RECEIVES = 5
+SOURCES, RESULTS, PARTS = "*/in/*", "*/cutouts/*", "*.jsonl.gz"
+_SEND_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    action: str
+    effect: Effect
+    where: str = "*"
+    times: int | None = None
+    """Requests that are hit; None is all of them, for as long as the fault lasts."""
+
+
+def half(code: str, *, sender_fault: bool) -> Effect:
+    return fail_entries(lambda index, _: index % 2 == 0, code, sender_fault=sender_fault)
+
+
+FAULTS = [
+    Fault("pipeline killed in inference", "s3:GetObject", kill_caller(), SOURCES, 1),
+    Fault("pipeline killed after an upload", "s3:PutObject", kill_caller(after=True), RESULTS, 1),
+    Fault("ingest killed before the ledger", "s3:PutObject", kill_caller(), PARTS, 1),
+    Fault("ingest killed after the ledger", "s3:PutObject", kill_caller(after=True), PARTS, 1),
+    Fault("ingest killed before a deletion", "sqs:DeleteMessageBatch", kill_caller(), "*", 1),
+    Fault(
+        "ingest killed after a deletion", "sqs:DeleteMessageBatch", kill_caller(after=True), "*", 1
+    ),
+    Fault("sources: SlowDown", "s3:GetObject", refuse(503, "SlowDown"), SOURCES),
+    Fault("results: SlowDown", "s3:PutObject", refuse(503, "SlowDown"), RESULTS),
+    Fault("ledger: SlowDown", "s3:PutObject", refuse(503, "SlowDown"), PARTS),
+    Fault("S3: expired credentials", "s3:*", refuse(400, "ExpiredToken")),
+    Fault("SQS: expired credentials", "sqs:*", refuse(403, "ExpiredToken")),
+    Fault("SQS: OverLimit", "sqs:ReceiveMessage", refuse(403, "OverLimit")),
+    Fault(
+        "heartbeats throttled", "sqs:ChangeMessageVisibilityBatch", refuse(400, "RequestThrottled")
+    ),
+    Fault(
+        "deletions fail in part",
+        "sqs:DeleteMessageBatch",
+        half("InternalError", sender_fault=False),
+    ),
+    Fault(
+        "extensions fail in part",
+        "sqs:ChangeMessageVisibilityBatch",
+        half("ReceiptHandleIsInvalid", sender_fault=True),
+        "*",
+        2,
+    ),
+    Fault("sources are cut short", "s3:GetObject", short(500), SOURCES, 4),
+    Fault("connections are cut", "s3:*", cut(), "*", 6),
+    Fault("answers of puts are lost", "s3:PutObject", cut(after=True), "*", 4),
+    Fault(
+        "conditional puts are lost",
+        "s3:PutObject",
+        late_refusal(412, "PreconditionFailed"),
+        RESULTS,
+        4,
+    ),
+    Fault(
+        "conditional puts conflict",
+        "s3:PutObject",
+        refuse(409, "ConditionalRequestConflict"),
+        RESULTS,
+        4,
+    ),
+    Fault("answers of receives are lost", "sqs:ReceiveMessage", cut(after=True), "*", 2),
+    Fault("answers of deletions are lost", "sqs:DeleteMessageBatch", cut(after=True), "*", 2),
+    Fault("messages are delivered twice", "sqs:ReceiveMessage", deliver_twice(), "*", 3),
+    Fault("S3 is slow", "s3:*", delay(0.7)),
+]
+"""Faults of requests; those of the cluster are in ``Chaos``."""
+
+
+@dataclass
+class Chaos:
+    """Breaks something every few seconds until it is told to end."""
+
+    rig: Rig
+    cluster: RayCluster
+    dice: random.Random
+    counts: Counter[str] = field(default_factory=Counter)
+    hits: Counter[str] = field(default_factory=Counter)
+
+    def plan(self) -> Iterator[tuple[float, str, float]]:
+        """Yield pauses, faults and how long each lasts; the seed decides all of it."""
+        while True:
+            of_cluster = ["the controller is killed", "a node is lost"]
+            # A node takes longest to come back.
+            weights = [4] * len(FAULTS) + [3, 2]
+            [name] = self.dice.choices([item.name for item in FAULTS] + of_cluster, weights)
+            yield self.dice.uniform(0.5, 4), name, self.dice.uniform(1, 4)
+
+    def run(self, ended: threading.Event) -> None:
+        """Make faults, one after the other; in the main thread, as Ray asks."""
+        by_name = {item.name: item for item in FAULTS}
+        for pause_s, name, lasts_s in self.plan():
+            if ended.wait(pause_s):
+                return
+            self.counts[name] += 1
+            if name == "the controller is killed":
+                self.cluster.kill_controller()
+            elif name == "a node is lost":
+                self.cluster.lose_node()
+                ended.wait(lasts_s)
+                self.cluster.add_node()
+            else:
+                self._break(by_name[name], lasts_s, ended)
+
+    def _break(self, fault: Fault, lasts_s: float, ended: threading.Event) -> None:
+        proxy = self.rig.proxy
+        rule = proxy.add(fault.action, fault.effect, name=fault.where, times=fault.times)
+        ended.wait(lasts_s)
+        proxy.remove(rule)
+        self.hits[fault.name] += rule.hits
+
+
+def send(rig: Rig, jobs: int) -> None:
+    names = [f"j{number:05d}" for number in range(jobs)]
+
+    def one(number: int) -> None:
+        rig.put_numbered(names[number], number)
+        rig.send_body(rig.message(names[number]))
+
+    with ThreadPoolExecutor(_SEND_THREADS) as pool:
+        list(pool.map(one, range(jobs)))
+    rig.sent = names
+
+
+def follow(rig: Rig, limit_s: float, ended: threading.Event, console: Console) -> None:
+    """Set ``ended`` when no message is left, or after a time."""
+    give_up_at = time.monotonic() + limit_s
+    for number in itertools.count():
+        waiting, held = rig.backlog()
+        if number % 20 == 0:
+            console.print(f"  {waiting} wait, {held} in flight", highlight=False)
+        if waiting + held == 0 or time.monotonic() > give_up_at:
+            ended.set()
+            return
+        time.sleep(0.5)
+
+
+def verdict(rig: Rig) -> dict[str, int]:
+    """Return what became of the jobs; all but the first two must be 0."""
+    records = rig.records()
+    outcomes = rig.outcomes()
+    named = [item.output_key for item in outcomes.values() if item.output_key]
+    objects = rig.objects()
+    # An object is {prefix}in/{job}/{fingerprint}.png.
+    folders = Counter(key.rpartition("/")[0] for key in objects)
+    return {
+        "jobs": len(rig.sent),
+        "outcomes": len(outcomes),
+        "lost (no outcome)": len(set(rig.sent) - set(outcomes)),
+        "failed": sum(item.status == "failed" for item in outcomes.values()),
+        "dead letters": len(rig.dead_letters()),
+        "left on the queue": sum(rig.backlog()),
+        "duplicate objects": sum(folders.values()) - len(folders),
+        "orphans (no outcome names it)": len(objects - set(named)),
+        "missing objects": len(set(named) - objects),
+        "records more than jobs, folded": len(records) - len(outcomes),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--jobs", type=int, default=2_000)
+    options = parser.parse_args()
+    seed = secrets.randbelow(10**6) if options.seed is None else options.seed
+    console = Console()
+    console.print(f"chaos: {options.jobs} jobs, seed {seed}", highlight=False)
+    use_dummy_credentials()
+    with LocalAws() as server, Proxy(server.endpoint_url) as proxy, two_nodes() as cluster:
+        rig = Rig(server, proxy, MAX_RECEIVES)
+        small: dict[str, Any] = {"replicas": 2, "num_cpus": 0.5}
+        args = rig.args(consumers=CONSUMERS, visibility_timeout_s=10, max_in_flight=16)
+        args |= {"pipeline": small, "segmenter": {**small, "threads": 1}}
+        send(rig, options.jobs)
+        started_at = time.monotonic()
+        cluster.deploy(args)
+        ended = threading.Event()
+        limit_s = 120 + options.jobs
+        watch = threading.Thread(target=follow, args=(rig, limit_s, ended, console), daemon=True)
+        watch.start()
+        chaos = Chaos(rig, cluster, random.Random(seed))
+        chaos.run(ended)
+        watch.join()
+        took_s = time.monotonic() - started_at
+        found = verdict(rig)
+        deletions = recorded_before_deleted(proxy.journal)
+    show(console, chaos, found, seed, took_s, deletions)
+    good = found["outcomes"] == found["jobs"] and not any(list(found.values())[2:-1])
+    console.print("[green]nothing lost[/green]" if good else "[red]something is wrong[/red]")
+    return 0 if good else 1
+
+
+def show(
+    console: Console, chaos: Chaos, found: dict[str, int], seed: int, took_s: float, deletions: int
+) -> None:
+    faults = Table("fault", "times", "requests hit", title=f"Faults, seed {seed}")
+    for name, count in sorted(chaos.counts.items()):
+        faults.add_row(name, f"{count}", f"{chaos.hits[name]}" if name in chaos.hits else "")
+    console.print(faults)
+    results = Table("", "count", title=f"{found['jobs']} jobs in {took_s:.0f} s")
+    for name, count in found.items():
+        results.add_row(name, f"{count}")
+    results.add_row("deletions, each after its record", f"{deletions}")
+    console.print(results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Ray with two raylets on this machine, and the application on it: one node can be lost."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+
+from ingest.local_stack import APPLICATION, free_port
+from serve_app.app import build
+
+CONSUMERS = 2
+_NODE = {"num_cpus": 4, "object_store_memory": 100 * 1024 * 1024}
+_PATIENCE_S = 90.0
+
+
+class RayCluster:
+    """Two nodes: the head, which stays, and another one."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={**_NODE, "include_dashboard": False}
+        )
+        self._other = self._cluster.add_node(**_NODE)
+        ray.init(address=self._cluster.address, log_to_driver=False, logging_level="ERROR")
+        serve.start(http_options={"port": free_port()}, proxy_location="HeadOnly")
+
+    def close(self) -> None:
+        with suppress(Exception):
+            serve.shutdown()
+        ray.shutdown()
+        self._cluster.shutdown()
+
+    def lose_node(self) -> None:
+        """Kill everything on the other node, without a word to anybody."""
+        self._cluster.remove_node(self._other, allow_graceful=False)
+
+    def add_node(self) -> None:
+        self._other = self._cluster.add_node(**_NODE)
+
+    def deploy(self, args: dict[str, Any]) -> None:
+        serve.run(build(args), name=APPLICATION, route_prefix="/")
+
+    def delete(self) -> None:
+        """Stop every replica, each in its grace time."""
+        serve.delete(APPLICATION)
+
+    def kill_controller(self) -> None:
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        ray.kill(controller, no_restart=False)
+
+    def replicas(self, deployment: str) -> set[str]:
+        """Return the names of a deployment's living replicas."""
+        prefix = f"SERVE_REPLICA::{APPLICATION}#{deployment}#"
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        return {item["name"] for item in actors if item["name"].startswith(prefix)}
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while not condition():
+            assert time.monotonic() < give_up_at, f"it never came: {serve.status()}"
+            time.sleep(0.2)
+
+
+@contextmanager
+def two_nodes() -> Iterator[RayCluster]:
+    cluster = RayCluster()
+    try:
+        yield cluster
+    finally:
+        cluster.close()

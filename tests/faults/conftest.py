@@ -1,0 +1,24 @@
+"""One local SQS and S3 for all fault tests; behind a proxy, and with fresh queues, for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from proxy import Proxy
+from rig import Rig
+
+from ingest.local_stack import LocalAws, use_dummy_credentials
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[LocalAws]:
+    use_dummy_credentials()
+    with LocalAws() as started:
+        yield started
+
+
+@pytest.fixture
+def rig(server: LocalAws) -> Iterator[Rig]:
+    with Proxy(server.endpoint_url) as proxy:
+        yield Rig(server, proxy)

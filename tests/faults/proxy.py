@@ -1,0 +1,495 @@
+"""A proxy before a local SQS and S3 that makes the faults that AWS documents.
+
+Rules choose requests by action (``s3:GetObject``), by object (``bucket/key``) or queue, and by
+count; an effect does what it likes with them. Whatever passes is written into a journal, from
+which ``recorded_before_deleted`` proves the one thing that must always hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+import json
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import psutil
+
+_SQS_TARGET = "AmazonSQS."
+_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
+_HOLD_S = 60.0
+
+
+@dataclass(slots=True)
+class Request:
+    method: str
+    target: str
+    headers: dict[str, str]
+    """By lower-case name."""
+    body: bytes
+    action: str = ""
+    """``sqs:ReceiveMessage``, ``s3:PutObject``, …"""
+    name: str = ""
+    """Of the queue, or ``bucket/key``."""
+    peer_port: int = 0
+    """Of the client's end of the connection."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What an SQS request says."""
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+
+@dataclass(slots=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    cut_at: int | None = None
+    """Bytes of the body after which the connection is closed; None sends all of it."""
+
+
+Forward = Callable[[Request], Awaitable[Answer]]
+Effect = Callable[[Request, Forward], Awaitable[Answer | None]]
+"""Answers a request in its way; None closes the connection without an answer."""
+
+
+@dataclass(slots=True)
+class Rule:
+    action: str
+    effect: Effect
+    name: str = "*"
+    times: int | None = None
+    """Requests that it still applies to; None is all of them, until it is removed."""
+    body: str = ""
+    """What the request's body must contain."""
+    hits: int = 0
+
+    def takes(self, request: Request) -> bool:
+        return (
+            self.times != 0
+            and fnmatchcase(request.action, self.action)
+            and fnmatchcase(request.name, self.name)
+            and (not self.body or self.body.encode() in request.body)
+        )
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request that reached the server behind the proxy."""
+
+    began: int
+    ended: int
+    """Places in one count of beginnings and ends."""
+    request: Request
+    status: int
+    answer: bytes
+    """Of SQS; empty for S3."""
+
+
+class Proxy:
+    """Listens on a port of its own, in a thread of its own."""
+
+    def __init__(self, upstream_url: str) -> None:
+        parts = urlsplit(upstream_url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._upstream = (parts.hostname, parts.port)
+        self.endpoint_url = ""
+        self.journal: list[Entry] = []
+        self.rules: list[Rule] = []
+        self._lock = threading.Lock()
+        self._count = itertools.count()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def add(
+        self,
+        action: str,
+        effect: Effect,
+        *,
+        name: str = "*",
+        times: int | None = None,
+        body: str = "",
+    ) -> Rule:
+        """Let an effect answer what a rule takes; earlier rules go first."""
+        rule = Rule(action, effect, name, times, body)
+        with self._lock:
+            self.rules.append(rule)
+        return rule
+
+    def remove(self, *rules: Rule) -> None:
+        with self._lock:
+            self.rules = [rule for rule in self.rules if rule not in rules]
+
+    def clear(self) -> None:
+        """Forget every rule and what has passed."""
+        with self._lock:
+            self.rules = []
+            self.journal = []
+
+    def passed(self, action: str, name: str = "*") -> list[Entry]:
+        """Return what has reached the server."""
+        return [
+            entry
+            for entry in list(self.journal)
+            if fnmatchcase(entry.request.action, action) and fnmatchcase(entry.request.name, name)
+        ]
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.endpoint_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _end(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            while (request := await _read_request(reader, writer)) is not None:
+                request.peer_port = writer.get_extra_info("peername")[1]
+                answer = await self._answer(request)
+                if answer is None or not _write(writer, request, answer):
+                    writer.transport.abort() if answer is None else await writer.drain()
+                    break
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went away, or the proxy does
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _answer(self, request: Request) -> Answer | None:
+        request.action, request.name = identify(request)
+        with self._lock:
+            rule = next((rule for rule in self.rules if rule.takes(request)), None)
+            if rule is not None:
+                rule.hits += 1
+                if rule.times is not None:
+                    rule.times -= 1
+        if rule is None:
+            return await self._forward(request)
+        return await rule.effect(request, self._forward)
+
+    async def _forward(self, request: Request) -> Answer:
+        began = next(self._count)
+        try:
+            answer = await self._exchange(request)
+        except (OSError, asyncio.IncompleteReadError):
+            # A local server that has no room for one more connection is AWS that says so.
+            return refusal(request, 503, "ServiceUnavailable")
+        kept = answer.body if request.action.startswith("sqs:") else b""
+        self.journal.append(Entry(began, next(self._count), request, answer.status, kept))
+        return answer
+
+    async def _exchange(self, request: Request) -> Answer:
+        reader, writer = await asyncio.open_connection(*self._upstream)
+        try:
+            lines = [f"{request.method} {request.target} HTTP/1.1"]
+            lines += [f"{k}: {v}" for k, v in request.headers.items() if k not in _HOP]
+            lines += [f"content-length: {len(request.body)}", "connection: close", "", ""]
+            writer.write("\r\n".join(lines).encode("latin-1") + request.body)
+            await writer.drain()
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            first, *rest = head.strip().split("\r\n")
+            headers = _headers(rest)
+            assert "transfer-encoding" not in headers
+            return Answer(int(first.split(" ")[1]), headers, await reader.read())
+        finally:
+            writer.close()
+
+
+def identify(request: Request) -> tuple[str, str]:
+    """Return the action of a request and the name of what it is about."""
+    target = request.headers.get("x-amz-target", "")
+    if target.startswith(_SQS_TARGET):
+        content = request.content
+        name = content.get("QueueUrl", content.get("QueueName", ""))
+        return f"sqs:{target.removeprefix(_SQS_TARGET)}", name.rpartition("/")[2]
+    parts = urlsplit(request.target)
+    name = unquote(parts.path).lstrip("/")
+    if "/" in name.rstrip("/"):
+        verbs = {"GET": "GetObject", "PUT": "PutObject", "HEAD": "HeadObject"}
+        return f"s3:{verbs.get(request.method, request.method)}", name
+    verbs = {"GET": "ListObjectsV2", "PUT": "CreateBucket", "HEAD": "HeadBucket"}
+    return f"s3:{verbs.get(request.method, request.method)}", name
+
+
+# --- effects ---
+
+
+def refusal(request: Request, status: int, code: str) -> Answer:
+    """Return the answer by which SQS or S3 refuses a request."""
+    if request.action.startswith("sqs:"):
+        body = json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": f"fault: {code}"})
+        return Answer(status, {"content-type": "application/x-amz-json-1.0"}, body.encode())
+    body = f"<Error><Code>{code}</Code><Message>fault: {code}</Message></Error>"
+    # The answer to a HEAD has no body, and so no code.
+    content = b"" if request.method == "HEAD" else body.encode()
+    return Answer(status, {"content-type": "application/xml"}, content)
+
+
+def refuse(status: int, code: str) -> Effect:
+    """Answer with an error; nothing reaches the server."""
+
+    async def effect(request: Request, forward: Forward) -> Answer:
+        return refusal(request, status, code)
+
+    return effect
+
+
+def late_refusal(status: int, code: str) -> Effect:
+    """Do what was asked for, and answer with an error."""
+
+    async def effect(request: Request, forward: Forward) -> Answer:
+        await forward(request)
+        return refusal(request, status, code)
+
+    return effect
+
+
+def delay(seconds: float) -> Effect:
+    """Wait, then pass on."""
+
+    async def effect(request: Request, forward: Forward) -> Answer:
+        await asyncio.sleep(seconds)
+        return await forward(request)
+
+    return effect
+
+
+def cut(*, after: bool = False) -> Effect:
+    """Close the connection: before anything is done, or after it, so that the answer is lost."""
+
+    async def effect(request: Request, forward: Forward) -> None:
+        if after:
+            await forward(request)
+
+    return effect
+
+
+def short(length: int) -> Effect:
+    """Send the head of an answer and the beginning of its body, and close the connection."""
+
+    async def effect(request: Request, forward: Forward) -> Answer:
+        answer = await forward(request)
+        answer.cut_at = length
+        return answer
+
+    return effect
+
+
+def fail_entries(
+    chosen: Callable[[int, dict[str, Any]], bool], code: str, *, sender_fault: bool
+) -> Effect:
+    """Let some entries of a batch fail; the others are done."""
+
+    async def effect(request: Request, forward: Forward) -> Answer:
+        content = request.content
+        entries = list(enumerate(content["Entries"]))
+        failing = [entry for index, entry in entries if chosen(index, entry)]
+        content["Entries"] = [entry for index, entry in entries if not chosen(index, entry)]
+        answer = Answer(200, {"content-type": "application/x-amz-json-1.0"}, b"{}")
+        if content["Entries"]:
+            request.body = json.dumps(content).encode()
+            answer = await forward(request)
+        told = json.loads(answer.body)
+        told.setdefault("Failed", []).extend(
+            {"Id": entry["Id"], "Code": code, "Message": "fault", "SenderFault": sender_fault}
+            for entry in failing
+        )
+        answer.body = json.dumps(told).encode()
+        return answer
+
+    return effect
+
+
+def deliver_twice() -> Effect:
+    """Hand messages out and let SQS hand them out again at once, which it may."""
+
+    async def effect(request: Request, forward: Forward) -> Answer:
+        answer = await forward(request)
+        for message in json.loads(answer.body).get("Messages", []):
+            shown = {
+                "QueueUrl": request.content["QueueUrl"],
+                "ReceiptHandle": message["ReceiptHandle"],
+                "VisibilityTimeout": 0,
+            }
+            headers = {**request.headers, "x-amz-target": f"{_SQS_TARGET}ChangeMessageVisibility"}
+            again = Request("POST", request.target, headers, json.dumps(shown).encode())
+            again.action, again.name = identify(again)
+            await forward(again)
+        return answer
+
+    return effect
+
+
+def call(function: Callable[[], object]) -> Effect:
+    """Call a function of the test in a thread, then pass on."""
+
+    async def effect(request: Request, forward: Forward) -> Answer:
+        await asyncio.to_thread(function)
+        return await forward(request)
+
+    return effect
+
+
+def kill_caller(*, after: bool = False) -> Effect:
+    """Kill the process that asks, as a lack of memory does: before it is served, or after."""
+
+    async def effect(request: Request, forward: Forward) -> None:
+        if after:
+            await forward(request)
+        await asyncio.to_thread(_kill_peer, request.peer_port)
+
+    return effect
+
+
+def _kill_peer(port: int) -> None:
+    for connection in psutil.net_connections("tcp"):
+        if connection.laddr and connection.laddr.port == port and connection.pid:
+            assert connection.pid != os.getpid(), "the test would kill itself"
+            os.kill(connection.pid, signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class Hold:
+    """Keeps requests until they are let go: before they are done, or after, before the answer."""
+
+    after: bool = False
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+    dropped: bool = False
+
+    async def __call__(self, request: Request, forward: Forward) -> Answer | None:
+        answer = await forward(request) if self.after else None
+        self.reached.set()
+        async with asyncio.timeout(_HOLD_S):
+            while not self.released.is_set():  # noqa: ASYNC110 - set from another thread
+                await asyncio.sleep(0.02)
+        return None if self.dropped else answer or await forward(request)
+
+    async def until_reached(self, timeout_s: float = 30) -> None:
+        assert await asyncio.to_thread(self.reached.wait, timeout_s), "the request never came"
+
+    def let_go(self) -> None:
+        self.released.set()
+
+    def drop(self) -> None:
+        """Let go of requests without an answer; what was to be done is not done any more."""
+        self.dropped = True
+        self.released.set()
+
+
+# --- what must always hold ---
+
+
+def recorded_before_deleted(journal: Sequence[Entry]) -> int:
+    """Assert that every message's record was stored when its deletion was asked for.
+
+    Returns:
+        Deletions that were looked at.
+    """
+    names: dict[str, set[str]] = {}
+    stored: dict[str, int] = {}
+    for entry in journal:
+        if entry.request.action == "sqs:ReceiveMessage" and entry.status == 200:
+            for message in json.loads(entry.answer).get("Messages", []):
+                names[message["ReceiptHandle"]] = _names(message)
+        part = entry.request.name.endswith(".jsonl.gz") and entry.request.method == "PUT"
+        if part and entry.status == 200:
+            for line in gzip.decompress(entry.request.body).splitlines():
+                stored.setdefault(json.loads(line)["job_id"], entry.ended)
+    looked_at = 0
+    for entry in journal:
+        if entry.request.action == "sqs:DeleteMessageBatch":
+            for item in entry.request.content["Entries"]:
+                known = names[item["ReceiptHandle"]]
+                first = min((stored[name] for name in known if name in stored), default=None)
+                assert first is not None, f"{known}: deleted without a record"
+                assert first < entry.began, f"{known}: deleted before its record was stored"
+                looked_at += 1
+    return looked_at
+
+
+def _names(message: dict[str, Any]) -> set[str]:
+    """Return the names that a message's record may have: its job's, or else its own."""
+    names = {str(message["MessageId"])}
+    try:
+        names.add(str(json.loads(message["Body"])["job_id"]))
+    except (ValueError, TypeError, KeyError):
+        return names
+    return names
+
+
+# --- HTTP ---
+
+
+async def _read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> Request | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *rest = head.strip().split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = _headers(rest)
+    if headers.get("expect", "").lower() == "100-continue":
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await writer.drain()
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        body = b""
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readuntil(b"\r\n")
+    else:
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Request(method, target, headers, body)
+
+
+def _headers(lines: Sequence[str]) -> dict[str, str]:
+    pairs = (line.partition(":") for line in lines)
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _write(writer: asyncio.StreamWriter, request: Request, answer: Answer) -> bool:
+    """Write an answer; return whether the connection can be used again."""
+    length = str(len(answer.body))
+    if request.method == "HEAD":
+        length = answer.headers.get("content-length", length)
+    lines = [f"HTTP/1.1 {answer.status} -"]
+    lines += [f"{k}: {v}" for k, v in answer.headers.items() if k not in _HOP]
+    lines += [f"content-length: {length}", "", ""]
+    writer.write("\r\n".join(lines).encode("latin-1"))
+    body = b"" if request.method == "HEAD" else answer.body
+    writer.write(body if answer.cut_at is None else body[: answer.cut_at])
+    return answer.cut_at is None
