@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from serve_app.batching import Batcher
 from serve_app.config import AppConfig
 from serve_app.cutout import ModelInfo
 from serve_app.models.execution import Model, load
+from serve_app.pace import Pace
 
 _logger = logging.getLogger(__name__)
 
@@ -35,12 +37,18 @@ class Segmenter:
         if stacked and not model.batches:
             _logger.warning("%s has a fixed batch axis: its images run one by one", name)
 
+        slots = 1 if stacked else options.threads
+        pace = self._pace = Pace(slots)
+
         def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
-            return list(model.masks(np.stack(images)))
+            started_at = time.perf_counter()
+            masks = list(model.masks(np.stack(images)))
+            pace.add(time.perf_counter() - started_at, len(images))
+            return masks
 
         self._batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
             run,
-            slots=1 if stacked else options.threads,
+            slots=slots,
             max_batch_size=options.max_batch_size if stacked and model.batches else 1,
         )
 
@@ -61,6 +69,10 @@ class Segmenter:
     async def describe(self) -> ModelInfo:
         """Return what is known of the model."""
         return describe(self._model)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what the autoscaling policy is told; Serve asks."""
+        return self._pace.stats()
 
 
 def describe(model: Model) -> ModelInfo:
