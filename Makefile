@@ -1,6 +1,7 @@
 # Makes .venv from the lock file on a machine with nothing but Python 3.11 and make.
 #
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
+#   make tune [P95=2s] [MODEL=folio]       the fastest settings on this machine
 #   make test                              all tests
 #   make lint                              style and types
 #   make bench                             what the application costs beside the bare loop
@@ -11,9 +12,12 @@ COUNT ?= 24
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test lint lock bench bench-peers
+.PHONY: demo tune test lint lock bench bench-peers
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
+
+tune: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.tune $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL))
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest
