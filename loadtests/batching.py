@@ -158,28 +158,34 @@ async def drive(submit: Submit, work: Work, per_s: float | None) -> tuple[float,
     return work.images / (time.perf_counter() - began), latencies
 
 
-async def measure(work: Work, loads: Sequence[float]) -> list[Result]:
-    """Return what every contender made of every load; contenders take turns within a load."""
+async def measure(work: Work, loads: Sequence[float], repeats: int) -> list[Result]:
+    """Return what every contender made of every load; contenders take turns."""
     capacity, _ = await drive(ours(work.run, work), work, None)
     results = []
     for share in [None, *loads]:
         per_s = None if share is None else share * capacity
-        for name, contender in contenders(work).items():
-            counted = Counted(work.run)
-            images_per_s, latencies = await drive(contender(counted), work, per_s)
-            # Fanned out, a batch becomes runs of one image: its size is no longer seen.
-            mean_batch = 1.0 if work.fan_out else float(np.mean(counted.sizes))
-            p50_s, p95_s = np.percentile(latencies, [50, 95])
-            load_name = "all at once" if share is None else f"{share:.0%} ({per_s:.1f}/s)"
+        rates: dict[str, list[float]] = {}
+        latencies: dict[str, list[float]] = {}
+        sizes: dict[str, list[int]] = {}
+        for _ in range(repeats):
+            for name, contender in contenders(work).items():
+                counted = Counted(work.run)
+                rate, took = await drive(contender(counted), work, per_s)
+                rates.setdefault(name, []).append(rate)
+                latencies.setdefault(name, []).extend(took)
+                sizes.setdefault(name, []).extend(counted.sizes)
+        for name, found in rates.items():
+            p50_s, p95_s = np.percentile(latencies[name], [50, 95])
             results.append(
                 Result(
                     work.name,
-                    load_name,
+                    "all at once" if share is None else f"{share:.0%} ({per_s:.1f}/s)",
                     name,
-                    round(images_per_s, 2),
+                    round(float(np.median(found)), 2),
                     round(float(p50_s) * 1000, 1),
                     round(float(p95_s) * 1000, 1),
-                    round(mean_batch, 2),
+                    # Fanned out, a batch becomes runs of one image: its size is not seen here.
+                    1.0 if work.fan_out else round(float(np.mean(sizes[name])), 2),
                 )
             )
     return results
@@ -223,10 +229,12 @@ def accelerator_work(images: int) -> Work:
 class Bench:
     """A deployment that measures within itself: ``serve.batch`` works in a replica alone."""
 
-    async def measure(self, kind: str, images: int, loads: Sequence[float]) -> list[Result]:
+    async def measure(
+        self, kind: str, images: int, loads: Sequence[float], repeats: int
+    ) -> list[Result]:
         """Return the results of one kind of work."""
         work = accelerator_work(images) if kind == ACCELERATOR else model_work(kind, images)
-        return await measure(work, loads)
+        return await measure(work, loads, repeats)
 
 
 def show(results: Sequence[Result], console: Console) -> None:
@@ -246,9 +254,10 @@ def show(results: Sequence[Result], console: Console) -> None:
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=int, default=300, help="of the light model, for each load")
-    parser.add_argument("--heavy-images", type=int, default=40, help="of the heavy one")
-    parser.add_argument("--loads", type=float, nargs="*", default=[0.5, 0.8, 0.95])
+    parser.add_argument("--images", type=int, default=150, help="of the light model, for each load")
+    parser.add_argument("--heavy-images", type=int, default=24, help="of the heavy one")
+    parser.add_argument("--loads", type=float, nargs="*", default=[0.5, 0.8])
+    parser.add_argument("--repeats", type=int, default=3, help="in which contenders take turns")
     parser.add_argument("--out", type=Path, default=_OUT)
     options = parser.parse_args()
     kinds = {
@@ -270,7 +279,7 @@ def main() -> None:
         bench = serve.deployment(Bench).options(max_ongoing_requests=MAX_BATCH_SIZE)
         handle = serve.run(bench.bind(), name="batching", route_prefix=None)
         for kind, images in kinds.items():
-            results += handle.measure.remote(kind, images, options.loads).result()
+            results += handle.measure.remote(kind, images, options.loads, options.repeats).result()
     finally:
         serve.shutdown()
         ray.shutdown()

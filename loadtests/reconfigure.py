@@ -6,11 +6,8 @@ other sessions, and so restarts the replicas.
 
 from __future__ import annotations
 
-import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +19,7 @@ from ingest.local_stack import (
     answers,
     free_port,
     terminate_as_interrupt,
+    use_dummy_credentials,
 )
 from loadtests.trials import Setting
 from serve_app.config import AppConfig
@@ -30,7 +28,6 @@ from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
 IMPORT_PATH = "serve_app.app:build"
 
 _READY_TIMEOUT_S = 240.0
-_REQUEST_TIMEOUT_S = 30.0
 _LOGICAL_CPUS = 64
 """More than every setting needs: which replicas share cores is what is being measured."""
 
@@ -78,30 +75,30 @@ class Target:
         return None if answers(f"{self.http}/readyz", 10) else "/readyz does not answer 200"
 
     def _put(self, config: dict[str, Any]) -> None:
-        self._request("PUT", json.dumps(config).encode())
+        with _mapped(self.dashboard):
+            _client(self.dashboard).deploy_applications(config)
 
     def _get(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._request("GET"))
-        return found
+        with _mapped(self.dashboard):
+            found: dict[str, Any] = _client(self.dashboard).get_serve_details()
+            return found
 
-    def _request(self, method: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(
-            f"{self.dashboard}/api/serve/applications/",
-            body,
-            {"Content-Type": "application/json"},
-            method=method,
-        )
-        # Straight to it: a proxy of the environment has no way to this machine's own ports.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=_REQUEST_TIMEOUT_S) as answer:
-                content: bytes = answer.read()
-                return content
-        except urllib.error.HTTPError as error:
-            reason = error.read().decode(errors="replace")[:500]
-            raise InvalidConfig(f"{self.dashboard}: {error.code}: {reason}") from error
-        except (urllib.error.URLError, OSError) as error:
-            raise DeadlineExceeded(f"{self.dashboard} does not answer: {error}") from error
+
+def _client(dashboard: str) -> Any:
+    """Return the client that ``serve deploy`` uses, which presents the cluster's own token."""
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    return ServeSubmissionClient(dashboard)
+
+
+@contextmanager
+def _mapped(dashboard: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, OSError) as error:
+        raise DeadlineExceeded(f"{dashboard} does not answer: {error}") from error
+    except RuntimeError as error:
+        raise InvalidConfig(f"{dashboard}: {error}") from error
 
 
 def application(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
@@ -175,6 +172,8 @@ def _replicas(args: dict[str, Any], setting: Setting) -> dict[str, int]:
 def own_ray(args: dict[str, Any]) -> Iterator[Target]:
     """Run a Ray of one's own, with its dashboard, for as long as the context lasts."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # The application asks for none; but a proxy of the environment has no way to this machine.
+    use_dummy_credentials()
     import ray
     from ray import serve
 
