@@ -128,23 +128,24 @@ def search(
     """
 
     def score(setting: Setting) -> float:
-        climb(setting, ladder, p95_s, trials, measure)
-        return best_rate(setting, p95_s, trials)
+        climb(setting.normal(), ladder, p95_s, trials, measure)
+        return best_rate(setting.normal(), p95_s, trials)
 
-    best = start.normal()
-    best_score = score(best)
+    # Not the normal form: the batch size is to be there when the execution changes to one that
+    # has use for it.
+    best, best_score = start, score(start)
     improved = True
     while improved:
         improved = False
         for field_name, values in space.items():
             for value in values:
-                candidate = replace(best, **{field_name: value}).normal()
-                if candidate == best:
+                candidate = replace(best, **{field_name: value})
+                if candidate.normal() == best.normal():
                     continue
                 found = score(candidate)
                 if found > best_score:
                     best, best_score, improved = candidate, found, True
-    return best if best_score > 0 else None
+    return best.normal() if best_score > 0 else None
 
 
 def climb(
@@ -157,7 +158,8 @@ def climb(
     """Raise the load of a setting for as long as that can tell anything.
 
     It ends where the objective is missed, where more users bring no more images, and where
-    another setting was much better at the same load.
+    another setting was much better at the same load; not at the first one, which says little of
+    what a setting can carry.
     """
     before: Trial | None = None
     for users in ladder:

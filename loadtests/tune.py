@@ -105,13 +105,13 @@ def _tune(options: argparse.Namespace, console: Console) -> None:
                 f"{label(setting)}, {users} users: {trial.images_per_s:.2f} images/s, "
                 f"p95 {trial.p95_s:.2f} s" + (f", {trial.failures} FAILED" * bool(trial.failures)),
                 highlight=False,
+                soft_wrap=True,
             )
             return trial
 
-        start = Setting(
-            **{field: values[-1] if field == "max_ongoing" else values[0]
-               for field, values in space.items()}
-        )  # fmt: skip
+        first = {name: values[0] for name, values in space.items()}
+        largest = {name: max(space[name]) for name in ("max_batch_size", "max_ongoing")}
+        start = Setting(**{**first, **largest})
         best = search(start, space, ladder, p95_s, trials, measure)
         if best is None:
             raise InvalidConfig(f"no setting keeps p95 within {options.p95}; see {options.out}")
@@ -135,7 +135,7 @@ def _tune(options: argparse.Namespace, console: Console) -> None:
     write_yaml(options.yaml, serve_config([final], "http://0.0.0.0:8000"), notes)
     page = write_page(options.out, made, winner, p95_s, f"{model.label}: {goal}", notes)
     for line in notes[3:]:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"Serve file  {options.yaml}\nPage        {page}", highlight=False)
 
 

@@ -50,6 +50,8 @@ def test_the_best_of_the_space_is_found_with_a_fraction_of_the_grid(tmp_path: Pa
     assert best.threads * best.segmenters >= 4
     assert best.pipelines == 2
     assert len(machine.asked) < size(SPACE) * len(LADDER) / 2
+    # Stacking is tried with batches, although fanning out has no use for their size.
+    assert max(setting.max_batch_size for setting, _ in machine.asked) == 8
 
 
 def test_the_objective_is_kept(tmp_path: Path) -> None:
