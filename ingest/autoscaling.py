@@ -25,7 +25,8 @@ from serve_app.config import AwsConfig
 from serve_app.pace import SECONDS_PER_IMAGE
 from serve_app.storage import aws_client
 
-_logger = logging.getLogger(__name__)
+# Serve's own: what the policy has to say belongs in the controller's log.
+_logger = logging.getLogger("ray.serve")
 
 _MEASURED_EVERY_S = 1.0
 _LATE_PERIODS = 4
@@ -217,19 +218,32 @@ class BacklogPolicy:
             goals, seconds_per_image, slots, permits=permits, now_s=time.monotonic()
         )
         self._measured_at_s = -math.inf
+        self._failing = False
         self._reader = (
             None if queue_url is None else BacklogReader(queue_url, AwsConfig(**aws), read_period_s)
         )
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """Return the replicas that are needed, and no state."""
+        try:
+            needed = self._decide(ctx)
+        # Raised from here, it would end the round for every other application as well.
+        except Exception:
+            if not self._failing:
+                _logger.exception("no decision for %s, which keeps its replicas", ctx.deployment_id)
+            self._failing = True
+            return ctx.target_num_replicas, {}
+        self._failing = False
+        return needed, {}
+
+    def _decide(self, ctx: AutoscalingContext) -> int:
         now_s = time.monotonic()
         if now_s - self._measured_at_s >= _MEASURED_EVERY_S:
             self._measured_at_s = now_s
             self._take_measurements(ctx)
         reading = Reading(0, 0, now_s) if self._reader is None else self._reader.latest
         current = ctx.target_num_replicas
-        return self._scaler.decide(reading, ctx.total_num_requests, current, now_s), {}
+        return self._scaler.decide(reading, ctx.total_num_requests, current, now_s)
 
     def _take_measurements(self, ctx: AutoscalingContext) -> None:
         by_replica = (ctx.aggregated_metrics or {}).get(SECONDS_PER_IMAGE)

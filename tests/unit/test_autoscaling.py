@@ -141,7 +141,7 @@ KWARGS: dict[str, Any] = {
 }
 
 
-def context(ongoing: float, target: int, measured: dict[str, float] | None = None) -> Any:
+def context(ongoing: Any, target: int, measured: dict[str, float] | None = None) -> Any:
     values = {SECONDS_PER_IMAGE: measured} if measured else {}
     return AutoscalingContext(
         deployment_id=DeploymentID("Segmenter", "foreedge"),
@@ -181,6 +181,16 @@ def test_without_a_queue_the_requests_decide() -> None:
 def test_the_measured_pace_is_taken_from_the_replicas() -> None:
     policy = resolved(None)
     assert policy(context(100, 1, {"a": 1.0, "b": 3.0})) == (20, {})
+
+
+def test_what_raises_keeps_the_replicas_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    policy = resolved(None)
+    for _ in range(3):
+        assert policy(context("not a number", 4)) == (4, {})
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+    assert policy(context(100, 4)) == (5, {})
 
 
 def readers() -> list[threading.Thread]:
