@@ -74,8 +74,16 @@ def notes(plan: Plan) -> list[str]:
         fraction = request.spot_fraction or request.instance.family.spot_fraction
         lines.append(f"Spot: {fraction:.0%} of the price on demand, a typical value.")
     if plan.utilisation < _LITTLE_USED:
-        lines.append("Most of the nodes' CPUs are idle: a smaller instance costs less.")
-    lines.append("Every message is on the queue at the beginning; the first node is running.")
+        consumers = plan.settings["queue"]["consumers"]
+        why = (
+            "each ingest actor has a node of its own"
+            if consumers >= plan.nodes > 1
+            else "few images"
+        )
+        lines.append(f"Much of the nodes' CPUs is idle ({why}): a smaller instance costs less.")
+    lines.append(
+        "Every message is on the queue at the beginning, and a node for each ingest actor is up."
+    )
     lines.append("Not in it: the head node, storage, traffic to other regions, NAT gateways.")
     return lines
 
@@ -172,8 +180,10 @@ def _limits(plan: Plan) -> Table:
 
 
 def _comparison(plans: list[Plan]) -> Table:
-    table = Table(title="The same on other families", title_justify="left")
-    for name in ("instance", "processor", "nodes", "time", "nodes cost", "time factor"):
+    table = Table(
+        title="The same on other families (factors of time are assumed)", title_justify="left"
+    )
+    for name in ("instance", "processor", "nodes", "time", "cost", "factor"):
         table.add_column(name, justify="left" if name in ("instance", "processor") else "right")
     for plan in plans:
         family = plan.request.instance.family
@@ -183,6 +193,6 @@ def _comparison(plans: list[Plan]) -> Table:
             str(plan.nodes),
             show_duration(plan.hours * 3600),
             f"${plan.compute_cost:,.2f}",
-            f"{family.time_factor:g} (assumed)",
+            f"{plan.request.time_factor or family.time_factor:g}",
         )
     return table

@@ -302,9 +302,11 @@ def _simulate(
         look_back_s=scaling.look_back_s,
         read_period_s=scaling.read_period_s,
     )
+    # There is at most one ingest actor on a node, and there are always as many as are configured.
     cluster = Cluster(
         cpus,
-        max_nodes=nodes,
+        max_nodes=max(nodes, consumers),
+        min_nodes=consumers,
         node_start_s=request.node_start_s,
         replica_start_s=profile.replica_start_s,
         losses_per_node_hour=_SPOT_LOSSES_PER_NODE_HOUR if request.spot else 0.0,
@@ -372,10 +374,12 @@ def compare(request: Request, profile: Profile, prices: Prices) -> list[Plan]:
     size = request.instance.name.partition(".")[2]
     plans = []
     for name, family in prices.families.items():
-        if size in family.sizes:
-            instance = find_instance(f"{name}.{size}", prices)
-            asked = replace(request, instance=instance, price_per_hour=None, time_factor=None)
-            plans.append(make_plan(asked, profile, prices))
+        if size not in family.sizes:
+            continue
+        instance = find_instance(f"{name}.{size}", prices)
+        # What was given is of the instance that was asked for.
+        asked = replace(request, instance=instance, price_per_hour=None, time_factor=None)
+        plans.append(make_plan(request if instance == request.instance else asked, profile, prices))
     return plans
 
 

@@ -123,6 +123,8 @@ def test_ingest_actors_follow_their_measured_limit() -> None:
     per_s = 10_000_000 / (6 * 3600)
     assert made.settings["queue"]["consumers"] >= per_s / 100
     assert all(needed <= limit for needed, limit in made.limits.values())
+    # At most one on each node.
+    assert made.nodes >= made.settings["queue"]["consumers"]
 
 
 def test_prices() -> None:

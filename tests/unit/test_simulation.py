@@ -119,3 +119,14 @@ def test_node_hours_are_those_of_the_timeline() -> None:
     assert timeline.node_hours == pytest.approx(
         sum(moment.nodes for moment in timeline.moments[:-1]) / 3600
     )
+
+
+def test_it_foretells_what_the_cluster_does() -> None:
+    """The burst of tests/cluster/test_scaling.py, which took 74 s on a machine of two cores."""
+    stages = (Stage("CutoutPipeline", 0.4, 3.5, 1), Stage("Segmenter", 1.0, 1, 1))
+    fast = Rules(Goals(76, 10, 4, 30), 6, 4, 10, 12, 1)
+    cluster = Cluster(node_cpus=10, max_nodes=1, replica_start_s=5)
+    timeline = Simulation(stages, cluster, fast, Load(270)).run(200, 0.25, stop_when_drained=False)
+    assert timeline.drained_at_s == pytest.approx(74, abs=4)
+    assert max(moment.wanted for moment in timeline.moments) == (2, 4)
+    assert timeline.moments[-1].wanted == (1, 1)
