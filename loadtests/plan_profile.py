@@ -1,130 +1,106 @@
 """``python -m loadtests.plan_profile``: measure what ``foreedge plan`` plans with.
 
 Writes ``out/bench/profile.json``; run it on the instance type that is planned for, then
-``foreedge plan --profile out/bench/profile.json --time-factor 1``. One thread, one image at a
-time, after warming up: an image's seconds where no core is shared. What the application adds is
-taken from ``out/bench/overhead.json`` of ``make bench`` where that is there.
+``foreedge plan --profile out/bench/profile.json --time-factor 1``. A model's and the pixels' CPU
+seconds for an image are those of the bare loop on one thread. What the application adds to them
+is taken from ``out/bench/overhead.json``, so let ``make bench`` run first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from PIL import Image
 
 from ingest.planning import ControlPlane, Profile
 from loadtests import control_plane
 from loadtests.corpus import corpus
-from loadtests.models import BenchmarkModel, benchmark_model
-from serve_app.config import AppConfig
-from serve_app.contracts import Recipe
-from serve_app.cutout import Stages, render
-from serve_app.imaging import mask as masks
-from serve_app.imaging.decode import decode
-from serve_app.models.bundled.synthetic import photograph
-from serve_app.models.execution import load
+from loadtests.metering import machine
+from loadtests.models import benchmark_model
+from serve_app.errors import InvalidConfig
+from serve_app.models.registry import BUNDLED
 
 OUT = Path("out/bench/profile.json")
-MODELS = ("folio", "u2netp", "u2net", "isnet-general-use")
+OVERHEAD = Path("out/bench/overhead.json")
+IMAGES = {BUNDLED: 48, "u2netp": 16, "u2net": 8, "isnet-general-use": 4}
+"""Images that each model is measured with."""
 
-_BUDGET_S = 12.0
-"""Of one measurement, about."""
 _SET = "1600x1200"
-_OVERHEAD_S = 0.02
-"""CPU seconds that the application adds to an image, where it was not measured; an assumption."""
 _REPLICA_START_S = 10.0
 """An assumption: mostly the import of Ray and of ONNX Runtime."""
 
 
-def segment_s(model: BenchmarkModel) -> float:
-    """Return a model's seconds for an image on one thread."""
-    config = AppConfig.load({**model.settings, "segmenter": {"threads": 1}})
-    loaded = load(model.name, config)
-    scene = photograph(1, width=loaded.size_px, height=loaded.size_px)
-    image = np.ascontiguousarray(scene.image)[None]
-    return _median_s(lambda: loaded.masks(image))
+def stages_s(model: str, count: int) -> dict[str, float]:
+    """Return the CPU seconds of each stage of the bare loop, on one thread."""
+    command = [sys.executable, "-m", "loadtests.bare", model, _SET, str(count), "1"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout)["stages_ms"]
+    return {stage: ms / 1000 for stage, ms in found.items()}
 
 
-def pixels_s() -> tuple[float, int]:
-    """Return the seconds of all work on pixels for an image on one thread, and its pixels."""
-    files = [path.read_bytes() for path in corpus(_SET, 4)]
-    limits, recipe = AppConfig.load().limits, Recipe()
-    size_px = 320
-    number = 0
+def overhead_s(results: list[dict[str, Any]]) -> float:
+    """Return the CPU seconds that the application, fed by the queue, adds to an image.
 
-    def one() -> None:
-        nonlocal number
-        data = files[number % len(files)]
-        number += 1
-        taken = decode(data, limits)
-        masks.model_input(taken.rgb, size_px)
-        mask = np.zeros((size_px, size_px), np.uint8)
-        mask[60:260, 80:240] = 255
-        render(taken, mask, recipe, "none", Stages())
+    Args:
+        results: Of ``overhead.json``.
 
-    seconds = _median_s(one)
-    taken = decode(files[0], limits)
-    return seconds, taken.width * taken.height
+    Raises:
+        InvalidConfig: The bundled model is not among them.
+    """
+    for result in results:
+        if result["model"] == BUNDLED:
+            bare = float(result["bare"]["cpu_s_per_image"])
+            return max(0.0, float(result["queue"]["replicas_cpu_s_per_image"]) - bare)
+    raise InvalidConfig(f"{OVERHEAD} has no result of {BUNDLED}: run make bench")
 
 
-def overhead_s(path: Path = Path("out/bench/overhead.json")) -> float:
-    """Return the CPU seconds that the application adds to an image."""
-    if not path.is_file():
-        return _OVERHEAD_S
-    found = json.loads(path.read_text("utf-8"))
-    return max(0.0, float(found["overhead_cpu_s_per_image"]))
-
-
-def machine() -> str:
+def describe_machine() -> str:
     """Return what this machine is, in words."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{os.cpu_count()} vCPUs of {name} ({platform.machine()})"
+    found = machine()
+    return f"{found['cores']} vCPUs of {found['cpu']} ({found['architecture']})"
 
 
 def main() -> None:
     """Measure and write a profile."""
-    parser = argparse.ArgumentParser(description="Measures what foreedge plan plans with.")
+    parser = argparse.ArgumentParser(prog="python -m loadtests.plan_profile")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=list(IMAGES), choices=list(IMAGES))
     parser.add_argument(
-        "--no-control-plane", action="store_true", help="keep the limits of the file that is there"
+        "--keep-control-plane", action="store_true", help="the limits of the file that is there"
     )
     options = parser.parse_args()
-    if options.no_control_plane and options.out.is_file():
+    if not OVERHEAD.is_file():
+        parser.error(f"{OVERHEAD} is not there: run make bench first")
+    if options.keep_control_plane:
         before = json.loads(options.out.read_text("utf-8"))["control_plane"]
         control = ControlPlane.model_validate(before)
     else:
         control = control_plane.measure()
-    times = {}
+    segment_s: dict[str, float] = {}
+    pixels_s = 0.0
     for name in options.models:
         model = benchmark_model(name)
-        known = name if model.weights in ("bundled", "rembg's weights") else f"{name}-shaped"
-        times[known] = round(segment_s(model), 4)
-        print(f"{model.label}: {times[known]} s")
-    seconds, pixels = pixels_s()
+        stages = stages_s(name, IMAGES[name])
+        true_weights = model.weights in ("bundled", "rembg's weights")
+        segment_s[name if true_weights else f"{name}-shaped"] = round(stages.pop("infer"), 4)
+        pixels_s = pixels_s or sum(stages.values())
+    with Image.open(corpus(_SET, 1)[0]) as image:
+        pixels = image.width * image.height
     profile = Profile(
         measured_on=f"{datetime.now(UTC):%Y-%m-%d}",
-        machine=machine(),
-        commands=("python -m loadtests.plan_profile",),
-        images=f"{_SET} JPEG to PNG at the default compression",
+        machine=describe_machine(),
+        commands=("make bench", "python -m loadtests.plan_profile"),
+        images=f"JPEG of {_SET} to PNG",
         image_pixels=pixels,
-        segment_s=times,
-        pixels_s=round(seconds, 4),
-        overhead_s=round(overhead_s(), 4),
+        segment_s=segment_s,
+        pixels_s=round(pixels_s, 4),
+        overhead_s=round(overhead_s(json.loads(OVERHEAD.read_text("utf-8"))["results"]), 4),
         control_plane=control,
         replica_start_s=_REPLICA_START_S,
     )
@@ -132,17 +108,6 @@ def main() -> None:
     text = json.dumps(profile.model_dump(mode="json"), indent=2)
     options.out.write_text(text + "\n", "utf-8")
     print(text)
-
-
-def _median_s(call: Callable[[], object]) -> float:
-    call()
-    began = time.perf_counter()
-    times: list[float] = []
-    while len(times) < 3 or time.perf_counter() - began < _BUDGET_S:
-        started_at = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started_at)
-    return statistics.median(times)
 
 
 if __name__ == "__main__":

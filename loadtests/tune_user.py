@@ -16,18 +16,17 @@ _files = [path.read_bytes() for path in corpus(os.environ[CORPUS_VARIABLE], _PHO
 _numbers = itertools.count()
 
 
-class TuneUser(FastHttpUser):
+class TuneUser(FastHttpUser):  # type: ignore[misc]
     """Sends the next photograph as soon as the last one is answered."""
 
     wait_time = constant(0)
     connection_timeout = 10.0
     network_timeout = 120.0
 
-    @task
+    @task  # type: ignore[untyped-decorator]
     def cut_out(self) -> None:
         """Take one photograph's background out."""
         data = _files[next(_numbers) % len(_files)]
         headers = {"Content-Type": "application/octet-stream"}
         path = "/v1/cutout?min_subject_px=1"
-        # locust's types know text alone; it sends bytes as they are.
-        self.client.post(path, data=data, headers=headers, name="cutout")  # type: ignore[arg-type]
+        self.client.post(path, data=data, headers=headers, name="cutout")
