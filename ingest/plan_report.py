@@ -9,7 +9,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from ingest.planning import Plan
+from ingest.planning import NODE_RESERVE, Plan
 from ingest.quantities import show_duration
 from serve_app.errors import InvalidConfig
 
@@ -73,6 +73,10 @@ def notes(plan: Plan) -> list[str]:
     if request.spot and request.price_per_hour is None:
         fraction = request.spot_fraction or request.instance.family.spot_fraction
         lines.append(f"Spot: {fraction:.0%} of the price on demand, a typical value.")
+    lines.append(
+        f"Assumed too: a node starts in {show_duration(request.node_start_s)}, a replica in "
+        f"{show_duration(profile.replica_start_s)}; Ray takes {NODE_RESERVE:.0%} of a node."
+    )
     if plan.utilisation < _LITTLE_USED:
         consumers = plan.settings["queue"]["consumers"]
         why = (

@@ -25,7 +25,7 @@ from serve_app.errors import InvalidConfig
 LEAST_DEADLINE_S = 300.0
 _STEPS = 8_000
 _FITS = 12
-_NODE_RESERVE = 0.05
+NODE_RESERVE = 0.05
 """Share of a node that Ray, the operating system and the HTTP proxy take; an assumption."""
 _LOAD_OF_LIMIT = 0.8
 """Share of a measured limit of the control plane that is planned with."""
@@ -129,7 +129,7 @@ class Instance:
     @property
     def usable_cpus(self) -> float:
         """What is left for replicas."""
-        return self.vcpus * (1 - _NODE_RESERVE)
+        return self.vcpus * (1 - NODE_RESERVE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Answers:
 
     async def segment(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Return a mask of the right size."""
-        return image[..., 0]
+        return np.ascontiguousarray(image[..., 0])
 
     async def process(self, job: Job) -> Outcome:
         """Return that a job is done."""

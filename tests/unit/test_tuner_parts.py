@@ -11,13 +11,14 @@ from PIL import Image
 from ray.serve.schema import ServeDeploySchema
 
 from ingest.arguments import load_file
+from loadtests.plan_profile import overhead_s
 from loadtests.reconfigure import application, serve_config, tuned_args
 from loadtests.trials import Setting, Trial
 from loadtests.tune import read_stats
 from loadtests.tune_report import write_page, write_yaml
 from serve_app import app
 from serve_app.config import AppConfig
-from serve_app.errors import InternalError
+from serve_app.errors import InternalError, InvalidConfig
 
 ARGS: dict[str, Any] = {"models": ["folio"], "segmenter": {"timeout_s": 30}}
 STACKED = Setting("stack", segmenters=2, threads=4, max_batch_size=6, max_ongoing=32, pipelines=3)
@@ -90,3 +91,15 @@ def test_the_page_and_the_picture(tmp_path: Path) -> None:
     assert 'class="chosen"' in text
     with Image.open(tmp_path / "tune.png") as image:
         assert image.width > 800
+
+
+def test_what_the_application_adds_is_the_difference_to_the_bare_loop() -> None:
+    def result(model: str, bare: float, queue: float) -> dict[str, Any]:
+        cost = {"replicas_cpu_s_per_image": queue}
+        return {"model": model, "bare": {"cpu_s_per_image": bare}, "queue": cost}
+
+    results = [result("u2netp", 0.5, 0.9), result("folio", 0.06, 0.08)]
+    assert overhead_s(results) == pytest.approx(0.02)
+    assert overhead_s([result("folio", 0.06, 0.05)]) == 0
+    with pytest.raises(InvalidConfig, match="make bench"):
+        overhead_s(results[:1])
