@@ -1,6 +1,7 @@
 # Makes .venv from the lock file on a machine with nothing but Python 3.11 and make.
 #
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
+#   make tune [P95=2s] [MODEL=folio]       the fastest settings on this machine
 #   make test                              all tests but the slow half of the fault suite
 #   make test-faults                       that half: a Ray cluster whose parts are killed
 #   make chaos [SEED=n] [JOBS=2000]        many jobs while something breaks every few seconds
@@ -15,9 +16,12 @@ JOBS ?= 2000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test lint lock bench bench-peers test-faults chaos bench-ingest
+.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
+
+tune: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.tune $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL))
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m "not slow"

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -237,6 +238,57 @@ def demo(
     from ingest.demo import DemoOptions, run
 
     raise typer.Exit(run(DemoOptions(images, count, out, keep, seed), Console()))
+
+
+@app.command()
+def plan(
+    images: Annotated[str, typer.Option(help="How many, as in 250k or 10M.")],
+    deadline: Annotated[str, typer.Option(help="In which they are to be done, as in 24h.")],
+    instance: Annotated[str, typer.Option(help="Type of the nodes.")] = "c8g.4xlarge",
+    spot: Annotated[bool, typer.Option("--spot", help="Spot nodes.")] = False,
+    model: Annotated[str, typer.Option(help="One that the profile has a time for.")] = "folio",
+    profile: Annotated[
+        Path | None, typer.Option(help="Measured seconds; else those that the package brings.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0.0001, help="Of a node and hour, in US dollars.")
+    ] = None,
+    spot_fraction: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="Spot price by price on demand.")
+    ] = None,
+    time_factor: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="The instance's seconds by those of the profile's machine."),
+    ] = None,
+    node_start: Annotated[str, typer.Option(help="Until a new node takes replicas.")] = "2min",
+    plot: Annotated[Path | None, typer.Option(help="PNG file of the simulated run.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say which nodes, hours and money a run takes; simulates it."""
+    from ingest import plan_report, planning, quantities
+
+    prices = planning.read_prices()
+    request = planning.Request(
+        images=quantities.count(images),
+        deadline_s=quantities.duration_s(deadline),
+        instance=planning.find_instance(instance, prices),
+        model=model,
+        spot=spot,
+        price_per_hour=price,
+        spot_fraction=spot_fraction,
+        time_factor=time_factor,
+        node_start_s=quantities.duration_s(node_start),
+    )
+    measured = planning.read_profile(profile)
+    made = planning.make_plan(request, measured, prices)
+    if as_json:
+        print(orjson.dumps(plan_report.as_json(made)).decode())
+    else:
+        plan_report.show(made, planning.compare(request, measured, prices), Console())
+    if plot is not None:
+        plan_report.plot(made, plot)
+        if not as_json:
+            Console().print(f"Plot  {plot}", highlight=False, soft_wrap=True)
 
 
 def _say_that_it_is_open(console: Console, host: str) -> None:

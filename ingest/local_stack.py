@@ -180,12 +180,13 @@ class Endpoints:
 
 
 def needed_cpus(config: AppConfig) -> int:
-    """Return the logical CPUs that every configured replica needs together."""
+    """Return the logical CPUs that every replica needs together, as many as there may be."""
     consumers = config.queue.consumers if config.queue else 0
+    most = 0 if config.autoscaling is None else config.autoscaling.max_replicas
     needed = (
-        config.http.replicas * config.http.num_cpus
-        + config.pipeline.replicas * config.pipeline.num_cpus
-        + len(config.models) * config.segmenter.replicas * config.segmenter.num_cpus
+        max(most, config.http.replicas) * config.http.num_cpus
+        + max(most, config.pipeline.replicas) * config.pipeline.num_cpus
+        + len(config.models) * max(most, config.segmenter.replicas) * config.segmenter.num_cpus
         + consumers
     )
     # One more for Serve's own actors.

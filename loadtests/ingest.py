@@ -162,7 +162,15 @@ class Nowhere:
         """See ObjectStore."""
         return True
 
-    def list(self, bucket: str, prefix: str) -> Any:
+    def chunks(self, bucket: str, key: str) -> Any:
+        """See ObjectStore."""
+        return iter(())
+
+    def list(self, bucket: str, prefix: str, after: str | None = None) -> Any:
+        """See ObjectStore."""
+        return iter(())
+
+    def keys(self, bucket: str, prefix: str, after: str | None = None) -> Any:
         """See ObjectStore."""
         return iter(())
 
@@ -259,7 +267,7 @@ def _replica_process() -> psutil.Process:
 
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def prepare(server: LocalAws, messages: int) -> AppConfig:

@@ -35,7 +35,7 @@ class Batcher(Generic[T, R]):
             max_batch_size: Items of one batch, at most.
         """
         self._run = run
-        self._free = slots
+        self._slots = self._free = slots
         self._max_batch_size = max_batch_size
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._threads = ThreadPoolExecutor(slots, "batch")
@@ -48,9 +48,20 @@ class Batcher(Generic[T, R]):
         self._fill()
         return await result
 
+    def resize(self, *, slots: int, max_batch_size: int) -> None:
+        """Change the limits while it runs; batches that are running end as they began."""
+        if slots > self._slots:
+            # Its threads end with what they run.
+            self._threads.shutdown(wait=False)
+            self._threads = ThreadPoolExecutor(slots, "batch")
+        self._free += slots - self._slots
+        self._slots = slots
+        self._max_batch_size = max_batch_size
+        self._fill()
+
     def _fill(self) -> None:
         """Give what waits to the free slots."""
-        while self._free and (batch := self._take()):
+        while self._free > 0 and (batch := self._take()):
             self._free -= 1
             task = asyncio.create_task(self._finish(batch))
             # The loop keeps only a weak reference to a task.

@@ -30,6 +30,7 @@ from serve_app.errors import InvalidConfig
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
@@ -218,6 +219,38 @@ class HttpConfig(Section):
         )
 
 
+class ScalingConfig(Section):
+    """How replicas of Segmenter and CutoutPipeline follow what there is to do.
+
+    ``replicas`` of each deployment is then its minimum, and what it starts with.
+    """
+
+    max_replicas: Positive = 8
+    """Of each deployment."""
+    drain_target_s: Seconds = 600
+    """In which a backlog is to be worked through, the delay of scaling up included."""
+    answer_target_s: Seconds = 10
+    """In which the requests that are in work are to be answered; HTTP has no backlog."""
+    upscale_delay_s: NotNegative = 30
+    downscale_delay_s: NotNegative = 600
+    look_back_s: Annotated[float, Field(gt=10)] = 30
+    """Over which ongoing requests are averaged; Ray sends them every 10 s."""
+    read_period_s: Seconds = 5
+    """Between two readings of the queue's length."""
+    away_after_s: Seconds = 300
+    """Once the queue could not be read for that long, its last length counts no longer."""
+    pixels_s: Seconds = 0.15
+    """One thread's time for an image in CutoutPipeline, until its replicas have measured it."""
+    segment_s: Seconds = 0.25
+    """One thread's time for an image in Segmenter, until its replicas have measured it."""
+
+    @model_validator(mode="after")
+    def _time_is_left(self) -> Self:
+        if self.drain_target_s < 2 * self.upscale_delay_s:
+            raise ValueError("drain_target_s must be at least twice upscale_delay_s")
+        return self
+
+
 class AppConfig(BaseSettings):
     """Everything that can be set."""
 
@@ -249,6 +282,15 @@ class AppConfig(BaseSettings):
     queue: QueueConfig | None = None
     """None: no ingest, HTTP only."""
     ledger: LedgerConfig | None = None
+    autoscaling: ScalingConfig | None = None
+    """None: every deployment keeps its ``replicas``."""
+
+    @model_validator(mode="after")
+    def _replicas_have_room(self) -> Self:
+        least = max(self.pipeline.replicas, self.segmenter.replicas, self.http.replicas)
+        if self.autoscaling is not None and self.autoscaling.max_replicas < least:
+            raise ValueError(f"autoscaling.max_replicas must be at least {least}, the replicas set")
+        return self
 
     @model_validator(mode="after")
     def _ingest_has_a_ledger(self) -> Self:

@@ -46,12 +46,15 @@ from serve_app.imaging.compose import compose
 from serve_app.imaging.decode import Photograph, decode, inspect
 from serve_app.imaging.encode import encode, thumbnail
 from serve_app.imaging.matting import matte
+from serve_app.pace import Pace
 from serve_app.storage import ObjectStore, check_allowed
 
 T = TypeVar("T")
 
 _JPEG = "image/jpeg"
 _MAX_STORAGE_THREADS = 32
+_NOT_PIXELS = {"fetch", "segment", "publish"}
+"""Stages in which no imaging thread is busy."""
 
 _logger = logging.getLogger(__name__)
 
@@ -151,6 +154,8 @@ class ImagePipeline:
         storage_threads = min(config.pipeline.max_ongoing, _MAX_STORAGE_THREADS)
         self._storage = ThreadPoolExecutor(storage_threads, "storage")
         self._models: dict[str, ModelInfo] = {}
+        self.pace = Pace(config.pipeline.threads)
+        """Of the imaging threads."""
 
     async def process(self, job: Job) -> Outcome:
         """Return how a job ended; its result is published where it is ``done``."""
@@ -251,12 +256,16 @@ class ImagePipeline:
         turn = self._matting_turn if matted else nullcontext()
         async with turn, self._pixels.hold(header.pixels):
             photograph = await self._measured(stages, "decode", decode, data, limits)
-            for name in names:
-                try:
-                    return await self._with_model(name, photograph, recipe, stages)
-                except CheckFailed as error:
-                    refused = error
-            raise refused
+            try:
+                for name in names:
+                    try:
+                        return await self._with_model(name, photograph, recipe, stages)
+                    except CheckFailed as error:
+                        refused = error
+                raise refused
+            finally:
+                pixels_ms = sum(ms for name, ms in stages.ms.items() if name not in _NOT_PIXELS)
+                self.pace.add(pixels_ms / 1000)
 
     async def _with_model(
         self, name: str, photograph: Photograph, recipe: Recipe, stages: Stages

@@ -81,3 +81,7 @@ class CutoutPipeline:
     async def models(self) -> list[ModelInfo]:
         """Return the models that are served; answers once every one of them is loaded."""
         return await self._pipeline.models()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what the autoscaling policy is told; Serve asks."""
+        return self._pipeline.pace.stats()

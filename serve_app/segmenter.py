@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from serve_app.batching import Batcher
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.contracts import describe as describe_invalid
 from serve_app.cutout import ModelInfo
+from serve_app.errors import InvalidConfig
 from serve_app.models.execution import Model, load
+from serve_app.pace import Pace
 
 _logger = logging.getLogger(__name__)
 
@@ -30,18 +36,20 @@ class Segmenter:
             ForeedgeError: The model cannot be served; Serve shows why.
         """
         model = self._model = load(name, config)
-        options = config.segmenter
-        stacked = options.execution == "stack"
-        if stacked and not model.batches:
+        options = self._options = config.segmenter
+        if options.execution == "stack" and not model.batches:
             _logger.warning("%s has a fixed batch axis: its images run one by one", name)
+        limits = batch_limits(options, model)
+        self._pace = Pace(limits["slots"])
 
         def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
-            return list(model.masks(np.stack(images)))
+            started_at = time.perf_counter()
+            masks = list(model.masks(np.stack(images)))
+            self._pace.add(time.perf_counter() - started_at, len(images))
+            return masks
 
         self._batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
-            run,
-            slots=1 if stacked else options.threads,
-            max_batch_size=options.max_batch_size if stacked and model.batches else 1,
+            run, **limits
         )
 
     async def segment(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -61,6 +69,40 @@ class Segmenter:
     async def describe(self) -> ModelInfo:
         """Return what is known of the model."""
         return describe(self._model)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take over limits while it runs: Serve calls it with the deployment's ``user_config``.
+
+        Args:
+            user_config: ``threads`` where it fans out, ``max_batch_size`` where it stacks.
+
+        Raises:
+            InvalidConfig: A setting is unknown, invalid, or needs another session.
+        """
+        changeable = "threads" if self._options.execution == "fan_out" else "max_batch_size"
+        if refused := sorted(set(user_config) - {changeable}):
+            raise InvalidConfig(
+                f"user_config: only {changeable} can change while execution is "
+                f"{self._options.execution}, not {', '.join(refused)}"
+            )
+        try:
+            options = SegmenterConfig(**{**self._options.model_dump(), **user_config})
+        except ValidationError as error:
+            raise InvalidConfig(f"user_config: {describe_invalid(error)}") from error
+        limits = batch_limits(options, self._model)
+        self._batcher.resize(**limits)
+        self._pace = Pace(limits["slots"])
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what the autoscaling policy is told; Serve asks."""
+        return self._pace.stats()
+
+
+def batch_limits(options: SegmenterConfig, model: Model) -> dict[str, int]:
+    """Return the limits of the Batcher: batches at the same time, and images of one."""
+    if options.execution == "fan_out":
+        return {"slots": options.threads, "max_batch_size": 1}
+    return {"slots": 1, "max_batch_size": options.max_batch_size if model.batches else 1}
 
 
 def describe(model: Model) -> ModelInfo:

@@ -1,0 +1,114 @@
+"""``python -m loadtests.plan_profile``: measure what ``foreedge plan`` plans with.
+
+Writes ``out/bench/profile.json``; run it on the instance type that is planned for, then
+``foreedge plan --profile out/bench/profile.json --time-factor 1``. A model's and the pixels' CPU
+seconds for an image are those of the bare loop on one thread. What the application adds to them
+is taken from ``out/bench/overhead.json``, so let ``make bench`` run first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ingest.planning import ControlPlane, Profile
+from loadtests import control_plane
+from loadtests.corpus import corpus
+from loadtests.metering import machine
+from loadtests.models import benchmark_model
+from serve_app.errors import InvalidConfig
+from serve_app.models.registry import BUNDLED
+
+OUT = Path("out/bench/profile.json")
+OVERHEAD = Path("out/bench/overhead.json")
+IMAGES = {BUNDLED: 48, "u2netp": 16, "u2net": 8, "isnet-general-use": 4}
+"""Images that each model is measured with."""
+
+_SET = "1600x1200"
+_REPLICA_START_S = 10.0
+"""An assumption: mostly the import of Ray and of ONNX Runtime."""
+
+
+def stages_s(model: str, count: int) -> dict[str, float]:
+    """Return the CPU seconds of each stage of the bare loop, on one thread."""
+    command = [sys.executable, "-m", "loadtests.bare", model, _SET, str(count), "1"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout)["stages_ms"]
+    return {stage: ms / 1000 for stage, ms in found.items()}
+
+
+def overhead_s(results: list[dict[str, Any]]) -> float:
+    """Return the CPU seconds that the application, fed by the queue, adds to an image.
+
+    Args:
+        results: Of ``overhead.json``.
+
+    Raises:
+        InvalidConfig: The bundled model is not among them.
+    """
+    for result in results:
+        if result["model"] == BUNDLED:
+            bare = float(result["bare"]["cpu_s_per_image"])
+            return max(0.0, float(result["queue"]["replicas_cpu_s_per_image"]) - bare)
+    raise InvalidConfig(f"{OVERHEAD} has no result of {BUNDLED}: run make bench")
+
+
+def describe_machine() -> str:
+    """Return what this machine is, in words."""
+    found = machine()
+    return f"{found['cores']} vCPUs of {found['cpu']} ({found['architecture']})"
+
+
+def main() -> None:
+    """Measure and write a profile."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.plan_profile")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--models", nargs="+", default=list(IMAGES), choices=list(IMAGES))
+    parser.add_argument(
+        "--keep-control-plane", action="store_true", help="the limits of the file that is there"
+    )
+    options = parser.parse_args()
+    if not OVERHEAD.is_file():
+        parser.error(f"{OVERHEAD} is not there: run make bench first")
+    if options.keep_control_plane:
+        before = json.loads(options.out.read_text("utf-8"))["control_plane"]
+        control = ControlPlane.model_validate(before)
+    else:
+        control = control_plane.measure()
+    segment_s: dict[str, float] = {}
+    pixels_s = 0.0
+    for name in options.models:
+        model = benchmark_model(name)
+        stages = stages_s(name, IMAGES[name])
+        true_weights = model.weights in ("bundled", "rembg's weights")
+        segment_s[name if true_weights else f"{name}-shaped"] = round(stages.pop("infer"), 4)
+        pixels_s = pixels_s or sum(stages.values())
+    with Image.open(corpus(_SET, 1)[0]) as image:
+        pixels = image.width * image.height
+    profile = Profile(
+        measured_on=f"{datetime.now(UTC):%Y-%m-%d}",
+        machine=describe_machine(),
+        commands=("make bench", "python -m loadtests.plan_profile"),
+        images=f"JPEG of {_SET} to PNG",
+        image_pixels=pixels,
+        segment_s=segment_s,
+        pixels_s=round(pixels_s, 4),
+        overhead_s=round(overhead_s(json.loads(OVERHEAD.read_text("utf-8"))["results"]), 4),
+        control_plane=control,
+        replica_start_s=_REPLICA_START_S,
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(profile.model_dump(mode="json"), indent=2)
+    options.out.write_text(text + "\n", "utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

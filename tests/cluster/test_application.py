@@ -1,0 +1,73 @@
+"""The whole application with autoscaling: a run through the queue brings more replicas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from pictures import book, jpeg
+from ray import serve
+
+from ingest import bulk, sources
+from ingest.local_stack import APPLICATION, LocalAws, free_port, serving, use_dummy_credentials
+from ingest.progress import Tally, follow
+from serve_app.config import AppConfig
+from serve_app.contracts import Output
+from serve_app.storage import aws_client, open_store
+
+BUCKET = "autoscaled"
+IMAGES = 60
+
+
+def most_replicas(seen: dict[str, int]) -> None:
+    """Remember the most replicas of each deployment."""
+    for name, deployment in serve.status().applications[APPLICATION].deployments.items():
+        count = sum(deployment.replica_states.values())
+        seen[name] = max(seen.get(name, 0), count)
+
+
+def test_a_run_brings_replicas_and_every_image_is_done() -> None:
+    use_dummy_credentials()
+    with LocalAws() as server:
+        server.create_bucket(BUCKET)
+        args: dict[str, Any] = {
+            "aws": {"endpoint_url": server.endpoint_url},
+            "queue": {"url": server.create_queue("autoscaled"), "long_poll_s": 1},
+            "ledger": {"bucket": BUCKET, "part_interval_s": 0.3},
+            # 60 images in one second are more than any two replicas do.
+            "autoscaling": {
+                "max_replicas": 2,
+                "drain_target_s": 2,
+                "upscale_delay_s": 1,
+                "read_period_s": 0.5,
+            },
+        }
+        config = AppConfig.load(args)
+        assert config.queue is not None
+        assert config.ledger is not None
+        store = open_store(config)
+        data = jpeg(book().image)
+        keys = [f"photographs/{number}.jpg" for number in range(IMAGES)]
+        for key in keys:
+            store.put(BUCKET, key, data, "image/jpeg")
+        plan = bulk.plan(
+            [sources.Entry(BUCKET, key) for key in keys],
+            run_id=bulk.new_run_id(),
+            description="test",
+            output=Output(bucket=BUCKET),
+            recipe={"checks": {"min_subject_px": 1}},
+        )
+        with serving(args, port=free_port(), quiet=True) as endpoints:
+            client = aws_client("sqs", config.aws)
+            manifest = bulk.send(client, config.queue.url, store, config.ledger, plan)
+            seen: dict[str, int] = {}
+            done = 0
+            for standing in follow(Tally(store, config.ledger, manifest), interval_s=0.3):
+                most_replicas(seen)
+                done = standing.counts["done"]
+            assert done == IMAGES
+            assert seen == {
+                "HttpApi": 1, "SqsIngest": 1, "CutoutPipeline": 2, "Segmenter-folio": 2,
+            }  # fmt: skip
+            with httpx.Client(trust_env=False, timeout=60) as http:
+                assert http.get(f"{endpoints.http}/readyz").status_code == 200

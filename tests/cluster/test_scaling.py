@@ -1,0 +1,227 @@
+"""Autoscaling on a Ray cluster of three raylets, with a real SQS protocol and the real ingest.
+
+The pixels and the model are stand-ins that sleep: two cores would else be what limits. What they
+take for an image is declared here, and measured by the policy through their replicas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import ray
+from ray import cloudpickle, serve
+from ray.cluster_utils import Cluster
+
+from ingest import bulk, sources
+from ingest.autoscaling import read_queue
+from ingest.local_stack import LocalAws, free_port, use_dummy_credentials
+from serve_app.app import ingest_deployment, pipeline_replicas, segmenter_replicas
+from serve_app.config import AppConfig
+from serve_app.contracts import Job, Outcome, Output
+from serve_app.pace import Pace
+from serve_app.storage import aws_client, open_store
+
+APP = "scaling"
+BUCKET = "scaling"
+SEGMENT_S, PIXELS_S = 1.0, 0.4
+DRAIN_TARGET_S = 80
+UP_S, DOWN_S = 4, 10
+JOBS = 270
+"""270 x 1 s in 76 s: four segmenters; 270 x 0.4 s: two pipelines."""
+
+pytestmark = pytest.mark.timeout(400)
+
+
+class StandIn:
+    """Takes a known time for each image, one at a time."""
+
+    def __init__(self, seconds: float, then: Any = None) -> None:
+        self._seconds = seconds
+        self._then = then
+        self._turn = asyncio.Lock()
+        self._pace = Pace(threads=1)
+
+    async def process(self, job: Job) -> Outcome:
+        async with self._turn:
+            started_at = time.perf_counter()
+            await asyncio.sleep(self._seconds)
+            self._pace.add(time.perf_counter() - started_at)
+        if self._then is not None:
+            await self._then.process.remote(job)
+        return Outcome(status="done", job_id=job.job_id, run_id=job.run_id, source=job.source)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        return self._pace.stats()
+
+
+class Running:
+    """The application on its cluster, seen from outside."""
+
+    def __init__(self, config: AppConfig, server: LocalAws) -> None:
+        assert config.queue is not None
+        assert config.ledger is not None
+        self.config, self.queue, self.ledger = config, config.queue, config.ledger
+        self.server = server
+        # Patient, unlike the application's: the server has calls to catch up with.
+        self.sqs = aws_client("sqs", server.aws)
+
+    def send(self, jobs: int) -> None:
+        plan = bulk.plan(
+            [sources.Entry(BUCKET, f"{number}.jpg") for number in range(jobs)],
+            run_id=bulk.new_run_id(),
+            description="test",
+            output=Output(bucket=BUCKET),
+            recipe="cutout",
+        )
+        bulk.send(self.sqs, self.queue.url, open_store(self.config), self.ledger, plan)
+
+    def messages(self) -> int:
+        return sum(read_queue(self.sqs, self.queue.url))
+
+    def replicas(self, *states: str) -> tuple[int, int]:
+        """Return the replicas of the pipeline and of the segmenter."""
+        deployments = serve.status().applications[APP].deployments
+        pipeline, segmenter = (
+            sum(deployments[name].replica_states.get(state, 0) for state in states)
+            for name in ("CutoutPipeline", "Segmenter")
+        )
+        return pipeline, segmenter
+
+    def wanted(self) -> tuple[int, int]:
+        return self.replicas("STARTING", "RUNNING")
+
+    def running(self) -> tuple[int, int]:
+        return self.replicas("RUNNING")
+
+
+def wait_for(condition: Callable[[], bool], within_s: float) -> float:
+    """Return the seconds until a condition holds."""
+    started_at = time.monotonic()
+    while not condition():
+        waited_s = time.monotonic() - started_at
+        assert waited_s < within_s, f"{condition} did not hold within {within_s} s"
+        time.sleep(0.3)
+    return time.monotonic() - started_at
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    # Other processes cannot import a test.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Before the raylets: replicas have their environment.
+    use_dummy_credentials()
+    memory = 100 * 1024 * 1024
+    nodes = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": memory},
+    )
+    try:
+        for _ in range(2):
+            nodes.add_node(num_cpus=4, object_store_memory=memory)
+        ray.init(address=nodes.address, log_to_driver=False)
+        serve.start(
+            http_options={"host": "127.0.0.1", "port": free_port()}, proxy_location="HeadOnly"
+        )
+        yield
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        nodes.shutdown()
+
+
+@pytest.fixture
+def app(cluster: None) -> Iterator[Running]:
+    with LocalAws() as server:
+        server.create_bucket(BUCKET)
+        aws = {"endpoint_url": server.endpoint_url, "read_timeout_s": 2, "max_attempts": 1}
+        config = AppConfig.load(
+            {
+                "aws": aws,
+                "queue": {"url": server.create_queue("scaling"), "long_poll_s": 1},
+                "ledger": {"bucket": BUCKET, "part_interval_s": 0.5},
+                "pipeline": {"threads": 1},
+                "segmenter": {"threads": 1},
+                "autoscaling": {
+                    "max_replicas": 6,
+                    "drain_target_s": DRAIN_TARGET_S,
+                    "upscale_delay_s": UP_S,
+                    "downscale_delay_s": DOWN_S,
+                    "look_back_s": 12,
+                    "read_period_s": 1,
+                    "away_after_s": 30,
+                    # Wrong, as what is configured may be: the replicas measure it.
+                    "segment_s": 2 * SEGMENT_S,
+                    "pixels_s": 2 * PIXELS_S,
+                },
+            }
+        )
+        assert config.queue is not None
+        stand_in = serve.deployment(StandIn)
+        one_cpu = {"num_cpus": 1}
+        segmenter = stand_in.options(
+            name="Segmenter", ray_actor_options=one_cpu, **segmenter_replicas("folio", config)
+        ).bind(SEGMENT_S)
+        pipeline = stand_in.options(
+            name="CutoutPipeline",
+            ray_actor_options=one_cpu,
+            max_ongoing_requests=64,
+            **pipeline_replicas(config),
+        ).bind(PIXELS_S, segmenter)
+        ingest = ingest_deployment(config, config.queue, pipeline)
+        serve.run(ingest, name=APP, route_prefix=None)
+        try:
+            yield Running(config, server)
+        finally:
+            serve.delete(APP)
+
+
+def test_a_burst_is_drained_in_time_and_an_empty_queue_shrinks(app: Running) -> None:
+    assert app.running() == (1, 1)
+    # A few first, so that the replicas have measured themselves.
+    app.send(8)
+    wait_for(lambda: app.messages() == 0, 60)
+    time.sleep(12)
+
+    app.send(JOBS)
+    began = time.monotonic()
+    assert wait_for(lambda: app.wanted() == (2, 4), UP_S + 15) >= UP_S - 1
+    seen = set()
+
+    def drained() -> bool:
+        seen.add(app.wanted())
+        return app.messages() == 0
+
+    wait_for(drained, 2 * DRAIN_TARGET_S)
+    took_s = time.monotonic() - began
+    print(f"drained in {took_s:.1f} s of {DRAIN_TARGET_S} s")
+    assert took_s <= 1.25 * DRAIN_TARGET_S
+    # Not one was given up, and none was started for nothing, while there was work.
+    assert seen == {(2, 4)}
+    wait_for(lambda: app.wanted() == (1, 1), DOWN_S + 60)
+
+
+def test_the_policy_survives_sqs_being_away(app: Running) -> None:
+    app.send(JOBS)
+    wait_for(lambda: app.running()[1] >= 4, 90)
+    before = app.wanted()
+    assert app.server._process is not None
+    server = app.server._process.pid
+    # It accepts connections and answers none: the worst way of being away.
+    os.kill(server, signal.SIGSTOP)
+    try:
+        time.sleep(15)
+        assert app.wanted() == before
+        # Past away_after_s the requests in work decide, and there are none.
+        wait_for(lambda: app.wanted() == (1, 1), 30 + DOWN_S + 60)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert app.messages() > JOBS // 4
+    wait_for(lambda: app.wanted()[1] >= 2, UP_S + 60)

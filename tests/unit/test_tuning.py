@@ -1,0 +1,125 @@
+"""The tuner's search: what it finds, what it spares itself, and how it goes on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from loadtests.trials import Setting, Space, Trial, Trials, climb, frontier, search, size
+from serve_app.errors import InvalidConfig
+
+SPACE: Space = {
+    "execution": ("fan_out", "stack"),
+    "threads": (1, 2, 4),
+    "segmenters": (1, 2),
+    "max_batch_size": (4, 8),
+    "pipelines": (1, 2),
+}
+LADDER = (1, 2, 4, 8, 16, 32)
+
+
+class Machine:
+    """A machine of four cores on which stacking is slow, by formula."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Setting, int]] = []
+
+    def __call__(self, setting: Setting, users: int) -> Trial:
+        assert (setting, users) not in self.asked
+        self.asked.append((setting, users))
+        threads = min(4, setting.threads * setting.segmenters)
+        capacity = 10.0 * threads * (0.6 if setting.execution == "stack" else 1)
+        capacity = min(capacity, 25.0 * setting.pipelines)
+        alone_s = 0.1
+        rate = min(capacity, users / alone_s)
+        latency_s = users / rate
+        return Trial(setting, users, rate, latency_s, latency_s * 1.2, 0)
+
+
+def found(tmp_path: Path, p95_s: float | None) -> tuple[Setting | None, Machine, Trials]:
+    machine, trials = Machine(), Trials(tmp_path / "trials.csv")
+    return search(Setting(), SPACE, LADDER, p95_s, trials, machine), machine, trials
+
+
+def test_the_best_of_the_space_is_found_with_a_fraction_of_the_grid(tmp_path: Path) -> None:
+    best, machine, _ = found(tmp_path, None)
+    assert best is not None
+    assert best.execution == "fan_out"
+    assert best.threads * best.segmenters >= 4
+    assert best.pipelines == 2
+    assert len(machine.asked) < size(SPACE) * len(LADDER) / 2
+    # Stacking is tried with batches, although fanning out has no use for their size.
+    assert max(setting.max_batch_size for setting, _ in machine.asked) == 8
+
+
+def test_the_objective_is_kept(tmp_path: Path) -> None:
+    best, _, trials = found(tmp_path, 0.3)
+    assert best is not None
+    chosen = [trial for trial in trials if trial.setting == best and trial.p95_s <= 0.3]
+    # Eight users at 40 a second: 0.2 s x 1.2.
+    assert max(trial.images_per_s for trial in chosen) == 40
+
+
+def test_an_objective_that_nothing_meets(tmp_path: Path) -> None:
+    best, machine, _ = found(tmp_path, 0.01)
+    assert best is None
+    assert {users for _, users in machine.asked} == {1}
+
+
+def test_a_dominated_setting_is_given_up_early(tmp_path: Path) -> None:
+    trials, machine = Trials(tmp_path / "trials.csv"), Machine()
+    good, bad = Setting(threads=4, pipelines=2), Setting(execution="stack", threads=1)
+    climb(good, LADDER, None, trials, machine)
+    before = len(machine.asked)
+    climb(bad, LADDER, None, trials, machine)
+    assert len(machine.asked) - before < len(LADDER) - 2
+
+
+def test_a_failure_ends_a_climb_and_is_never_chosen(tmp_path: Path) -> None:
+    trials = Trials(tmp_path / "trials.csv")
+
+    def measure(setting: Setting, users: int) -> Trial:
+        return Trial(setting, users, 10.0 * users, 0.1, 0.1, failures=users // 4)
+
+    climb(Setting(), LADDER, None, trials, measure)
+    assert [trial.users for trial in trials] == [1, 2, 4]
+    assert [trial.users for trial in frontier(list(trials))] == [2]
+
+
+def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole, machine, _ = found(tmp_path / "whole", 0.3)
+    interrupted = Machine()
+
+    def until_interrupted(setting: Setting, users: int) -> Trial:
+        if len(interrupted.asked) == 7:
+            raise KeyboardInterrupt
+        return interrupted(setting, users)
+
+    path = tmp_path / "trials.csv"
+    with pytest.raises(KeyboardInterrupt):
+        search(Setting(), SPACE, LADDER, 0.3, Trials(path), until_interrupted)
+    rest = Machine()
+    assert search(Setting(), SPACE, LADDER, 0.3, Trials(path), rest) == whole
+    assert interrupted.asked + rest.asked == machine.asked
+
+
+def test_a_file_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    path.write_text("name,value\nx,1\n")
+    with pytest.raises(InvalidConfig, match=r"trials\.csv"):
+        Trials(path)
+
+
+def test_the_frontier_is_what_nothing_beats() -> None:
+    points = [(1.0, 0.1), (2.0, 0.3), (1.5, 0.4), (3.0, 0.3), (4.0, math.inf)]
+    trials = [Trial(Setting(), n, rate, 0.1, p95, 0) for n, (rate, p95) in enumerate(points)]
+    assert [(t.images_per_s, t.p95_s) for t in frontier(trials)] == [
+        (1.0, 0.1), (3.0, 0.3), (4.0, math.inf),
+    ]  # fmt: skip
+
+
+def test_what_makes_no_difference_is_not_tried_twice() -> None:
+    assert Setting(max_batch_size=4).normal() == Setting(max_batch_size=8).normal()
+    assert Setting("stack", max_batch_size=4).normal() != Setting("stack").normal()
