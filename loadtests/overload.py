@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import io
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -222,4 +221,4 @@ def _table(phases: list[Phase]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    typer.run(main)
