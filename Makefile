@@ -10,6 +10,8 @@
 #   make bench                             what the application costs beside the bare loop
 #   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
 #   make compare-rembg                     /api/remove beside rembg's own server
+#   make fuzz                              many more mutated images and requests (about 15 minutes)
+#   make bench-overload                    200 clients at once on this machine
 #   make lock                              new versions into the lock file (needs uv)
 PYTHON ?= python3.11
 COUNT ?= 24
@@ -17,7 +19,7 @@ JOBS ?= 2000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest compare-rembg
+.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest compare-rembg fuzz bench-overload
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -49,6 +51,13 @@ bench-peers: $(VENV)/installed $(PEERS)/installed
 
 compare-rembg: $(VENV)/installed $(PEERS)/installed
 	$(VENV)/bin/python -m loadtests.compare_rembg --write-docs
+
+fuzz: $(VENV)/installed
+	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz --timeout=1800 \
+		tests/unit/test_http_fuzz.py tests/integration/test_http_schema.py
+
+bench-overload: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.overload
 
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
