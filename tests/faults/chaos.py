@@ -22,19 +22,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster import CONSUMERS, RayCluster, two_nodes
-from proxy import (
-    Effect,
-    Proxy,
+from effects import (
     cut,
     delay,
     deliver_twice,
     fail_entries,
     kill_caller,
     late_refusal,
-    recorded_before_deleted,
     refuse,
     short,
 )
+from proxy import Effect, Proxy, recorded_before_deleted
 from rich.console import Console
 from rich.table import Table
 from rig import Rig

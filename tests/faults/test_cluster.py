@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from cluster import CONSUMERS, RayCluster, two_nodes
-from proxy import Proxy, kill_caller
+from effects import kill_caller
+from proxy import Proxy
 from ray import serve
 from rig import Rig
 
