@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import CONSUMERS, RayCluster, two_nodes
 from effects import (
     cut,
     delay,
@@ -36,6 +35,7 @@ from proxy import Effect, Proxy, recorded_before_deleted
 from rich.console import Console
 from rich.table import Table
 from rig import Rig
+from two_nodes import CONSUMERS, RayCluster, two_nodes
 
 from ingest.local_stack import LocalAws, use_dummy_credentials
 
