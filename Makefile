@@ -9,6 +9,7 @@
 #   make lint                              style and types
 #   make bench                             what the application costs beside the bare loop
 #   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
+#   make bench-ledger                      status, report and verify of a run of a million
 #   make lock                              new versions into the lock file (needs uv)
 PYTHON ?= python3.11
 COUNT ?= 24
@@ -16,7 +17,7 @@ JOBS ?= 2000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest
+.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest bench-ledger
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -45,6 +46,9 @@ bench: $(VENV)/installed
 
 bench-peers: $(VENV)/installed $(PEERS)/installed
 	$(VENV)/bin/python -m loadtests.peers --write-docs
+
+bench-ledger: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.ledger
 
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

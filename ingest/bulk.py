@@ -276,8 +276,8 @@ def _reconcile(store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) 
         wrong.insert(0, f"source ({known.description}, as that was when the run was begun)")
     if wrong:
         raise InvalidConfig(
-            f"run {manifest.run_id} exists and has another {' and another '.join(wrong)}: choose "
-            "another --run-id"
+            f"run {manifest.run_id} exists and has another {' and another '.join(wrong)}: to go on "
+            "with it, say what was said then; or choose another --run-id"
         )
     return known.model_copy(update={"queue_url": manifest.queue_url})
 

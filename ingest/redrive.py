@@ -59,6 +59,7 @@ def redrive(
     *,
     code: str | None = None,
     as_they_are_now: bool = False,
+    recipe: str | dict[str, Any] | None = None,
     rate: float | None = None,
     on_sent: Callable[[int], None] = lambda _: None,
 ) -> Redriven:
@@ -73,6 +74,7 @@ def redrive(
         code: Only jobs that failed with this code.
         as_they_are_now: Take each photograph with the content that it has now, where a job named
             an ETag; else a job that failed with ``source_changed`` does so again.
+        recipe: Another one than the run's, as messages carry it.
         rate: Most messages per second; None sets no limit.
         on_sent: Called with a number of messages that were sent.
 
@@ -80,7 +82,8 @@ def redrive(
         QueueUnavailable: The queue does not exist, or did not take every message; what it took is
             written down.
     """
-    output, recipe = manifest.output.model_dump(), manifest.recipe.model_dump(mode="json")
+    output = manifest.output.model_dump()
+    recipe = manifest.recipe.model_dump(mode="json") if recipe is None else recipe
     sent: set[str] = set()
     unreadable = 0
 

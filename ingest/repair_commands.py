@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ingest import arguments
 from ingest import redrive as redriving
-from ingest.bulk import body
+from ingest.bulk import body, recipe_argument
 from ingest.ledger import RunManifest, read_manifest
 from ingest.options import (
     CodeOption,
@@ -50,6 +50,10 @@ def redrive(
             help="Take each photograph with the content that it has now (after source_changed).",
         ),
     ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Another recipe than the run's: a preset, or a JSON object."),
+    ] = None,
     clear_dead_letters: Annotated[
         bool,
         typer.Option(
@@ -66,6 +70,7 @@ def redrive(
     app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     manifest = read_manifest(store, ledger, run)
+    recipe_value = recipe_argument(recipe) if recipe is not None else None
     client, url = queue_of(app_config, manifest)
     console = Console()
     with counting("messages sent") as on_sent:
@@ -77,6 +82,7 @@ def redrive(
             manifest,
             code=code,
             as_they_are_now=as_they_are_now,
+            recipe=recipe_value,
             rate=rate,
             on_sent=on_sent,
         )
