@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterable
@@ -122,6 +123,25 @@ def test_a_manifest_s_optional_columns(tmp_path: Path) -> None:
     path.write_text('bucket,key,etag,version_id,job_id\nb,k,"""e""",v,j\nb,l,,,\n')
 
     assert manifest(path) == [Entry("b", "k", "e", "v", "j"), Entry("b", "l")]
+
+
+@pytest.mark.parametrize("name", ["m.csv.gz", "m.jsonl.gz", "m.csv", "m"])
+def test_compressed_manifests(tmp_path: Path, name: str) -> None:
+    text = '{"bucket":"b","key":"1.jpg"}\n' if "jsonl" in name else "bucket,key\nb,1.jpg\n"
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+
+    found = InManifest(tmp_path / name)
+
+    assert list(found.entries()) == [Entry("b", "1.jpg")]
+    assert (found.total, found.buckets) == (1, {"b"})
+
+
+def test_a_compressed_manifest_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv.gz"
+    path.write_bytes(gzip.compress(b"b,1.jpg\n" * 1_000)[:-9])
+
+    with pytest.raises(InvalidConfig, match=r"m\.csv\.gz"):
+        InManifest(path)
 
 
 def test_keys_of_an_inventory_are_decoded(tmp_path: Path) -> None:
