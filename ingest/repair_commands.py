@@ -138,6 +138,8 @@ def verify(
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             if number > _SHOWN:
                 console.print(f"  … and {number - _SHOWN:,} more; all of them: --csv FILE")
+        if number and not enqueue_missing:
+            console.print("To put them on the queue again: --enqueue-missing", highlight=False)
         if enqueue_missing and number:
             client, url = queue_of(app_config, manifest)
             _check_drained(client, url, number, force)

@@ -253,8 +253,9 @@ def test_a_photograph_named_twice_is_sent_once() -> None:
 def test_a_run_of_nothing_and_a_run_with_a_bad_name() -> None:
     with pytest.raises(InvalidConfig, match="no images"):
         plan_of([])
-    with pytest.raises(InvalidConfig, match="run_id"):
-        plan_of([Entry("b", "1.jpg")], run_id="../x")
+    for name in ("../x", "live", "invalid", ""):
+        with pytest.raises(InvalidConfig, match="run_id"):
+            plan_of([Entry("b", "1.jpg")], run_id=name)
 
 
 def test_new_run_ids_differ_and_are_allowed() -> None:
