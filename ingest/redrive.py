@@ -13,7 +13,7 @@ import gzip
 import itertools
 import json
 import secrets
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ _LOOK_S = 1
 class Redriven:
     """What a redrive did."""
 
-    job_ids: frozenset[str]
+    job_ids: Set[str]
     """Jobs that were put on the queue."""
     waiting: int
     """Failed jobs that an earlier redrive put there, which have not ended since."""
@@ -110,10 +110,10 @@ def redrive(
                 if accepted.total:
                     _write_down(store, ledger, manifest.run_id, some[: accepted.total])
             sent.update(record["job_id"] for record in some)
-    return Redriven(frozenset(sent), waiting, unreadable)
+    return Redriven(sent, waiting, unreadable)
 
 
-def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Collection[str]) -> int:
+def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Set[str]) -> int:
     """Delete the dead letters of jobs; return their number; blocks.
 
     Other messages are hidden while this looks through the dead-letter queue, and then given back.

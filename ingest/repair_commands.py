@@ -180,7 +180,7 @@ def _describe_verified(manifest: RunManifest, found: Verified) -> str:
     if found.failed:
         lines.append(f"  {found.failed:,} outcomes are failures: foreedge errors {manifest.run_id}")
     if found.duplicates:
-        lines.append(f"  {found.duplicates:,} records were of deliveries that came again")
+        lines.append(f"  {found.duplicates:,} records more: deliveries that came again, redrives")
     if found.strange:
         lines.append(f"  {found.strange:,} outcomes are of jobs that are not in the list")
     if found.sound:
