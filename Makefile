@@ -12,6 +12,7 @@
 #   make compare-rembg                     /api/remove beside rembg's own server
 #   make fuzz                              many more mutated images and requests (about 15 minutes)
 #   make bench-overload                    200 clients at once on this machine
+#   make bench-ledger                      status, report and verify of a run of a million
 #   make lock                              new versions into the lock file (needs uv)
 PYTHON ?= python3.11
 COUNT ?= 24
@@ -19,7 +20,7 @@ JOBS ?= 2000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest compare-rembg fuzz bench-overload
+.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest compare-rembg fuzz bench-overload bench-ledger
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -58,6 +59,9 @@ fuzz: $(VENV)/installed
 
 bench-overload: $(VENV)/installed
 	$(VENV)/bin/python -m loadtests.overload
+
+bench-ledger: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.ledger
 
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
