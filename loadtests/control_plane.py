@@ -30,11 +30,11 @@ from serve_app.contracts import Job, Outcome, Output
 from serve_app.storage import aws_client, open_store
 
 CALLS, CALLERS = 1500, 32
-MESSAGES = 3000
+MESSAGES = 800
 
 _BUCKET = "control-plane"
 _SIDE_PX = 320
-_TIMEOUT_S = 180.0
+_TIMEOUT_S = 120.0
 
 
 class Answers:
