@@ -49,6 +49,8 @@ def stages_s(model: str, count: int) -> dict[str, float]:
 def overhead_s(results: list[dict[str, Any]]) -> float:
     """Return the CPU seconds that the application, fed by the queue, adds to an image.
 
+    Without what it takes when it does nothing, which is a share of the node.
+
     Args:
         results: Of ``overhead.json``.
 
@@ -58,7 +60,9 @@ def overhead_s(results: list[dict[str, Any]]) -> float:
     for result in results:
         if result["model"] == BUNDLED:
             bare = float(result["bare"]["cpu_s_per_image"])
-            return max(0.0, float(result["queue"]["replicas_cpu_s_per_image"]) - bare)
+            queue = result["queue"]
+            whole = float(queue["cpu_s_per_image"]) - float(queue["idle_cpu_s_per_image"])
+            return max(0.0, whole - bare)
     raise InvalidConfig(f"{OVERHEAD} has no result of {BUNDLED}: run make bench")
 
 

@@ -95,7 +95,7 @@ def test_the_page_and_the_picture(tmp_path: Path) -> None:
 
 def test_what_the_application_adds_is_the_difference_to_the_bare_loop() -> None:
     def result(model: str, bare: float, queue: float) -> dict[str, Any]:
-        cost = {"replicas_cpu_s_per_image": queue}
+        cost = {"cpu_s_per_image": queue + 0.01, "idle_cpu_s_per_image": 0.01}
         return {"model": model, "bare": {"cpu_s_per_image": bare}, "queue": cost}
 
     results = [result("u2netp", 0.5, 0.9), result("folio", 0.06, 0.08)]
