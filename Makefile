@@ -13,14 +13,17 @@
 #   make fuzz                              many more mutated images and requests (about 15 minutes)
 #   make bench-overload                    200 clients at once on this machine
 #   make bench-ledger                      status, report and verify of a run of a million
+#   make loadtest [HOST=url] [ARGS=...]    locust on a running application
+#   make soak                              memory over 2,000 images of mixed sizes
 #   make lock                              new versions into the lock file (needs uv)
 PYTHON ?= python3.11
 COUNT ?= 24
 JOBS ?= 2000
+HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest compare-rembg fuzz bench-overload bench-ledger
+.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest compare-rembg fuzz bench-overload bench-ledger loadtest soak
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -46,6 +49,14 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m loadtests.overhead
+
+loadtest: $(VENV)/installed
+	mkdir -p out/bench/locust
+	$(VENV)/bin/locust -f loadtests/locustfile.py --host $(HOST) \
+		--csv out/bench/locust/run --html out/bench/locust/report.html $(ARGS)
+
+soak: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.soak
 
 bench-peers: $(VENV)/installed $(PEERS)/installed
 	$(VENV)/bin/python -m loadtests.peers --write-docs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,8 +71,10 @@ def post_all(
     *,
     multipart: bool = False,
     fields: dict[str, str] | None = None,
+    accepted: Sequence[int] = (200,),
+    on_answer: Callable[[], None] = lambda: None,
 ) -> Answers:
-    """Post images, as many at a time as there are clients; every one must be answered with 200.
+    """Post images, as many at a time as there are clients.
 
     Args:
         url: Where to.
@@ -80,9 +82,11 @@ def post_all(
         clients: Each posts the next image when its last one is answered.
         multipart: As the field ``file`` of a form, else as the body.
         fields: Other fields of the form.
+        accepted: Statuses that an answer may have.
+        on_answer: Called after each one, in a client's thread.
 
     Raises:
-        InternalError: Another status than 200.
+        InternalError: Another status.
     """
     pool = urllib3.PoolManager(maxsize=clients, retries=False, timeout=_TIMEOUT_S)
 
@@ -93,8 +97,9 @@ def post_all(
             answer = pool.request("POST", url, fields=form)
         else:
             answer = pool.request("POST", url, body=data, headers={"Content-Type": "image/jpeg"})
-        if answer.status != 200:
+        if answer.status not in accepted:
             raise InternalError(f"{url}: status {answer.status}: {answer.data[:300]!r}")
+        on_answer()
         return time.perf_counter() - started_at, len(answer.data)
 
     with ThreadPoolExecutor(clients, "client") as threads:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 
@@ -31,6 +32,7 @@ PYTHON = Path(".venv-peers/bin/python")
 
 Measure = Callable[[Sequence[Path]], Round]
 
+_REMBG = str(PYTHON.parent.absolute() / "rembg")
 _PROGRAMS = Path(__file__).parent / "peer_systems"
 _CORES = os.cpu_count() or 1
 _START_TIMEOUT_S = 90.0
@@ -232,9 +234,10 @@ def _line(process: subprocess.Popen[str]) -> str:
 def _rembg_s(path: str, threads: int | None, *clients: int) -> Iterator[dict[str, Measure]]:
     """Run the server; with several numbers of clients, each is a system of its own."""
     port = free_port()
-    command = ["-m", "rembg.cli", "s", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    fields = {"model": "u2net_custom", "extras": json.dumps({"model_path": path})}
-    url = f"http://127.0.0.1:{port}/api/remove"
+    command = [_REMBG, "s", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    fields = {"model": "u2net_custom"}
+    extras = quote(json.dumps({"model_path": path}))
+    url = f"http://127.0.0.1:{port}/api/remove?extras={extras}"
     with _started([command], path, threads) as found:
         _wait_for(port, found)
 
@@ -303,7 +306,7 @@ def _rembg_p(path: str) -> Iterator[dict[str, Measure]]:
             for number, photograph in enumerate(paths):
                 (source / f"{number}.jpg").symlink_to(photograph.resolve())
             extras = json.dumps({"model_path": path})
-            command = ["-m", "rembg.cli", "p", "-m", "u2net_custom", "-x", extras]
+            command = [_REMBG, "p", "-m", "u2net_custom", "-x", extras]
             with _started([[*command, str(source), str(target)]], path, None) as found:
                 (process,) = found.processes
                 _until_first(target, process)

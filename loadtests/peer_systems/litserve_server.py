@@ -1,9 +1,6 @@
 """LitServe around ``rembg.remove``: ``litserve_server.py MODEL PORT WORKERS``."""
 
-from __future__ import annotations
-
 import sys
-from typing import Any
 
 import litserve
 import rembg
@@ -17,7 +14,8 @@ class Remover(litserve.LitAPI):
         """Load the model, once in each worker."""
         self.session = rembg.new_session("u2net_custom", model_path=sys.argv[1])
 
-    def decode_request(self, request: Any) -> bytes:
+    # LitServe would take an annotation for the type of a query parameter.
+    def decode_request(self, request) -> bytes:  # noqa: ANN001
         """Return the file."""
         data: bytes = request["file"].file.read()
         return data

@@ -17,9 +17,9 @@ class Remover(mosec.Worker):
     def __init__(self) -> None:
         self.session = rembg.new_session("u2net_custom", model_path=os.environ["MODEL"])
 
-    def deserialize(self, data: bytes) -> bytes:
-        """Return the body as it is."""
-        return data
+    def deserialize(self, data: memoryview) -> bytes:
+        """Return the body."""
+        return bytes(data)
 
     def forward(self, data: bytes) -> bytes:
         """Return the cut-out of an image."""
