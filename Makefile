@@ -23,7 +23,8 @@ HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest compare-rembg fuzz bench-overload bench-ledger loadtest soak
+.PHONY: demo test test-faults chaos fuzz lint lock tune loadtest soak \
+	bench bench-ingest bench-ledger bench-overload bench-peers compare-rembg
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 

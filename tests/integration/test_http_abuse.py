@@ -11,7 +11,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import App
+from integration.application import App
 from pictures import book, jpeg
 
 BOOK = jpeg(book().image)

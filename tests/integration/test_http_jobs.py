@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from conftest import Aws
+from integration.application import Aws
 
 from ingest.messages import parse
 from ingest.posted import PARTS_PER_REQUEST, SqsJobs

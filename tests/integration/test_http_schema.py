@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import schemathesis
-from conftest import App
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from integration.application import App
 from pictures import book, defects, jpeg, saved
 from PIL import Image
 from schemathesis import GenerationMode

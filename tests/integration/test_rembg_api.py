@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import App
+from integration.application import App
 from pictures import book, jpeg
 from PIL import Image
 

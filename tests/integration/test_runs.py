@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import App, Aws
+from integration.application import App, Aws
 from pictures import book, jpeg
 
 from ingest.ledger import read_outcomes

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import ANY_SIZE, App, Aws
+from integration.application import ANY_SIZE, App, Aws
 from pictures import book, jpeg
 
 from serve_app.app import build
