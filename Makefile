@@ -9,6 +9,10 @@
 #   make lint                              style and types
 #   make bench                             what the application costs beside the bare loop
 #   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
+#   make compare-rembg                     /api/remove beside rembg's own server
+#   make fuzz                              many more mutated images and requests (about 15 minutes)
+#   make bench-overload                    200 clients at once on this machine
+#   make bench-ledger                      status, report and verify of a run of a million
 #   make loadtest [HOST=url] [ARGS=...]    locust on a running application
 #   make soak                              memory over 2,000 images of mixed sizes
 #   make lock                              new versions into the lock file (needs uv)
@@ -19,7 +23,8 @@ HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo tune test lint lock bench bench-peers test-faults chaos bench-ingest loadtest soak
+.PHONY: demo test test-faults chaos fuzz lint lock tune loadtest soak \
+	bench bench-ingest bench-ledger bench-overload bench-peers compare-rembg
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -56,6 +61,19 @@ soak: $(VENV)/installed
 
 bench-peers: $(VENV)/installed $(PEERS)/installed
 	$(VENV)/bin/python -m loadtests.peers --write-docs
+
+compare-rembg: $(VENV)/installed $(PEERS)/installed
+	$(VENV)/bin/python -m loadtests.compare_rembg --write-docs
+
+fuzz: $(VENV)/installed
+	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz --timeout=1800 \
+		tests/unit/test_http_fuzz.py tests/integration/test_http_schema.py
+
+bench-overload: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.overload
+
+bench-ledger: $(VENV)/installed
+	$(VENV)/bin/python -m loadtests.ledger
 
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

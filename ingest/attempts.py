@@ -61,8 +61,13 @@ class Attempts:
         self._hurried = asyncio.Event()
         self.alone = 0
         """Jobs that were run alone, since a replica was lost that held them."""
-        self.outage: str | None = None
-        """Why jobs wait to be done again; None once one has succeeded."""
+        self._waiting: set[int] = set()
+        self._outage = ""
+
+    @property
+    def outage(self) -> str | None:
+        """Why jobs wait to be done again; None where none does, or one has succeeded since."""
+        return self._outage or None if self._waiting else None
 
     def hurry(self) -> None:
         """Let no job wait for the end of an outage any more."""
@@ -70,17 +75,24 @@ class Attempts:
 
     async def make(self, job: Job, lease: Lease) -> Outcome:
         """Return how a job ended; raises only where this task is cancelled."""
+        try:
+            return await self._make(job, lease)
+        finally:
+            self._waiting.discard(id(job))
+
+    async def _make(self, job: Job, lease: Lease) -> Outcome:
         since = self._clock()
         for number in itertools.count(1):
             began_at = self._clock()
             outcome = await self._run(job, lease)
             if outcome.status != "failed":
-                self._succeeded_at, self.outage = self._clock(), None
+                self._succeeded_at, self._outage = self._clock(), ""
                 return outcome
             if outcome.code not in _SURROUNDINGS or self._succeeded_at >= since:
                 return outcome
             since = began_at
-            self.outage = f"{outcome.code}: {outcome.message}"
+            self._waiting.add(id(job))
+            self._outage = f"{outcome.code}: {outcome.message}"
             most_s = min(RETRY_MAX_S, self._config.retry_max_s)
             await self._pause(back_off_s(self._config.retry_base_s, number, most_s))
             late = self._clock() >= lease.received_at + self._config.job_deadline_s

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 from pydantic import ValidationError
 
+from ingest.consumer import INVALID_RUN
 from ingest.jobs import PART_JOBS, JobList, Sent
 from ingest.ledger import RunManifest, read_manifest, write_manifest
 from ingest.listing import Listing
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _JOB_ID_HEX_DIGITS = 32
+_TAKEN = ("live", INVALID_RUN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ def plan(
     Raises:
         InvalidConfig: There are none, or the run's name or a key is not allowed.
     """
+    if run_id in _TAKEN:
+        raise InvalidConfig(f"run_id: {run_id!r} is the run of other producers' messages")
     if not isinstance(photographs, Photographs):
         photographs = Given(photographs)
     made = Plan(run_id, description, photographs, output, recipe)
@@ -276,8 +280,8 @@ def _reconcile(store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) 
         wrong.insert(0, f"source ({known.description}, as that was when the run was begun)")
     if wrong:
         raise InvalidConfig(
-            f"run {manifest.run_id} exists and has another {' and another '.join(wrong)}: choose "
-            "another --run-id"
+            f"run {manifest.run_id} exists and has another {' and another '.join(wrong)}: to go on "
+            "with it, say what was said then; or choose another --run-id"
         )
     return known.model_copy(update={"queue_url": manifest.queue_url})
 

@@ -169,7 +169,8 @@ def bulk(
     if not wait:
         console.print(f"Watch it:  foreedge status {manifest.run_id} --watch", highlight=False)
         return
-    run_commands.watch(console, Tally(store, ledger, manifest))
+    backlog = run_commands.backlog_of(app_config, manifest)
+    run_commands.watch(console, Tally(store, ledger, manifest, backlog))
 
 
 class _Sending:

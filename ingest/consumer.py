@@ -17,9 +17,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from ingest.attempts import Attempts
 from ingest.leases import Lease, Leases, back_off_s
@@ -35,6 +36,8 @@ from serve_app.errors import (
     PermanentError,
     QueueUnavailable,
 )
+
+T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -248,7 +251,7 @@ class Consumer:
                 receive_count=message.receive_count,
             )
             return [unread]
-        return await asyncio.gather(*(self._attempts.make(job, lease) for job in jobs))
+        return await _all([self._attempts.make(job, lease) for job in jobs])
 
     # done, permanent or transient
 
@@ -282,7 +285,7 @@ class Consumer:
     async def _record(self, outcomes: Sequence[Outcome]) -> bool:
         """Return once the outcomes are stored; False where the ledger refuses them."""
         try:
-            await asyncio.gather(*(self._ledger.record(outcome) for outcome in outcomes))
+            await _all([self._ledger.record(outcome) for outcome in outcomes])
         except ForeedgeError as error:
             # Not the messages' fault: to go on would send a whole queue to its dead letters.
             self._end_for_good(error)
@@ -340,6 +343,11 @@ class Consumer:
                     await self._changed.wait()
         except TimeoutError:
             return
+
+
+async def _all(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await calls at the same time; a single one, as in nearly every message, without a task."""
+    return [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
 
 
 def _error_of(outcome: Outcome) -> ForeedgeError:

@@ -13,7 +13,7 @@ import gzip
 import itertools
 import json
 import secrets
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ _LOOK_S = 1
 class Redriven:
     """What a redrive did."""
 
-    job_ids: frozenset[str]
+    job_ids: Set[str]
     """Jobs that were put on the queue."""
     waiting: int
     """Failed jobs that an earlier redrive put there, which have not ended since."""
@@ -59,6 +59,7 @@ def redrive(
     *,
     code: str | None = None,
     as_they_are_now: bool = False,
+    recipe: str | dict[str, Any] | None = None,
     rate: float | None = None,
     on_sent: Callable[[int], None] = lambda _: None,
 ) -> Redriven:
@@ -73,6 +74,7 @@ def redrive(
         code: Only jobs that failed with this code.
         as_they_are_now: Take each photograph with the content that it has now, where a job named
             an ETag; else a job that failed with ``source_changed`` does so again.
+        recipe: Another one than the run's, as messages carry it.
         rate: Most messages per second; None sets no limit.
         on_sent: Called with a number of messages that were sent.
 
@@ -80,7 +82,8 @@ def redrive(
         QueueUnavailable: The queue does not exist, or did not take every message; what it took is
             written down.
     """
-    output, recipe = manifest.output.model_dump(), manifest.recipe.model_dump(mode="json")
+    output = manifest.output.model_dump()
+    recipe = manifest.recipe.model_dump(mode="json") if recipe is None else recipe
     sent: set[str] = set()
     unreadable = 0
 
@@ -107,10 +110,10 @@ def redrive(
                 if accepted.total:
                     _write_down(store, ledger, manifest.run_id, some[: accepted.total])
             sent.update(record["job_id"] for record in some)
-    return Redriven(frozenset(sent), waiting, unreadable)
+    return Redriven(sent, waiting, unreadable)
 
 
-def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Collection[str]) -> int:
+def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Set[str]) -> int:
     """Delete the dead letters of jobs; return their number; blocks.
 
     Other messages are hidden while this looks through the dead-letter queue, and then given back.

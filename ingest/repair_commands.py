@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ingest import arguments
 from ingest import redrive as redriving
-from ingest.bulk import body
+from ingest.bulk import body, recipe_argument
 from ingest.ledger import RunManifest, read_manifest
 from ingest.options import (
     CodeOption,
@@ -50,6 +50,10 @@ def redrive(
             help="Take each photograph with the content that it has now (after source_changed).",
         ),
     ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Another recipe than the run's: a preset, or a JSON object."),
+    ] = None,
     clear_dead_letters: Annotated[
         bool,
         typer.Option(
@@ -66,6 +70,7 @@ def redrive(
     app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     manifest = read_manifest(store, ledger, run)
+    recipe_value = recipe_argument(recipe) if recipe is not None else None
     client, url = queue_of(app_config, manifest)
     console = Console()
     with counting("messages sent") as on_sent:
@@ -77,6 +82,7 @@ def redrive(
             manifest,
             code=code,
             as_they_are_now=as_they_are_now,
+            recipe=recipe_value,
             rate=rate,
             on_sent=on_sent,
         )
@@ -132,6 +138,8 @@ def verify(
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             if number > _SHOWN:
                 console.print(f"  … and {number - _SHOWN:,} more; all of them: --csv FILE")
+        if number and not enqueue_missing:
+            console.print("To put them on the queue again: --enqueue-missing", highlight=False)
         if enqueue_missing and number:
             client, url = queue_of(app_config, manifest)
             _check_drained(client, url, number, force)
@@ -172,7 +180,7 @@ def _describe_verified(manifest: RunManifest, found: Verified) -> str:
     if found.failed:
         lines.append(f"  {found.failed:,} outcomes are failures: foreedge errors {manifest.run_id}")
     if found.duplicates:
-        lines.append(f"  {found.duplicates:,} records were of deliveries that came again")
+        lines.append(f"  {found.duplicates:,} records more: deliveries that came again, redrives")
     if found.strange:
         lines.append(f"  {found.strange:,} outcomes are of jobs that are not in the list")
     if found.sound:

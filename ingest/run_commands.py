@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +37,7 @@ from serve_app.storage import open_store
 app = typer.Typer()
 
 _SHOWN = 20
+_QUEUE_PAUSE_S = 60
 _COLUMNS = ("job_id", "source", "code", "message", "receive_count", "finished_at")
 
 
@@ -58,7 +58,7 @@ def status(
     app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     manifest = read_manifest(store, ledger, run)
-    tally = Tally(store, ledger, manifest, _backlog_of(app_config, manifest))
+    tally = Tally(store, ledger, manifest, backlog_of(app_config, manifest))
     if watch_it and not as_json:
         watch(console, tally)
     if watch_it:
@@ -154,14 +154,22 @@ def errors(
             console.print(f"… and {shown - _SHOWN:,} more; all of them: --csv FILE")
 
 
-def _backlog_of(config: AppConfig, manifest: RunManifest) -> Callable[[], Backlog | None]:
+def backlog_of(config: AppConfig, manifest: RunManifest) -> Callable[[], Backlog | None]:
     """Return what asks the run's queue for its backlog; a queue that is away has none."""
     client, url = queue_of(config, manifest)
 
+    again_at = 0.0
+
     def ask() -> Backlog | None:
-        with suppress(QueueUnavailable):
+        nonlocal again_at
+        if time.monotonic() < again_at:
+            return None
+        try:
             return read_backlog(client, url)
-        return None
+        except QueueUnavailable:
+            # It is tried several times before this, which must not hold up every look at the run.
+            again_at = time.monotonic() + _QUEUE_PAUSE_S
+            return None
 
     return ask
 

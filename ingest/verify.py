@@ -36,7 +36,7 @@ class Verified:
     failed: int
     """Those whose outcome is a failure."""
     duplicates: int
-    """Records beyond one for each job: deliveries that came twice."""
+    """Records beyond one for each job: deliveries that came twice, and redrives."""
     strange: int
     """Outcomes of jobs that are not in the list."""
     objects: int

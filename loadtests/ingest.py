@@ -259,8 +259,9 @@ def on_ray(case: str, messages: int) -> Result:
 
 
 def _replica_process() -> psutil.Process:
-    for process in psutil.process_iter(["cmdline"]):
-        if any("SqsIngest" in part for part in process.info["cmdline"] or []):
+    # Workers are children of the raylet, which is one of ours.
+    for process in psutil.Process().children(recursive=True):
+        if any("SqsIngest" in part for part in process.cmdline()):
             return process
     raise AssertionError("no process of SqsIngest")
 

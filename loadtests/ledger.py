@@ -10,6 +10,9 @@ Of the records 1 % are failures, 3 % have doubtful masks, and 0.5 % are there tw
 an empty file, a thousand of them in a folder: what is measured is the ledger and the listing, not
 pictures, and not the network of S3, which adds the time of its calls (one for each 1,000 records
 and for each 1,000 objects).
+
+``foreedge bulk`` sends the jobs of a compressed manifest to a server that stands in for SQS: it
+takes everything at once and keeps nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +27,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +40,7 @@ import orjson
 
 from ingest.jobs import PART_JOBS, JobList, Sent
 from ingest.ledger import RunManifest, run_folder, write_manifest
+from ingest.local_stack import use_dummy_credentials
 from ingest.sources import Entry
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Output, Recipe
@@ -67,7 +74,7 @@ def make(root: Path, records: int, seed: int) -> None:
         output=Output(bucket=BUCKET),
         recipe=Recipe(),
         jobs=records,
-        queue_url="http://127.0.0.1:1/none",
+        queue_url="http://127.0.0.1:9/none",
     )
     write_manifest(store, LEDGER, manifest)
     jobs.write_sent(Sent(jobs=records, complete=True))
@@ -138,6 +145,73 @@ def _lines(number: int, entry: Entry, generator: random.Random) -> Iterator[byte
         yield line
 
 
+class StandIn(BaseHTTPRequestHandler):
+    """Answers as SQS does where it accepts everything."""
+
+    protocol_version = "HTTP/1.1"
+    # Or else each answer waits for the acknowledgement of its head.
+    wbufsize = -1
+
+    def do_POST(self) -> None:
+        """Accept what is sent."""
+        request = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
+        taken = [
+            {
+                "Id": item["Id"],
+                "MessageId": item["Id"],
+                "MD5OfMessageBody": hashlib.md5(item["MessageBody"].encode()).hexdigest(),
+            }
+            for item in request.get("Entries", [])
+        ]
+        answer = orjson.dumps({"Successful": taken, "Failed": [], "Attributes": {}})
+        self.send_response(200)
+        self.send_header("content-type", "application/x-amz-json-1.0")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Run the stand-in; gives its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), StandIn) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def write_config(path: Path, store: Path, url: str) -> Path:
+    """Write the settings for a store and the stand-in's URL; return the path."""
+    settings = {
+        "storage": {"local_root": str(store)},
+        "ledger": {"bucket": BUCKET},
+        "aws": {"endpoint_url": url},
+        "queue": {"url": f"{url}/queue"},
+    }
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def measure_bulk(root: Path, messages: int, url: str) -> None:
+    """Send a run to the stand-in, and print a row of the table."""
+    shutil.rmtree(root / "bulk", ignore_errors=True)
+    manifest = root / "manifest.csv.gz"
+    with gzip.open(manifest, "wt", compresslevel=1) as file:
+        file.write("bucket,key,etag\n")
+        file.writelines(f"{e.bucket},{e.key},{e.etag}\n" for e in _entries(messages))
+    config = write_config(root / "bulk.json", root / "bulk", url)
+    wall_s, cpu_s, peak_mb, code = measure(["bulk", str(manifest), "--run-id", RUN], config)
+    name = f"`bulk` of {messages:,}: {messages / wall_s:,.0f} messages/s"
+    print(f"| {name} | {wall_s:.1f} s | {cpu_s:.1f} s | {peak_mb:.0f} MB | {code} |")
+
+
 def measure(command: list[str], config: Path) -> tuple[float, float, float, int]:
     """Run the command line.
 
@@ -160,9 +234,11 @@ def main() -> None:
     """Make a run, measure the commands, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--messages", type=int, default=200_000, help="That bulk sends.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--root", type=Path, help="Folder to keep the run in, and to use again.")
     options = parser.parse_args()
+    use_dummy_credentials()
     root = options.root or Path(tempfile.mkdtemp(prefix="foreedge-ledger-"))
     store = root / f"store-{options.records}-{options.seed}"
     try:
@@ -171,9 +247,6 @@ def main() -> None:
             make(store, options.records, options.seed)
             (store / "made").touch()
             print(f"made in {time.perf_counter() - started_at:.0f} s")
-        config = root / "config.json"
-        settings = {"storage": {"local_root": str(store)}, "ledger": {"bucket": BUCKET}}
-        config.write_text(json.dumps(settings))
         commands = {
             "status": ["status", RUN],
             "report": ["report", RUN, "--out", str(root / "report")],
@@ -184,9 +257,13 @@ def main() -> None:
         print(
             "| command | time | processor time | peak memory | exit code |\n|---|---|---|---|---|"
         )
-        for name, command in commands.items():
-            wall_s, cpu_s, peak_mb, code = measure(command, config)
-            print(f"| `{name}` | {wall_s:.1f} s | {cpu_s:.1f} s | {peak_mb:.0f} MB | {code} |")
+        with serving() as url:
+            config = write_config(root / "config.json", store, url)
+            for name, command in commands.items():
+                wall_s, cpu_s, peak_mb, code = measure(command, config)
+                print(f"| `{name}` | {wall_s:.1f} s | {cpu_s:.1f} s | {peak_mb:.0f} MB | {code} |")
+            for messages in (options.messages // 10, options.messages):
+                measure_bulk(root, messages, url)
         for name in ("report.json", "report.html"):
             print(f"{name}: {(root / 'report' / name).stat().st_size / 1e6:.1f} MB")
     finally:

@@ -2,8 +2,9 @@
 
 Writes ``out/bench/profile.json``; run it on the instance type that is planned for, then
 ``foreedge plan --profile out/bench/profile.json --time-factor 1``. A model's and the pixels' CPU
-seconds for an image are those of the bare loop on one thread. What the application adds to them
-is taken from ``out/bench/overhead.json``, so let ``make bench`` run first.
+seconds for an image are those of the bare loop on one thread. What the application adds to them,
+and what one ingest actor can do, is taken from what ``make bench`` and ``make bench-ingest`` have
+left in ``out/bench``: let these run first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from ingest.planning import ControlPlane, Profile
-from loadtests import control_plane
+from loadtests import handle_calls
 from loadtests.corpus import corpus
 from loadtests.metering import machine
 from loadtests.models import benchmark_model
@@ -28,6 +29,7 @@ from serve_app.models.registry import BUNDLED
 
 OUT = Path("out/bench/profile.json")
 OVERHEAD = Path("out/bench/overhead.json")
+INGEST = Path("out/bench/ingest.json")
 IMAGES = {BUNDLED: 48, "u2netp": 16, "u2net": 8, "isnet-general-use": 4}
 """Images that each model is measured with."""
 
@@ -47,6 +49,8 @@ def stages_s(model: str, count: int) -> dict[str, float]:
 def overhead_s(results: list[dict[str, Any]]) -> float:
     """Return the CPU seconds that the application, fed by the queue, adds to an image.
 
+    Without what it takes when it does nothing, which is a share of the node.
+
     Args:
         results: Of ``overhead.json``.
 
@@ -56,8 +60,29 @@ def overhead_s(results: list[dict[str, Any]]) -> float:
     for result in results:
         if result["model"] == BUNDLED:
             bare = float(result["bare"]["cpu_s_per_image"])
-            return max(0.0, float(result["queue"]["replicas_cpu_s_per_image"]) - bare)
+            queue = result["queue"]
+            whole = float(queue["cpu_s_per_image"]) - float(queue["idle_cpu_s_per_image"])
+            return max(0.0, whole - bare)
     raise InvalidConfig(f"{OVERHEAD} has no result of {BUNDLED}: run make bench")
+
+
+def ingest_per_s(results: list[dict[str, Any]]) -> float:
+    """Return the messages a second of one ingest actor.
+
+    It is an event loop on one core: what it spends on a message in Ray, in front of a queue that
+    is slower than SQS, bounds it, and so does a queue that takes as long for a call as SQS does.
+
+    Args:
+        results: Of ``ingest.json``.
+
+    Raises:
+        InvalidConfig: A case is missing.
+    """
+    on_ray = [r["cpu_us_per_message"] for r in results if "Ray" in r["case"]]
+    like_sqs = [r["per_second"] for r in results if "ms a call" in r["case"]]
+    if not on_ray or not like_sqs:
+        raise InvalidConfig(f"{INGEST} lacks a case: run make bench-ingest")
+    return min(1e6 / float(on_ray[0]), float(like_sqs[0]))
 
 
 def describe_machine() -> str:
@@ -71,17 +96,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.plan_profile")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--models", nargs="+", default=list(IMAGES), choices=list(IMAGES))
-    parser.add_argument(
-        "--keep-control-plane", action="store_true", help="the limits of the file that is there"
-    )
     options = parser.parse_args()
-    if not OVERHEAD.is_file():
-        parser.error(f"{OVERHEAD} is not there: run make bench first")
-    if options.keep_control_plane:
-        before = json.loads(options.out.read_text("utf-8"))["control_plane"]
-        control = ControlPlane.model_validate(before)
-    else:
-        control = control_plane.measure()
+    for path, target in ((OVERHEAD, "bench"), (INGEST, "bench-ingest")):
+        if not path.is_file():
+            parser.error(f"{path} is not there: run make {target} first")
+    control = ControlPlane(
+        ingest_per_s=round(ingest_per_s(_results(INGEST)), 1),
+        handle_calls_per_s=round(handle_calls.measure(), 1),
+    )
     segment_s: dict[str, float] = {}
     pixels_s = 0.0
     for name in options.models:
@@ -95,12 +117,12 @@ def main() -> None:
     profile = Profile(
         measured_on=f"{datetime.now(UTC):%Y-%m-%d}",
         machine=describe_machine(),
-        commands=("make bench", "python -m loadtests.plan_profile"),
+        commands=("make bench", "make bench-ingest", "python -m loadtests.plan_profile"),
         images=f"JPEG of {_SET} to PNG",
         image_pixels=pixels,
         segment_s=segment_s,
         pixels_s=round(pixels_s, 4),
-        overhead_s=round(overhead_s(json.loads(OVERHEAD.read_text("utf-8"))["results"]), 4),
+        overhead_s=round(overhead_s(_results(OVERHEAD)), 4),
         control_plane=control,
         replica_start_s=_REPLICA_START_S,
     )
@@ -108,6 +130,11 @@ def main() -> None:
     text = json.dumps(profile.model_dump(mode="json"), indent=2)
     options.out.write_text(text + "\n", "utf-8")
     print(text)
+
+
+def _results(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["results"]
+    return found
 
 
 if __name__ == "__main__":

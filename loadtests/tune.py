@@ -31,8 +31,7 @@ from loadtests.trials import Setting, Space, Trial, Trials, best_trial, search, 
 from loadtests.tune_report import label, write_page, write_yaml
 from serve_app.errors import ForeedgeError, InternalError, InvalidConfig
 
-_LOCUSTFILE = Path(__file__).with_name("tune_user.py")
-_CORPUS_VARIABLE = "TUNE_CORPUS"
+_LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _LOCUST_GRACE_S = 60.0
 
 
@@ -152,9 +151,10 @@ def drive(url: str, setting: Setting, users: int, seconds: int, corpus: str) -> 
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), "--headless",
-            "--host", url, "--users", str(users), "--spawn-rate", str(users),
-            "--run-time", f"{seconds}s", "--stop-timeout", "30", "--csv", f"{folder}/locust",
+            sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), "--headless", "--host", url,
+            "--system", "http", "--load", "constant", "--peak", str(users),
+            "--duration", str(seconds), "--photographs", corpus, "--query", "min_subject_px=0",
+            "--stop-timeout", "30", "--csv", f"{folder}/locust",
             "--only-summary", "--loglevel", "ERROR", "--exit-code-on-error", "0",
         ]  # fmt: skip
         done = subprocess.run(
@@ -162,7 +162,6 @@ def drive(url: str, setting: Setting, users: int, seconds: int, corpus: str) -> 
             capture_output=True,
             text=True,
             timeout=seconds + _LOCUST_GRACE_S,
-            env={**os.environ, _CORPUS_VARIABLE: corpus},
             check=False,
         )
         stats = Path(folder) / "locust_stats.csv"

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     model_validator,
@@ -32,6 +33,8 @@ Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 NonEmpty = Annotated[str, Field(min_length=1)]
+
+_HOST = r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$"
 
 
 def check_keys(keys: Iterable[str], where: str) -> tuple[str, ...]:
@@ -201,6 +204,15 @@ class HttpConfig(Section):
     object whose values are the keys."""
     api_keys_refresh_s: Seconds = 60
     """Age at which keys of the file and of the secret are read again."""
+
+    fetch_hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
+    """Hosts that ``GET /api/remove?url=`` may fetch images from: names in lower case, ``*.`` for
+    all names below one, ``:PORT`` for a port that is not the usual one. Empty: nothing is
+    fetched."""
+    fetch_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that these hosts may be in although they are private, such as ``10.1.0.0/16``."""
+    fetch_timeout_s: Seconds = 10
+    """Of one image, its redirects included."""
 
     @model_validator(mode="after")
     def _keys_are_keys(self) -> Self:

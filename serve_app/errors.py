@@ -18,6 +18,7 @@ the ingest loop does with the message) and an HTTP status (what the endpoint ans
     │   ├── RequestTooLarge           413   request_too_large
     │   ├── ImageTooLarge             413   image_too_large
     │   ├── UnsupportedFormat         415   unsupported_format
+    │   ├── InvalidParameters         422   invalid_parameters
     │   ├── EmptyImage                422   empty_image
     │   ├── CorruptImage              422   corrupt_image
     │   └── CheckFailed                     the mask did not pass; the next model may
@@ -161,6 +162,13 @@ class UnsupportedFormat(PermanentError):
 
     code = "unsupported_format"
     http_status = 415
+
+
+class InvalidParameters(PermanentError):
+    """A parameter of rembg's API that its server refuses too, or that cannot be done here."""
+
+    code = "invalid_parameters"
+    http_status = 422
 
 
 class EmptyImage(PermanentError):

@@ -14,13 +14,13 @@ from fastapi import Depends, FastAPI, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from ray import serve
 
-from serve_app import http_cutout, http_docs, http_jobs, http_page, http_status
+from serve_app import http_cutout, http_docs, http_jobs, http_page, http_rembg, http_status
 from serve_app.errors import Unauthenticated
 from serve_app.http_endpoint import CurrentEndpoint, Endpoint
 from serve_app.http_front import ReplicaFront
 from serve_app.http_problems import handle_errors, responses
 
-GUARDED = (http_cutout.router, http_jobs.router)
+GUARDED = (http_cutout.router, http_jobs.router, http_rembg.router)
 """Routers whose routes need an API key, where there are some."""
 
 OPEN = (http_status.router, http_docs.router, http_page.router)
@@ -75,6 +75,7 @@ def make_api() -> FastAPI:
         redoc_url=None,
     )
     handle_errors(api)
+    api.add_middleware(http_rembg.Cors)
     api.add_middleware(ReplicaFront)
     for router in GUARDED:
         api.include_router(

@@ -149,7 +149,7 @@ async def cutout(
     "/v1/models",
     tags=["images"],
     response_description="The models.",
-    responses=responses(ModelUnavailable),
+    responses=responses(ModelUnavailable, ReplicaLost, Overloaded, DeadlineExceeded),
 )
 async def models(endpoint: CurrentEndpoint) -> dict[str, list[ModelInfo]]:
     """Return the models that are served, in the order of preference."""

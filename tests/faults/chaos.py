@@ -9,6 +9,7 @@ its one object; anything else is shown, and ends the program with status 1.
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import random
 import secrets
@@ -18,26 +19,25 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import CONSUMERS, RayCluster, two_nodes
-from proxy import (
-    Effect,
-    Proxy,
+from effects import (
     cut,
     delay,
     deliver_twice,
     fail_entries,
     kill_caller,
     late_refusal,
-    recorded_before_deleted,
     refuse,
     short,
 )
+from proxy import Effect, Proxy, recorded_before_deleted
 from rich.console import Console
 from rich.table import Table
 from rig import Rig
+from two_nodes import CONSUMERS, RayCluster, two_nodes
 
 from ingest.local_stack import LocalAws, use_dummy_credentials
 
@@ -211,10 +211,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2_000)
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
-    console = Console()
+    # Ray has many words of its own on what was killed.
+    console = Console(file=sys.stdout)
     console.print(f"chaos: {options.jobs} jobs, seed {seed}", highlight=False)
     use_dummy_credentials()
-    with LocalAws() as server, Proxy(server.endpoint_url) as proxy, two_nodes() as cluster:
+    with (
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+        LocalAws() as server,
+        Proxy(server.endpoint_url) as proxy,
+        two_nodes() as cluster,
+    ):
         rig = Rig(server, proxy, MAX_RECEIVES)
         small: dict[str, Any] = {"replicas": 2, "num_cpus": 0.5}
         args = rig.args(consumers=CONSUMERS, visibility_timeout_s=10, max_in_flight=16)

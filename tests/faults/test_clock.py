@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from proxy import delay
+from effects import delay
 from rig import VISIBILITY_S, Rig
 
 _DAY_S = 86_400

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import CONSUMERS, RayCluster, two_nodes
-from proxy import Proxy, kill_caller
+from effects import kill_caller
+from proxy import Proxy
 from ray import serve
 from rig import Rig
+from two_nodes import CONSUMERS, RayCluster, two_nodes
 
 from ingest.local_stack import APPLICATION, LocalAws
 

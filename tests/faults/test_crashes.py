@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from proxy import Hold, recorded_before_deleted
+from effects import Hold
+from proxy import recorded_before_deleted
 from rig import Rig
 
 NAMES = [f"j{n}" for n in range(6)]

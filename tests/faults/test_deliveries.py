@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from proxy import Effect, Hold, cut, delay, deliver_twice, fail_entries, refuse
+from effects import Hold, cut, delay, deliver_twice, fail_entries, refuse
+from proxy import Effect
 from rig import RECIPE, VISIBILITY_S, Rig
 
 from ingest import bulk

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from proxy import Answer, Effect, Forward, Request, cut, late_refusal, refusal, refuse, short
+from effects import cut, late_refusal, refuse, short
+from proxy import Answer, Effect, Forward, Request, refusal
 from rig import Rig
 
 OUTAGE_S = 3.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import ray
-from conftest import App
+from integration.application import App
 from pictures import book, jpeg
 
 from ingest.local_stack import APPLICATION

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import App
+from integration.application import App
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import ANY_SIZE, App
+from integration.application import ANY_SIZE, App
 from pictures import HEIGHT, WIDTH, book, defects, jpeg, traits
 from PIL import Image
 

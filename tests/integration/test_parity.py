@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import ANY_SIZE, App
+from integration.application import ANY_SIZE, App
 from pictures import jpeg
 from PIL import Image
 

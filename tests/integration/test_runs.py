@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import App, Aws
+from integration.application import App, Aws
 from pictures import book, jpeg
 
 from ingest.ledger import read_outcomes
 from ingest.redrive import clear_dead_letters
+from serve_app.errors import SourceNotFound
+from serve_app.storage import S3Store
 
 FOREEDGE = str(Path(sys.executable).with_name("foreedge"))
 _INTERRUPTED = 130
@@ -192,6 +194,23 @@ def test_an_inventory_in_s3(shop: Shop) -> None:
     assert (code, errors) == (0, "")
     assert "3 messages are on the queue" in out
     assert sorted(m["source"]["key"] for m in shop.drain()) == sorted(keys)
+
+
+def test_listings_and_chunks_of_s3(shop: Shop) -> None:
+    store = S3Store(shop.s3)
+    shop.put("in/a.jpg", "in/b c.jpg", "in/ü.jpg", "other.jpg")
+    shop.s3.put_object(Bucket=shop.bucket, Key="large", Body=bytes(2_500_000))
+
+    assert list(store.keys(shop.bucket, "in/")) == ["in/a.jpg", "in/b c.jpg", "in/ü.jpg"]
+    assert list(store.keys(shop.bucket, "in/", "in/a.jpg")) == ["in/b c.jpg", "in/ü.jpg"]
+    assert [item.key for item in store.list(shop.bucket, "in/", "in/b c.jpg")] == ["in/ü.jpg"]
+    assert [len(chunk) for chunk in store.chunks(shop.bucket, "large")] == [
+        1024 * 1024,
+        1024 * 1024,
+        2_500_000 - 2 * 1024 * 1024,
+    ]
+    with pytest.raises(SourceNotFound):
+        list(store.chunks(shop.bucket, "none"))
 
 
 def test_dead_letters_of_redriven_jobs_are_cleared(shop: Shop) -> None:

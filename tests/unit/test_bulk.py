@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterable
@@ -124,6 +125,25 @@ def test_a_manifest_s_optional_columns(tmp_path: Path) -> None:
     assert manifest(path) == [Entry("b", "k", "e", "v", "j"), Entry("b", "l")]
 
 
+@pytest.mark.parametrize("name", ["m.csv.gz", "m.jsonl.gz", "m.csv", "m"])
+def test_compressed_manifests(tmp_path: Path, name: str) -> None:
+    text = '{"bucket":"b","key":"1.jpg"}\n' if "jsonl" in name else "bucket,key\nb,1.jpg\n"
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+
+    found = InManifest(tmp_path / name)
+
+    assert list(found.entries()) == [Entry("b", "1.jpg")]
+    assert (found.total, found.buckets) == (1, {"b"})
+
+
+def test_a_compressed_manifest_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv.gz"
+    path.write_bytes(gzip.compress(b"b,1.jpg\n" * 1_000)[:-9])
+
+    with pytest.raises(InvalidConfig, match=r"m\.csv\.gz"):
+        InManifest(path)
+
+
 def test_keys_of_an_inventory_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("b,a+b%2B.jpg\n")
@@ -233,8 +253,9 @@ def test_a_photograph_named_twice_is_sent_once() -> None:
 def test_a_run_of_nothing_and_a_run_with_a_bad_name() -> None:
     with pytest.raises(InvalidConfig, match="no images"):
         plan_of([])
-    with pytest.raises(InvalidConfig, match="run_id"):
-        plan_of([Entry("b", "1.jpg")], run_id="../x")
+    for name in ("../x", "live", "invalid", ""):
+        with pytest.raises(InvalidConfig, match="run_id"):
+            plan_of([Entry("b", "1.jpg")], run_id=name)
 
 
 def test_new_run_ids_differ_and_are_allowed() -> None:
@@ -307,7 +328,7 @@ def test_another_run_under_its_name_is_refused(store: LocalStore) -> None:
     with pytest.raises(InvalidConfig, match=r"another source \(s3://b/in/"):
         bulk.send(client, QUEUE.url, store, LEDGER, plan_of(entries, description="other"))
     other = bulk.plan(entries, run_id="r1", description="s3://b/in/", output=OUTPUT, recipe="mask")
-    with pytest.raises(InvalidConfig, match="another recipe: choose another --run-id"):
+    with pytest.raises(InvalidConfig, match=r"another recipe: .* choose another --run-id"):
         bulk.send(client, QUEUE.url, store, LEDGER, other)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.contracts import MEDIA_TYPES, Recipe
+from serve_app.contracts import MEDIA_TYPES, Matting, Recipe
 from serve_app.errors import InvalidRecipe, NotAcceptable
 from serve_app.http_requests import Options, make_recipe, negotiate, options_of
 
@@ -111,6 +111,16 @@ def test_options_win_over_a_whole_recipe_and_checks_are_merged() -> None:
     recipe = make_recipe(Options(recipe=whole, quality=60, min_subject_px=9), None)
     assert recipe.quality == 60
     assert (recipe.checks.min_subject_px, recipe.checks.min_subject_area) == (9, 0.2)
+
+
+def test_matting_of_a_preset_and_its_options_are_merged() -> None:
+    recipe = make_recipe(Options(recipe="catalog", matting_erode_px=3), None)
+    assert recipe.matting == Matting(method="closed_form", erode_px=3)
+    object_form = '{"matting": {"method": "closed_form", "foreground_above": 200}}'
+    recipe = make_recipe(Options(recipe=object_form, matting="decontaminate"), None)
+    assert recipe.matting == Matting(method="decontaminate", foreground_above=200)
+    with pytest.raises(InvalidRecipe, match="matting"):
+        make_recipe(Options(recipe='{"matting": 3}', matting_erode_px=3), None)
 
 
 def test_a_thumbnail_makes_no_difference() -> None:

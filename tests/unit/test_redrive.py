@@ -72,8 +72,9 @@ def test_a_second_redrive_sends_nothing_until_the_job_failed_anew(store: LocalSt
 def test_only_one_code(store: LocalStore) -> None:
     write(store, "1", failure("a"), failure("b", code="source_changed"))
 
-    _, [message] = again(store, code="source_changed", as_they_are_now=True)
+    _, [message] = again(store, code="source_changed", as_they_are_now=True, recipe="mask")
 
+    assert message["recipe"] == "mask"
     assert message["source"] == {"bucket": "b", "key": "in/b.jpg"}
     assert again(store, code="nothing_such")[1] == []
 

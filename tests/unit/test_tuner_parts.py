@@ -11,7 +11,7 @@ from PIL import Image
 from ray.serve.schema import ServeDeploySchema
 
 from ingest.arguments import load_file
-from loadtests.plan_profile import overhead_s
+from loadtests.plan_profile import ingest_per_s, overhead_s
 from loadtests.reconfigure import application, serve_config, tuned_args
 from loadtests.trials import Setting, Trial
 from loadtests.tune import read_stats
@@ -95,7 +95,7 @@ def test_the_page_and_the_picture(tmp_path: Path) -> None:
 
 def test_what_the_application_adds_is_the_difference_to_the_bare_loop() -> None:
     def result(model: str, bare: float, queue: float) -> dict[str, Any]:
-        cost = {"replicas_cpu_s_per_image": queue}
+        cost = {"cpu_s_per_image": queue + 0.01, "idle_cpu_s_per_image": 0.01}
         return {"model": model, "bare": {"cpu_s_per_image": bare}, "queue": cost}
 
     results = [result("u2netp", 0.5, 0.9), result("folio", 0.06, 0.08)]
@@ -103,3 +103,16 @@ def test_what_the_application_adds_is_the_difference_to_the_bare_loop() -> None:
     assert overhead_s([result("folio", 0.06, 0.05)]) == 0
     with pytest.raises(InvalidConfig, match="make bench"):
         overhead_s(results[:1])
+
+
+def test_an_ingest_actor_is_bounded_by_its_core_and_by_its_queue() -> None:
+    def results(cpu_us: float, per_second: float) -> list[dict[str, Any]]:
+        return [
+            {"case": "memory, 10 ms a call", "per_second": per_second, "cpu_us_per_message": 1.0},
+            {"case": "SqsIngest on Ray, moto", "per_second": 50.0, "cpu_us_per_message": cpu_us},
+        ]
+
+    assert ingest_per_s(results(2000, 900)) == 500
+    assert ingest_per_s(results(500, 900)) == 900
+    with pytest.raises(InvalidConfig, match="bench-ingest"):
+        ingest_per_s(results(500, 900)[:1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,18 @@ README = Path(__file__).parents[2] / "README.md"
 START_TIMEOUT_S = 200
 STOP_TIMEOUT_S = 60
 
-BLOCKS: list[str] = re.findall(r"```bash\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+def blocks(language: str) -> list[str]:
+    """Return the README's blocks of code in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+
+BLOCKS = blocks("bash")
+SNIPPETS = {
+    "python": f"{sys.executable} -",
+    "javascript": "node --input-type=module",
+}
+"""Languages of the clients, and what runs a snippet that it reads."""
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +75,25 @@ def test_the_first_block_is_what_the_makefile_knows() -> None:
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
+def run(folder: Path, script: str, content: str = "") -> None:
+    """Run a script as the README does, after the block with its settings."""
+    environment = {name: value for name, value in os.environ.items() if "AWS" not in name}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{BLOCKS[1]}\n{script}"],
+        input=content,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{content}\n{done.stdout}\n{done.stderr}"
+
+
 @pytest.mark.timeout(START_TIMEOUT_S + 200)
 def test_the_commands(shelf: Path) -> None:
-    settings, *blocks = BLOCKS[1:]
-    environment = {name: value for name, value in os.environ.items() if "AWS" not in name}
-    for block in blocks:
-        script = f"{settings}\n{block}"
-        command = ["bash", "-euo", "pipefail", "-c", script]
-        done = subprocess.run(
-            command, cwd=shelf, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    for block in BLOCKS[2:]:
+        run(shelf, block)
 
     report = json.loads((shelf / "out/shelf-1/report.json").read_bytes())
     assert report["counts"] == {"done": 3, "skipped_existing": 0, "failed": 0, "missing": 0}
@@ -81,3 +101,14 @@ def test_the_commands(shelf: Path) -> None:
     for name, mode in {"cutout.png": "RGBA", "cutout.jpg": "RGB"}.items():
         with Image.open(shelf / name) as image:
             assert image.mode == mode
+
+
+@pytest.mark.parametrize("language", SNIPPETS)
+def test_the_clients(shelf: Path, language: str) -> None:
+    command = SNIPPETS[language]
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"{command.split()[0]} is not installed")
+    [snippet] = blocks(language)
+    run(shelf, command, snippet)
+    with Image.open(shelf / f"from-{language}.png") as image:
+        assert image.mode == "RGB"

@@ -1,0 +1,67 @@
+"""Places and bytes: never more than there are, and none is lost."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from serve_app.errors import Overloaded
+from serve_app.http_admission import ByteBudget, Places
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_one_place() -> None:
+    places = Places(1, "http.max_concurrent")
+    with places.take():
+        assert places.taken == 1
+        with pytest.raises(Overloaded, match=r"http\.max_concurrent") as caught, places.take():
+            raise AssertionError("there was none")
+        assert caught.value.retry_after_s == 1
+        with pytest.raises(Overloaded):
+            places.check()
+    assert places.taken == 0
+    places.check()
+
+
+def test_a_place_is_freed_by_an_error() -> None:
+    places = Places(1, "x")
+    with pytest.raises(ZeroDivisionError), places.take():
+        raise ZeroDivisionError
+    assert places.taken == 0
+
+
+def test_retry_after_follows_the_stays() -> None:
+    clock = Clock()
+    places = Places(2, "x", clock)
+    for _ in range(100):
+        with places.take():
+            clock.now += 5
+    seen = {places.retry_after_s for _ in range(200)}
+    assert min(seen) >= 5
+    assert max(seen) <= 10
+    assert len(seen) > 1, "not all who were refused come back together"
+    for _ in range(100):
+        with places.take():
+            clock.now += 10_000
+    assert places.retry_after_s == 30
+
+
+def test_bytes_are_held_until_the_end_and_none_is_lost() -> None:
+    budget = ByteBudget(10, "http.max_buffered_bytes")
+    with ExitStack() as stack:
+        first = stack.enter_context(budget.open())
+        second = stack.enter_context(budget.open())
+        first(6)
+        second(4)
+        with pytest.raises(Overloaded, match=r"http\.max_buffered_bytes"):
+            second(1)
+        assert budget.held == 10
+    assert budget.held == 0
