@@ -25,7 +25,7 @@ from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http_admission import ByteBudget, Places
 from serve_app.http_front import tell_load
 from serve_app.http_keys import ApiKeys
-from serve_app.http_requests import Upload, read_upload
+from serve_app.http_uploads import Upload, read_upload
 from serve_app.jobs import JobQueue
 from serve_app.replicas import call
 
