@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from serve_app.errors import Overloaded
+from serve_app.config import AppConfig
+from serve_app.errors import InvalidConfig, Overloaded
 from serve_app.http_admission import ByteBudget, Places, retry_after_s
 
 
@@ -65,3 +66,8 @@ def test_bytes_are_held_until_the_end_and_none_is_lost() -> None:
             second(1)
         assert budget.held == 10
     assert budget.held == 0
+
+
+def test_the_largest_image_must_fit_into_the_budget() -> None:
+    with pytest.raises(InvalidConfig, match="max_buffered_bytes"):
+        AppConfig.load({"http": {"max_buffered_bytes": 1000}})
