@@ -41,7 +41,7 @@ chaos: $(VENV)/installed
 	$(VENV)/bin/python tests/faults/chaos.py --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 
 bench-ingest: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.ingest
+	$(VENV)/bin/python -m loadtests.ingest_rate
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -6,6 +6,7 @@ THREADS`` prints its numbers as JSON; a process of its own, so that its CPU seco
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import sys
@@ -16,15 +17,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 from loadtests.corpus import corpus
 from loadtests.models import benchmark_model
+from serve_app.batching import Batcher
 from serve_app.config import AppConfig
 from serve_app.contracts import Checks, Recipe
 from serve_app.imaging import mask as masks
 from serve_app.imaging.compose import compose
 from serve_app.imaging.decode import decode
 from serve_app.imaging.encode import encode
+from serve_app.imaging.memory import keep_freed_memory
 from serve_app.models.execution import Model, load
 
 T = TypeVar("T")
@@ -76,15 +81,39 @@ class Loop:
         return found
 
 
+def segmented_per_s(model: Model, paths: Sequence[Path], threads: int, config: AppConfig) -> float:
+    """Return images/s of the Segmenter's own code, without Ray, on a number of threads."""
+    decoded = [decode(path.read_bytes(), config.limits).rgb for path in paths]
+    squares = [masks.model_input(rgb, model.size_px) for rgb in decoded]
+
+    def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+        return list(model.masks(np.stack(images)))
+
+    async def all_of_them() -> float:
+        batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
+            run, slots=threads, max_batch_size=1
+        )
+        started_at = time.perf_counter()
+        await asyncio.gather(*(batcher.submit(square) for square in squares))
+        return len(squares) / (time.perf_counter() - started_at)
+
+    return asyncio.run(all_of_them())
+
+
 def main() -> None:
     """Measure, after one image per thread that does not count."""
     name, photographs, count, threads = sys.argv[1:]
+    # As in a pipeline replica.
     cv2.setNumThreads(1)
+    keep_freed_memory()
     config = AppConfig.load(benchmark_model(name).settings)
     model = load(name, config)
     paths = corpus(photographs, int(count))
     Loop(model, config).run(paths[: int(threads)], int(threads))
-    print(json.dumps(Loop(model, config).run(paths, int(threads))))
+    found = Loop(model, config).run(paths, int(threads))
+    per_s = [segmented_per_s(model, paths, number, config) for number in (1, int(threads))]
+    found["segmenter_scaling"] = per_s[1] / per_s[0]
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

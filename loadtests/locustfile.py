@@ -17,15 +17,13 @@ from locust import FastHttpUser, LoadTestShape, User, constant, events, task
 
 from ingest.local_stack import use_dummy_credentials
 from loadtests.corpus import corpus
+from loadtests.shapes import KINDS, Shape
 from serve_app.config import AwsConfig
 from serve_app.storage import aws_client
 
-_LOADS = ("constant", "ramp", "spike", "soak")
 _PHOTOGRAPHS = 24
 _TIMEOUT_S = 120.0
 _POLL_S = 0.1
-_SATURATED_BELOW = 1.05
-_SPIKE_SHARE = 0.1
 
 _numbers = itertools.count()
 _images: list[bytes] = []
@@ -37,7 +35,7 @@ def add_options(parser: Any) -> None:
     group = parser.add_argument_group("foreedge")
     add = group.add_argument
     add("--system", choices=list(USERS), default="http", help="Whom to load")
-    add("--load", choices=list(_LOADS), default="constant", help="How the number of users moves")
+    add("--load", choices=list(KINDS), default="constant", help="How the number of users moves")
     add("--peak", type=int, default=8, help="Most users at a time")
     add("--duration", type=float, default=60.0, help="Of the whole load, in seconds")
     add("--photographs", default="1600x1200", help="Set of loadtests.corpus, or a folder")
@@ -164,43 +162,19 @@ USERS: dict[str, type[User]] = {"http": HttpUser, "queue": QueueUser, "rembg": R
 
 
 class Load(LoadTestShape):  # type: ignore[misc]
-    """The number of users over time, as ``--load`` says.
+    """The number of users over time, as ``--load`` says; see ``loadtests.shapes``."""
 
-    ``constant`` and ``soak`` hold the peak; a soak is judged by what the replicas' memory does,
-    and lasts for hours. ``ramp`` doubles the users from one to the peak and ends where a step
-    brings less than 5 % more images/s: the rate before is what the system can do. ``spike`` holds
-    a tenth, with the peak in the middle third.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._step = 0
-        self._before = 0
-        self._rate = 0.0
+    _shape: Shape | None = None
 
     def tick(self) -> tuple[int, float] | None:
         """Return users and how many of them start in a second; None ends the load."""
         options = self.runner.environment.parsed_options
-        elapsed, peak = self.get_run_time(), options.peak
-        if elapsed >= options.duration:
-            return None
-        users = peak
-        if options.load == "spike":
-            calm = max(1, round(peak * _SPIKE_SHARE))
-            users = peak if 1 / 3 <= elapsed / options.duration < 2 / 3 else calm
-        elif options.load == "ramp":
-            step_s = options.duration / ((peak - 1).bit_length() + 1)
-            step = int(elapsed / step_s)
-            if step > self._step and not self._grew(step_s):
-                return None
-            self._step = step
-            users = min(peak, 1 << step)
-        return users, float(peak)
+        if self._shape is None:
+            self._shape = Shape(options.load, options.peak, options.duration)
+        users = self._shape.users(self.get_run_time(), self.runner.stats.total.num_requests)
+        return None if users is None else (users, float(options.peak))
 
-    def _grew(self, step_s: float) -> bool:
-        """Return whether the step that has ended answered more than the one before it."""
-        answered = self.runner.stats.total.num_requests
-        rate, before = (answered - self._before) / step_s, self._rate
-        self._before, self._rate = answered, rate
-        grew: bool = rate >= before * _SATURATED_BELOW
-        return grew
+    def reset_time(self) -> None:
+        """Begin anew: locust's web page can start a load a second time."""
+        super().reset_time()
+        self._shape = None

@@ -89,7 +89,6 @@ def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console
             bare.append(_bare(model, options.photographs, count, threads))
             http.append(_round(app.over_http(paths, 2 * threads), idle))
             queue.append(_round(app.through_queue(paths), idle))
-    scaling = median_of([_numbers(r) for r in bare])["images_per_s"] / one["images_per_s"]
     return {
         "model": model.name,
         "weights": model.weights,
@@ -99,7 +98,6 @@ def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console
         "threads": threads,
         "cores_busy_before": busy,
         "stages_ms": one["stages_ms"],
-        "scaling_1_to_threads": scaling,
         "idle_cpu_s_per_s": idle,
         "bare": median_of([_numbers(r) for r in bare]),
         "http": median_of(http),
@@ -145,6 +143,11 @@ def show(result: dict[str, Any], console: Console) -> None:
     """Print tables of a result."""
     console.print(stage_table(result))
     console.print(system_table(result))
+    console.print(
+        f"Segmenter, 1 thread to {result['threads']}: "
+        f"{result['bare']['segmenter_scaling']:.2f} x the images/s",
+        highlight=False,
+    )
 
 
 def stage_table(result: dict[str, Any]) -> Table:

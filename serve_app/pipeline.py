@@ -14,6 +14,7 @@ from serve_app.contracts import Job, Outcome, Recipe, parse_recipe
 from serve_app.cutout import ImagePipeline, ModelInfo, Rendered
 from serve_app.errors import ForeedgeError, ReplicaLost
 from serve_app.imaging import matting
+from serve_app.imaging.memory import keep_freed_memory
 from serve_app.replicas import call
 from serve_app.storage import open_store
 
@@ -57,6 +58,7 @@ class CutoutPipeline:
             config: Limits, storage and threads.
             segmenters: Handles of the Segmenter deployments, by model.
         """
+        keep_freed_memory()
         wanted = config.queue and parse_recipe(config.queue.recipe).matting.method != "off"
         if wanted or config.pipeline.preload_matting:
             matting.warm()

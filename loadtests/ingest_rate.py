@@ -1,6 +1,6 @@
 """How fast one consumer takes, dispatches and acknowledges messages, and what it costs.
 
-    python -m loadtests.ingest [--messages 200000] [--quick]
+    python -m loadtests.ingest_rate [--messages 200000] [--quick]
 
 The pipeline is a stand-in that answers at once, so that nothing but the ingest is measured. Three
 queues: one in memory that answers at once, one in memory that takes as long for a call as SQS
