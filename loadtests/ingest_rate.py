@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -59,7 +60,8 @@ class Result:
     cpu_us_per_message: float
     peak_mib: float
     growth_mib: float | None
-    """Of the memory, from a fifth of the run to its end; None where it was not sampled."""
+    """Of the memory's mean, from the third quarter of the run to the last; None where it was not
+    sampled."""
 
 
 class Standin:
@@ -336,7 +338,9 @@ async def consume(
     await consumer.stop()
     await running
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    growth = max(memory[len(memory) // 5 :]) - memory[len(memory) // 5] if memory else None
+    # The first half warms up: threads of the ledger come, each with memory of its own.
+    quarter = len(memory) // 4
+    growth = fmean(memory[-quarter:]) - fmean(memory[-2 * quarter : -quarter]) if quarter else None
     return result(case, messages, seconds, used_s, peak, growth)
 
 
