@@ -1,13 +1,15 @@
 """The bare loop: the steps of one image in one process, with no queue, no HTTP and no Ray.
 
-What the application costs is measured against it. ``python -m loadtests.bare MODEL CORPUS COUNT
-THREADS`` prints its numbers as JSON; a process of its own, so that its CPU seconds are its own.
+What the application costs is measured against it. ``python -m loadtests.bare MODEL THREADS
+PHOTOGRAPH ...`` prints its numbers as JSON; a process of its own, so that its CPU seconds are
+its own too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import statistics
 import sys
 import time
@@ -20,7 +22,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from loadtests.corpus import corpus
 from loadtests.models import benchmark_model
 from serve_app.batching import Batcher
 from serve_app.config import AppConfig
@@ -59,11 +60,15 @@ class Loop:
         return {
             "images_per_s": len(images) / wall_s,
             "cpu_s_per_image": cpu_s / len(images),
-            "png_mb_per_image": sum(written) / len(images) / 1e6,
+            "png_mb_per_image": sum(size for size, _ in written) / len(images) / 1e6,
+            "latencies_s": [latency for _, latency in written],
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "stages_ms": {s: statistics.median(ms) for s, ms in self.stages_ms.items()},
         }
 
-    def _image(self, data: bytes) -> int:
+    def _image(self, data: bytes) -> tuple[int, float]:
+        """Return the size of a result in bytes, and the seconds that it took."""
+        started_at = time.perf_counter()
         photograph = self._measured("decode", decode, data, self._limits)
         size_px = self._model.size_px
         square = self._measured("resize", masks.model_input, photograph.rgb, size_px)
@@ -72,7 +77,8 @@ class Loop:
         alpha = self._measured("mask", masks.full_size, mask, width, height)
         box = masks.subject_box(alpha)
         picture = self._measured("compose", compose, photograph.rgb, alpha, box, _RECIPE)
-        return len(self._measured("encode", encode, picture, _RECIPE))
+        size = len(self._measured("encode", encode, picture, _RECIPE))
+        return size, time.perf_counter() - started_at
 
     def _measured(self, stage: str, function: Callable[..., T], *args: Any) -> T:
         started_at = time.thread_time()
@@ -102,13 +108,13 @@ def segmented_per_s(model: Model, paths: Sequence[Path], threads: int, config: A
 
 def main() -> None:
     """Measure, after one image per thread that does not count."""
-    name, photographs, count, threads = sys.argv[1:]
+    name, threads, *names = sys.argv[1:]
     # As in a pipeline replica.
     cv2.setNumThreads(1)
     keep_freed_memory()
     config = AppConfig.load(benchmark_model(name).settings)
     model = load(name, config)
-    paths = corpus(photographs, int(count))
+    paths = [Path(name) for name in names]
     Loop(model, config).run(paths[: int(threads)], int(threads))
     found = Loop(model, config).run(paths, int(threads))
     per_s = [segmented_per_s(model, paths, number, config) for number in (1, int(threads))]

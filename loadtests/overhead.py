@@ -14,6 +14,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -36,6 +38,7 @@ from loadtests.models import ARCHITECTURES, BenchmarkModel, benchmark_model
 from serve_app.models.registry import BUNDLED
 
 _IDLE_S = 5.0
+_ROUND_S = 10
 _MODELS = (BUNDLED, "u2netp")
 
 
@@ -67,9 +70,9 @@ def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console
     """Return everything that is measured with one model."""
     busy = busy_elsewhere()
     threads = options.threads
-    one = _bare(model, options.photographs, 8, 1)
-    two = _bare(model, options.photographs, 8 * threads, threads)
-    count = options.count or max(4 * threads, round(10 * two["images_per_s"]))
+    few = corpus(options.photographs, 8)
+    one, all_threads = _bare(model, few, 1), _bare(model, few, threads)
+    count = options.count or max(4 * threads, round(_ROUND_S * all_threads["images_per_s"]))
     paths = corpus(options.photographs, min(count, 96))
     paths = [paths[i % len(paths)] for i in range(count)]
     console.print(
@@ -86,7 +89,7 @@ def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console
         app.through_queue(paths[: 2 * threads])
         idle = _idle(app)
         for _ in range(options.rounds):
-            bare.append(_bare(model, options.photographs, count, threads))
+            bare.append(_bare(model, paths, threads))
             http.append(_round(app.over_http(paths, 2 * threads), idle))
             queue.append(_round(app.through_queue(paths), idle))
     return {
@@ -109,10 +112,9 @@ def _numbers(found: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if isinstance(value, float)}
 
 
-def _bare(model: BenchmarkModel, photographs: str, count: int, threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "loadtests.bare", model.name, photographs]
-    command += [str(count), str(threads)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+def _bare(model: BenchmarkModel, paths: Sequence[Path], threads: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "loadtests.bare", model.name, str(threads)]
+    done = subprocess.run([*command, *map(str, paths)], check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

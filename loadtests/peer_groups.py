@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,7 @@ _PROGRAMS = Path(__file__).parent / "peer_systems"
 _CORES = os.cpu_count() or 1
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 10.0
-_PROBED_IMAGES = 12
+_PROBED_IMAGES = 8
 _PROBED_CLIENTS = (1, _CORES, 2 * _CORES)
 
 
@@ -69,6 +70,7 @@ def groups(model: BenchmarkModel, console: Console) -> list[Group]:
             },
             lambda: _foreedge(model),
         ),
+        Group({"bare-loop": f"our steps in one process, {_CORES} threads"}, lambda: _bare(model)),
         Group({"rembg-s": served}, lambda: _rembg_s(path, threads, clients)),
         Group(
             {"rembg-remove": f"one process, {_CORES} ORT threads"},
@@ -187,6 +189,26 @@ def _foreedge(model: BenchmarkModel) -> Iterator[dict[str, Measure]]:
             "foreedge-http": lambda paths: app.over_http(paths, 2 * _CORES),
             "foreedge-queue": app.through_queue,
         }
+
+
+@contextmanager
+def _bare(model: BenchmarkModel) -> Iterator[dict[str, Measure]]:
+    def measure(paths: Sequence[Path]) -> Round:
+        command = [sys.executable, "-m", "loadtests.bare", model.name]
+        command += [str(_CORES), *map(str, paths)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        found = json.loads(done.stdout)
+        count = len(paths)
+        return Round(
+            count,
+            count / found["images_per_s"],
+            found["latencies_s"],
+            {"all": found["cpu_s_per_image"] * count},
+            {"all": found["peak_mb"]},
+            round(found["png_mb_per_image"] * count * 1e6),
+        )
+
+    yield {"bare-loop": measure}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +69,24 @@ def main() -> None:
     }
     for name in options.models:
         model = benchmark_model(name)
-        found = content["models"][name] = compare(model, options, console)
+        for found in compare(model, options, console):
+            # After every round, so that a run that is broken off leaves what it has.
+            content["models"][name] = found
+            content["systems"] = found["systems"]
+            path = write("peers.json", content)
         console.print(table(found))
         for line in ratios(name, found["systems"]):
             console.print(line, highlight=False)
-    # The headline: the last model that was named, and each one beneath its own name.
-    content["systems"] = content["models"][options.models[-1]]["systems"]
-    console.print(f"Written to {write('peers.json', content)}", highlight=False)
+    console.print(f"Written to {path}", highlight=False)
     if options.write_docs:
         DOCS.write_text(between_markers(DOCS.read_text(), "peers", markdown(content)))
         console.print(f"Written into {DOCS}", highlight=False)
 
 
-def compare(model: BenchmarkModel, options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Return the medians of every system with one model."""
+def compare(
+    model: BenchmarkModel, options: argparse.Namespace, console: Console
+) -> Iterator[dict[str, Any]]:
+    """Yield the medians of every system with one model, after each round."""
     busy = busy_elsewhere()
     paths = corpus(options.photographs, options.count)
     console.print(f"{model.label}: {len(paths)} photographs, {busy} cores busy before")
@@ -101,14 +105,14 @@ def compare(model: BenchmarkModel, options: argparse.Namespace, console: Console
                     f"  round {number + 1}  {name:18} {rounds[name][-1]['images_per_s']:.2f}/s",
                     highlight=False,
                 )
-    systems = {name: median_of(rounds[name]) for name in how if name in rounds}
-    return {
-        "model": model.label,
-        "cores_busy_before": busy,
-        "rounds": options.rounds,
-        "how": {name: how[name] for name in systems},
-        "systems": systems,
-    }
+        systems = {name: median_of(rounds[name]) for name in how if name in rounds}
+        yield {
+            "model": model.label,
+            "cores_busy_before": busy,
+            "rounds": number + 1,
+            "how": {name: how[name] for name in systems},
+            "systems": systems,
+        }
 
 
 def _measured(group: Group, paths: Sequence[Path]) -> dict[str, Round]:
@@ -130,6 +134,10 @@ def ratios(name: str, systems: dict[str, dict[str, float]]) -> list[str]:
             ratio = systems[ours]["images_per_s"] / systems[other]["images_per_s"]
             verdict = "reached" if ratio >= aim else "MISSED"
             lines.append(f"{ours} is {ratio:.2f} x {other} (aim {aim:g} x: {verdict})")
+    for ours in ("foreedge-http", "foreedge-queue"):
+        if ours in systems and "bare-loop" in systems:
+            cpu_s, bare_s = (systems[n]["cpu_s_per_image"] for n in (ours, "bare-loop"))
+            lines.append(f"{ours} takes {cpu_s / bare_s:.2f} x the CPU seconds of the bare loop")
     return lines
 
 

@@ -73,7 +73,7 @@ def test_full_size_of_a_part_is_that_of_the_whole(
     difference = np.abs(full_size(mask, *size).astype(int) - expected)
     # The size of the part may change which of its two passes Pillow does first, and with it what
     # is rounded and clipped in between: of no consequence where a mask is smooth.
-    assert (difference <= 2).mean() >= 0.998
+    assert (difference <= 2).mean() >= 0.995
 
 
 def test_full_size_of_an_empty_mask_is_empty() -> None:
