@@ -266,13 +266,13 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say which nodes, hours and money a run takes; simulates it."""
-    from ingest import plan_report, planning, quantities
+    from ingest import plan_report, plan_tables, planning, quantities
 
-    prices = planning.read_prices()
+    prices = plan_tables.read_prices()
     request = planning.Request(
         images=quantities.count(images),
         deadline_s=quantities.duration_s(deadline),
-        instance=planning.find_instance(instance, prices),
+        instance=plan_tables.find_instance(instance, prices),
         model=model,
         spot=spot,
         price_per_hour=price,
@@ -280,7 +280,7 @@ def plan(
         time_factor=time_factor,
         node_start_s=quantities.duration_s(node_start),
     )
-    measured = planning.read_profile(profile)
+    measured = plan_tables.read_profile(profile)
     made = planning.make_plan(request, measured, prices)
     if as_json:
         print(orjson.dumps(plan_report.as_json(made)).decode())

@@ -9,7 +9,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from ingest.planning import NODE_RESERVE, Plan
+from ingest.plan_tables import NODE_RESERVE
+from ingest.planning import Plan
 from ingest.quantities import show_duration
 from serve_app.errors import InvalidConfig
 

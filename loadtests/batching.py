@@ -237,6 +237,15 @@ class Bench:
         return await measure(work, loads, repeats)
 
 
+def write(path: Path, results: Sequence[Result]) -> None:
+    """Write results as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        rows = csv.DictWriter(file, [column.name for column in fields(Result)])
+        rows.writeheader()
+        rows.writerows(asdict(result) for result in results)
+
+
 def show(results: Sequence[Result], console: Console) -> None:
     """Print results as a table."""
     table = Table()
@@ -258,13 +267,11 @@ def main() -> None:
     parser.add_argument("--heavy-images", type=int, default=24, help="of the heavy one")
     parser.add_argument("--loads", type=float, nargs="*", default=[0.5, 0.8])
     parser.add_argument("--repeats", type=int, default=3, help="in which contenders take turns")
+    works = (ACCELERATOR, "folio", "u2netp")
+    parser.add_argument("--works", nargs="+", default=list(works), choices=works)
     parser.add_argument("--out", type=Path, default=_OUT)
     options = parser.parse_args()
-    kinds = {
-        ACCELERATOR: options.images,
-        "folio": options.images,
-        "u2netp": options.heavy_images,
-    }
+    images = {ACCELERATOR: options.images, "folio": options.images, "u2netp": options.heavy_images}
     results: list[Result] = []
     ray.init(
         address="local",
@@ -278,16 +285,13 @@ def main() -> None:
         serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
         bench = serve.deployment(Bench).options(max_ongoing_requests=MAX_BATCH_SIZE)
         handle = serve.run(bench.bind(), name="batching", route_prefix=None)
-        for kind, images in kinds.items():
-            results += handle.measure.remote(kind, images, options.loads, options.repeats).result()
+        for kind in options.works:
+            measured = handle.measure.remote(kind, images[kind], options.loads, options.repeats)
+            results += measured.result()
+            write(options.out, results)
     finally:
         serve.shutdown()
         ray.shutdown()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        rows = csv.DictWriter(file, [column.name for column in fields(Result)])
-        rows.writeheader()
-        rows.writerows(asdict(result) for result in results)
     show(results, Console(width=140))
 
 

@@ -49,6 +49,7 @@ MATTING_MEAN = 0.002
 
 _START_TIMEOUT_S = 180.0
 _TIMEOUT_S = 120.0
+_DRAWN = "drawn-"
 _PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
 
 
@@ -60,6 +61,11 @@ class Case:
     form: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
     """rembg reads ``bgc`` and ``extras`` from the query, whatever the method is."""
+
+    @property
+    def matted(self) -> bool:
+        """Whether the answer's mask is not the model's."""
+        return "a" in self.form and "om" not in self.form
 
 
 CASES = (
@@ -102,13 +108,19 @@ class Found:
 
     def passes(self, case: Case) -> bool:
         """Return whether they are the same, as far as is asked for."""
-        matted = case.form.get("a") == "true" and "om" not in case.form
-        mask = self.mask_mean <= MATTING_MEAN if matted else self.mask_share >= SHARE
+        mask = self.mask_mean <= MATTING_MEAN if case.matted else self.mask_share >= SHARE
         return self.same_kind and mask and (self.colour_mean or 0) <= LEVELS
 
 
-def judge(ours: bytes, theirs: bytes) -> Found:
-    """Return how far two answers, PNG files, are from each other."""
+def judge(ours: bytes, theirs: bytes, mask: bytes | None = None) -> Found:
+    """Return how far two answers, PNG files, are from each other.
+
+    Args:
+        ours: Foreedge's.
+        theirs: rembg's.
+        mask: Of the image, where the answers have a background: their colours are compared where
+            it is decided, since rembg darkens what is half transparent.
+    """
     mine, other = (Image.open(io.BytesIO(data)) for data in (ours, theirs))
     kind = f"{other.width} x {other.height} {other.mode}"
     if (mine.size, mine.mode) != (other.size, other.mode):
@@ -117,6 +129,9 @@ def judge(ours: bytes, theirs: bytes) -> Found:
     difference = np.abs(first - second)
     colour_mean = None
     opaque = (first >= 255 - LEVELS) & (second >= 255 - LEVELS)
+    if mask is not None:
+        values = _mask(Image.open(io.BytesIO(mask)))
+        opaque &= (values >= 255 - LEVELS) | (values <= LEVELS)
     if mine.mode == "RGBA" and opaque.any():
         pixels = [np.asarray(image, np.int64)[..., :3][opaque] for image in (mine, other)]
         colour_mean = float(np.abs(pixels[0] - pixels[1]).mean())
@@ -140,7 +155,7 @@ def photographs() -> dict[str, bytes]:
         file = io.BytesIO()
         drawn = photograph(seed, width=size[0], height=size[1], kind="book")
         Image.fromarray(drawn.image).save(file, "JPEG", quality=92)
-        found[f"drawn-{seed}.jpg"] = file.getvalue()
+        found[f"{_DRAWN}{seed}.jpg"] = file.getvalue()
     return found | {path.name: path.read_bytes() for path in sorted(_PHOTOS.glob("*.jpg"))}
 
 
@@ -165,7 +180,7 @@ class Server:
         """Send a request; its parameters go into a form, but for the query."""
         url = f"{self.url}{PATH}?{urlencode(query)}"
         body = fields if method == "POST" else None
-        return self.http.request(method, url, fields=body, timeout=_TIMEOUT_S)
+        return self.http.request(method, url, fields=body, timeout=_TIMEOUT_S, retries=False)
 
 
 @contextmanager
@@ -212,13 +227,20 @@ def compare(ours: Server, theirs: Server, console: Console) -> tuple[list[list[s
     """Return the rows of the table, and whether everything is as it should be."""
     rows, sound = [], True
     images = photographs()
+    masks = {
+        name: theirs.remove(image, Case("", {"om": "true"})).data for name, image in images.items()
+    }
     for case in CASES:
         found = []
         for name, image in images.items():
+            if case.matted and not name.startswith(_DRAWN):
+                # Where a mask is unsure of much, rembg's solver goes on for minutes.
+                continue
             mine, other = ours.remove(image, case), theirs.remove(image, case)
             if (mine.status, other.status) != (200, 200):
                 raise InternalError(f"{case.name}, {name}: {mine.status}, {other.status}")
-            found.append(judge(mine.data, other.data))
+            mask = masks[name] if "bgc" in case.query and not case.matted else None
+            found.append(judge(mine.data, other.data, mask))
             if not found[-1].passes(case):
                 console.print(f"{case.name}, {name}: {found[-1]}", highlight=False)
                 sound = False
@@ -254,15 +276,15 @@ HEADINGS = (
     "size and mode",
     "mask within 2 levels, worst",
     "mask, mean difference, worst",
-    "colours where opaque, mean levels, worst",
+    "colours where the mask is sure, mean levels, worst",
 )
 
 
 def markdown(rows: list[list[str]], photographs_: int) -> str:
     """Return the table for the document."""
     lines = [
-        f"`make compare-rembg`, {photographs_} photographs, rembg 2.0.86, the bundled model as its "
-        f"`{MODEL}`:",
+        f"`make compare-rembg`: {photographs_} photographs (matting: the drawn ones),",
+        f"rembg 2.0.86, the bundled model as its `{MODEL}`:",
         "",
         f"| {' | '.join(HEADINGS)} |",
         f"|{'---|' * len(HEADINGS)}",

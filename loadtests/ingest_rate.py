@@ -18,11 +18,13 @@ import platform
 import resource
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -33,7 +35,7 @@ from ingest.consumer import Consumer
 from ingest.ledger import Ledger
 from ingest.local_stack import LocalAws, use_dummy_credentials
 from ingest.queue import BATCH_ENTRIES, Message, SqsQueue
-from serve_app.config import AppConfig, LedgerConfig, QueueConfig
+from serve_app.config import AppConfig, AwsConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Box, Cutout, Job, Outcome
 from serve_app.storage import ObjectInfo, ObjectStore, aws_client, open_store
 
@@ -41,7 +43,8 @@ OUT = Path("out/bench/ingest.json")
 SQS_CALL_S = 0.01
 """What a call of SQS takes within a region, about."""
 _SAMPLES = 20
-_SEND_THREADS = 4
+_MOST_WAITING = 50
+_LIMIT_S = 900
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Result:
     cpu_us_per_message: float
     peak_mib: float
     growth_mib: float | None
-    """Of the memory, from a fifth of the run to its end; None where it was not sampled."""
+    """Of the memory's mean, from the third quarter of the run to the last; None where it was not
+    sampled."""
 
 
 class Standin:
@@ -214,8 +218,8 @@ def on_moto(case: str, messages: int) -> Result:
         finally:
             queue.close()
 
-    with LocalAws() as server:
-        return asyncio.run(measured(prepare(server, messages)))
+    with LocalAws() as server, sending(server, messages) as config:
+        return asyncio.run(measured(config))
 
 
 def on_ray(case: str, messages: int) -> Result:
@@ -226,8 +230,7 @@ def on_ray(case: str, messages: int) -> Result:
 
     from ingest.sqs_ingest import SqsIngest
 
-    with LocalAws() as server:
-        config = prepare(server, messages)
+    with LocalAws() as server, sending(server, messages) as config:
         ray.init(
             address="local",
             num_cpus=4,
@@ -271,23 +274,44 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def prepare(server: LocalAws, messages: int) -> AppConfig:
-    """Return settings of a queue that holds messages already."""
+@contextmanager
+def sending(server: LocalAws, messages: int) -> Iterator[AppConfig]:
+    """Give settings of a queue that is kept filled by a process of its own.
+
+    Filled a little at a time: moto counts all messages of a queue for each one that it hands out.
+    """
     name = f"bench-{uuid.uuid4().hex[:8]}"
     server.create_bucket(name)
     url = server.create_queue(name)
-    client = aws_client("sqs", server.aws)
-    for start in range(0, messages, BATCH_ENTRIES):
-        numbers = range(start, min(start + BATCH_ENTRIES, messages))
-        entries = [{"Id": f"{number}", "MessageBody": body(number)} for number in numbers]
-        assert "Failed" not in client.send_message_batch(QueueUrl=url, Entries=entries)
-    return AppConfig.load(
+    context = multiprocessing.get_context("spawn")
+    sender = context.Process(target=send, args=(server.endpoint_url, url, messages), daemon=True)
+    sender.start()
+    yield AppConfig.load(
         {
             "aws": {"endpoint_url": server.endpoint_url},
             "queue": {"url": url, "long_poll_s": 1},
             "ledger": {"bucket": name},
         }
     )
+    sender.join()
+
+
+def send(endpoint_url: str, url: str, messages: int) -> None:
+    """Put messages on a queue, as many at a time as wait to be taken."""
+    client = aws_client("sqs", AwsConfig(endpoint_url=endpoint_url))
+    wanted: Any = ["ApproximateNumberOfMessages"]
+    sent = 0
+    while sent < messages:
+        found = client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
+        if int(found[wanted[0]]) > _MOST_WAITING:
+            time.sleep(0.05)
+            continue
+        for start in range(sent, min(sent + _MOST_WAITING, messages), BATCH_ENTRIES):
+            numbers = range(start, min(start + BATCH_ENTRIES, messages))
+            entries = [{"Id": f"{number}", "MessageBody": body(number)} for number in numbers]
+            answer = client.send_message_batch(QueueUrl=url, Entries=entries)
+            assert not answer.get("Failed"), answer
+            sent = numbers.stop
 
 
 async def consume(
@@ -305,15 +329,18 @@ async def consume(
     process = psutil.Process()
     began_at, cpu_s = time.perf_counter(), time.process_time()
     running = asyncio.create_task(consumer.run())
-    while (deleted := consumer.stats.deleted) < messages:
-        await asyncio.sleep(0.02)
-        if samples and deleted * samples >= messages * (len(memory) + 1):
-            memory.append(process.memory_info().rss / 2**20)
+    async with asyncio.timeout(_LIMIT_S):
+        while (deleted := consumer.stats.deleted) < messages:
+            await asyncio.sleep(0.02)
+            if samples and deleted * samples >= messages * (len(memory) + 1):
+                memory.append(process.memory_info().rss / 2**20)
     seconds, used_s = time.perf_counter() - began_at, time.process_time() - cpu_s
     await consumer.stop()
     await running
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    growth = max(memory[len(memory) // 5 :]) - memory[len(memory) // 5] if memory else None
+    # The first half warms up: threads of the ledger come, each with memory of its own.
+    quarter = len(memory) // 4
+    growth = fmean(memory[-quarter:]) - fmean(memory[-2 * quarter : -quarter]) if quarter else None
     return result(case, messages, seconds, used_s, peak, growth)
 
 
@@ -340,7 +367,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a hundredth of the messages")
     options = parser.parse_args()
     count = options.messages // 100 if options.quick else options.messages
-    few = max(200, count // 20)
+    few = max(200, count // 100)
     cases: list[tuple[Callable[..., Result], tuple[Any, ...]]] = [
         (in_memory, ("memory, answers at once", count, 0.0)),
         (in_memory, (f"memory, {SQS_CALL_S * 1000:.0f} ms a call", count // 4, SQS_CALL_S)),

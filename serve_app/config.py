@@ -305,6 +305,15 @@ class AppConfig(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _an_upload_fits(self) -> Self:
+        if self.http.max_buffered_bytes < self.limits.max_bytes:
+            raise ValueError(
+                "http.max_buffered_bytes must be at least limits.max_bytes, or the largest images "
+                "are refused for ever"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ingest_has_a_ledger(self) -> Self:
         if self.queue is not None and self.ledger is None:
             raise ValueError("queue needs ledger.bucket, where results are recorded")

@@ -16,6 +16,15 @@ _RETRY_MAX_S = 30
 _NEWEST = 0.1
 
 
+def retry_after_s(stay_s: float) -> int:
+    """Return when to ask again: after one or two mean stays.
+
+    By then all who are here now have left. Not the same for everybody, or else all who were
+    refused would come back together, and most of them be refused again.
+    """
+    return max(_RETRY_MIN_S, min(_RETRY_MAX_S, math.ceil(stay_s * random.uniform(1, 2))))
+
+
 class Places:
     """A number of places, and how long they are kept. Belongs to one event loop."""
 
@@ -41,20 +50,15 @@ class Places:
         return self._taken
 
     @property
-    def retry_after_s(self) -> int:
-        """When to ask again: after one or two mean stays.
-
-        By then all who are here now have left. Not the same for everybody, or else all who were
-        refused would come back together, and most of them be refused again.
-        """
-        pause_s = math.ceil(self._stay_s * random.uniform(1, 2))
-        return max(_RETRY_MIN_S, min(_RETRY_MAX_S, pause_s))
+    def stay_s(self) -> float:
+        """Mean time for which a place is kept."""
+        return self._stay_s
 
     def check(self) -> None:
         """Raise Overloaded where no place is free."""
         if self._taken >= self._limit:
             raise Overloaded(
-                f"all {self._limit} places are taken ({self._setting})", self.retry_after_s
+                f"all {self._limit} places are taken ({self._setting})", retry_after_s(self._stay_s)
             )
 
     @contextmanager

@@ -28,6 +28,7 @@ from serve_app.errors import (
 from serve_app.http_endpoint import AskedTimeout, CurrentEndpoint
 from serve_app.http_problems import responses
 from serve_app.http_requests import Options, make_recipe, options_of
+from serve_app.http_uploads import is_form
 
 router = APIRouter()
 
@@ -132,7 +133,7 @@ async def cutout(
     """
     async with endpoint.deadline(timeout_s):
         # Before the upload, as far as it can be: what is invalid anyway is not worth reading.
-        recipe = None if _is_form(request) else make_recipe(options, accept)
+        recipe = None if is_form(request) else make_recipe(options, accept)
         async with endpoint.upload(request) as upload:
             if recipe is None:
                 merged = {**options.model_dump(exclude_unset=True), **upload.fields}
@@ -173,10 +174,6 @@ def answer(rendered: Rendered, headers: dict[str, str]) -> Response:
         "Foreedge-Subject": f"{box.left},{box.top},{box.right},{box.bottom}",
     }
     return Response(rendered.data, media_type=rendered.media_type, headers=about | headers)
-
-
-def _is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 def _matches(if_none_match: str | None, name: str) -> bool:

@@ -23,8 +23,9 @@ from serve_app.contracts import Recipe
 from serve_app.cutout import ModelInfo, Rendered, models_of
 from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http_admission import ByteBudget, Places
+from serve_app.http_front import tell_load
 from serve_app.http_keys import ApiKeys
-from serve_app.http_requests import Upload, read_upload
+from serve_app.http_uploads import Upload, read_upload
 from serve_app.jobs import JobQueue
 from serve_app.replicas import call
 
@@ -99,6 +100,8 @@ class Endpoint:
             Overloaded: There is no room; where that is known beforehand, nothing is read.
             ForeedgeError: See ``read_upload``.
         """
+        http = self.config.http
+        tell_load(request, http.replicas * http.max_concurrent, self._places.stay_s)
         self._places.check()
         with self.buffer.open() as hold:
             with self.uploads.take():

@@ -1,12 +1,19 @@
 """What stands between a client and Serve: ASGI middleware on both sides of the way to a replica.
 
 Serve's proxy acts on headers of a client on its own, and answers in its own words, without a code,
-where a replica does not answer. ``ProxyFront`` runs in the proxy and puts both right; Serve finds
-it through ``middlewares``, whose name is the value of the environment variable ``CALLBACK_NAME``
-where Ray is started. Without it everything works but for those two things.
+where a replica does not answer. And a refusal that comes from a replica has cost both of them
+milliseconds, which many clients at once make into seconds. ``ProxyFront`` runs in the proxy and
+puts all three right; Serve finds it through ``middlewares``, whose name is the value of the
+environment variable ``CALLBACK_NAME`` where Ray is started. Without it everything works but for
+those three things.
 """
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -19,6 +26,7 @@ from serve_app.errors import (
     Overloaded,
     ReplicaLost,
 )
+from serve_app.http_admission import retry_after_s
 from serve_app.http_problems import problem, unknown_path
 
 CALLBACK_NAME = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
@@ -42,41 +50,128 @@ _PROXY_ERRORS: dict[int, type[ForeedgeError]] = {
 }
 
 
+# What a replica tells the proxy: how many images all replicas take, and for how long.
+_LOAD = b"foreedge-load"
+_LOAD_VALID_S = 10.0
+
+
 def middlewares() -> list[Middleware]:
     """Return what Serve puts around its proxy."""
     return [Middleware(ProxyFront)]
 
 
-class ProxyFront:
-    """Runs in Serve's proxy: keeps headers from it, and turns its errors into problem documents."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a replica told with an answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    images: int
+    stay_s: float
+    valid_until: float
+
+
+class ProxyFront:
+    """Runs in Serve's proxy: keeps headers from it, gives its errors a code, refuses at once.
+
+    It refuses on its own only what a replica would: images, while as many requests with their whole
+    body as all replicas take are here. How many that is it learns from their answers.
+    """
+
+    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
+        self._clock = clock
+        self._whole = 0
+        self._loads: dict[str, Load] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        inside = dict(scope, headers=[_renamed(*item) for item in scope["headers"]])
-        inside["headers"] = [item for item in inside["headers"] if item is not None]
-        started = False
-        replaced: Message | None = None
+        path: str = scope["path"]
+        load = self._loads.get(path)
+        if load is not None and self._whole >= load.images and scope["method"] == "POST":
+            if self._clock() < load.valid_until:
+                message = f"all {load.images} places are taken (http.max_concurrent)"
+                error = Overloaded(message, retry_after_s(load.stay_s))
+                await problem(error, path)(scope, receive, send)
+                return
+            del self._loads[path]
+        request = _Passage(receive, send, self)
+        try:
+            await self._app(_inside(scope), request.receive, request.send)
+        finally:
+            self.leave(request)
+        if request.load is not None:
+            images, stay_s = request.load
+            self._loads[path] = Load(images, stay_s, self._clock() + _LOAD_VALID_S)
+        if not request.started:
+            await _answer_for_proxy(request.refused or 500, scope, receive, send)
 
-        async def checked(message: Message) -> None:
-            nonlocal started, replaced
-            if message["type"] == "http.response.start":
-                if _of_proxy(message):
-                    replaced = message
-                    return
-                started = True
-            if replaced is None:
-                await send(message)
+    def enter(self, request: _Passage) -> None:
+        """Count a request whose body is here to its end."""
+        if not request.whole:
+            request.whole = True
+            self._whole += 1
 
-        await self._app(inside, receive, checked)
-        if not started:
-            status = replaced["status"] if replaced else 500
-            await _answer_for_proxy(status, scope, receive, send)
+    def leave(self, request: _Passage) -> None:
+        """Count it no longer."""
+        if request.whole and not request.left:
+            request.left = True
+            self._whole -= 1
+
+
+class _Passage:
+    """One request on its way through the proxy."""
+
+    def __init__(self, receive: Receive, send: Send, front: ProxyFront) -> None:
+        self._receive = receive
+        self._send = send
+        self._front = front
+        self.whole = self.left = False
+        self.started = False
+        self.refused = 0
+        """Status of the proxy's own error, which is not passed on."""
+        self.load: tuple[int, float] | None = None
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self._front.enter(self)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if _of_proxy(message):
+                self.refused = message["status"]
+                return
+            self.started = True
+            message = self._without_load(message)
+        elif not message.get("more_body"):
+            # Before the client has it all: its next request must find the place free.
+            self._front.leave(self)
+        if not self.refused:
+            await self._send(message)
+
+    def _without_load(self, start: Message) -> Message:
+        headers = start.get("headers", [])
+        for name, value in headers:
+            if name == _LOAD:
+                images, stay_s = value.split()
+                self.load = int(images), float(stay_s)
+                kept = [item for item in headers if item[0] != _LOAD]
+                return dict(start, headers=kept)
+        return start
+
+
+def tell_load(request: Request, images: int, stay_s: float) -> None:
+    """Let the answer to a request for an image tell the proxy how much there is room for.
+
+    Args:
+        request: In the replica.
+        images: That all replicas of the endpoint take.
+        stay_s: Mean time that an image takes, in seconds.
+    """
+    request.state.load = f"{images} {stay_s:.3f}".encode()
 
 
 class ReplicaFront:
@@ -90,17 +185,25 @@ class ReplicaFront:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope = dict(scope, headers=[_restored(*item) for item in scope["headers"]])
-        if scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
-            return
+        state: dict[str, Any] = dict(scope.get("state", {}))
+        headers = [_restored(*item) for item in scope["headers"]]
+        head = scope["method"] == "HEAD"
+        method = "GET" if head else scope["method"]
 
-        async def without_body(message: Message) -> None:
-            if message["type"] == "http.response.body":
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and "load" in state:
+                load = (_LOAD, state["load"])
+                message = dict(message, headers=[*message["headers"], load])
+            elif message["type"] == "http.response.body" and head:
                 message = dict(message, body=b"")
             await send(message)
 
-        await self._app(dict(scope, method="GET"), receive, without_body)
+        await self._app(dict(scope, headers=headers, method=method, state=state), receive, answer)
+
+
+def _inside(scope: Scope) -> Scope:
+    renamed = (_renamed(*item) for item in scope["headers"])
+    return dict(scope, headers=[item for item in renamed if item is not None])
 
 
 def _renamed(name: bytes, value: bytes) -> tuple[bytes, bytes] | None:

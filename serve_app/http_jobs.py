@@ -26,7 +26,7 @@ from serve_app.errors import (
 )
 from serve_app.http_endpoint import AskedTimeout, CurrentEndpoint
 from serve_app.http_problems import problem, responses
-from serve_app.http_requests import read_body
+from serve_app.http_uploads import read_body
 from serve_app.jobs import Receipt, RunCounts
 
 router = APIRouter(tags=["jobs"])

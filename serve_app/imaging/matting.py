@@ -102,7 +102,7 @@ def matte(rgb: Image.Image, mask: Pixels, settings: Matting, max_pixels: int) ->
     pixels = np.asarray(rgb)
     if settings.method == "closed_form":
         trimap = make_trimap(mask, settings)
-        region = _region(trimap == UNKNOWN, max_pixels)
+        region = _region(trimap == UNKNOWN, max_pixels, UNKNOWN_SHARE * max_pixels)
         alpha = _closed_form(region.of(pixels), _trimap_of(region, trimap))
         if alpha is not None:
             return _finish(region, pixels, trimap, alpha)
@@ -139,14 +139,14 @@ def make_trimap(mask: Pixels, settings: Matting) -> Pixels:
     return trimap
 
 
-def _region(band: npt.NDArray[np.bool_], max_pixels: int) -> _Region:
+def _region(band: npt.NDArray[np.bool_], max_pixels: int, max_band: float) -> _Region:
     """Return what is worked on: everything, the box around a band, or that at reduced size."""
     whole = _Region(slice(None), slice(None), 1.0)
     count = int(np.count_nonzero(band))
-    if not count or (band.size <= max_pixels and count <= UNKNOWN_SHARE * max_pixels):
+    if not count or (band.size <= max_pixels and count <= max_band):
         return whole
     left, top, width, height = cv2.boundingRect(band.view(np.uint8))
-    room = min(max_pixels / (width * height), UNKNOWN_SHARE * max_pixels / count)
+    room = min(max_pixels / (width * height), max_band / count)
     scale = min(1.0, math.sqrt(room))
     # Sure pixels around the band, and after the reduction too.
     margin = math.ceil((_REACH_PX + 1) / scale)
@@ -240,8 +240,9 @@ def _equations(pixels: Pixels, trimap: Pixels) -> tuple[Any, Floats]:
 
 def _decontaminated(pixels: Pixels, mask: Pixels, max_pixels: int) -> Matte:
     """Return a subject with the mask as it is, and with its own colours."""
-    region = _region((mask > 0) & (mask < 255), max_pixels)
-    return _finish(region, pixels, mask, region.of(mask) / 255.0)
+    region = _region((mask > 0) & (mask < 255), max_pixels, math.inf)
+    found = _finish(region, pixels, mask, region.of(mask) / 255.0)
+    return Matte(found.rgb, mask)
 
 
 def _finish(region: _Region, pixels: Pixels, sure: Pixels, alpha: Floats) -> Matte:

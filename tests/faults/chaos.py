@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import random
 import secrets
 import sys
@@ -43,7 +42,8 @@ from ingest.local_stack import LocalAws, use_dummy_credentials
 
 MAX_RECEIVES = 5
 SOURCES, RESULTS, PARTS = "*/in/*", "*/cutouts/*", "*.jsonl.gz"
-_SEND_THREADS = 8
+_SEND_THREADS = 4
+_MOST_WAITING = 120
 
 
 @dataclass(frozen=True)
@@ -158,29 +158,34 @@ class Chaos:
         self.hits[fault.name] += rule.hits
 
 
-def send(rig: Rig, jobs: int) -> None:
+def feed(rig: Rig, jobs: int, ended: threading.Event, limit_s: float, console: Console) -> None:
+    """Send jobs as they are taken; set ``ended`` when no message is left, or after a time.
+
+    The local server counts all messages of a queue for each one that it hands out, so that a
+    queue of thousands would measure nothing but that.
+    """
     names = [f"j{number:05d}" for number in range(jobs)]
-
-    def one(number: int) -> None:
-        rig.put_numbered(names[number], number)
-        rig.send_body(rig.message(names[number]))
-
-    with ThreadPoolExecutor(_SEND_THREADS) as pool:
-        list(pool.map(one, range(jobs)))
-    rig.sent = names
-
-
-def follow(rig: Rig, limit_s: float, ended: threading.Event, console: Console) -> None:
-    """Set ``ended`` when no message is left, or after a time."""
     give_up_at = time.monotonic() + limit_s
-    for number in itertools.count():
-        waiting, held = rig.backlog()
-        if number % 20 == 0:
-            console.print(f"  {waiting} wait, {held} in flight", highlight=False)
-        if waiting + held == 0 or time.monotonic() > give_up_at:
-            ended.set()
-            return
-        time.sleep(0.5)
+    with ThreadPoolExecutor(_SEND_THREADS) as pool:
+
+        def one(number: int) -> None:
+            rig.put_numbered(names[number], number)
+            rig.send_body(rig.message(names[number]))
+
+        told = -1
+        while time.monotonic() < give_up_at and not ended.is_set():
+            backlog = sum(rig.backlog())
+            sent = len(rig.sent)
+            if (share := 10 * (sent - backlog) // jobs) > told:
+                told = share
+                console.print(f"  {sent - backlog} of {jobs} jobs have ended", highlight=False)
+            if sent == jobs and backlog == 0:
+                break
+            more = range(sent, min(jobs, sent + _MOST_WAITING - backlog))
+            list(pool.map(one, more))
+            rig.sent += [names[number] for number in more]
+            time.sleep(0.3)
+    ended.set()
 
 
 def verdict(rig: Rig) -> dict[str, int]:
@@ -226,16 +231,16 @@ def main() -> int:
         small: dict[str, Any] = {"replicas": 2, "num_cpus": 0.5}
         args = rig.args(consumers=CONSUMERS, visibility_timeout_s=10, max_in_flight=16)
         args |= {"pipeline": small, "segmenter": {**small, "threads": 1}}
-        send(rig, options.jobs)
-        started_at = time.monotonic()
         cluster.deploy(args)
         ended = threading.Event()
-        limit_s = 120 + options.jobs
-        watch = threading.Thread(target=follow, args=(rig, limit_s, ended, console), daemon=True)
-        watch.start()
+        started_at = time.monotonic()
+        feeding = threading.Thread(
+            target=feed, args=(rig, options.jobs, ended, 120 + options.jobs, console), daemon=True
+        )
+        feeding.start()
         chaos = Chaos(rig, cluster, random.Random(seed))
         chaos.run(ended)
-        watch.join()
+        feeding.join()
         took_s = time.monotonic() - started_at
         found = verdict(rig)
         deletions = recorded_before_deleted(proxy.journal)

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from serve_app.errors import Overloaded
-from serve_app.http_admission import ByteBudget, Places
+from serve_app.config import AppConfig
+from serve_app.errors import InvalidConfig, Overloaded
+from serve_app.http_admission import ByteBudget, Places, retry_after_s
 
 
 class Clock:
@@ -44,14 +45,14 @@ def test_retry_after_follows_the_stays() -> None:
     for _ in range(100):
         with places.take():
             clock.now += 5
-    seen = {places.retry_after_s for _ in range(200)}
+    seen = {retry_after_s(places.stay_s) for _ in range(200)}
     assert min(seen) >= 5
     assert max(seen) <= 10
     assert len(seen) > 1, "not all who were refused come back together"
     for _ in range(100):
         with places.take():
             clock.now += 10_000
-    assert places.retry_after_s == 30
+    assert retry_after_s(places.stay_s) == 30
 
 
 def test_bytes_are_held_until_the_end_and_none_is_lost() -> None:
@@ -65,3 +66,8 @@ def test_bytes_are_held_until_the_end_and_none_is_lost() -> None:
             second(1)
         assert budget.held == 10
     assert budget.held == 0
+
+
+def test_the_largest_image_must_fit_into_the_budget() -> None:
+    with pytest.raises(InvalidConfig, match="max_buffered_bytes"):
+        AppConfig.load({"http": {"max_buffered_bytes": 1000}})

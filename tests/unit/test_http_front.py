@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -11,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from serve_app.http_front import CALLBACK, ProxyFront, ReplicaFront, middlewares
+from serve_app.errors import Overloaded
+from serve_app.http_front import CALLBACK, ProxyFront, ReplicaFront, middlewares, tell_load
+from serve_app.http_problems import problem
 
 
 async def ask(app: Any, method: str = "GET", **options: Any) -> httpx.Response:
@@ -81,6 +84,74 @@ async def test_nobody_can_forge_the_inner_name() -> None:
     forged = {"foreedge-request-timeout-seconds": "9"}
     seen = (await ask(ProxyFront(ReplicaFront(headers_seen)), headers=forged)).json()
     assert "x-request-timeout-seconds" not in seen
+
+
+class Busy:
+    """A replica with one place, behind both middlewares; knows what reached it."""
+
+    def __init__(self) -> None:
+        self.reached = 0
+        self.taken = False
+        self.release = asyncio.Event()
+        self.now = 0.0
+        self.front = ProxyFront(ReplicaFront(self), lambda: self.now)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.reached += 1
+        request = Request(scope)
+        if self.taken:
+            tell_load(request, 1, 4.0)
+            error = problem(Overloaded("full", 5), scope["path"])
+            await error(scope, receive, send)
+            return
+        self.taken = True
+        while (await receive()).get("more_body"):
+            pass
+        await self.release.wait()
+        self.taken = False
+        await PlainTextResponse("done")(scope, receive, send)
+
+
+async def test_what_a_replica_has_refused_the_proxy_refuses_at_once() -> None:
+    busy = Busy()
+    first = asyncio.create_task(ask(busy.front, "POST", content=b"x"))
+    while not busy.taken:  # noqa: ASYNC110 - it is told by nobody
+        await asyncio.sleep(0)
+    refused = await ask(busy.front, "POST", content=b"x")
+    assert (refused.status_code, busy.reached) == (503, 2)
+    assert "foreedge-load" not in refused.headers
+    for _ in range(5):
+        again = await ask(busy.front, "POST", content=b"x")
+        assert (again.status_code, again.json()["code"]) == (503, "overloaded")
+        assert 4 <= int(again.headers["retry-after"]) <= 8
+    assert busy.reached == 2, "they cost the replica nothing"
+    assert (await ask(busy.front)).status_code == 503
+    assert busy.reached == 3, "what posts no image is not counted"
+    busy.now = 11
+    assert (await ask(busy.front, "POST", content=b"x")).status_code == 503
+    assert busy.reached == 4, "what was told is not believed for ever"
+    busy.release.set()
+    assert (await first).text == "done"
+    assert (await ask(busy.front, "POST", content=b"x")).text == "done"
+
+
+async def test_a_body_that_is_still_arriving_takes_no_place() -> None:
+    busy = Busy()
+    go_on = asyncio.Event()
+
+    async def slow() -> Any:
+        yield b"x"
+        await go_on.wait()
+
+    first = asyncio.create_task(ask(busy.front, "POST", content=slow()))
+    while not busy.taken:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0)
+    for reached in (2, 3):
+        assert (await ask(busy.front, "POST", content=b"x")).status_code == 503
+        assert busy.reached == reached, "the replica decides"
+    go_on.set()
+    busy.release.set()
+    assert (await first).text == "done"
 
 
 async def test_head_is_a_get_without_a_body() -> None:

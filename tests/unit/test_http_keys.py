@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from in_process import StuckPipeline, client_of
+from typer.testing import CliRunner
 
+from ingest.cli import app
 from serve_app.config import AppConfig, AwsConfig, HttpConfig
 from serve_app.errors import InvalidConfig
 from serve_app.http_keys import ApiKeys, read_keys
@@ -48,6 +50,14 @@ def test_a_file_without_a_key(tmp_path: Path, text: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="cannot be read"):
         read_keys(http(api_keys_file=tmp_path / "none"), AWS)
+
+
+def test_foreedge_serve_says_at_once_what_is_wrong_with_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# none yet\n")
+    answer = CliRunner().invoke(app, ["serve", "--set", f"http.api_keys_file={path}"])
+    assert isinstance(answer.exception, InvalidConfig)
+    assert str(path) in answer.exception.message
 
 
 def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

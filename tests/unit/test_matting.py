@@ -126,6 +126,13 @@ def test_decontaminate_is_rembgs() -> None:
     assert np.abs(expected - stacked(found)).max() <= 1
 
 
+def test_decontaminate_keeps_the_mask_at_any_size() -> None:
+    pixels, mask = book(7, 160, 120).image, ramp(160, 120)
+    wanted = Matting(method="decontaminate")
+    for cap in (mask.size, mask.size // 8):
+        assert np.array_equal(matte(Image.fromarray(pixels), mask, wanted, cap).alpha, mask)
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_mask_of_one_kind_keeps_its_alpha_as_in_rembg(value: int) -> None:
     from rembg.bg import alpha_matting_cutout

@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 
 from ingest import plan_report, planning
 from ingest.cli import app
-from ingest.planning import Plan, Request, find_instance, make_plan, read_prices, read_profile
+from ingest.plan_tables import Profile, find_instance, read_prices, read_profile
+from ingest.planning import Plan, Request, make_plan
 from ingest.quantities import count, duration_s, show_duration
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 
-PROFILE = planning.Profile.model_validate(
+PROFILE = Profile.model_validate(
     {
         "measured_on": "2026-01-01",
         "machine": "a test",
