@@ -49,7 +49,7 @@ lint: $(VENV)/installed
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.overhead
+	$(VENV)/bin/python -m loadtests.overhead --write-docs
 
 loadtest: $(VENV)/installed
 	mkdir -p out/bench/locust

@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ingest.local_stack import free_port, is_free, serving
+from loadtests.metering import between_markers
 from loadtests.peer_groups import PYTHON
-from loadtests.peers import between_markers
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError
 from serve_app.http_rembg import PATH

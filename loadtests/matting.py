@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from loadtests.metering import busy_elsewhere, machine
-from loadtests.peers import between_markers
+from loadtests.metering import between_markers, busy_elsewhere, machine
 from serve_app.config import PipelineConfig
 from serve_app.contracts import Matting
 from serve_app.imaging.matting import matte, warm

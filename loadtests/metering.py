@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 OUT = Path("out/bench")
+DOCS = Path("docs/performance.md")
 
 _VERSIONS = ("foreedge", "ray", "onnxruntime", "numpy", "Pillow", "isal", "opencv-python-headless")
 _REPLICA = re.compile(r"ray::ServeReplica:[^:]*:([A-Za-z]+)")
@@ -144,3 +145,17 @@ def write(name: str, content: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path
+
+
+def between_markers(text: str, name: str, content: str) -> str:
+    """Return a document with what is between its two markers of a name replaced.
+
+    Raises:
+        ValueError: The document has no such markers.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"no {begin} … {end} in the document")
+    return f"{before}{begin}\n{content}\n{end}{after}"

@@ -25,9 +25,11 @@ from loadtests.bare import STAGES
 from loadtests.corpus import corpus
 from loadtests.foreedge import Foreedge, Round, running
 from loadtests.metering import (
+    DOCS,
     NOT_OURS,
     REPLICAS,
     Meter,
+    between_markers,
     busy_elsewhere,
     machine,
     median_of,
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="of images in a round; by default for 10 s")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the bare loop")
+    parser.add_argument("--write-docs", action="store_true", help=f"write tables into {DOCS}")
     options = parser.parse_args()
     console = Console()
     results = []
@@ -64,6 +67,9 @@ def main() -> None:
         "results": results,
     }
     console.print(f"Written to {write('overhead.json', content)}", highlight=False)
+    if options.write_docs:
+        DOCS.write_text(between_markers(DOCS.read_text(), "overhead", markdown(content)))
+        console.print(f"Written into {DOCS}", highlight=False)
 
 
 def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -164,27 +170,61 @@ def stage_table(result: dict[str, Any]) -> Table:
     return table
 
 
+_COLUMNS = {
+    "images/s": ("images_per_s", "{:.2f}"),
+    "CPU s/image": ("cpu_s_per_image", "{:.3f}"),
+    "of it, replicas": ("replicas_cpu_s_per_image", "{:.3f}"),
+    "of it, idle": ("idle_cpu_s_per_image", "{:.3f}"),
+    "p50 s": ("p50_s", "{:.2f}"),
+    "p95 s": ("p95_s", "{:.2f}"),
+}
+
+
+def rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return the cells of the bare loop and of the application, side by side."""
+    bare_s = result["bare"]["cpu_s_per_image"]
+    found = []
+    for name, label in (("bare", "bare loop"), ("http", "over HTTP"), ("queue", "by the queue")):
+        numbers = result[name]
+        cells = [form.format(numbers[k]) if k in numbers else "" for k, form in _COLUMNS.values()]
+        found.append([label, *cells, f"{numbers['cpu_s_per_image'] / bare_s:.2f}"])
+    return found
+
+
 def system_table(result: dict[str, Any]) -> Table:
-    """Return the bare loop and the application side by side."""
-    bare = result["bare"]
+    """Return a table for the terminal."""
     title = f"{result['model']} ({result['weights']}), {result['threads']} threads"
     table = Table(title=title)
-    for name in ("", "images/s", "CPU s/image", "x bare", "replicas", "idle", "p50 s", "p95 s"):
+    for name in ("", *_COLUMNS, "x bare"):
         table.add_column(name, justify="right" if name else "left")
-    for name, label in (
-        ("bare", "bare loop"),
-        ("http", "over HTTP"),
-        ("queue", "through the queue"),
-    ):
-        numbers = result[name]
-        cpu_s = numbers["cpu_s_per_image"]
-        row = [label, f"{numbers['images_per_s']:.2f}", f"{cpu_s:.3f}"]
-        row.append(f"{cpu_s / bare['cpu_s_per_image']:.2f}")
-        if name != "bare":
-            keys = ("replicas_cpu_s_per_image", "idle_cpu_s_per_image", "p50_s", "p95_s")
-            row += [f"{numbers[key]:.3f}" for key in keys]
+    for row in rows(result):
         table.add_row(*row)
     return table
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """Return the tables of a document."""
+    about = content["machine"]
+    lines = [
+        f"`{content['command']}`, {content['measured_at'][:10]}; {about['cpu']}, "
+        f"{about['cores']} cores, {about['memory_gb']:g} GB."
+    ]
+    for result in content["results"]:
+        busy = result["cores_busy_before"]
+        lines += [
+            "",
+            f"**{result['model']}** ({result['weights']}), {result['photographs']}, medians of "
+            f"{result['rounds']} rounds of {result['images_per_round']} images, {busy:g} cores "
+            "busy with other work before:",
+            "",
+            f"| | {' | '.join(_COLUMNS)} | x bare |",
+            "|---|" + "---:|" * (len(_COLUMNS) + 1),
+            *(f"| {' | '.join(row)} |" for row in rows(result)),
+            "",
+            f"The Segmenter's own code on {result['threads']} threads does "
+            f"{result['bare']['segmenter_scaling']:.2f} x the images/s of 1 thread.",
+        ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

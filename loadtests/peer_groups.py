@@ -225,7 +225,7 @@ def _programs(
                 names = [str(path.resolve()) for path in paths[number::workers]]
                 _pipe(process.stdin).write(json.dumps(names) + "\n")
                 _pipe(process.stdin).flush()
-            answers = [json.loads(_line(process)) for process in found.processes]
+            answers = [_answer(process) for process in found.processes]
             cpu_s, peak_mb = _total(meters)
             return Round(
                 len(paths),
@@ -245,11 +245,13 @@ def _pipe(pipe: Any) -> Any:
     return pipe
 
 
-def _line(process: subprocess.Popen[str]) -> str:
-    line: str = _pipe(process.stdout).readline()
-    if not line:
-        raise InternalError(f"{process.args!r} ended")
-    return line
+def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return a program's next answer; pymatting prints advice between them."""
+    for line in _pipe(process.stdout):
+        if line.startswith("{"):
+            found: dict[str, Any] = json.loads(line)
+            return found
+    raise InternalError(f"{process.args!r} ended")
 
 
 @contextmanager

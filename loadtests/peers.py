@@ -23,12 +23,18 @@ from rich.table import Table
 
 from loadtests.corpus import corpus
 from loadtests.foreedge import Round
-from loadtests.metering import NOT_OURS, busy_elsewhere, machine, median_of, write
+from loadtests.metering import (
+    DOCS,
+    NOT_OURS,
+    between_markers,
+    busy_elsewhere,
+    machine,
+    median_of,
+    write,
+)
 from loadtests.models import ARCHITECTURES, BenchmarkModel, benchmark_model
 from loadtests.peer_groups import PYTHON, Group, groups
 from serve_app.models.registry import BUNDLED
-
-DOCS = Path("docs/performance.md")
 
 _TARGETS = {
     BUNDLED: ((("foreedge-http", "rembg-s"), 3.0), (("foreedge-queue", "foreedge-http"), 0.9)),
@@ -191,20 +197,6 @@ def markdown(content: dict[str, Any]) -> str:
         lines.append("")
         lines += [f"- {line}" for line in ratios(name, found["systems"])]
     return "\n".join(lines)
-
-
-def between_markers(text: str, name: str, content: str) -> str:
-    """Return a document with what is between its two markers of a name replaced.
-
-    Raises:
-        ValueError: The document has no such markers.
-    """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"no {begin} … {end} in the document")
-    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def _peer_versions() -> dict[str, str]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from loadtests.foreedge import Round
-from loadtests.metering import median_of, percentile, ray_part
-from loadtests.peers import between_markers, markdown, ratios
+from loadtests.metering import between_markers, median_of, percentile, ray_part
+from loadtests.peers import markdown, ratios
 from loadtests.shapes import Shape
 from loadtests.soak import growth
 
