@@ -2,8 +2,9 @@
 #
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
 #   make tune [P95=2s] [MODEL=folio]       the fastest settings on this machine
-#   make test                              all tests but the slow half of the fault suite
+#   make test                              all tests but these two:
 #   make test-faults                       that half: a Ray cluster whose parts are killed
+#   make test-cluster                      how replicas follow the backlog; wants quiet cores
 #   make chaos [SEED=n] [JOBS=2000]        many jobs while something breaks every few seconds
 #   make bench-ingest                      messages/s, CPU and memory of one consumer
 #   make lint                              style and types
@@ -23,7 +24,7 @@ HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test test-faults chaos fuzz lint lock tune loadtest soak \
+.PHONY: demo test test-faults test-cluster chaos fuzz lint lock tune loadtest soak \
 	bench bench-ingest bench-ledger bench-overload bench-peers compare-rembg
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
@@ -31,11 +32,14 @@ demo: $(VENV)/installed
 tune: $(VENV)/installed
 	$(VENV)/bin/python -m loadtests.tune $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL))
 
-test: $(VENV)/installed
+test: $(VENV)/compiled
 	$(VENV)/bin/python -m pytest -m "not slow"
 
 test-faults: $(VENV)/installed
 	$(VENV)/bin/python -m pytest tests/faults -m slow
+
+test-cluster: $(VENV)/installed
+	$(VENV)/bin/python -m pytest tests/cluster -m slow
 
 chaos: $(VENV)/installed
 	$(VENV)/bin/python tests/faults/chaos.py --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
@@ -51,7 +55,7 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m loadtests.overhead --write-docs
 
-loadtest: $(VENV)/installed
+loadtest: $(VENV)/compiled
 	mkdir -p out/bench/locust
 	$(VENV)/bin/locust -f loadtests/locustfile.py --host $(HOST) \
 		--csv out/bench/locust/run --html out/bench/locust/report.html $(ARGS)
@@ -80,6 +84,11 @@ lock:
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 	uv pip compile requirements-peers.in --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-peers.lock
+
+# Numba compiles pymatting at its first import, for longer than a test waits for matting.
+$(VENV)/compiled: $(VENV)/installed
+	$(VENV)/bin/python -c "import pymatting"
+	touch $@
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

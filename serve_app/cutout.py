@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, PipelineConfig
 from serve_app.contracts import (
     Box,
     Contract,
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 _JPEG = "image/jpeg"
 _MAX_STORAGE_THREADS = 32
-_NOT_PIXELS = {"fetch", "segment", "publish"}
+_NOT_PIXELS = {"fetch", "segment", "publish", "matting"}
 """Stages in which no imaging thread is busy."""
 
 _logger = logging.getLogger(__name__)
@@ -154,8 +154,9 @@ class ImagePipeline:
         storage_threads = min(config.pipeline.max_ongoing, _MAX_STORAGE_THREADS)
         self._storage = ThreadPoolExecutor(storage_threads, "storage")
         self._models: dict[str, ModelInfo] = {}
-        self.pace = Pace(config.pipeline.threads)
-        """Of the imaging threads."""
+        # One: it is told what an image takes of the replica, over all of its threads.
+        self.pace = Pace(threads=1)
+        """Of this replica."""
 
     async def process(self, job: Job) -> Outcome:
         """Return how a job ended; its result is published where it is ``done``."""
@@ -264,8 +265,7 @@ class ImagePipeline:
                         refused = error
                 raise refused
             finally:
-                pixels_ms = sum(ms for name, ms in stages.ms.items() if name not in _NOT_PIXELS)
-                self.pace.add(pixels_ms / 1000)
+                self.pace.add(replica_s(stages.ms, self._config.pipeline))
 
     async def _with_model(
         self, name: str, photograph: Photograph, recipe: Recipe, stages: Stages
@@ -387,6 +387,13 @@ def soften(
         box = masks.subject_box(alpha)
         masks.check(alpha, box, recipe.checks)
     return replace(subject, rgb=found.rgb, alpha=alpha, box=box)
+
+
+def replica_s(stages_ms: dict[str, float], config: PipelineConfig) -> float:
+    """Return the seconds of a replica that an image takes: of the threads that it keeps longest."""
+    pixels_ms = sum(ms for name, ms in stages_ms.items() if name not in _NOT_PIXELS)
+    matting_ms = stages_ms.get("matting", 0.0)
+    return max(pixels_ms / config.threads, matting_ms / config.matting_threads) / 1000
 
 
 def render(subject: Subject, recipe: Recipe, stages: Stages) -> Rendered:

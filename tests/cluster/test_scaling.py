@@ -36,7 +36,7 @@ UP_S, DOWN_S = 4, 10
 JOBS = 270
 """270 x 1 s in 76 s: four segmenters; 270 x 0.4 s: two pipelines."""
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 class StandIn:

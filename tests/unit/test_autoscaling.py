@@ -17,7 +17,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 
 from ingest.autoscaling import BacklogPolicy, Demand, Goals, Reading, Scaler, replicas_needed
 from serve_app import app
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, PipelineConfig
+from serve_app.cutout import replica_s
 from serve_app.errors import InvalidConfig
 from serve_app.pace import SECONDS_PER_IMAGE, Pace
 
@@ -125,6 +126,13 @@ def test_what_the_queue_dispatched_has_the_time_of_the_backlog() -> None:
     # Messages that are hidden for another reason explain no more than there are permits.
     assert own.decide(Reading(0, 5000, 80), 200, current=1, now_s=81) == 25
     assert own.decide(Reading(0, 190, 150), 200, current=1, now_s=151) == 5
+
+
+def test_matting_has_threads_of_its_own() -> None:
+    config = PipelineConfig(threads=2, matting_threads=1)
+    stages = {"fetch": 900.0, "decode": 60.0, "segment": 5000.0, "encode": 40.0, "publish": 300.0}
+    assert replica_s(stages, config) == pytest.approx(0.05)
+    assert replica_s({**stages, "matting": 800.0}, config) == pytest.approx(0.8)
 
 
 # --- in Serve ---
