@@ -186,6 +186,9 @@ def running(settings: dict[str, Any], *, queue: bool = True) -> Iterator[Foreedg
         queue: Whether a queue is served too.
     """
     use_dummy_credentials()
+    # Ray runs its workers at niceness 15: whatever else this machine does would go first, and the
+    # peers, which are not nice, would not wait for it.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with LocalAws() as local:
         local.create_bucket(_BUCKET)
         args: dict[str, Any] = {"aws": {"endpoint_url": local.endpoint_url}, **settings}
