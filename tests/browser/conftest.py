@@ -67,25 +67,27 @@ def serving_page(args: dict[str, Any]) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve() -> Iterator[Callable[..., str]]:
     """Return a function that serves the endpoint with settings."""
     with ExitStack() as stack:
         yield lambda **args: stack.enter_context(serving_page(args))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page_url(serve: Callable[..., str]) -> str:
     return serve()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     found = shutil.which("chromium")
     if found is None:
         pytest.skip("chromium is not installed (Debian's package chromium)")
     from playwright.sync_api import sync_playwright
 
+    # For the module and not the session: its event loop runs for as long as it lives, beside which
+    # no other test can have one.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
