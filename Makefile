@@ -3,7 +3,7 @@
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
 #   make tune [P95=2s] [MODEL=folio]       the fastest settings on this machine
 #   make test                              all tests but these two:
-#   make test-faults                       that half: a Ray cluster whose parts are killed
+#   make test-faults                       a Ray cluster whose parts are killed, 10,000 requests
 #   make test-cluster                      how replicas follow the backlog; wants quiet cores
 #   make chaos [SEED=n] [JOBS=2000]        many jobs while something breaks every few seconds
 #   make bench-ingest                      messages/s, CPU and memory of one consumer
@@ -36,7 +36,7 @@ test: $(VENV)/compiled
 	$(VENV)/bin/python -m pytest -m "not slow"
 
 test-faults: $(VENV)/installed
-	$(VENV)/bin/python -m pytest tests/faults -m slow
+	$(VENV)/bin/python -m pytest tests/faults tests/integration -m slow
 
 test-cluster: $(VENV)/installed
 	$(VENV)/bin/python -m pytest tests/cluster -m slow

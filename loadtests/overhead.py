@@ -42,6 +42,8 @@ from serve_app.models.registry import BUNDLED
 _IDLE_S = 5.0
 _ROUND_S = 10
 _MODELS = (BUNDLED, "u2netp")
+_MOST_IMAGES = 96
+"""Of a round. The application does no photograph of a run twice, so that each must be another."""
 
 
 def main() -> None:
@@ -50,7 +52,7 @@ def main() -> None:
     known = (BUNDLED, *ARCHITECTURES)
     parser.add_argument("--models", nargs="+", default=list(_MODELS), choices=known)
     parser.add_argument("--photographs", default="1600x1200", help="set or folder")
-    parser.add_argument("--count", type=int, help="of images in a round; by default for 10 s")
+    parser.add_argument("--count", type=int, help=f"of images in a round, up to {_MOST_IMAGES}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the bare loop")
     parser.add_argument("--write-docs", action="store_true", help=f"write tables into {DOCS}")
@@ -79,8 +81,8 @@ def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console
     few = corpus(options.photographs, 8)
     one, all_threads = _bare(model, few, 1), _bare(model, few, threads)
     count = options.count or max(4 * threads, round(_ROUND_S * all_threads["images_per_s"]))
-    paths = corpus(options.photographs, min(count, 96))
-    paths = [paths[i % len(paths)] for i in range(count)]
+    paths = corpus(options.photographs, min(count, _MOST_IMAGES))
+    count = len(paths)
     console.print(
         f"{model.label}: {count} images a round, {options.rounds} rounds; {busy} cores busy"
     )

@@ -172,6 +172,7 @@ def test_heads_that_are_none(app: App) -> None:
             assert not answer or 400 <= status_of(answer) < 500, (line[:60], answer[:200])
 
 
+@pytest.mark.slow
 def test_ten_thousand_tiny_requests(app: App) -> None:
     """Pipelined, each with an image of one byte: all are refused for what they are."""
 
