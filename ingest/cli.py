@@ -233,7 +233,7 @@ def demo(
     count: Annotated[int, typer.Option(min=1, help="Photographs to make.")] = 24,
     out: Annotated[Path, typer.Option(help="Folder of what comes out.")] = Path("out/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running until Ctrl-C.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the photographs that are made.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the photographs that are made.")] = 72,
 ) -> None:
     """The whole way on this machine: photographs, queue, application, results, report."""
     from ingest.demo import DemoOptions, run

@@ -97,7 +97,7 @@ def test_the_commands(shelf: Path) -> None:
 
     report = json.loads((shelf / "out/shelf-1/report.json").read_bytes())
     assert report["counts"] == {"done": 3, "skipped_existing": 0, "failed": 0, "missing": 0}
-    assert "book-00001" in (shelf / "out/shelf-1/report.html").read_text("utf-8")
+    assert "book-00072" in (shelf / "out/shelf-1/report.html").read_text("utf-8")
     for name, mode in {"cutout.png": "RGBA", "cutout.jpg": "RGB"}.items():
         with Image.open(shelf / name) as image:
             assert image.mode == mode
