@@ -45,7 +45,8 @@ _logger = logging.getLogger(__name__)
 
 _RETRY_MAX_S = 30.0
 _PARTS_READ_AHEAD = 16
-_STATUS_RANK = {"failed": 0, "skipped_existing": 1, "done": 2}
+STATUS_RANK = {"done": 2, "skipped_existing": 1, "failed": 0}
+"""Of two records of a job, the one whose status ranks higher counts."""
 
 
 class RunManifest(Contract):
@@ -140,7 +141,7 @@ def fold(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
 
 
 def _weight(outcome: Outcome) -> tuple[int, datetime]:
-    return _STATUS_RANK[outcome.status], outcome.finished_at
+    return STATUS_RANK[outcome.status], outcome.finished_at
 
 
 @dataclass(slots=True)

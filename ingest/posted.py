@@ -21,7 +21,7 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest.bulk import new_run_id
-from ingest.ledger import RunManifest, read_manifest, write_manifest
+from ingest.ledger import STATUS_RANK, RunManifest, read_manifest, write_manifest
 from ingest.messages import parse
 from ingest.queue import BATCH_ENTRIES, map_sqs_error
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
@@ -51,8 +51,6 @@ _FOLDED_JOBS = 200_000
 _RUNS_IN_MEMORY = 16
 _FRESH_S = 1.0
 _THREADS = 4
-# The order in which a duplicate record loses, as in ``ledger.fold``.
-_RANK = {"done": 2, "skipped_existing": 1, "failed": 0}
 
 
 class SqsJobs:
@@ -235,7 +233,7 @@ class RunTally:
         return RunCounts(
             run_id=self._run_id,
             jobs=jobs,
-            counts={status: self._counts[status] for status in _RANK},
+            counts={status: self._counts[status] for status in STATUS_RANK},
             remaining=None if jobs is None else max(0, jobs - ended),
             codes={code: count for code, count in self._codes.most_common() if count},
             complete=self._complete,
@@ -251,16 +249,17 @@ class RunTally:
         job_id, status, code = record["job_id"], record["status"], record.get("code")
         known = self._jobs.get(job_id)
         if known is not None:
-            if _RANK[status] < known[0]:
+            if STATUS_RANK[status] < known[0]:
                 return
             self._count(*known, -1)
         if known is not None or len(self._jobs) < _FOLDED_JOBS:
-            self._jobs[job_id] = (_RANK[status], code)
-        self._count(_RANK[status], code, 1)
+            self._jobs[job_id] = (STATUS_RANK[status], code)
+        self._count(STATUS_RANK[status], code, 1)
 
     def _count(self, rank: int, code: str | None, change: int) -> None:
-        self._counts[next(status for status in _RANK if _RANK[status] == rank)] += change
-        if rank == _RANK["failed"]:
+        status = next(status for status, its_rank in STATUS_RANK.items() if its_rank == rank)
+        self._counts[status] += change
+        if rank == STATUS_RANK["failed"]:
             self._codes[code or "unknown"] += change
 
 
