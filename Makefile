@@ -2,9 +2,9 @@
 #
 #   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
 #   make tune [P95=2s] [MODEL=folio]       the fastest settings on this machine
-#   make test                              all tests but these two:
-#   make test-faults                       a Ray cluster whose parts are killed, 10,000 requests
-#   make test-cluster                      how replicas follow the backlog; wants quiet cores
+#   make test                              the tests, but for the slow ones:
+#   make test-slow                         a Ray cluster whose parts are killed, 10,000 requests, ...
+#   make test-scaling                      how replicas follow the backlog; wants quiet cores
 #   make chaos [SEED=n] [JOBS=2000]        many jobs while something breaks every few seconds
 #   make bench-ingest                      messages/s, CPU and memory of one consumer
 #   make lint                              style and types
@@ -24,7 +24,7 @@ HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test test-faults test-cluster chaos fuzz lint lock tune loadtest soak \
+.PHONY: demo test test-slow test-scaling chaos fuzz lint lock tune loadtest soak \
 	bench bench-ingest bench-ledger bench-overload bench-peers compare-rembg
 demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
@@ -35,11 +35,11 @@ tune: $(VENV)/installed
 test: $(VENV)/compiled
 	$(VENV)/bin/python -m pytest -m "not slow"
 
-test-faults: $(VENV)/installed
-	$(VENV)/bin/python -m pytest tests/faults tests/integration -m slow
+test-slow: $(VENV)/compiled
+	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py
 
-test-cluster: $(VENV)/installed
-	$(VENV)/bin/python -m pytest tests/cluster -m slow
+test-scaling: $(VENV)/installed
+	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py
 
 chaos: $(VENV)/installed
 	$(VENV)/bin/python tests/faults/chaos.py --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
@@ -71,7 +71,7 @@ compare-rembg: $(VENV)/installed $(PEERS)/installed
 
 fuzz: $(VENV)/installed
 	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz --timeout=1800 \
-		tests/unit/test_http_fuzz.py tests/integration/test_http_schema.py
+		tests/integration/test_http_fuzz.py tests/integration/test_http_schema.py
 
 bench-overload: $(VENV)/installed
 	$(VENV)/bin/python -m loadtests.overload

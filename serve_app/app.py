@@ -24,6 +24,7 @@ from serve_app.segmenter import Segmenter
 _INGEST_CPUS = 0.1
 _SETTLE_S = 8.0
 _POLL_SLACK_S = 2.0
+_STOP_HEARD_S = 0.1
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -92,6 +93,9 @@ def ingest_deployment(config: AppConfig, queue: QueueConfig, pipeline: Applicati
             num_replicas=queue.consumers,
             max_replicas_per_node=1,
             graceful_shutdown_timeout_s=stop_s,
+            # Serve lets a replica wait so long before it tells it to stop. Where an application is
+            # deleted, every replica does, and jobs that find no pipeline must be taken no longer.
+            graceful_shutdown_wait_loop_s=_STOP_HEARD_S,
             ray_actor_options={"num_cpus": _INGEST_CPUS},
         )
         .bind(config, pipeline)

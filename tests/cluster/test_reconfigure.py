@@ -21,6 +21,7 @@ def replicas(target: Target, deployment: str) -> set[str]:
     return {replica["replica_id"] for replica in found["replicas"]}
 
 
+@pytest.mark.slow
 def test_settings_are_applied_to_a_running_application() -> None:
     args = {"models": ["folio"], "http": {"max_concurrent": 8}}
     with own_ray(args) as target:

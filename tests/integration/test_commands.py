@@ -57,7 +57,10 @@ def running(
             process.wait(STOP_TIMEOUT_S)
 
 
-@pytest.mark.parametrize("command", ["foreedge serve --config", "serve run"])
+@pytest.mark.parametrize(
+    "command",
+    ["foreedge serve --config", pytest.param("serve run", marks=pytest.mark.slow)],
+)
 @pytest.mark.timeout(START_TIMEOUT_S + 2 * STOP_TIMEOUT_S)
 def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
     port = free_port()

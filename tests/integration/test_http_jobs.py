@@ -14,7 +14,7 @@ from ingest.messages import parse
 from ingest.posted import PARTS_PER_REQUEST, SqsJobs
 from serve_app.config import AppConfig
 from serve_app.errors import SourceNotFound
-from serve_app.storage import open_store
+from serve_app.storage import ObjectStore, open_store
 
 
 @pytest.fixture
@@ -33,7 +33,13 @@ def job(number: int, **fields: Any) -> dict[str, Any]:
     return {"source": {"bucket": "b", "key": f"{number}.jpg"}, "output": {"bucket": "b"}, **fields}
 
 
-def put_part(config: AppConfig, run_id: str, name: str, *records: tuple[str, str]) -> None:
+def put_part(
+    config: AppConfig,
+    run_id: str,
+    name: str,
+    *records: tuple[str, str],
+    store: ObjectStore | None = None,
+) -> None:
     assert config.ledger is not None
     lines = [
         json.dumps(
@@ -48,9 +54,10 @@ def put_part(config: AppConfig, run_id: str, name: str, *records: tuple[str, str
     ]
     key = f"{config.ledger.prefix}runs/{run_id}/results/{name}.jsonl.gz"
     data = gzip.compress("\n".join(lines).encode())
-    open_store(config).put(config.ledger.bucket, key, data, "application/gzip")
+    (store or open_store(config)).put(config.ledger.bucket, key, data, "application/gzip")
 
 
+@pytest.mark.slow
 async def test_a_thousand_jobs_are_messages_that_the_consumer_reads(
     config: AppConfig, local_aws: Aws
 ) -> None:
@@ -101,9 +108,9 @@ async def test_a_job_with_several_records_counts_once(config: AppConfig) -> None
 
 
 async def test_a_long_ledger_is_read_in_steps(config: AppConfig) -> None:
-    parts = PARTS_PER_REQUEST + 5
+    parts, store = PARTS_PER_REQUEST + 5, open_store(config)
     for number in range(parts):
-        put_part(config, "long", f"{number:04}", (str(number), "done"))
+        put_part(config, "long", f"{number:04}", (str(number), "done"), store=store)
     jobs = SqsJobs(config)
     first = await jobs.counts("long")
     assert (first.counts["done"], first.complete) == (PARTS_PER_REQUEST, False)

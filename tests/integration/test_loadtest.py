@@ -28,7 +28,7 @@ def load(app: App, folder: Path, *options: str) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("shape", ["constant", "ramp", "spike"])
 def test_http_user(app: App, tmp_path: Path, shape: str) -> None:
     query = "min_subject_px=0&format=webp"
-    options = ("--query", query, "--load", shape, "--peak", "4", "--duration", "9")
+    options = ("--query", query, "--load", shape, "--peak", "4", "--duration", "6")
     found = load(app, tmp_path, *options)["/v1/cutout"]
     assert int(found["Request Count"]) > 0
     assert int(found["Failure Count"]) == 0
@@ -37,7 +37,7 @@ def test_http_user(app: App, tmp_path: Path, shape: str) -> None:
 def test_queue_user(app: App, tmp_path: Path) -> None:
     options = ["--system", "queue", "--queue-url", app.queue.url, "--bucket", app.bucket]
     options += ["--endpoint-url", app.config.aws.endpoint_url or "", "--peak", "2"]
-    found = load(app, tmp_path, *options, "--duration", "6")["queue to result"]
+    found = load(app, tmp_path, *options, "--duration", "4")["queue to result"]
     assert int(found["Request Count"]) > 0
     assert int(found["Failure Count"]) == 0
     assert app.dead_letters() == []

@@ -166,7 +166,7 @@ def site(tmp_path: Any) -> Iterator[str]:
 
     handler = functools.partial(Quiet, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"localhost:{server.server_port}"
         server.shutdown()

@@ -83,8 +83,11 @@ def test_the_list_has_every_job_once(store: LocalStore, count: int) -> None:
     assert (sent.jobs, sent.complete) == (count, True)
 
 
-@pytest.mark.parametrize("call", [0, 7, PART_JOBS // 10, 900])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, QueueUnavailable])
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [(0, KeyboardInterrupt), (7, QueueUnavailable), (PART_JOBS // 10, KeyboardInterrupt),
+     (900, QueueUnavailable)],
+)  # fmt: skip
 def test_sending_goes_on_where_it_was_stopped(
     store: LocalStore, call: int, error: type[BaseException]
 ) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def test_durations_for_people(seconds: float, expected: str) -> None:
     assert show_duration(seconds) == expected
 
 
+@cache
 def plan(images: int = 1_000_000, deadline_s: float = 86_400, **asked: Any) -> Plan:
     name = asked.pop("instance", "c8g.4xlarge")
     request = Request(

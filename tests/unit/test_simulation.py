@@ -65,8 +65,9 @@ def test_an_empty_queue_returns_to_the_minimum_and_its_nodes_go() -> None:
     assert timeline.reversals(1) == 1
 
 
-@pytest.mark.parametrize("busy_replicas", [1.3, 2.0, 2.5, 3.98, 7.2])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("busy_replicas", "seed"), [(1.3, 1), (2.0, 2), (2.5, 1), (3.98, 2), (7.2, 1)]
+)
 def test_a_steady_load_does_not_flap(busy_replicas: float, seed: int) -> None:
     """At most one reversal in any ten minutes, after the first ten."""
     noise = random.Random(seed)
