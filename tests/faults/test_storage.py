@@ -61,7 +61,15 @@ OUTAGES = {
 }
 
 
-@pytest.mark.parametrize("what", OUTAGES)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("sources", marks=pytest.mark.slow),
+        pytest.param("results", marks=pytest.mark.slow),
+        pytest.param("the_ledger", marks=pytest.mark.slow),
+        "everything",
+    ],
+)
 async def test_an_outage_of_a_minute_costs_no_job(rig: Rig, what: str) -> None:
     """max_in_flight is 8: what waits on the queue is not even touched."""
     action, name = OUTAGES[what]

@@ -25,7 +25,14 @@ def load(app: App, folder: Path, *options: str) -> dict[str, dict[str, str]]:
         return {row["Name"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("shape", ["constant", "ramp", "spike"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "constant",
+        pytest.param("ramp", marks=pytest.mark.slow),
+        pytest.param("spike", marks=pytest.mark.slow),
+    ],
+)
 def test_http_user(app: App, tmp_path: Path, shape: str) -> None:
     query = "min_subject_px=0&format=webp"
     options = ("--query", query, "--load", shape, "--peak", "4", "--duration", "6")

@@ -135,6 +135,7 @@ def test_a_run_that_was_interrupted_goes_on(shop: Shop, tmp_path: Path, end: int
     assert "was sent before" in out
 
 
+@pytest.mark.slow
 def test_a_queue_that_is_deleted_in_the_middle(shop: Shop, tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     keys = manifest(path, shop.bucket, 150)
