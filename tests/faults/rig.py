@@ -166,11 +166,14 @@ class Rig:
         self.dead_url = dead.replace(server.endpoint_url, proxy.endpoint_url)
         self.url = self.dead_url.removesuffix("-dead")
         self.sent: list[str] = []
+        self._dead: dict[str, str | None] = {}
         self.run_id = "faults"
 
     def begin(self) -> None:
         """Begin another run, without rules and with nothing sent."""
         self.proxy.clear()
+        self.dead_letters()
+        self._dead = {}
         self.sent = []
         self.run_id = f"faults-{uuid.uuid4().hex[:8]}"
 
@@ -246,13 +249,12 @@ class Rig:
         return visible, hidden
 
     def dead_letters(self) -> dict[str, str | None]:
-        """Return the job of each dead letter with its code; None: SQS itself moved it."""
-        found: dict[str, str | None] = {}
+        """Return the job of each dead letter with its code; None: SQS itself moved it.
+
+        They are taken from their queue, so that none comes back in the next test.
+        """
         while batch := self.sqs.receive_message(
-            QueueUrl=self.dead_url,
-            MaxNumberOfMessages=10,
-            VisibilityTimeout=60,
-            MessageAttributeNames=["All"],
+            QueueUrl=self.dead_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
         ).get("Messages"):
             for item in batch:
                 attributes = item.get("MessageAttributes", {})
@@ -261,9 +263,11 @@ class Rig:
                     job_id = json.loads(item["Body"])["job_id"]
                 except (ValueError, TypeError, KeyError):
                     job_id = item["Body"][:20]
-                assert job_id not in found, f"{job_id} is there twice"
-                found[job_id] = code
-        return found
+                assert job_id not in self._dead, f"{job_id} is there twice"
+                self._dead[job_id] = code
+                receipt = item["ReceiptHandle"]
+                self.sqs.delete_message(QueueUrl=self.dead_url, ReceiptHandle=receipt)
+        return dict(self._dead)
 
     async def until_settled(self) -> None:
         """Return when no message is left on the queue."""
