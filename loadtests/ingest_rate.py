@@ -14,8 +14,10 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import platform
 import resource
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -226,10 +228,13 @@ def on_ray(case: str, messages: int) -> Result:
     """Measure SqsIngest on Ray, on moto's SQS and S3; the stand-in is a deployment, too."""
     use_dummy_credentials()
     import ray
-    from ray import serve
+    from ray import cloudpickle, serve
 
     from ingest.sqs_ingest import SqsIngest
 
+    # A replica cannot import the main module of this process.
+    cloudpickle.register_pickle_by_value(sys.modules[Standin.__module__])
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with LocalAws() as server, sending(server, messages) as config:
         ray.init(
             address="local",
@@ -390,16 +395,9 @@ def main() -> None:
 def show(results: Sequence[Result]) -> None:
     """Print the results as a table."""
     table = Table(title="One consumer; the pipeline is a stand-in that answers at once")
-    table.add_column("queue")
-    for name in (
-        "messages",
-        "messages/s",
-        "CPU, cores",
-        "CPU µs/message",
-        "peak MiB",
-        "growth MiB",
-    ):
-        table.add_column(name, justify="right")
+    table.add_column("queue", no_wrap=True)
+    for name in ("messages", "per s", "cores", "µs each", "peak MiB", "growth"):
+        table.add_column(name, justify="right", no_wrap=True)
     for item in results:
         table.add_row(
             item.case,

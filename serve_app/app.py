@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ray import serve
@@ -20,6 +21,8 @@ from serve_app.http_api import HttpApi
 from serve_app.models.registry import check_known
 from serve_app.pipeline import CutoutPipeline
 from serve_app.segmenter import Segmenter
+
+_logger = logging.getLogger(__name__)
 
 _INGEST_CPUS = 0.1
 _SETTLE_S = 8.0
@@ -39,6 +42,7 @@ def build(args: dict[str, Any]) -> Application:
     config = AppConfig.load(args)
     for name in config.models:
         check_known(name, config)
+    _warn_of_waits(config)
     segmenters = {name: _segmenter(name, config) for name in config.models}
     pipeline = (
         serve.deployment(CutoutPipeline)
@@ -67,6 +71,22 @@ def build(args: dict[str, Any]) -> Application:
         )
         .bind(config, pipeline, ingest, SqsJobs(config))
     )
+
+
+def _warn_of_waits(config: AppConfig) -> None:
+    """Warn where requests would wait in Serve, which costs half of the throughput."""
+    most = config.http.replicas * config.http.max_concurrent
+    if config.queue is not None:
+        most += config.queue.consumers * config.queue.max_in_flight
+    room = config.pipeline.replicas * config.pipeline.max_ongoing
+    if room < most:
+        _logger.warning(
+            "up to %d images are sent to %d pipelines, which take %d: raise pipeline.max_ongoing, "
+            "or lower http.max_concurrent or queue.max_in_flight",
+            most,
+            config.pipeline.replicas,
+            room,
+        )
 
 
 def _segmenter(name: str, config: AppConfig) -> Application:

@@ -105,8 +105,8 @@ class QueueConfig(Section):
     consumers: Positive = 1
     """Replicas of SqsIngest; at most one on each node."""
     max_in_flight: Positive = 64
-    """Jobs that one consumer has given to the pipeline. More than the pipeline can hold at the
-    moment, or else its autoscaler never sees the demand."""
+    """Jobs that one consumer has given to the pipeline. More than the replicas work on at the
+    moment, or else their autoscaler never sees the demand."""
     visibility_timeout_s: Annotated[int, Field(ge=3, le=43_200)] = 120
     long_poll_s: Annotated[int, Field(ge=0, le=20)] = 20
     job_deadline_s: Seconds = 600
@@ -144,7 +144,9 @@ class PipelineConfig(Section):
     max_decoded_pixels: Positive = 64_000_000
     """Pixels of all images that one replica has decoded; bounds its memory, at up to 10 bytes a
     pixel. A larger image goes alone."""
-    max_ongoing: Positive = 32
+    max_ongoing: Positive = 256
+    """Images that one replica takes from Serve, most of which wait in it. More than arrive: Serve
+    asks a full replica again after pauses in which it idles (docs/decisions/0009)."""
     matting_threads: Positive = 1
     """Images that are matted at the same time; each takes up to 2 GB at the default cap."""
     matting_max_pixels: Positive = 8_000_000
@@ -165,7 +167,8 @@ class SegmenterConfig(Section):
     """``fan_out``: every thread takes the next image that waits (CPU). ``stack``: one run of the
     graph takes all that wait, up to ``max_batch_size`` (GPU); needs a dynamic batch axis."""
     max_batch_size: Positive = 8
-    max_ongoing: Positive = 64
+    max_ongoing: Positive = 256
+    """Images that one replica takes from Serve; more than the pipelines send, as there."""
     timeout_s: Seconds = 120
     """Of one image, its wait for a batch included."""
     bfloat16: bool = False

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -52,7 +52,7 @@ from serve_app.storage import ObjectStore, check_allowed
 T = TypeVar("T")
 
 _JPEG = "image/jpeg"
-_MAX_STORAGE_THREADS = 32
+_STORAGE_THREADS = 32
 _NOT_PIXELS = {"fetch", "segment", "publish", "matting"}
 """Stages in which no imaging thread is busy."""
 
@@ -151,8 +151,9 @@ class ImagePipeline:
         # may it take their memory: one image more than can be matted is decoded, and no further.
         self._matting = ThreadPoolExecutor(config.pipeline.matting_threads, "matting")
         self._matting_turn = asyncio.Semaphore(config.pipeline.matting_threads + 1)
-        storage_threads = min(config.pipeline.max_ongoing, _MAX_STORAGE_THREADS)
-        self._storage = ThreadPoolExecutor(storage_threads, "storage")
+        self._storage = ThreadPoolExecutor(_STORAGE_THREADS, "storage")
+        # More jobs are here than are worked on. Most of those that wait have no bytes yet.
+        self._fetched = asyncio.Semaphore(_STORAGE_THREADS)
         self._models: dict[str, ModelInfo] = {}
         # One: it is told what an image takes of the replica, over all of its threads.
         self.pace = Pace(threads=1)
@@ -179,7 +180,8 @@ class ImagePipeline:
         Raises:
             ForeedgeError: Why there is none.
         """
-        return await self._cut_out(data, recipe, self._models_of(recipe), Stages())
+        async with AsyncExitStack() as nothing:
+            return await self._cut_out(data, recipe, self._models_of(recipe), Stages(), nothing)
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that are served, in the order of preference."""
@@ -209,16 +211,18 @@ class ImagePipeline:
         if existing is not None:
             return Outcome(status="skipped_existing", output_bytes=existing.size, **known)
 
-        with stages.measure("fetch"):
-            data = await self._store_call(
-                self._store.get,
-                source.bucket,
-                source.key,
-                etag=source.etag,
-                version_id=source.version_id,
-                max_bytes=self._config.limits.max_bytes,
-            )
-        rendered = await self._cut_out(data, recipe, names, stages)
+        async with AsyncExitStack() as until_decoded:
+            await until_decoded.enter_async_context(self._fetched)
+            with stages.measure("fetch"):
+                data = await self._store_call(
+                    self._store.get,
+                    source.bucket,
+                    source.key,
+                    etag=source.etag,
+                    version_id=source.version_id,
+                    max_bytes=self._config.limits.max_bytes,
+                )
+            rendered = await self._cut_out(data, recipe, names, stages, until_decoded)
         with stages.measure("publish"):
             if small_key is not None and rendered.thumbnail is not None:
                 # First: where the result is, its thumbnail is too.
@@ -249,13 +253,20 @@ class ImagePipeline:
         return self._models[name]
 
     async def _cut_out(
-        self, data: bytes, recipe: Recipe, names: tuple[str, ...], stages: Stages
+        self,
+        data: bytes,
+        recipe: Recipe,
+        names: tuple[str, ...],
+        stages: Stages,
+        until_decoded: AsyncExitStack,
     ) -> Rendered:
         limits = self._config.limits
         header = inspect(data, limits)
         matted = recipe.matting.method != "off"
         turn = self._matting_turn if matted else nullcontext()
         async with turn, self._pixels.hold(header.pixels):
+            # From here on the budget of pixels bounds what is held.
+            await until_decoded.aclose()
             photograph = await self._measured(stages, "decode", decode, data, limits)
             try:
                 for name in names:

@@ -118,7 +118,8 @@ def test_the_settings_are_ones_of_the_application() -> None:
     in_work = config.queue.consumers * config.queue.max_in_flight
     assert in_work >= made.replicas["Segmenter"] * config.segmenter.threads
     assert made.replicas["CutoutPipeline"] * config.pipeline.max_ongoing >= in_work
-    assert config.pipeline.max_decoded_pixels >= config.pipeline.max_ongoing * PROFILE.image_pixels
+    each = in_work / made.replicas["CutoutPipeline"]
+    assert config.pipeline.max_decoded_pixels >= each * PROFILE.image_pixels
 
 
 def test_ingest_actors_follow_their_measured_limit() -> None:
