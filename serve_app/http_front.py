@@ -10,7 +10,9 @@ those three things.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +54,9 @@ _PROXY_ERRORS: dict[int, type[ForeedgeError]] = {
 
 # What a replica tells the proxy: how many images all replicas take, and for how long.
 _LOAD = b"foreedge-load"
-_LOAD_VALID_S = 10.0
+_LOAD_VALID_S = 60.0
+# For how long a body is waited for before its request goes on to a replica.
+_READ_AHEAD_S = 0.05
 
 
 def middlewares() -> list[Middleware]:
@@ -73,13 +77,14 @@ class ProxyFront:
     """Runs in Serve's proxy: keeps headers from it, gives its errors a code, refuses at once.
 
     It refuses on its own only what a replica would: images, while as many requests with their whole
-    body as all replicas take are here. How many that is it learns from their answers.
+    body as all replicas take are here. How many that is it learns from their answers. For a moment
+    each body counts as whole, so that many clients who come together are not all passed on.
     """
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._clock = clock
-        self._whole = 0
+        self._whole = self._arriving = 0
         self._loads: dict[str, Load] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,16 +93,19 @@ class ProxyFront:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]
-        load = self._loads.get(path)
-        if load is not None and self._whole >= load.images and scope["method"] == "POST":
-            if self._clock() < load.valid_until:
-                message = f"all {load.images} places are taken (http.max_concurrent)"
-                error = Overloaded(message, retry_after_s(load.stay_s))
-                await problem(error, path)(scope, receive, send)
-                return
-            del self._loads[path]
+        load = self._load(path) if scope["method"] == "POST" else None
         request = _Passage(receive, send, self)
         try:
+            if load is not None:
+                if self._whole + self._arriving < load.images:
+                    self._arriving += 1
+                    await request.read_ahead()
+                    self._arriving -= 1
+                else:
+                    message = f"all {load.images} places are taken (http.max_concurrent)"
+                    error = Overloaded(message, retry_after_s(load.stay_s))
+                    await problem(error, path)(scope, receive, send)
+                    return
             await self._app(_inside(scope), request.receive, request.send)
         finally:
             self.leave(request)
@@ -106,6 +114,13 @@ class ProxyFront:
             self._loads[path] = Load(images, stay_s, self._clock() + _LOAD_VALID_S)
         if not request.started:
             await _answer_for_proxy(request.refused or 500, scope, receive, send)
+
+    def _load(self, path: str) -> Load | None:
+        load = self._loads.get(path)
+        if load is not None and self._clock() >= load.valid_until:
+            del self._loads[path]
+            return None
+        return load
 
     def enter(self, request: _Passage) -> None:
         """Count a request whose body is here to its end."""
@@ -132,8 +147,24 @@ class _Passage:
         self.refused = 0
         """Status of the proxy's own error, which is not passed on."""
         self.load: tuple[int, float] | None = None
+        self._ahead: deque[Message] = deque()
+
+    async def read_ahead(self) -> None:
+        """Read the body, as far as it comes at once."""
+        try:
+            async with asyncio.timeout(_READ_AHEAD_S):
+                while not self.whole:
+                    message = await self._read()
+                    self._ahead.append(message)
+                    if message["type"] != "http.request":
+                        return
+        except TimeoutError:
+            return
 
     async def receive(self) -> Message:
+        return self._ahead.popleft() if self._ahead else await self._read()
+
+    async def _read(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             self._front.enter(self)

@@ -127,12 +127,25 @@ async def test_what_a_replica_has_refused_the_proxy_refuses_at_once() -> None:
     assert busy.reached == 2, "they cost the replica nothing"
     assert (await ask(busy.front)).status_code == 503
     assert busy.reached == 3, "what posts no image is not counted"
-    busy.now = 11
+    busy.now = 61
     assert (await ask(busy.front, "POST", content=b"x")).status_code == 503
     assert busy.reached == 4, "what was told is not believed for ever"
     busy.release.set()
     assert (await first).text == "done"
     assert (await ask(busy.front, "POST", content=b"x")).text == "done"
+
+
+async def test_of_many_that_come_together_only_as_many_as_fit_reach_a_replica() -> None:
+    busy = Busy()
+    busy.taken = True
+    assert (await ask(busy.front, "POST", content=b"x")).status_code == 503
+    busy.taken = False
+    asking = [asyncio.create_task(ask(busy.front, "POST", content=b"x")) for _ in range(9)]
+    while sum(task.done() for task in asking) < 8:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0)
+    busy.release.set()
+    statuses = sorted([(await task).status_code for task in asking])
+    assert (statuses, busy.reached) == ([200, *[503] * 8], 2)
 
 
 async def test_a_body_that_is_still_arriving_takes_no_place() -> None:
