@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from serve_app.config import AppConfig, AwsConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
-from serve_app.http_front import CALLBACK, CALLBACK_NAME
+from serve_app.ray_environment import set_environment
 from serve_app.storage import aws_client
 
 APPLICATION = "foreedge"
@@ -219,8 +219,7 @@ def serving(
     config = AppConfig.load(args)
     if not is_free(host, port):
         raise InvalidConfig(f"port {port} of {host} is in use: choose another one")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(CALLBACK_NAME, CALLBACK)
+    set_environment()
     import ray
     from ray import serve
 

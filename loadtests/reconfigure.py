@@ -6,7 +6,6 @@ other sessions, and so restarts the replicas.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from ingest.local_stack import (
 from loadtests.trials import Setting
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
+from serve_app.ray_environment import set_environment
 
 IMPORT_PATH = "serve_app.app:build"
 
@@ -171,7 +171,7 @@ def _replicas(args: dict[str, Any], setting: Setting) -> dict[str, int]:
 @contextmanager
 def own_ray(args: dict[str, Any]) -> Iterator[Target]:
     """Run a Ray of one's own, with its dashboard, for as long as the context lasts."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    set_environment()
     # The application asks for none; but a proxy of the environment has no way to this machine.
     use_dummy_credentials()
     import ray

@@ -3,9 +3,8 @@
 Serve's proxy acts on headers of a client on its own, and answers in its own words, without a code,
 where a replica does not answer. And a refusal that comes from a replica has cost both of them
 milliseconds, which many clients at once make into seconds. ``ProxyFront`` runs in the proxy and
-puts all three right; Serve finds it through ``middlewares``, whose name is the value of the
-environment variable ``CALLBACK_NAME`` where Ray is started. Without it everything works but for
-those three things.
+puts all three right; Serve finds it through ``middlewares``, which an environment variable names
+where Ray is started (``ray_environment``). Without it everything works but for those three things.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ from serve_app.errors import (
 from serve_app.http_admission import retry_after_s
 from serve_app.http_problems import problem, unknown_path
 
-CALLBACK_NAME = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 CALLBACK = "serve_app.http_front.middlewares"
 
 # Serve's proxy would answer a deadline itself, just before the replica does, with 408 and no code.

@@ -1,0 +1,27 @@
+"""What must be in the environment of every process that starts Ray.
+
+Ray reads it once, where it starts, and passes it on to its workers: on a cluster it belongs to the
+containers of all nodes (docs/operations.md).
+"""
+
+from __future__ import annotations
+
+import os
+
+from serve_app.http_front import CALLBACK
+
+INLINE_BYTES = 4 * 1024 * 1024
+"""Up to this size what is passed between replicas travels in the message itself. Ray's own limit is
+100 KiB, past which it goes through the object store: a model's input, most photographs and most
+results, at the cost of a sixth of the throughput (docs/decisions/0010)."""
+
+ENVIRONMENT = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK,
+    "RAY_max_direct_call_object_size": str(INLINE_BYTES),
+}
+
+
+def set_environment() -> None:
+    """Set what is not set, and keep Ray from reporting its usage: this machine may be offline."""
+    for name, value in {**ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}.items():
+        os.environ.setdefault(name, value)
