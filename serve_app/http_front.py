@@ -95,15 +95,12 @@ class ProxyFront:
         request = _Passage(receive, send, self)
         try:
             if load is not None:
-                if self._whole + self._arriving < load.images:
-                    self._arriving += 1
-                    await request.read_ahead()
-                    self._arriving -= 1
-                else:
+                if self._whole + self._arriving >= load.images:
                     message = f"all {load.images} places are taken (http.max_concurrent)"
                     error = Overloaded(message, retry_after_s(load.stay_s))
                     await problem(error, path)(scope, receive, send)
                     return
+                await self._read_ahead(request)
             await self._app(_inside(scope), request.receive, request.send)
         finally:
             self.leave(request)
@@ -112,6 +109,13 @@ class ProxyFront:
             self._loads[path] = Load(images, stay_s, self._clock() + _LOAD_VALID_S)
         if not request.started:
             await _answer_for_proxy(request.refused or 500, scope, receive, send)
+
+    async def _read_ahead(self, request: _Passage) -> None:
+        self._arriving += 1
+        try:
+            await request.read_ahead()
+        finally:
+            self._arriving -= 1
 
     def _load(self, path: str) -> Load | None:
         load = self._loads.get(path)
