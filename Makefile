@@ -11,7 +11,7 @@
 #   make bench                             what the application costs beside the bare loop
 #   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
 #   make compare-rembg                     /api/remove beside rembg's own server
-#   make fuzz                              many more mutated images and requests (about 15 minutes)
+#   make fuzz                              many more mutated images and requests (3 minutes)
 #   make bench-overload                    200 clients at once on this machine
 #   make bench-ledger                      status, report and verify of a run of a million
 #   make loadtest [HOST=url] [ARGS=...]    locust on a running application
