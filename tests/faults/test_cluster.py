@@ -19,7 +19,7 @@ from ingest.local_stack import APPLICATION, LocalAws
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 NAMES = [f"j{n:02d}" for n in range(40)]
-MAX_RECEIVES = 5
+MAX_RECEIVES = 3
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +158,5 @@ async def test_models_that_cannot_be_loaded_leave_the_queue_untouched(
 
     await asyncio.to_thread(cluster.deploy, settings(rig))
     await finish(rig)
-    outcomes = rig.check()
+    rig.check()
     assert rig.dead_letters() == {}
-    # A receive for the work that was broken off, and one for each poll that was still under way
-    # and got what had been given back.
-    assert max(item.receive_count for item in outcomes.values()) <= 2 + CONSUMERS
