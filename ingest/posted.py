@@ -192,7 +192,7 @@ class RunTally:
         self._run_id = run_id
         self._manifest: RunManifest | None = None
         self._seen: set[str] = set()
-        self._jobs: dict[str, tuple[int, str | None]] = {}
+        self._jobs: dict[str, tuple[str, str | None]] = {}
         self._counts: Counter[str] = Counter()
         self._codes: Counter[str] = Counter()
         self._complete = False
@@ -249,17 +249,16 @@ class RunTally:
         job_id, status, code = record["job_id"], record["status"], record.get("code")
         known = self._jobs.get(job_id)
         if known is not None:
-            if STATUS_RANK[status] < known[0]:
+            if STATUS_RANK[status] < STATUS_RANK[known[0]]:
                 return
             self._count(*known, -1)
         if known is not None or len(self._jobs) < _FOLDED_JOBS:
-            self._jobs[job_id] = (STATUS_RANK[status], code)
-        self._count(STATUS_RANK[status], code, 1)
+            self._jobs[job_id] = (status, code)
+        self._count(status, code, 1)
 
-    def _count(self, rank: int, code: str | None, change: int) -> None:
-        status = next(status for status, its_rank in STATUS_RANK.items() if its_rank == rank)
+    def _count(self, status: str, code: str | None, change: int) -> None:
         self._counts[status] += change
-        if rank == STATUS_RANK["failed"]:
+        if status == "failed":
             self._codes[code or "unknown"] += change
 
 

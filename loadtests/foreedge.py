@@ -18,7 +18,7 @@ from ingest import bulk, sources
 from ingest.ledger import read_outcomes
 from ingest.local_stack import LocalAws, free_port, serving, use_dummy_credentials
 from ingest.progress import Tally, follow
-from loadtests.metering import Meter, percentile, ray_part
+from loadtests.metering import Meter, percentile, ray_part, run_workers_beside_others
 from serve_app.config import AppConfig
 from serve_app.contracts import Output
 from serve_app.errors import DeadlineExceeded, InternalError
@@ -186,9 +186,7 @@ def running(settings: dict[str, Any], *, queue: bool = True) -> Iterator[Foreedg
         queue: Whether a queue is served too.
     """
     use_dummy_credentials()
-    # Ray runs its workers at niceness 15: whatever else this machine does would go first, and the
-    # peers, which are not nice, would not wait for it.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    run_workers_beside_others()
     with LocalAws() as local:
         local.create_bucket(_BUCKET)
         args: dict[str, Any] = {"aws": {"endpoint_url": local.endpoint_url}, **settings}

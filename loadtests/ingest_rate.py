@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import platform
 import resource
 import sys
@@ -37,6 +36,7 @@ from ingest.consumer import Consumer
 from ingest.ledger import Ledger
 from ingest.local_stack import LocalAws, use_dummy_credentials
 from ingest.queue import BATCH_ENTRIES, Message, SqsQueue
+from loadtests.metering import run_workers_beside_others
 from serve_app.config import AppConfig, AwsConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Box, Cutout, Job, Outcome
 from serve_app.storage import ObjectInfo, ObjectStore, aws_client, open_store
@@ -234,7 +234,7 @@ def on_ray(case: str, messages: int) -> Result:
 
     # A replica cannot import the main module of this process.
     cloudpickle.register_pickle_by_value(sys.modules[Standin.__module__])
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    run_workers_beside_others()
     with LocalAws() as server, sending(server, messages) as config:
         ray.init(
             address="local",

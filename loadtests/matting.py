@@ -17,13 +17,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from loadtests.metering import between_markers, busy_elsewhere, machine
+from loadtests.metering import DOCS, between_markers, busy_elsewhere, machine
 from serve_app.config import PipelineConfig
 from serve_app.contracts import Matting
 from serve_app.imaging.matting import matte, warm
 from serve_app.models.bundled.synthetic import photograph
-
-DOCS = Path("docs/performance.md")
 
 SIZES = ((800, 600), (1600, 1200), (2048, 1536), (4000, 3000))
 REMBG_UP_TO = 4_000_000

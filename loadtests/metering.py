@@ -147,6 +147,14 @@ def write(name: str, content: dict[str, Any]) -> Path:
     return path
 
 
+def run_workers_beside_others() -> None:
+    """Let Ray's workers, where it is started from here, run at the priority of everything else.
+
+    Ray gives them niceness 15: clients, peers and whatever this machine does would go first.
+    """
+    os.environ.setdefault("RAY_worker_niceness", "0")
+
+
 def between_markers(text: str, name: str, content: str) -> str:
     """Return a document with what is between its two markers of a name replaced.
 

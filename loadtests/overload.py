@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ingest.local_stack import free_port, serving
+from loadtests.metering import run_workers_beside_others
 from serve_app.config import AppConfig
 from serve_app.models.bundled.synthetic import photograph
 
@@ -64,7 +65,6 @@ class Phase:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
-        burst = self.clients
         return {
             "clients": self.clients,
             "seconds": round(self.seconds, 1),
@@ -73,7 +73,9 @@ class Phase:
             "served_ms": _quantiles(self.served_ms),
             "refused_ms": _quantiles(self.refused_ms),
             "refused_over_200_ms": sum(ms > 200 for ms in self.refused_ms),
-            "refused_over_200_ms_in_first_burst": sum(ms > 200 for ms in self.refused_ms[:burst]),
+            "refused_over_200_ms_in_first_burst": sum(
+                ms > 200 for ms in self.refused_ms[: self.clients]
+            ),
             "without_retry_after": self.without_retry_after,
             "broken": dict(self.broken),
             "rss_mib": {"first": round(self.rss_mib[0]), "most": round(max(self.rss_mib))},
@@ -162,8 +164,7 @@ def main(
     photographs = [_photograph(seed, width) for seed in range(_PHOTOGRAPHS)]
     args: dict[str, Any] = dict(item.split("=", 1) for item in settings or ())
     config = AppConfig.load(args)
-    # At Ray's 15 the clients, which share the machine, would go before the application.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    run_workers_beside_others()
     with serving(args, port=free_port(), quiet=True) as endpoints:
         asking = Clients(endpoints.http, photographs)
         asking.run(4, 1)

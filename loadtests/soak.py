@@ -125,7 +125,7 @@ def main() -> None:
         watch.start()
         started_at = time.perf_counter()
         url = f"{app.url}/v1/cutout?min_subject_px=0"
-        with Progress(*Progress.get_default_columns(), console=console) as bar:
+        with Progress(console=console) as bar:
             task = bar.add_task("Photographs", total=len(images))
 
             def answered() -> None:

@@ -18,10 +18,12 @@ results, at the cost of a sixth of the throughput (docs/decisions/0010)."""
 ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK,
     "RAY_max_direct_call_object_size": str(INLINE_BYTES),
+    # This machine may be offline.
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
 def set_environment() -> None:
-    """Set what is not set, and keep Ray from reporting its usage: this machine may be offline."""
-    for name, value in {**ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}.items():
+    """Set what is not set."""
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
