@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -112,6 +113,7 @@ class Consumer:
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
         self._stopping = False
+        self._stop_at = math.inf
         self._running = False
         self._ended = asyncio.Event()
         self._done = 0
@@ -171,7 +173,9 @@ class Consumer:
 
     async def stop(self) -> None:
         """Take no more messages, end what fits in the grace time, and give the rest back."""
-        self._stopping = True
+        if not self._stopping:
+            self._stopping = True
+            self._stop_at = self._clock()
         self._attempts.hurry()
         self._changed.set()
         if self._running:
@@ -206,6 +210,7 @@ class Consumer:
     async def _take(self, messages: Sequence[Message]) -> None:
         leases = [self._leases.take(message) for message in messages]
         if self._stopping:
+            await self._polls_over()
             await self._leases.release_now(leases)
             return
         for lease in leases:
@@ -222,7 +227,7 @@ class Consumer:
             await self._settle(lease, outcomes)
         except Exception:
             _logger.exception("message %s could not be settled", lease.message.message_id)
-            await self._leases.release(lease, self._retry_delay_s(lease))
+            await self._release(lease, self._retry_delay_s(lease))
 
     def _let_go(self, lease: Lease, task: asyncio.Task[None]) -> None:
         del self._carrying[lease]
@@ -263,22 +268,22 @@ class Consumer:
         for outcome in failed:
             if outcome.retry == "fatal":
                 self._end_for_good(_error_of(outcome))
-                await self._leases.release(lease, 0)
+                await self._release(lease, 0)
                 return
         passing = [outcome for outcome in failed if outcome.retry == "transient"]
         if passing and lease.message.receive_count < self._queue.max_receives:
             self._retried[_error_of(passing[0]).code] += 1
-            await self._leases.release(lease, self._retry_delay_s(lease))
+            await self._release(lease, self._retry_delay_s(lease))
             return
 
         if not await self._record(outcomes):
-            await self._leases.release(lease, self._retry_delay_s(lease))
+            await self._release(lease, self._retry_delay_s(lease))
             return
         if failed and self._leases.holds(lease):
             first = _error_of(failed[0])
             job_id = failed[0].job_id
             if not await self._leases.dead_letter(lease, first.code, first.message, job_id):
-                await self._leases.release(lease, self._retry_delay_s(lease))
+                await self._release(lease, self._retry_delay_s(lease))
                 return
         await self._leases.delete(lease)
 
@@ -297,6 +302,10 @@ class Consumer:
                 self._done += 1
         return True
 
+    async def _release(self, lease: Lease, delay_s: float) -> None:
+        await self._polls_over()
+        await self._leases.release(lease, delay_s)
+
     def _end_for_good(self, error: ForeedgeError) -> None:
         if self.fatal is None:
             _logger.critical("no more messages are taken: %s: %s", error.code, error.message)
@@ -310,20 +319,18 @@ class Consumer:
 
     async def _drain(self, pulling: asyncio.Task[None]) -> None:
         """End what fits in the grace time, and give the rest back."""
-        started_at = self._clock()
-        config = self._config
-        await self._until(lambda: not self._dispatched, config.stop_grace_s)
-        await self._give_back(list(self._dispatched))
+        await self._until(lambda: not self._dispatched, self._config.stop_grace_s)
+        if self._dispatched:
+            await self._polls_over()
+            await self._give_back(list(self._dispatched))
 
         closing = asyncio.create_task(self._ledger.close())
-        await self._until(lambda: not self._carrying, _SETTLE_S)
+        settling = {closing, *self._carrying.values()}
+        await asyncio.wait(settling, timeout=self._polls_left_s() + _SETTLE_S)
         await self._give_back(list(self._carrying))
         closing.cancel()
-        await asyncio.wait({closing})
-
-        # A long poll cannot be called off: what it still brings is given back at once.
-        poll_left_s = started_at + config.long_poll_s + _CANCEL_S - self._clock()
-        await asyncio.wait({pulling}, timeout=max(0.0, poll_left_s))
+        # What the last poll brings is given back, too.
+        await asyncio.wait({closing, pulling}, timeout=self._polls_left_s() + _CANCEL_S)
 
     async def _give_back(self, leases: Sequence[Lease]) -> None:
         """Cancel what is being done for leases, and let others have their messages at once."""
@@ -333,6 +340,19 @@ class Consumer:
         if tasks:
             await asyncio.wait(tasks, timeout=_CANCEL_S)
         await self._leases.release_now(leases)
+
+    async def _polls_over(self) -> None:
+        """While stopping, return once every long poll has ended that was begun before.
+
+        None can be called off. Where all consumers stop at once, as when an application is
+        deleted, the polls of each would receive what the others give back, and SQS counts each
+        receive against the message.
+        """
+        if self._stopping:
+            await asyncio.sleep(self._polls_left_s())
+
+    def _polls_left_s(self) -> float:
+        return max(0.0, self._stop_at + self._config.long_poll_s + _CANCEL_S - self._clock())
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Return when a condition holds, or after a time."""

@@ -105,8 +105,8 @@ def _segmenter(name: str, config: AppConfig) -> Application:
 
 def ingest_deployment(config: AppConfig, queue: QueueConfig, pipeline: Application) -> Application:
     """Return SqsIngest, which dispatches to the pipeline."""
-    # A stop gives jobs their grace time, and waits for the ledger and for a long poll to end.
-    stop_s = max(queue.stop_grace_s + _SETTLE_S, queue.long_poll_s + _POLL_SLACK_S)
+    # A stop gives jobs their grace time and waits for a long poll to end, then for the ledger.
+    stop_s = max(queue.stop_grace_s, queue.long_poll_s + _POLL_SLACK_S) + _SETTLE_S
     return (
         serve.deployment(SqsIngest)
         .options(

@@ -26,6 +26,7 @@ from serve_app.app import ingest_deployment, pipeline_replicas, segmenter_replic
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Outcome, Output
 from serve_app.pace import Pace
+from serve_app.ray_environment import set_environment
 from serve_app.storage import aws_client, open_store
 
 APP = "scaling"
@@ -115,8 +116,8 @@ def wait_for(condition: Callable[[], bool], within_s: float) -> float:
 def cluster() -> Iterator[None]:
     # Other processes cannot import a test.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Before the raylets: replicas have their environment.
+    set_environment()
     use_dummy_credentials()
     memory = 100 * 1024 * 1024
     nodes = Cluster(

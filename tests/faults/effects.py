@@ -118,14 +118,16 @@ def kill_caller(*, after: bool = False) -> Effect:
     async def effect(request: Request, forward: Forward) -> None:
         if after:
             await forward(request)
-        await asyncio.to_thread(_kill_peer, request.peer_port)
+        await asyncio.to_thread(_kill_peer, request.ports)
 
     return effect
 
 
-def _kill_peer(port: int) -> None:
+def _kill_peer(ports: tuple[int, int]) -> None:
     for connection in psutil.net_connections("tcp"):
-        if connection.laddr and connection.laddr.port == port and connection.pid:
+        # Both ends: connections to other places may have the same port on this side.
+        ends = tuple(end.port for end in (connection.laddr, connection.raddr) if end)
+        if ends == ports and connection.pid:
             assert connection.pid != os.getpid(), "the test would kill itself"
             os.kill(connection.pid, signal.SIGKILL)
 

@@ -33,8 +33,8 @@ class Request:
     """``sqs:ReceiveMessage``, ``s3:PutObject``, …"""
     name: str = ""
     """Of the queue, or ``bucket/key``."""
-    peer_port: int = 0
-    """Of the client's end of the connection."""
+    ports: tuple[int, int] = (0, 0)
+    """Of the client's end of the connection, and of ours."""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -170,7 +170,10 @@ class Proxy:
         self._connections.add(task)
         try:
             while (request := await _read_request(reader, writer)) is not None:
-                request.peer_port = writer.get_extra_info("peername")[1]
+                request.ports = (
+                    writer.get_extra_info("peername")[1],
+                    writer.get_extra_info("sockname")[1],
+                )
                 answer = await self._answer(request)
                 if answer is None or not _write(writer, request, answer):
                     writer.transport.abort() if answer is None else await writer.drain()

@@ -158,5 +158,7 @@ async def test_models_that_cannot_be_loaded_leave_the_queue_untouched(
 
     await asyncio.to_thread(cluster.deploy, settings(rig))
     await finish(rig)
-    rig.check()
+    outcomes = rig.check()
     assert rig.dead_letters() == {}
+    # The deletion cost none but that of the work that it broke off.
+    assert max(item.receive_count for item in outcomes.values()) <= 2

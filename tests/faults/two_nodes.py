@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from ray.cluster_utils import Cluster
 
 from ingest.local_stack import APPLICATION, free_port
 from serve_app.app import build
+from serve_app.ray_environment import set_environment
 
 CONSUMERS = 2
 _NODE = {"num_cpus": 4, "object_store_memory": 100 * 1024 * 1024}
@@ -24,7 +24,7 @@ class RayCluster:
     """Two nodes: the head, which stays, and another one."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        set_environment()
         self._cluster = Cluster(
             initialize_head=True, head_node_args={**_NODE, "include_dashboard": False}
         )

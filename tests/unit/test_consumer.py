@@ -820,6 +820,33 @@ async def test_stop_releases_what_an_outstanding_poll_still_brings() -> None:
     assert item.visible_at <= now()
 
 
+@pytest.mark.parametrize("consumers", [1, 2, 3])
+@virtual
+async def test_a_stop_of_all_consumers_costs_no_further_receive(consumers: int) -> None:
+    """What fails since the pipeline goes away, too, and what the stop itself gives back."""
+    here = asyncio.Event()
+
+    async def process(job: Job) -> Outcome:
+        try:
+            await asyncio.wait_for(here.wait(), None if job.job_id == "slow" else 3)
+        except TimeoutError:
+            raise ReplicaLost("gone") from None
+        return success(job)
+
+    bench = Bench(
+        process, stop_grace_s=5, long_poll_s=20, retry_base_s=1, retry_max_s=1, max_receives=9
+    )
+    each = [bench.make() for _ in range(consumers)]
+    running = [asyncio.create_task(consumer.run()) for consumer in each]
+    bench.send("slow", "j", "k", "l")
+    await asyncio.sleep(2)
+    await asyncio.gather(*(consumer.stop() for consumer in each), *running)
+    assert now() < 45
+    receives = [item.receive_count for item in bench.queue.stored.values()]
+    assert receives == [1, 1, 1, 1]
+    assert all(item.visible_at <= now() + 1 for item in bench.queue.stored.values())
+
+
 @virtual
 async def test_stop_while_the_ledger_is_away_gives_back_what_is_not_recorded() -> None:
     bench = Bench(stop_grace_s=5, long_poll_s=1)
