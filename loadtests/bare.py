@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -31,6 +30,7 @@ from serve_app.imaging.compose import compose
 from serve_app.imaging.decode import decode
 from serve_app.imaging.encode import encode
 from serve_app.imaging.memory import keep_freed_memory
+from serve_app.imaging.threads import stay_in_caller
 from serve_app.models.execution import Model, load
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ def main() -> None:
     """Measure, after one image per thread that does not count."""
     name, threads, *names = sys.argv[1:]
     # As in a pipeline replica.
-    cv2.setNumThreads(1)
+    stay_in_caller()
     keep_freed_memory()
     config = AppConfig.load(benchmark_model(name).settings)
     model = load(name, config)

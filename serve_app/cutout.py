@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, null
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -46,6 +45,7 @@ from serve_app.imaging.compose import compose
 from serve_app.imaging.decode import Photograph, decode, inspect
 from serve_app.imaging.encode import encode, thumbnail
 from serve_app.imaging.matting import matte
+from serve_app.imaging.threads import stay_in_caller
 from serve_app.pace import Pace
 from serve_app.storage import ObjectStore, check_allowed
 
@@ -140,8 +140,7 @@ class ImagePipeline:
     """Takes images from start to end. Belongs to one event loop."""
 
     def __init__(self, config: AppConfig, store: ObjectStore, segmenters: Segmenters) -> None:
-        # Its own threads are the parallelism; OpenCV's would be as many for each of them.
-        cv2.setNumThreads(1)
+        stay_in_caller()
         self._config = config
         self._store = store
         self._segmenters = segmenters

@@ -11,11 +11,11 @@ from PIL import Image
 
 from serve_app.contracts import Box, Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
+from serve_app.imaging import lanczos
 
 SUBJECT_FROM = 128
 """Alpha from which a pixel counts as the subject's."""
 
-_LANCZOS_SUPPORT = 3
 _UNDECIDED_FROM = 26
 _DECIDED_FROM = 230
 
@@ -30,7 +30,7 @@ def model_input(rgb: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
     Returns:
         uint8 [size_px, size_px, 3].
     """
-    return np.asarray(rgb.resize((size_px, size_px), Image.Resampling.LANCZOS))
+    return lanczos.resize(np.asarray(rgb), size_px, size_px)
 
 
 def full_size(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -49,20 +49,10 @@ def full_size(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArr
     left, top, wide, tall = cv2.boundingRect(mask)
     if wide:
         # Where the mask is 0, so is its enlargement: only what is around the subject is computed.
-        # It is what Pillow makes of the whole, but for a level or two at a few places of the edge.
-        first_x, end_x = _reached(left, left + wide, size, width)
-        first_y, end_y = _reached(top, top + tall, size, height)
-        part = Image.fromarray(mask).resize(
-            (end_x - first_x, end_y - first_y),
-            Image.Resampling.LANCZOS,
-            box=(
-                first_x * size / width,
-                first_y * size / height,
-                end_x * size / width,
-                end_y * size / height,
-            ),
-        )
-        resized[first_y:end_y, first_x:end_x] = np.asarray(part)
+        columns = _reached(left, left + wide, size, width)
+        rows = _reached(top, top + tall, size, height)
+        part = lanczos.resize(mask, width, height, columns=columns, rows=rows)
+        resized[slice(*rows), slice(*columns)] = part
     return resized
 
 
@@ -181,7 +171,7 @@ def confidence(mask: npt.NDArray[np.uint8]) -> float:
 def _reached(first: int, end: int, size: int, resized: int) -> tuple[int, int]:
     """Return the places of a resized line that a part of it, from ``first`` to ``end``, touches."""
     scale = size / resized
-    support = _LANCZOS_SUPPORT * max(scale, 1)
+    support = lanczos.SUPPORT * max(scale, 1)
     return (
         max(0, math.floor((first - support) / scale)),
         min(resized, math.ceil((end + support) / scale)),
