@@ -117,7 +117,7 @@ class Foreedge:
         self._config = config
         self._store: ObjectStore = open_store(config)
         self._runs = itertools.count(1)
-        self._uploaded: dict[Path, str] = {}
+        self._uploaded: dict[Path, sources.Entry] = {}
 
     def over_http(self, paths: Sequence[Path], clients: int) -> Round:
         """Post photographs in a closed loop."""
@@ -139,9 +139,8 @@ class Foreedge:
         if queue is None or ledger is None:
             raise InternalError("this application serves no queue")
         number = next(self._runs)
-        entries = [sources.Entry(_BUCKET, self._upload(path)) for path in paths]
         plan = bulk.plan(
-            [entry._replace(job_id=f"{number}-{i}") for i, entry in enumerate(entries)],
+            [self._upload(path)._replace(job_id=f"{number}-{i}") for i, path in enumerate(paths)],
             run_id=f"{bulk.new_run_id()}-{number}",
             description="benchmark",
             # Another place for each run: what is there would be skipped.
@@ -169,11 +168,14 @@ class Foreedge:
         written = sum(outcome.output_bytes or 0 for outcome in outcomes)
         return Round(len(paths), ended_at - started_at, latencies, cpu_s, meter.peak_mb(), written)
 
-    def _upload(self, path: Path) -> str:
+    def _upload(self, path: Path) -> sources.Entry:
+        """Return a photograph as ``foreedge bulk`` finds it in its bucket."""
         if path not in self._uploaded:
             key = f"photographs/{len(self._uploaded)}-{path.name}"
             self._store.put(_BUCKET, key, path.read_bytes(), "image/jpeg")
-            self._uploaded[path] = key
+            info = self._store.head(_BUCKET, key)
+            assert info is not None
+            self._uploaded[path] = sources.Entry(_BUCKET, key, info.etag)
         return self._uploaded[path]
 
 

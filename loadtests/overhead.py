@@ -89,7 +89,7 @@ def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console
     bare, http, queue = [], [], []
     settings = {
         **model.settings,
-        "segmenter": {"threads": threads},
+        "segmenter": {"threads": threads, "placement": "pipeline"},
         "pipeline": {"threads": threads},
     }
     with running(settings) as app:

@@ -65,8 +65,8 @@ def groups(model: BenchmarkModel, console: Console) -> list[Group]:
     return [
         Group(
             {
-                "foreedge-http": f"{_CORES} segmenter threads, {twice} clients",
-                "foreedge-queue": f"{_CORES} segmenter threads; p50, p95: in the pipeline",
+                "foreedge-http": f"{_CORES} threads, model in the pipeline, {twice} clients",
+                "foreedge-queue": f"{_CORES} threads, model in the pipeline; p50, p95: there",
             },
             lambda: _foreedge(model),
         ),
@@ -183,7 +183,8 @@ def _total(meters: Sequence[Meter]) -> tuple[dict[str, float], dict[str, float]]
 
 @contextmanager
 def _foreedge(model: BenchmarkModel) -> Iterator[dict[str, Measure]]:
-    settings = {**model.settings, "segmenter": {"threads": _CORES}}
+    segmenter = {"threads": _CORES, "placement": "pipeline"}
+    settings = {**model.settings, "segmenter": segmenter, "pipeline": {"threads": _CORES}}
     with running(settings) as app:
         yield {
             "foreedge-http": lambda paths: app.over_http(paths, 2 * _CORES),

@@ -43,7 +43,9 @@ def build(args: dict[str, Any]) -> Application:
     for name in config.models:
         check_known(name, config)
     _warn_of_waits(config)
-    segmenters = {name: _segmenter(name, config) for name in config.models}
+    segmenters = {}
+    if config.segmenter.placement == "deployment":
+        segmenters = {name: _segmenter(name, config) for name in config.models}
     pipeline = (
         serve.deployment(CutoutPipeline)
         .options(

@@ -157,8 +157,12 @@ class PipelineConfig(Section):
 
 
 class SegmenterConfig(Section):
-    """The deployment that owns the ONNX Runtime sessions; one for each model."""
+    """What owns the ONNX Runtime sessions; one for each model."""
 
+    placement: Literal["deployment", "pipeline"] = "deployment"
+    """``deployment``: a deployment for each model, with replicas of its own. ``pipeline``: in every
+    CutoutPipeline replica, whose CPUs must do for both; nothing crosses processes then
+    (docs/decisions/0011)."""
     replicas: Positive = 1
     num_cpus: Annotated[float, Field(ge=0)] = 1
     threads: Positive = 2
@@ -279,7 +283,7 @@ class AppConfig(BaseSettings):
     )
 
     models: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = ("folio",)
-    """Models to serve, in order of preference; each gets its own Segmenter deployment."""
+    """Models to serve, in order of preference; each gets a Segmenter of its own."""
     model_files: dict[str, Path] = {}
     """Other models by name: ONNX files that obey u2net's contract. Under the name of a model that
     is known: another file for it, of the same input."""
@@ -305,6 +309,12 @@ class AppConfig(BaseSettings):
         least = max(self.pipeline.replicas, self.segmenter.replicas, self.http.replicas)
         if self.autoscaling is not None and self.autoscaling.max_replicas < least:
             raise ValueError(f"autoscaling.max_replicas must be at least {least}, the replicas set")
+        return self
+
+    @model_validator(mode="after")
+    def _what_scales_is_a_deployment(self) -> Self:
+        if self.autoscaling is not None and self.segmenter.placement == "pipeline":
+            raise ValueError("autoscaling needs segmenter.placement deployment")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,12 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Outcome, Recipe, parse_recipe
-from serve_app.cutout import ImagePipeline, ModelInfo, Rendered
-from serve_app.errors import ForeedgeError, ReplicaLost
+from serve_app.cutout import ImagePipeline, ModelInfo, Rendered, Segmenters
+from serve_app.errors import DeadlineExceeded, ForeedgeError, ReplicaLost
 from serve_app.imaging import matting
 from serve_app.imaging.memory import keep_freed_memory
 from serve_app.replicas import call
+from serve_app.segmenter import Segmenter
 from serve_app.storage import open_store
 
 Mask = npt.NDArray[np.uint8]
@@ -48,6 +50,26 @@ class RemoteSegmenters:
             return await call(request(), self._timeout_s)
 
 
+class LocalSegmenters:
+    """The models in this process."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self._models = {name: Segmenter(name, config) for name in config.models}
+        self._timeout_s = config.segmenter.timeout_s
+
+    async def describe(self, name: str) -> ModelInfo:
+        """See Segmenters."""
+        return await self._models[name].describe()
+
+    async def segment(self, name: str, image: Mask) -> Mask:
+        """See Segmenters."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._models[name].segment(image)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no mask within {self._timeout_s:g} s") from error
+
+
 class CutoutPipeline:
     """Takes images from start to end; for the ingest by reference, for HTTP by value."""
 
@@ -56,14 +78,22 @@ class CutoutPipeline:
 
         Args:
             config: Limits, storage and threads.
-            segmenters: Handles of the Segmenter deployments, by model.
+            segmenters: Handles of the Segmenter deployments, by model; none where the models are
+                to be in this process.
+
+        Raises:
+            ForeedgeError: A model cannot be served; Serve shows why.
         """
         keep_freed_memory()
         wanted = config.queue and parse_recipe(config.queue.recipe).matting.method != "off"
         if wanted or config.pipeline.preload_matting:
             matting.warm()
-        remote = RemoteSegmenters(segmenters, config.segmenter.timeout_s)
-        self._pipeline = ImagePipeline(config, open_store(config), remote)
+        models: Segmenters
+        if config.segmenter.placement == "pipeline":
+            models = LocalSegmenters(config)
+        else:
+            models = RemoteSegmenters(segmenters, config.segmenter.timeout_s)
+        self._pipeline = ImagePipeline(config, open_store(config), models)
 
     async def process(self, job: Job) -> Outcome:
         """Return how a job ended; its result is published where it is ``done``."""

@@ -16,6 +16,7 @@ from PIL import Image
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
+from serve_app.models import graph
 from serve_app.models.registry import Facts, Weights, locate, rembg_session_class
 
 _logger = logging.getLogger(__name__)
@@ -98,9 +99,8 @@ class OnnxModel:
         available = ort.get_available_providers()
         providers = [provider for provider in _PROVIDERS if provider in available]
         try:
-            self._session = ort.InferenceSession(
-                weights.path, session_options(config), providers=providers
-            )
+            file = weights.path if len(providers) > 1 else graph.for_cpu(weights.path)
+            self._session = ort.InferenceSession(file, session_options(config), providers=providers)
         except Exception as error:
             raise InvalidConfig(f"{weights.path} cannot be loaded: {_brief(error)}") from error
         graph_input = self._session.get_inputs()[0]

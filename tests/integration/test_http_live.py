@@ -246,6 +246,32 @@ def test_keys_of_secrets_manager_and_their_rotation(guarded: Guarded) -> None:
     guarded.set_keys(json.dumps([KEY, NEXT_KEY]))
 
 
+def test_models_inside_of_the_pipeline(app: App, local_aws: Aws) -> None:
+    from ray import serve
+
+    none = {"num_cpus": 0}
+    args: dict[str, Any] = {
+        "aws": {"endpoint_url": local_aws.endpoint_url},
+        "http": none,
+        "pipeline": none,
+        "segmenter": {"placement": "pipeline"},
+    }
+    serve.run(build(args), name="together", route_prefix="/together")
+    try:
+        assert set(serve.status().applications["together"].deployments) == {
+            "HttpApi",
+            "CutoutPipeline",
+        }
+        apart, together = [
+            httpx.post(f"{app.url}{prefix}/v1/cutout", content=BOOK, trust_env=False)
+            for prefix in ("", "/together")
+        ]
+        assert together.status_code == 200
+        assert together.content == apart.content
+    finally:
+        serve.delete("together")
+
+
 def test_probes_need_no_key_and_jobs_need_a_queue(guarded: Guarded) -> None:
     with httpx.Client(base_url=guarded.url, trust_env=False) as client:
         for path in ("healthz", "readyz", "docs", "openapi.json"):

@@ -16,7 +16,6 @@ from serve_app.http_api import make_api
 from serve_app.http_endpoint import Endpoint, endpoint
 from serve_app.jobs import Receipt, RunCounts
 from serve_app.pipeline import CutoutPipeline
-from serve_app.segmenter import Segmenter
 
 
 class Handle:
@@ -69,9 +68,9 @@ class NoQueue:
 
 
 def pipeline_of(config: AppConfig) -> CutoutPipeline:
-    """Return the real pipeline with the real model."""
-    segmenters: Any = {name: Handle(Segmenter(name, config)) for name in config.models}
-    return CutoutPipeline(config, segmenters)
+    """Return the real pipeline with the real model, both in this process."""
+    segmenter = config.segmenter.model_copy(update={"placement": "pipeline"})
+    return CutoutPipeline(config.model_copy(update={"segmenter": segmenter}), {})
 
 
 @asynccontextmanager

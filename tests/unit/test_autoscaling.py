@@ -266,6 +266,14 @@ def test_both_deployments_follow_the_backlog_each_by_its_own_time() -> None:
     assert scaling["HttpApi"].target_ongoing_requests == 32
 
 
+def test_models_inside_of_the_pipeline_scale_with_nothing() -> None:
+    settings = {**SETTINGS, "segmenter": {"placement": "pipeline"}}
+    with pytest.raises(InvalidConfig, match=r"segmenter\.placement deployment"):
+        AppConfig.load(settings)
+    del settings["autoscaling"]
+    assert set(deployments(app.build(settings))) == {"HttpApi", "SqsIngest", "CutoutPipeline"}
+
+
 def test_without_the_section_the_replicas_are_fixed() -> None:
     settings = {key: value for key, value in SETTINGS.items() if key != "autoscaling"}
     for name, deployment in deployments(app.build(settings)).items():

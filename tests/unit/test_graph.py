@@ -1,0 +1,111 @@
+"""Graphs that are made cheaper compute what they computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from serve_app.models.graph import for_cpu
+
+SIDE = 12
+
+
+def conv(
+    name: str, source: str, channels: int, outputs: int = 1, size: int = 3, **attributes: Any
+) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
+    rng = np.random.default_rng(len(name))
+    bias = attributes.pop("bias", True)
+    shape = (outputs, channels // attributes.get("group", 1), size, size)
+    constants = [numpy_helper.from_array(rng.standard_normal(shape, np.float32), f"{name}.weights")]
+    if bias:
+        bias_of = rng.standard_normal(outputs).astype(np.float32)
+        constants.append(numpy_helper.from_array(bias_of, f"{name}.bias"))
+    names = [source, *(item.name for item in constants)]
+    return helper.make_node("Conv", names, [name], name, **attributes), constants
+
+
+def write(
+    folder: Path, parts: list[tuple[onnx.NodeProto, list[onnx.TensorProto]]], outputs: list[str]
+) -> Path:
+    def values(names: list[str], shape: list[Any] | None) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in names]
+
+    graph = helper.make_graph(
+        [node for node, _ in parts],
+        "graph",
+        values(["image"], ["N", 3, SIDE, SIDE]),
+        values(outputs, None),
+        [item for _, items in parts for item in items],
+    )
+    opset = helper.make_opsetid("", 17)
+    path = folder / "graph.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return path
+
+
+def answer(model: str | bytes, images: Any) -> Any:
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run([session.get_outputs()[0].name], {"image": images})[0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "split"),
+    [
+        ({"pads": [1] * 4}, True),
+        ({"pads": [1] * 4, "bias": False}, True),
+        ({"pads": [2] * 4, "dilations": [2, 2]}, True),
+        ({"pads": [0, 1, 2, 0], "strides": [2, 1]}, True),
+        ({"auto_pad": "SAME_UPPER"}, True),
+        ({"size": 5, "pads": [2] * 4}, True),
+        ({"outputs": 2, "pads": [1] * 4}, False),
+        ({"channels": 15, "pads": [1] * 4}, False),
+        ({"size": 1}, False),
+    ],
+)
+def test_a_convolution_into_one_channel_is_split(
+    tmp_path: Path, attributes: dict[str, Any], split: bool
+) -> None:
+    channels = attributes.pop("channels", 20)
+    parts = [
+        conv("first", "image", 3, channels, pads=[1] * 4),
+        conv("second", "first", channels, **attributes),
+    ]
+    path = write(tmp_path, parts, ["second"])
+    cheaper = for_cpu(path)
+    assert len(onnx.load_from_string(cheaper).graph.node) == (3 if split else 2)
+    images = np.random.default_rng(0).standard_normal((2, 3, SIDE, SIDE), np.float32)
+    expected = answer(str(path), images)
+    found = answer(cheaper, images)
+    assert found.shape == expected.shape
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_only_what_the_first_output_needs_is_kept(tmp_path: Path) -> None:
+    parts = [
+        conv("first", "image", 3, 4),
+        conv("wanted", "first", 4),
+        conv("unwanted", "first", 4, 2),
+    ]
+    graph = onnx.load_from_string(for_cpu(write(tmp_path, parts, ["wanted", "unwanted"]))).graph
+    assert [node.name for node in graph.node] == ["first", "wanted"]
+    assert [item.name for item in graph.output] == ["wanted"]
+    assert not [item.name for item in graph.initializer if item.name.startswith("unwanted")]
+
+
+def test_a_graph_with_graphs_inside_is_left_alone(tmp_path: Path) -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["first"], ["kept"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("kept", TensorProto.FLOAT, None)],
+    )
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    choice = helper.make_node("If", ["yes"], ["chosen"], then_branch=inner, else_branch=inner)
+    path = write(tmp_path, [conv("first", "image", 3, 2), (choice, [yes])], ["chosen", "first"])
+    assert for_cpu(path) == onnx.load(path).SerializeToString()
