@@ -80,7 +80,8 @@ def _kernel_into_one(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto])
     grouped = any(item.name == "group" and item.i != 1 for item in node.attribute)
     if outputs != 1 or channels < _MIN_CHANNELS or len(size) != 2 or size == [1, 1] or grouped:
         return None
-    return numpy_helper.to_array(weights[node.input[1]])
+    kernel: Weights = numpy_helper.to_array(weights[node.input[1]])
+    return kernel
 
 
 def _split(graph: onnx.GraphProto, node: onnx.NodeProto, kernel: Weights) -> list[onnx.NodeProto]:
