@@ -32,11 +32,12 @@ def measure(system: str, width: int, height: int) -> dict[str, float]:
     """Return seconds of CPU and MB that one image takes; what is loaded before does not count."""
     drawn = photograph(3, width=width, height=height, kind="book")
     mask = np.asarray(cv2.GaussianBlur(drawn.mask, (0, 0), width / 300), np.uint8)
-    rgb = Image.fromarray(drawn.image)
     settings = Matting(method="closed_form")
     warm()
     if system == "rembg":
         from rembg.bg import alpha_matting_cutout
+
+        rgb = Image.fromarray(drawn.image)
 
         def run() -> object:
             edges = (settings.foreground_above, settings.background_below, settings.erode_px)
@@ -44,7 +45,7 @@ def measure(system: str, width: int, height: int) -> dict[str, float]:
     else:
 
         def run() -> object:
-            return matte(rgb, mask, settings, PipelineConfig().matting_max_pixels)
+            return matte(drawn.image, mask, settings, PipelineConfig().matting_max_pixels)
 
     # Makes the peak the present: what drew the photograph does not count.
     Path("/proc/self/clear_refs").write_text("5")

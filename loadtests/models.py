@@ -289,7 +289,7 @@ def _fit(network: Network, name: str) -> None:
     rows, targets = [], []
     for seed in range(_FIT_PHOTOGRAPHS):
         taken = photograph(seed, width=size, height=size, kind="book")
-        tensor = normalize(model_input(Image.fromarray(taken.image), size)[None], facts)
+        tensor = normalize(model_input(taken.image, size)[None], facts)
         found = session.run(names, {"image": tensor})
         rows.append(np.concatenate([_on_grid(value[0]) for value in found]).T)
         targets.append(_on_grid(taken.mask[None])[0] / 127.5 - 1)

@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from serve_app.config import AppConfig, PipelineConfig
 from serve_app.contracts import (
@@ -334,8 +333,8 @@ class Subject:
     """What was found in a photograph."""
 
     model: str
-    rgb: Image.Image
-    """Mode RGB, [H, W]."""
+    rgb: npt.NDArray[np.uint8]
+    """[H, W, 3]."""
     mask: npt.NDArray[np.uint8]
     """[H, W], as the model sees it."""
     alpha: npt.NDArray[np.uint8]
@@ -424,8 +423,8 @@ def render(subject: Subject, recipe: Recipe, stages: Stages) -> Rendered:
         small = thumbnail(picture, recipe.thumbnail) if recipe.thumbnail else None
     cutout = Cutout(
         model=subject.model,
-        width=picture.width,
-        height=picture.height,
+        width=picture.shape[1],
+        height=picture.shape[0],
         subject=subject.box,
         mask_confidence=subject.confidence,
         stages_ms=stages.ms,

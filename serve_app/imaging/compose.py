@@ -15,57 +15,58 @@ DARK_BELOW = 128
 
 
 def compose(
-    rgb: Image.Image, alpha: npt.NDArray[np.uint8], box: Box, recipe: Recipe
-) -> Image.Image:
+    rgb: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8], box: Box, recipe: Recipe
+) -> npt.NDArray[np.uint8]:
     """Return the picture that a recipe asks for.
 
     Args:
-        rgb: Mode RGB, [H, W].
+        rgb: uint8 [H, W, 3].
         alpha: uint8 [H, W].
         box: Of the subject.
         recipe: Its background, ``mask_only`` and ``crop_to_subject`` count.
 
     Returns:
-        Mode L for a mask, RGBA for a transparent background or one with an alpha, else RGB. Where
-        alpha is 0 the transparent picture's colours are 0 too: what was cut away is gone, not only
-        hidden.
+        uint8, [H, W] for a mask, [H, W, 4] for a transparent background or one with an alpha, else
+        [H, W, 3]. Where alpha is 0 the transparent picture's colours are 0 too: what was cut away
+        is gone, not only hidden.
     """
     if recipe.crop_to_subject and box.width:
-        edges = (box.left, box.top, box.right, box.bottom)
-        rgb = rgb.crop(edges)
-        alpha = alpha[box.top : box.bottom, box.left : box.right]
-    mask = Image.fromarray(alpha)
+        part = slice(box.top, box.bottom), slice(box.left, box.right)
+        rgb, alpha = rgb[part], alpha[part]
     if recipe.mask_only:
-        return mask
+        return alpha
     colour = recipe.background
     if recipe.has_alpha:
         cut = _transparent(rgb, alpha)
         if colour == "transparent":
             return cut
-        return Image.alpha_composite(Image.new("RGBA", cut.size, colour), cut)
+        above = Image.fromarray(cut)
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", above.size, colour), above))
     if colour == "auto":
         colour = "black" if brightness(rgb, alpha) < DARK_BELOW else "white"
-    return Image.composite(rgb, Image.new("RGB", rgb.size, colour), mask)
+    above = Image.fromarray(rgb)
+    below = Image.new("RGB", above.size, colour)
+    return np.asarray(Image.composite(above, below, Image.fromarray(alpha)))
 
 
-def _transparent(rgb: Image.Image, alpha: npt.NDArray[np.uint8]) -> Image.Image:
+def _transparent(rgb: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     left, top, width, height = cv2.boundingRect(alpha)
     rgba = np.zeros((*alpha.shape, 4), np.uint8)
     if width:
-        right, bottom = left + width, top + height
-        part = np.asarray(rgb.crop((left, top, right, bottom)))
-        opaque = np.ascontiguousarray(alpha[top:bottom, left:right])
-        coloured = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
+        part = slice(top, top + height), slice(left, left + width)
+        opaque = np.ascontiguousarray(alpha[part])
+        coloured = cv2.cvtColor(rgb[part], cv2.COLOR_RGB2RGBA)
         cv2.insertChannel(opaque, coloured, 3)
-        rgba[top:bottom, left:right] = cv2.copyTo(coloured, opaque)
-    return Image.fromarray(rgba)
+        rgba[part] = cv2.copyTo(coloured, opaque)
+    return rgba
 
 
-def brightness(rgb: Image.Image, alpha: npt.NDArray[np.uint8]) -> float:
+def brightness(rgb: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> float:
     """Return the mean brightness of the subject, 0 to 255 (luma of ITU-R BT.601).
 
     Args:
-        rgb: Mode RGB, [H, W].
+        rgb: uint8 [H, W, 3].
         alpha: uint8 [H, W].
     """
-    return float(cv2.mean(np.asarray(rgb.convert("L")), mask=subject_pixels(alpha))[0])
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return float(cv2.mean(grey, mask=subject_pixels(alpha))[0])

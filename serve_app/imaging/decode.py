@@ -65,20 +65,20 @@ class Header:
 class Photograph:
     """Decoded pixels."""
 
-    rgb: Image.Image
-    """Mode RGB, sRGB, upright."""
+    rgb: npt.NDArray[np.uint8]
+    """[H, W, 3], sRGB, upright."""
     alpha: npt.NDArray[np.uint8] | None
     """[H, W], 0 to 255; None where the image has no transparency."""
 
     @property
     def width(self) -> int:
         """In pixels."""
-        return self.rgb.width
+        return int(self.rgb.shape[1])
 
     @property
     def height(self) -> int:
         """In pixels."""
-        return self.rgb.height
+        return int(self.rgb.shape[0])
 
 
 def inspect(data: bytes, limits: ImageLimits) -> Header:
@@ -198,7 +198,7 @@ def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Photograph:
         image = _convert(image)
     if icc_profile:
         image = _apply_profile(image, icc_profile)
-    return Photograph(_convert(image), alpha)
+    return Photograph(np.asarray(_convert(image)), alpha)
 
 
 def _convert(image: Image.Image) -> Image.Image:

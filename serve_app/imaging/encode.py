@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from serve_app.contracts import Recipe, Thumbnail
@@ -18,25 +19,26 @@ _MAX_SIDE_PX = {"webp": 16_383, "jpeg": 65_500, "png": 2**31 - 1}
 """What each format can hold: WebP's 14-bit sides, libjpeg's JPEG_MAX_DIMENSION, PNG's integers."""
 
 
-def encode(picture: Image.Image, recipe: Recipe) -> bytes:
+def encode(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> bytes:
     """Return a picture as a file of the recipe's format.
 
     Args:
-        picture: Mode L, RGB or RGBA.
+        pixels: uint8, [H, W] for grey, [H, W, 3] for RGB or [H, W, 4] for RGBA.
         recipe: Its format, quality and compression count.
 
     Raises:
         ImageTooLarge: The format cannot hold a picture of this size.
     """
+    height, width = pixels.shape[:2]
     limit_px = _MAX_SIDE_PX[recipe.format]
-    if max(picture.size) > limit_px:
+    if max(height, width) > limit_px:
         raise ImageTooLarge(
             f"{recipe.format} holds sides up to {limit_px:,} pixels and the result is "
-            f"{picture.width} x {picture.height}: choose png"
+            f"{width} x {height}: choose png"
         )
     if recipe.format == "png" and recipe.png_compression == FAST:
-        return encode_png(np.asarray(picture))
-    file = io.BytesIO()
+        return encode_png(pixels)
+    picture, file = Image.fromarray(pixels), io.BytesIO()
     if recipe.format == "png":
         picture.save(file, "PNG", compress_level=recipe.png_compression)
     elif recipe.format == "webp":
@@ -47,14 +49,14 @@ def encode(picture: Image.Image, recipe: Recipe) -> bytes:
     return file.getvalue()
 
 
-def thumbnail(picture: Image.Image, spec: Thumbnail) -> bytes:
+def thumbnail(pixels: npt.NDArray[np.uint8], spec: Thumbnail) -> bytes:
     """Return a small JPEG of a picture; what is transparent becomes white.
 
     Args:
-        picture: Mode L, RGB or RGBA.
+        pixels: uint8, [H, W], [H, W, 3] or [H, W, 4].
         spec: Longest side and quality.
     """
-    small = picture.copy()
+    small = Image.fromarray(pixels)
     small.thumbnail((spec.size_px, spec.size_px), Image.Resampling.LANCZOS)
     if small.mode == "RGBA":
         white = Image.new("RGB", small.size, "white")

@@ -112,7 +112,8 @@ def _summed(lines: Any, bands: tuple[_Band, ...]) -> Pixels:
         count = source_end - source_first
         values[:count] = lines[source_first:source_end]
         np.dot(weights, flat_values[:count], out=flat_sums[first - offset : end - offset])
-    np.rint(sums, out=sums)
+    # Rounded as Pillow does, halves up: the conversion cuts off.
+    np.add(sums, 0.5, out=sums)
     np.clip(sums, 0, 255, out=sums)
     return sums.astype(np.uint8)
 

@@ -7,7 +7,6 @@ import math
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from serve_app.contracts import Box, Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
@@ -20,17 +19,17 @@ _UNDECIDED_FROM = 26
 _DECIDED_FROM = 230
 
 
-def model_input(rgb: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
+def model_input(rgb: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
     """Return a photograph squashed to a model's square, with rembg's filter (Lanczos).
 
     Args:
-        rgb: Mode RGB, of any size.
+        rgb: uint8 [H, W, 3].
         size_px: Side of the model's input.
 
     Returns:
         uint8 [size_px, size_px, 3].
     """
-    return lanczos.resize(np.asarray(rgb), size_px, size_px)
+    return lanczos.resize(rgb, size_px, size_px)
 
 
 def full_size(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:

@@ -22,7 +22,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from serve_app.contracts import Matting
 
@@ -58,8 +57,8 @@ Floats = npt.NDArray[np.floating[Any]]
 class Matte:
     """A subject with soft edges."""
 
-    rgb: Image.Image
-    """Mode RGB, [H, W]: its own colours, without the background's share."""
+    rgb: Pixels
+    """[H, W, 3]: its own colours, without the background's share."""
     alpha: Pixels
     """[H, W]."""
 
@@ -86,7 +85,7 @@ def warm() -> None:
     import pymatting  # noqa: F401
 
 
-def matte(rgb: Image.Image, mask: Pixels, settings: Matting, max_pixels: int) -> Matte:
+def matte(pixels: Pixels, mask: Pixels, settings: Matting, max_pixels: int) -> Matte:
     """Return the subject of an image with soft edges.
 
     A larger image than the cap is worked on in the box around the band where the mask is unsure,
@@ -94,12 +93,11 @@ def matte(rgb: Image.Image, mask: Pixels, settings: Matting, max_pixels: int) ->
     and the band's transparency and colours are enlarged.
 
     Args:
-        rgb: Mode RGB, [H, W].
+        pixels: uint8 [H, W, 3].
         mask: uint8 [H, W].
         settings: Its method is not ``off``.
         max_pixels: That are worked on at full size; a sixteenth of them may be the band's.
     """
-    pixels = np.asarray(rgb)
     if settings.method == "closed_form":
         trimap = make_trimap(mask, settings)
         region = _region(trimap == UNKNOWN, max_pixels, UNKNOWN_SHARE * max_pixels)
@@ -267,7 +265,7 @@ def _finish(region: _Region, pixels: Pixels, sure: Pixels, alpha: Floats) -> Mat
         colours = np.where(opaque, pixels[region.rows, region.columns], colours)
     whole_alpha[region.rows, region.columns] = found
     whole_colours[region.rows, region.columns] = colours
-    return Matte(Image.fromarray(whole_colours), whole_alpha)
+    return Matte(whole_colours, whole_alpha)
 
 
 def _foreground(pixels: Pixels, alpha: Floats) -> Pixels:

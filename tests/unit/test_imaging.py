@@ -47,16 +47,16 @@ def rectangle(
 
 
 def test_model_input_is_the_whole_photograph_as_a_square() -> None:
-    rgb = Image.fromarray(picture(300, 200))
-    expected = rgb.resize((64, 64), Image.Resampling.LANCZOS)
+    rgb = picture(300, 200)
+    expected = Image.fromarray(rgb).resize((64, 64), Image.Resampling.LANCZOS)
     assert_nearly_equal(model_input(rgb, 64), expected)
 
 
 def assert_nearly_equal(found: Pixels, expected: Image.Image) -> None:
     difference = np.abs(found.astype(int) - np.asarray(expected))
     assert difference.max(initial=0) <= 2
-    # Some of the smallest pictures are a hundred values in all.
-    assert np.count_nonzero(difference) <= max(1, 0.002 * difference.size)
+    # The smallest pictures are a few values, each a sum of many.
+    assert np.count_nonzero(difference) <= max(8, 0.002 * difference.size)
 
 
 sides = st.integers(1, 700)
@@ -192,7 +192,7 @@ BOX = Box(left=5, top=7, right=20, bottom=25)
 
 def test_transparent_keeps_colours_of_the_subject_and_drops_all_others() -> None:
     pixels, alpha = picture(), rectangle((5, 7, 20, 25), value=90)
-    found = np.asarray(compose(Image.fromarray(pixels), alpha, BOX, Recipe()))
+    found = compose(pixels, alpha, BOX, Recipe())
     assert np.array_equal(found[..., 3], alpha)
     assert np.array_equal(found[7:25, 5:20, :3], pixels[7:25, 5:20])
     assert not found[alpha == 0].any()
@@ -205,54 +205,51 @@ def test_transparent_keeps_colours_of_the_subject_and_drops_all_others() -> None
 def test_backgrounds(background: str, colour: tuple[int, int, int]) -> None:
     pixels, alpha = picture(), rectangle((5, 7, 20, 25))
     recipe = Recipe(background=background)
-    found = compose(Image.fromarray(pixels), alpha, BOX, recipe)
-    assert found.mode == "RGB"
-    assert found.getpixel((0, 0)) == colour
-    assert np.array_equal(np.asarray(found)[7:25, 5:20], pixels[7:25, 5:20])
+    found = compose(pixels, alpha, BOX, recipe)
+    assert found.shape == (30, 40, 3)
+    assert tuple(found[0, 0]) == colour
+    assert np.array_equal(found[7:25, 5:20], pixels[7:25, 5:20])
 
 
 def test_a_background_with_an_alpha_keeps_the_channel() -> None:
     pixels, alpha = picture(), rectangle((5, 7, 20, 25), value=128)
     for colour, expected in (("#1a2b3cff", 255), ("#1a2b3c80", 128)):
-        found = compose(Image.fromarray(pixels), alpha, BOX, Recipe(background=colour))
-        assert found.mode == "RGBA"
-        assert found.getpixel((0, 0)) == (26, 43, 60, expected)
+        found = compose(pixels, alpha, BOX, Recipe(background=colour))
+        assert tuple(found[0, 0]) == (26, 43, 60, expected)
     with pytest.raises(ValueError, match="jpeg"):
         Recipe(background="#1a2b3cff", format="jpeg")
 
 
 def test_half_transparent_pixels_are_mixed() -> None:
-    rgb = Image.new("RGB", (4, 4), (100, 100, 100))
+    rgb = np.full((4, 4, 3), 100, np.uint8)
     alpha = np.full((4, 4), 128, np.uint8)
     box = Box(left=0, top=0, right=4, bottom=4)
     found = compose(rgb, alpha, box, Recipe(background="white"))
-    assert found.getpixel((1, 1)) == pytest.approx((177, 177, 177), abs=1)
+    assert found[1, 1] == pytest.approx([177, 177, 177], abs=1)
 
 
 @pytest.mark.parametrize(("level", "expected"), [(127, 0), (128, 255)])
 def test_auto_background_goes_by_the_subject_alone(level: int, expected: int) -> None:
     pixels = np.full((30, 40, 3), 255 - level, np.uint8)
     pixels[7:25, 5:20] = level
-    rgb, alpha = Image.fromarray(pixels), rectangle((5, 7, 20, 25))
-    assert brightness(rgb, alpha) == level
-    found = compose(rgb, alpha, BOX, Recipe(background="auto"))
-    assert found.getpixel((0, 0)) == (expected,) * 3
+    alpha = rectangle((5, 7, 20, 25))
+    assert brightness(pixels, alpha) == level
+    found = compose(pixels, alpha, BOX, Recipe(background="auto"))
+    assert tuple(found[0, 0]) == (expected,) * 3
 
 
 def test_crop_and_mask_only() -> None:
     pixels, alpha = picture(), rectangle((5, 7, 20, 25))
     alpha[10, 10] = 200
-    cropped = compose(Image.fromarray(pixels), alpha, BOX, Recipe(crop_to_subject=True))
-    assert cropped.size == (15, 18)
-    assert np.array_equal(np.asarray(cropped)[..., :3], pixels[7:25, 5:20])
+    cropped = compose(pixels, alpha, BOX, Recipe(crop_to_subject=True))
+    assert cropped.shape == (18, 15, 4)
+    assert np.array_equal(cropped[..., :3], pixels[7:25, 5:20])
     none = Box(left=0, top=0, right=0, bottom=0)
-    empty = compose(
-        Image.fromarray(pixels), np.zeros_like(alpha), none, Recipe(crop_to_subject=True)
-    )
-    assert (empty.size, empty.getbbox()) == ((40, 30), None)
-    only = compose(Image.fromarray(pixels), alpha, BOX, Recipe(mask_only=True))
-    assert only.mode == "L"
-    assert np.array_equal(np.asarray(only), alpha)
+    empty = compose(pixels, np.zeros_like(alpha), none, Recipe(crop_to_subject=True))
+    assert empty.shape == (30, 40, 4)
+    assert not empty.any()
+    only = compose(pixels, alpha, BOX, Recipe(mask_only=True))
+    assert np.array_equal(only, alpha)
 
 
 # --- encoding ---
@@ -264,26 +261,25 @@ def test_crop_and_mask_only() -> None:
 )
 def test_png_is_lossless(height: int, width: int, mode: str, level: int) -> None:
     image = Image.fromarray(np.dstack([picture(height, width), picture(height, width, 1)[..., 0]]))
-    image = image.convert(mode)
-    data = encode(image, Recipe(png_compression=level))
+    pixels = np.asarray(image.convert(mode))
+    data = encode(pixels, Recipe(png_compression=level))
     decoded = Image.open(io.BytesIO(data))
     assert decoded.mode == mode
-    assert np.array_equal(np.asarray(decoded), np.asarray(image))
+    assert np.array_equal(np.asarray(decoded), pixels)
 
 
 def test_webp_keeps_alpha_exactly() -> None:
     alpha = picture()[..., 0]
-    image = Image.fromarray(np.dstack([picture(), alpha]))
-    decoded = Image.open(io.BytesIO(encode(image, Recipe(format="webp", quality=50))))
+    pixels = np.dstack([picture(), alpha])
+    decoded = Image.open(io.BytesIO(encode(pixels, Recipe(format="webp", quality=50))))
     assert np.array_equal(np.asarray(decoded)[..., 3], alpha)
 
 
 def test_quality_counts() -> None:
-    image = Image.fromarray(picture(200, 200))
     for name in ("jpeg", "webp"):
         low, high = (
             encode(
-                image,
+                picture(200, 200),
                 Recipe.model_validate({"format": name, "background": "white", "quality": quality}),
             )
             for quality in (10, 95)
@@ -292,21 +288,21 @@ def test_quality_counts() -> None:
 
 
 def test_a_side_that_a_format_cannot_hold() -> None:
-    strip = Image.new("L", (16_384, 1))
+    strip = np.zeros((1, 16_384), np.uint8)
     with pytest.raises(ImageTooLarge, match="choose png"):
         encode(strip, Recipe(format="webp", mask_only=True))
     assert Image.open(io.BytesIO(encode(strip, Recipe(mask_only=True)))).size == (16_384, 1)
 
 
 def test_thumbnail_is_a_jpeg_on_white() -> None:
-    image = Image.new("RGBA", (600, 300), (255, 0, 0, 0))
-    decoded = Image.open(io.BytesIO(thumbnail(image, Thumbnail(size_px=100, quality=85))))
+    pixels = np.full((300, 600, 4), (255, 0, 0, 0), np.uint8)
+    decoded = Image.open(io.BytesIO(thumbnail(pixels, Thumbnail(size_px=100, quality=85))))
     assert decoded.format == "JPEG"
     assert decoded.size == (100, 50)
     assert min(decoded.getpixel((50, 25))) > 250
 
 
 def test_thumbnail_never_enlarges() -> None:
-    small = Image.new("RGB", (10, 20), "red")
+    small = np.full((20, 10, 3), (255, 0, 0), np.uint8)
     decoded = Image.open(io.BytesIO(thumbnail(small, Thumbnail(size_px=300, quality=85))))
     assert decoded.size == (10, 20)

@@ -16,7 +16,6 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -89,7 +88,7 @@ def iou(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
 
 def _score_one(model: Model, kind: Kind, seed: int) -> Score:
     taken = photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
-    seen = model_input(Image.fromarray(taken.image), model.size_px)
+    seen = model_input(taken.image, model.size_px)
     mask = model.masks(seen[None])[0]
     signals = {name: signal(mask) for name, signal in SIGNALS.items()} if mask.any() else {}
     alpha = full_size(mask, _WIDTH, _HEIGHT)
