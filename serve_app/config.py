@@ -161,8 +161,8 @@ class SegmenterConfig(Section):
 
     placement: Literal["deployment", "pipeline"] = "deployment"
     """``deployment``: a deployment for each model, with replicas of its own. ``pipeline``: in every
-    CutoutPipeline replica, whose CPUs must do for both; nothing crosses processes then
-    (docs/decisions/0011)."""
+    CutoutPipeline replica, whose CPUs must do for both; nothing crosses processes then, and
+    ``replicas``, ``num_cpus`` and ``max_ongoing`` do not count (docs/decisions/0011)."""
     replicas: Positive = 1
     num_cpus: Annotated[float, Field(ge=0)] = 1
     threads: Positive = 2
