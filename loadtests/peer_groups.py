@@ -36,6 +36,8 @@ Measure = Callable[[Sequence[Path]], Round]
 _REMBG = str(PYTHON.parent.absolute() / "rembg")
 _PROGRAMS = Path(__file__).parent / "peer_systems"
 _CORES = os.cpu_count() or 1
+_CLIENTS = 3 * _CORES
+"""Of Foreedge: a core works on one image, while one comes and one goes."""
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 10.0
 _PROBED_IMAGES = 8
@@ -65,7 +67,7 @@ def groups(model: BenchmarkModel, console: Console) -> list[Group]:
     return [
         Group(
             {
-                "foreedge-http": f"{_CORES} threads, model in the pipeline, {twice} clients",
+                "foreedge-http": f"{_CORES} threads, model in the pipeline, {_CLIENTS} clients",
                 "foreedge-queue": f"{_CORES} threads, model in the pipeline; p50, p95: there",
             },
             lambda: _foreedge(model),
@@ -187,7 +189,7 @@ def _foreedge(model: BenchmarkModel) -> Iterator[dict[str, Measure]]:
     settings = {**model.settings, "segmenter": segmenter, "pipeline": {"threads": _CORES}}
     with running(settings) as app:
         yield {
-            "foreedge-http": lambda paths: app.over_http(paths, 2 * _CORES),
+            "foreedge-http": lambda paths: app.over_http(paths, _CLIENTS),
             "foreedge-queue": app.through_queue,
         }
 

@@ -24,7 +24,12 @@ class Batcher(Generic[T, R]):
     """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Sequence[R]], *, slots: int, max_batch_size: int
+        self,
+        run: Callable[[Sequence[T]], Sequence[R]],
+        *,
+        slots: int,
+        max_batch_size: int,
+        threads: ThreadPoolExecutor | None = None,
     ) -> None:
         """Make a batcher.
 
@@ -33,12 +38,14 @@ class Batcher(Generic[T, R]):
                 raises reaches every caller of the batch.
             slots: Batches that run at the same time.
             max_batch_size: Items of one batch, at most.
+            threads: Where batches run, beside other work; None for threads of its own.
         """
         self._run = run
         self._slots = self._free = slots
         self._max_batch_size = max_batch_size
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._threads = ThreadPoolExecutor(slots, "batch")
+        self._has_own_threads = threads is None
+        self._threads = threads or ThreadPoolExecutor(slots, "batch")
         self._running: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: T) -> R:
@@ -50,7 +57,7 @@ class Batcher(Generic[T, R]):
 
     def resize(self, *, slots: int, max_batch_size: int) -> None:
         """Change the limits while it runs; batches that are running end as they began."""
-        if slots > self._slots:
+        if slots > self._slots and self._has_own_threads:
             # Its threads end with what they run.
             self._threads.shutdown(wait=False)
             self._threads = ThreadPoolExecutor(slots, "batch")

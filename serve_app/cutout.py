@@ -108,6 +108,11 @@ class Stages:
             self.ms[stage] = round(self.ms.get(stage, 0.0) + elapsed_ms, 2)
 
 
+def imaging_threads(config: PipelineConfig) -> ThreadPoolExecutor:
+    """Return threads for the work on pixels: each takes one image at a time."""
+    return ThreadPoolExecutor(config.threads, "imaging")
+
+
 class PixelBudget:
     """Bounds the pixels that are decoded at the same time, and so the memory; first come first.
 
@@ -138,13 +143,27 @@ class PixelBudget:
 class ImagePipeline:
     """Takes images from start to end. Belongs to one event loop."""
 
-    def __init__(self, config: AppConfig, store: ObjectStore, segmenters: Segmenters) -> None:
+    def __init__(
+        self,
+        config: AppConfig,
+        store: ObjectStore,
+        segmenters: Segmenters,
+        imaging: ThreadPoolExecutor,
+    ) -> None:
+        """Make a pipeline.
+
+        Args:
+            config: Limits and sizes.
+            store: Where photographs are, and results go.
+            segmenters: The models.
+            imaging: Threads for the work on pixels.
+        """
         stay_in_caller()
         self._config = config
         self._store = store
         self._segmenters = segmenters
         self._pixels = PixelBudget(config.pipeline.max_decoded_pixels)
-        self._imaging = ThreadPoolExecutor(config.pipeline.threads, "imaging")
+        self._imaging = imaging
         # Of its own: what takes seconds must not take the threads of what takes milliseconds. Nor
         # may it take their memory: one image more than can be matted is decoded, and no further.
         self._matting = ThreadPoolExecutor(config.pipeline.matting_threads, "matting")

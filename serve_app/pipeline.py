@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Outcome, Recipe, parse_recipe
-from serve_app.cutout import ImagePipeline, ModelInfo, Rendered, Segmenters
+from serve_app.cutout import ImagePipeline, ModelInfo, Rendered, Segmenters, imaging_threads
 from serve_app.errors import DeadlineExceeded, ForeedgeError, ReplicaLost
 from serve_app.imaging import matting
 from serve_app.imaging.memory import keep_freed_memory
@@ -51,10 +52,13 @@ class RemoteSegmenters:
 
 
 class LocalSegmenters:
-    """The models in this process."""
+    """The models in this process, in the threads that work on the pixels.
 
-    def __init__(self, config: AppConfig) -> None:
-        self._models = {name: Segmenter(name, config) for name in config.models}
+    With threads of their own more would run than there are cores, and take each other's cache.
+    """
+
+    def __init__(self, config: AppConfig, threads: ThreadPoolExecutor) -> None:
+        self._models = {name: Segmenter(name, config, threads) for name in config.models}
         self._timeout_s = config.segmenter.timeout_s
 
     async def describe(self, name: str) -> ModelInfo:
@@ -88,12 +92,13 @@ class CutoutPipeline:
         wanted = config.queue and parse_recipe(config.queue.recipe).matting.method != "off"
         if wanted or config.pipeline.preload_matting:
             matting.warm()
+        imaging = imaging_threads(config.pipeline)
         models: Segmenters
         if config.segmenter.placement == "pipeline":
-            models = LocalSegmenters(config)
+            models = LocalSegmenters(config, imaging)
         else:
             models = RemoteSegmenters(segmenters, config.segmenter.timeout_s)
-        self._pipeline = ImagePipeline(config, open_store(config), models)
+        self._pipeline = ImagePipeline(config, open_store(config), models, imaging)
 
     async def process(self, job: Job) -> Outcome:
         """Return how a job ended; its result is published where it is ``done``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ _logger = logging.getLogger(__name__)
 class Segmenter:
     """Serves one model; model-sized uint8 images in, uint8 masks out."""
 
-    def __init__(self, name: str, config: AppConfig) -> None:
+    def __init__(
+        self, name: str, config: AppConfig, threads: ThreadPoolExecutor | None = None
+    ) -> None:
         """Load the model.
 
         Args:
             name: Of the model.
             config: Its ``segmenter`` says how the model is run.
+            threads: Where it runs, beside other work; None for threads of its own.
 
         Raises:
             ForeedgeError: The model cannot be served; Serve shows why.
@@ -49,7 +53,7 @@ class Segmenter:
             return masks
 
         self._batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
-            run, **limits
+            run, **limits, threads=threads
         )
 
     async def segment(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -32,7 +32,7 @@ from ingest.queue import SqsQueue
 from serve_app.batching import Batcher
 from serve_app.config import AppConfig
 from serve_app.contracts import Outcome
-from serve_app.cutout import ImagePipeline, ModelInfo
+from serve_app.cutout import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.models.bundled.synthetic import photograph
 from serve_app.models.execution import Model, load
 from serve_app.segmenter import describe
@@ -104,7 +104,7 @@ async def consuming(config: AppConfig) -> AsyncIterator[Consumer]:
     assert config.ledger is not None
     store = open_store(config)
     queue = await SqsQueue.open(config.queue, config.aws)
-    pipeline = ImagePipeline(config, store, Models())
+    pipeline = ImagePipeline(config, store, Models(), imaging_threads(config.pipeline))
     ledger = Ledger(store, config.ledger, retry_base_s=0.1)
     consumer = Consumer(queue, pipeline.process, ledger, config.queue)
     running = asyncio.create_task(consumer.run())

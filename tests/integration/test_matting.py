@@ -21,7 +21,7 @@ from PIL import Image
 
 from serve_app.config import AppConfig
 from serve_app.contracts import Checks, Matting, Recipe, parse_recipe
-from serve_app.cutout import ImagePipeline, ModelInfo
+from serve_app.cutout import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.errors import SubjectTooSmall
 from serve_app.imaging.matting import UNKNOWN, Matte, make_trimap, matte
 from serve_app.storage import open_store
@@ -216,7 +216,7 @@ class TrueMask:
 
 def pipeline(segmenters: TrueMask, **settings: object) -> ImagePipeline:
     config = AppConfig.load({"pipeline": {"threads": 1, **settings}})
-    return ImagePipeline(config, open_store(config), segmenters)
+    return ImagePipeline(config, open_store(config), segmenters, imaging_threads(config.pipeline))
 
 
 async def test_the_catalog_preset_is_matted() -> None:
