@@ -46,7 +46,9 @@ _TARGETS = {
 }
 """Ratios of images/s that Foreedge aims at, on photographs of 1600 x 1200."""
 
-_WARM = 4
+_WARM = 8
+_COUNT, _COUNT_BUNDLED = 24, 96
+"""Images of a round: seconds of each system, with the first and the last images a small part."""
 
 
 def main() -> None:
@@ -55,7 +57,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=[BUNDLED, "u2netp"])
     parser.add_argument("--systems", nargs="+", help="some of them only")
     parser.add_argument("--photographs", default="1600x1200", help="set or folder")
-    parser.add_argument("--count", type=int, default=24, help="of images in a round")
+    counts = f"of images in a round; {_COUNT_BUNDLED} of {BUNDLED}, {_COUNT} of others"
+    parser.add_argument("--count", type=int, help=counts)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
     options = parser.parse_args()
@@ -94,7 +97,8 @@ def compare(
 ) -> Iterator[dict[str, Any]]:
     """Yield the medians of every system with one model, after each round."""
     busy = busy_elsewhere()
-    paths = corpus(options.photographs, options.count)
+    usual = _COUNT_BUNDLED if model.name == BUNDLED else _COUNT
+    paths = corpus(options.photographs, options.count or usual)
     console.print(f"{model.label}: {len(paths)} photographs, {busy} cores busy before")
     rounds: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     chosen = groups(model, console)
@@ -116,6 +120,7 @@ def compare(
             "model": model.label,
             "cores_busy_before": busy,
             "rounds": number + 1,
+            "images": len(paths),
             "how": {name: how[name] for name in systems},
             "systems": systems,
         }
@@ -190,7 +195,11 @@ def markdown(content: dict[str, Any]) -> str:
         f"Photographs: {content['photographs']}. Ours: {ours}. Peers: {theirs}.",
     ]
     for name, found in content["models"].items():
-        lines += ["", f"**{found['model']}**, medians of {found['rounds']} rounds:", ""]
+        lines += [
+            "",
+            f"**{found['model']}**, medians of {found['rounds']} rounds of {found['images']}:",
+            "",
+        ]
         lines.append(f"| system | {' | '.join(_COLUMNS)} | x `rembg s` | how it was run |")
         lines.append("|---|" + "---:|" * (len(_COLUMNS) + 1) + "---|")
         lines += [f"| {' | '.join(row)} |" for row in rows(found)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,23 @@ async def test_limits_change_while_it_runs() -> None:
     gate.permits.release(9)
     assert await asyncio.gather(*calls) == [item * 10 for item in range(9)]
     assert gate.batches[3:] == [[5, 6, 7, 8]]
+
+
+async def test_runs_share_the_threads_that_are_given() -> None:
+    with ThreadPoolExecutor(2, "shared") as threads:
+        batchers: list[Batcher[int, str]] = [
+            Batcher(
+                lambda items: [threading.current_thread().name for _ in items],
+                slots=2,
+                max_batch_size=1,
+                threads=threads,
+            )
+            for _ in range(2)
+        ]
+        batchers[0].resize(slots=4, max_batch_size=1)
+        names = await asyncio.gather(*(each.submit(n) for each in batchers for n in range(6)))
+    assert {name.split("_")[0] for name in names} == {"shared"}
+    assert len(set(names)) <= 2
 
 
 async def test_a_segmenter_takes_its_limits_over(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_table_of_a_document() -> None:
             "folio": {
                 "model": "folio",
                 "rounds": 3,
+                "images": 24,
                 "systems": systems,
                 "how": {"foreedge-http": "so", "rembg-s": "thus"},
             }
