@@ -112,8 +112,8 @@ class Consumer:
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
-        self._stopping = False
         self._stop_at = math.inf
+        """When a stop was first asked for."""
         self._running = False
         self._ended = asyncio.Event()
         self._done = 0
@@ -154,6 +154,10 @@ class Consumer:
         """Whether messages are being taken."""
         return self.reason is None
 
+    @property
+    def _stopping(self) -> bool:
+        return self._stop_at < math.inf
+
     async def run(self) -> None:
         """Serve the queue; return after ``stop``."""
         self._running = True
@@ -173,9 +177,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Take no more messages, end what fits in the grace time, and give the rest back."""
-        if not self._stopping:
-            self._stopping = True
-            self._stop_at = self._clock()
+        self._stop_at = min(self._stop_at, self._clock())
         self._attempts.hurry()
         self._changed.set()
         if self._running:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from loadtests.bare import STAGES
 from loadtests.corpus import corpus
-from loadtests.foreedge import Foreedge, Round, running
+from loadtests.foreedge import Foreedge, Round, on_one_machine, running
 from loadtests.metering import (
     DOCS,
     NOT_OURS,
@@ -87,12 +87,7 @@ def measure(model: BenchmarkModel, options: argparse.Namespace, console: Console
         f"{model.label}: {count} images a round, {options.rounds} rounds; {busy} cores busy"
     )
     bare, http, queue = [], [], []
-    settings = {
-        **model.settings,
-        "segmenter": {"threads": threads, "placement": "pipeline"},
-        "pipeline": {"threads": threads},
-    }
-    with running(settings) as app:
+    with running({**model.settings, **on_one_machine(threads)}) as app:
         app.over_http(paths[: 2 * threads], threads)
         app.through_queue(paths[: 2 * threads])
         idle = _idle(app)

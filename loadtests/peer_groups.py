@@ -23,7 +23,7 @@ from rich.console import Console
 
 from ingest.local_stack import free_port, is_free
 from loadtests.corpus import corpus
-from loadtests.foreedge import Round, post_all, running
+from loadtests.foreedge import Round, on_one_machine, post_all, running
 from loadtests.metering import OUT, Meter
 from loadtests.models import BenchmarkModel
 from serve_app.errors import DeadlineExceeded, InternalError
@@ -185,9 +185,7 @@ def _total(meters: Sequence[Meter]) -> tuple[dict[str, float], dict[str, float]]
 
 @contextmanager
 def _foreedge(model: BenchmarkModel) -> Iterator[dict[str, Measure]]:
-    segmenter = {"threads": _CORES, "placement": "pipeline"}
-    settings = {**model.settings, "segmenter": segmenter, "pipeline": {"threads": _CORES}}
-    with running(settings) as app:
+    with running({**model.settings, **on_one_machine(_CORES)}) as app:
         yield {
             "foreedge-http": lambda paths: app.over_http(paths, _CLIENTS),
             "foreedge-queue": app.through_queue,

@@ -10,6 +10,7 @@ that about one value in 10,000 differs, by one level.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-SUPPORT = 3
+_SUPPORT = 3
 """Lobes of the filter on each side: pixels of the result, or of a picture that is enlarged."""
 
 _LINES = 16
@@ -67,20 +68,35 @@ def resize(
     first_y, end_y = rows or (0, height)
     across = _covering(old_width, width, first_x, end_x)
     down = _covering(old_height, height, first_y, end_y)
-    used = slice(down[0].source_first, down[-1].source_end)
+    used = pixels[_sources(down), _sources(across)]
     # Pillow 13's rule. Where it rounds in between depends on it.
     if old_height > height and old_height - height > 2 * (old_width - width):
-        resized = _columns(_rows(pixels, down), across)
+        resized = _columns(_rows(used, down), across)
     else:
-        resized = np.empty((old_height, _count(across), *pixels.shape[2:]), np.uint8)
-        resized[used] = _columns(pixels[used], across)
-        resized = _rows(resized, down)
+        resized = _rows(_columns(used, across), down)
     left, top = first_x - across[0].first, first_y - down[0].first
     return resized[top : top + end_y - first_y, left : left + end_x - first_x]
 
 
+def reached(first: int, end: int, count: int, size: int) -> tuple[int, int]:
+    """Return the first and the end of the lines that some of a picture's lines have a part in.
+
+    Args:
+        first: Of these lines of the picture.
+        end: Of these lines of the picture.
+        count: Of all lines of the picture.
+        size: Lines of the result.
+    """
+    scale = count / size
+    support = _SUPPORT * max(scale, 1)
+    return (
+        max(0, math.floor((first - support) / scale)),
+        min(size, math.ceil((end + support) / scale)),
+    )
+
+
 def _columns(pixels: Pixels, bands: tuple[_Band, ...]) -> Pixels:
-    """Return other columns of a picture, [H, W] or [H, W, C]."""
+    """Return other columns of those that the bands are made of, [H, W] or [H, W, C]."""
     height, channels = pixels.shape[0], pixels.shape[2:]
     resized = np.empty((height, _count(bands), *channels), np.uint8)
     step = _VALUES // int(np.prod(channels))
@@ -91,7 +107,7 @@ def _columns(pixels: Pixels, bands: tuple[_Band, ...]) -> Pixels:
 
 
 def _rows(pixels: Pixels, bands: tuple[_Band, ...]) -> Pixels:
-    """Return other rows of a picture, [H, W] or [H, W, C]."""
+    """Return other rows of those that the bands are made of, [H, W] or [H, W, C]."""
     width, channels = pixels.shape[1], pixels.shape[2:]
     resized = np.empty((_count(bands), width, *channels), np.uint8)
     step = _VALUES // int(np.prod(channels))
@@ -101,21 +117,26 @@ def _rows(pixels: Pixels, bands: tuple[_Band, ...]) -> Pixels:
 
 
 def _summed(lines: Any, bands: tuple[_Band, ...]) -> Pixels:
-    """Return uint8 [N, ...] of lines, uint8 [M, ...]."""
+    """Return uint8 [N, ...] of the lines that the bands are made of, uint8 [M, ...]."""
     shape = lines.shape[1:]
     tallest = max(band.source_end - band.source_first for band in bands)
     values = np.empty((tallest, *shape), np.float32)
     sums = np.empty((_count(bands), *shape), np.float32)
     flat_values, flat_sums = values.reshape(tallest, -1), sums.reshape(len(sums), -1)
-    offset = bands[0].first
+    offset, source_offset = bands[0].first, bands[0].source_first
     for first, end, source_first, source_end, weights in bands:
         count = source_end - source_first
-        values[:count] = lines[source_first:source_end]
+        values[:count] = lines[source_first - source_offset : source_end - source_offset]
         np.dot(weights, flat_values[:count], out=flat_sums[first - offset : end - offset])
     # Rounded as Pillow does, halves up: the conversion cuts off.
     np.add(sums, 0.5, out=sums)
     np.clip(sums, 0, 255, out=sums)
     return sums.astype(np.uint8)
+
+
+def _sources(bands: tuple[_Band, ...]) -> slice:
+    """Return the lines of the picture that bands are made of."""
+    return slice(bands[0].source_first, bands[-1].source_end)
 
 
 def _count(bands: tuple[_Band, ...]) -> int:
@@ -137,17 +158,17 @@ def _bands(count: int, size: int) -> tuple[_Band, ...]:
     scale = count / size
     reduction = max(scale, 1.0)
     centres = (np.arange(size) + 0.5) * scale
-    starts = np.maximum(centres - SUPPORT * reduction + 0.5, 0).astype(int)
-    ends = np.minimum(centres + SUPPORT * reduction + 0.5, count).astype(int)
+    starts = np.maximum(centres - _SUPPORT * reduction + 0.5, 0).astype(int)
+    ends = np.minimum(centres + _SUPPORT * reduction + 0.5, count).astype(int)
     bands = []
     for first in range(0, size, _LINES):
         end = min(first + _LINES, size)
         source_first, source_end = int(starts[first]), int(ends[end - 1])
         lines = np.arange(source_first, source_end)
         distances = (lines - centres[first:end, None] + 0.5) / reduction
-        weights = np.sinc(distances) * np.sinc(distances / SUPPORT)
-        reached = (lines >= starts[first:end, None]) & (lines < ends[first:end, None])
-        weights[~(reached & (np.abs(distances) < SUPPORT))] = 0
+        weights = np.sinc(distances) * np.sinc(distances / _SUPPORT)
+        inside = (lines >= starts[first:end, None]) & (lines < ends[first:end, None])
+        weights[~(inside & (np.abs(distances) < _SUPPORT))] = 0
         weights /= weights.sum(axis=1, keepdims=True)
         bands.append(_Band(first, end, source_first, source_end, weights.astype(np.float32)))
     return tuple(bands)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +46,8 @@ def full_size(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArr
     left, top, wide, tall = cv2.boundingRect(mask)
     if wide:
         # Where the mask is 0, so is its enlargement: only what is around the subject is computed.
-        columns = _reached(left, left + wide, size, width)
-        rows = _reached(top, top + tall, size, height)
+        columns = lanczos.reached(left, left + wide, size, width)
+        rows = lanczos.reached(top, top + tall, size, height)
         part = lanczos.resize(mask, width, height, columns=columns, rows=rows)
         resized[slice(*rows), slice(*columns)] = part
     return resized
@@ -165,16 +163,6 @@ def confidence(mask: npt.NDArray[np.uint8]) -> float:
     considered = int(np.count_nonzero(mask >= _UNDECIDED_FROM))
     sure = int(np.count_nonzero(mask >= _DECIDED_FROM))
     return sure / considered if considered else 0.0
-
-
-def _reached(first: int, end: int, size: int, resized: int) -> tuple[int, int]:
-    """Return the places of a resized line that a part of it, from ``first`` to ``end``, touches."""
-    scale = size / resized
-    support = lanczos.SUPPORT * max(scale, 1)
-    return (
-        max(0, math.floor((first - support) / scale)),
-        min(resized, math.ceil((end + support) / scale)),
-    )
 
 
 def _as_uint8(array: object) -> npt.NDArray[np.uint8]:

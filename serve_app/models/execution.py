@@ -99,7 +99,8 @@ class OnnxModel:
         available = ort.get_available_providers()
         providers = [provider for provider in _PROVIDERS if provider in available]
         try:
-            file = weights.path if len(providers) > 1 else graph.for_cpu(weights.path)
+            on_cpu = providers == ["CPUExecutionProvider"]
+            file = graph.for_cpu(weights.path) if on_cpu else weights.path
             self._session = ort.InferenceSession(file, session_options(config), providers=providers)
         except Exception as error:
             raise InvalidConfig(f"{weights.path} cannot be loaded: {_brief(error)}") from error

@@ -52,6 +52,12 @@ def test_model_input_is_the_whole_photograph_as_a_square() -> None:
     assert_nearly_equal(model_input(rgb, 64), expected)
 
 
+def test_full_size_is_pillows_lanczos() -> None:
+    mask = picture(32, 32)[..., 0]
+    expected = np.asarray(Image.fromarray(mask).resize((50, 70), Image.Resampling.LANCZOS))
+    assert np.array_equal(full_size(mask, 50, 70), expected)
+
+
 def assert_nearly_equal(found: Pixels, expected: Image.Image) -> None:
     difference = np.abs(found.astype(int) - np.asarray(expected))
     assert difference.max(initial=0) <= 2
@@ -90,13 +96,15 @@ def test_a_part_is_that_of_the_whole(height: int, width: int, data: st.DataObjec
 @given(
     st.tuples(st.integers(0, 319), st.integers(0, 319)),
     st.tuples(st.integers(2, 200), st.integers(2, 200)),
+    st.integers(0, 4),
     st.tuples(st.integers(100, 700), st.integers(100, 700)),
 )
-def test_full_size_is_the_enlargement_of_the_whole_mask(
-    centre: tuple[int, int], axes: tuple[int, int], size: tuple[int, int]
+def test_full_size_of_a_part_is_that_of_the_whole(
+    centre: tuple[int, int], axes: tuple[int, int], softness: int, size: tuple[int, int]
 ) -> None:
     mask = np.zeros((320, 320), np.uint8)
     cv2.ellipse(mask, (centre, axes, 30), 255, -1, cv2.LINE_AA)
+    mask = np.asarray(cv2.blur(mask, (1 + 2 * softness,) * 2), np.uint8)
     expected = Image.fromarray(mask).resize(size, Image.Resampling.LANCZOS)
     assert_nearly_equal(full_size(mask, *size), expected)
 
