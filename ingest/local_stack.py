@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import math
 import os
@@ -14,18 +15,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 from serve_app.config import AppConfig, AwsConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
-from serve_app.ray_environment import set_environment
+from serve_app.ray_environment import ENVIRONMENT
 from serve_app.storage import aws_client
 
 APPLICATION = "foreedge"
@@ -171,6 +174,41 @@ def use_dummy_credentials() -> None:
         os.environ[name] = f"{hosts},127.0.0.1" if hosts else "127.0.0.1"
 
 
+@contextmanager
+def ray_environment() -> Iterator[None]:
+    """Set what a Ray that is started in this context needs, as far as it is not set.
+
+    HAProxy gets ports and a folder of its own: there may be another Ray on this machine. They do
+    not outlast the context, so that no other process that is started from here gets the same.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    folder = Path(_temporary_folder().name)
+    own = {
+        "STATS_PORT": free_port(),
+        "METRICS_PORT": free_port(),
+        "CONFIG_FILE_LOC": folder / "haproxy.cfg",
+        "SOCKET_PATH": folder / "admin.sock",
+        "METRICS_SOCKET_PATH": folder / "metrics.sock",
+        "SERVER_STATE_BASE": folder,
+        "SERVER_STATE_FILE": folder / "server-state",
+    }
+    variables = {f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in own.items()}
+    missing = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            del os.environ[name]
+
+
+@functools.cache
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that goes when this process ends."""
+    return tempfile.TemporaryDirectory(prefix="foreedge-")
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """Where a local application is reached."""
@@ -219,23 +257,23 @@ def serving(
     config = AppConfig.load(args)
     if not is_free(host, port):
         raise InvalidConfig(f"port {port} of {host} is in use: choose another one")
-    set_environment()
-    import ray
-    from ray import serve
+    with ray_environment():
+        import ray
+        from ray import serve
 
-    from serve_app.app import build
+        from serve_app.app import build
 
-    # Before Ray: what is wrong with the settings is told at once.
-    application = build(args)
-    level = logging.ERROR if quiet else logging.INFO
-    context = ray.init(
-        address="local",
-        num_cpus=max(os.cpu_count() or 1, needed_cpus(config)),
-        include_dashboard=dashboard,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=not quiet,
-        logging_level=level,
-    )
+        # Before Ray: what is wrong with the settings is told at once.
+        application = build(args)
+        level = logging.ERROR if quiet else logging.INFO
+        context = ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, needed_cpus(config)),
+            include_dashboard=dashboard,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=not quiet,
+            logging_level=level,
+        )
     # Ray has just put its own handler there, which would skip the clean stop.
     with terminate_as_interrupt():
         try:

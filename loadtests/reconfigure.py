@@ -17,13 +17,13 @@ from ingest.local_stack import (
     OBJECT_STORE_BYTES,
     answers,
     free_port,
+    ray_environment,
     terminate_as_interrupt,
     use_dummy_credentials,
 )
 from loadtests.trials import Setting
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
-from serve_app.ray_environment import set_environment
 
 IMPORT_PATH = "serve_app.app:build"
 
@@ -171,20 +171,20 @@ def _replicas(args: dict[str, Any], setting: Setting) -> dict[str, int]:
 @contextmanager
 def own_ray(args: dict[str, Any]) -> Iterator[Target]:
     """Run a Ray of one's own, with its dashboard, for as long as the context lasts."""
-    set_environment()
     # The application asks for none; but a proxy of the environment has no way to this machine.
     use_dummy_credentials()
-    import ray
-    from ray import serve
+    with ray_environment():
+        import ray
+        from ray import serve
 
-    context = ray.init(
-        address="local",
-        num_cpus=_LOGICAL_CPUS,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-    )
+        context = ray.init(
+            address="local",
+            num_cpus=_LOGICAL_CPUS,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+        )
     with terminate_as_interrupt():
         try:
             port = free_port()

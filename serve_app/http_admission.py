@@ -16,7 +16,7 @@ _RETRY_MAX_S = 30
 _NEWEST = 0.1
 
 
-def retry_after_s(stay_s: float) -> int:
+def _retry_after_s(stay_s: float) -> int:
     """Return when to ask again: after one or two mean stays.
 
     By then all who are here now have left. Not the same for everybody, or else all who were
@@ -49,16 +49,12 @@ class Places:
         """Places that are taken."""
         return self._taken
 
-    @property
-    def stay_s(self) -> float:
-        """Mean time for which a place is kept."""
-        return self._stay_s
-
     def check(self) -> None:
         """Raise Overloaded where no place is free."""
         if self._taken >= self._limit:
             raise Overloaded(
-                f"all {self._limit} places are taken ({self._setting})", retry_after_s(self._stay_s)
+                f"all {self._limit} places are taken ({self._setting})",
+                _retry_after_s(self._stay_s),
             )
 
     @contextmanager

@@ -23,7 +23,6 @@ from serve_app.contracts import Recipe
 from serve_app.cutout import ModelInfo, Rendered, models_of
 from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http_admission import ByteBudget, Places
-from serve_app.http_front import tell_load
 from serve_app.http_keys import ApiKeys
 from serve_app.http_uploads import Upload, read_upload
 from serve_app.jobs import JobQueue
@@ -100,8 +99,6 @@ class Endpoint:
             Overloaded: There is no room; where that is known beforehand, nothing is read.
             ForeedgeError: See ``read_upload``.
         """
-        http = self.config.http
-        tell_load(request, http.replicas * http.max_concurrent, self._places.stay_s)
         self._places.check()
         with self.buffer.open() as hold:
             with self.uploads.take():
@@ -150,8 +147,9 @@ class Endpoint:
         return status
 
 
-def endpoint() -> Endpoint:
+async def endpoint() -> Endpoint:
     """Return the endpoint of the replica in which a route runs."""
+    # A coroutine, though it waits for nothing: FastAPI takes a function through a thread.
     found = serve.get_replica_context().servable_object
     assert isinstance(found, Endpoint)
     return found

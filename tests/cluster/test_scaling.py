@@ -21,12 +21,11 @@ from ray.cluster_utils import Cluster
 
 from ingest import bulk, sources
 from ingest.autoscaling import read_queue
-from ingest.local_stack import LocalAws, free_port, use_dummy_credentials
+from ingest.local_stack import LocalAws, free_port, ray_environment, use_dummy_credentials
 from serve_app.app import ingest_deployment, pipeline_replicas, segmenter_replicas
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Outcome, Output
 from serve_app.pace import Pace
-from serve_app.ray_environment import set_environment
 from serve_app.storage import aws_client, open_store
 
 APP = "scaling"
@@ -116,14 +115,12 @@ def wait_for(condition: Callable[[], bool], within_s: float) -> float:
 def cluster() -> Iterator[None]:
     # Other processes cannot import a test.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    # Before the raylets: replicas have their environment.
-    set_environment()
     use_dummy_credentials()
     memory = 100 * 1024 * 1024
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": memory},
-    )
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": memory}
+    # Around the raylets: replicas have their environment.
+    with ray_environment():
+        nodes = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(2):
             nodes.add_node(num_cpus=4, object_store_memory=memory)

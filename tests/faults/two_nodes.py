@@ -11,9 +11,8 @@ import ray
 from ray import serve
 from ray.cluster_utils import Cluster
 
-from ingest.local_stack import APPLICATION, free_port
+from ingest.local_stack import APPLICATION, free_port, ray_environment
 from serve_app.app import build
-from serve_app.ray_environment import set_environment
 
 CONSUMERS = 2
 _NODE = {"num_cpus": 4, "object_store_memory": 100 * 1024 * 1024}
@@ -24,10 +23,10 @@ class RayCluster:
     """Two nodes: the head, which stays, and another one."""
 
     def __init__(self) -> None:
-        set_environment()
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={**_NODE, "include_dashboard": False}
-        )
+        with ray_environment():
+            self._cluster = Cluster(
+                initialize_head=True, head_node_args={**_NODE, "include_dashboard": False}
+            )
         self._other = self._cluster.add_node(**_NODE)
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level="ERROR")
         serve.start(http_options={"port": free_port()}, proxy_location="HeadOnly")

@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig, Overloaded
-from serve_app.http_admission import ByteBudget, Places, retry_after_s
+from serve_app.http_admission import ByteBudget, Places
 
 
 class Clock:
@@ -39,20 +39,28 @@ def test_a_place_is_freed_by_an_error() -> None:
     assert places.taken == 0
 
 
+def _refused_for_s(places: Places) -> int:
+    with pytest.raises(Overloaded) as caught:
+        places.check()
+    return caught.value.retry_after_s
+
+
 def test_retry_after_follows_the_stays() -> None:
     clock = Clock()
     places = Places(2, "x", clock)
     for _ in range(100):
         with places.take():
             clock.now += 5
-    seen = {retry_after_s(places.stay_s) for _ in range(200)}
+    with places.take(), places.take():
+        seen = {_refused_for_s(places) for _ in range(200)}
     assert min(seen) >= 5
     assert max(seen) <= 10
     assert len(seen) > 1, "not all who were refused come back together"
     for _ in range(100):
         with places.take():
             clock.now += 10_000
-    assert retry_after_s(places.stay_s) == 30
+    with places.take(), places.take():
+        assert _refused_for_s(places) == 30
 
 
 def test_bytes_are_held_until_the_end_and_none_is_lost() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -12,9 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from serve_app.errors import Overloaded
-from serve_app.http_front import CALLBACK, ProxyFront, ReplicaFront, middlewares, tell_load
-from serve_app.http_problems import problem
+from serve_app.http_front import CALLBACK, ReplicaFront, ServeFront, middlewares
 
 
 async def ask(app: Any, method: str = "GET", **options: Any) -> httpx.Response:
@@ -44,10 +41,10 @@ async def headers_seen(scope: Scope, receive: Receive, send: Send) -> None:
         (None, 503, "replica_lost"),
     ],
 )
-async def test_what_the_proxy_says_gets_a_code(
+async def test_what_serve_says_gets_a_code(
     response: Response | None, status: int, code: str
 ) -> None:
-    answer = await ask(ProxyFront(app_of(response)))
+    answer = await ask(ServeFront(app_of(response)))
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["instance"] == "/some/path"
@@ -57,12 +54,12 @@ async def test_what_the_proxy_says_gets_a_code(
 @pytest.mark.parametrize("status", [200, 404, 408, 503])
 async def test_what_a_replica_says_is_left_alone(status: int) -> None:
     own = JSONResponse({"code": "own"}, status, media_type="application/problem+json")
-    answer = await ask(ProxyFront(app_of(own)))
+    answer = await ask(ServeFront(app_of(own)))
     assert (answer.status_code, answer.json()) == (status, {"code": "own"})
 
 
 async def test_text_of_a_replica_that_is_no_error_is_left_alone() -> None:
-    assert (await ask(ProxyFront(app_of(PlainTextResponse("success"))))).text == "success"
+    assert (await ask(ServeFront(app_of(PlainTextResponse("success"))))).text == "success"
 
 
 async def test_headers_that_serve_would_act_on_do_not_reach_it() -> None:
@@ -73,98 +70,17 @@ async def test_headers_that_serve_would_act_on_do_not_reach_it() -> None:
         "x-session-id": "s",
         "x-request-id": "r",
     }
-    seen = (await ask(ProxyFront(headers_seen), headers=sent)).json()
+    seen = (await ask(ServeFront(headers_seen), headers=sent)).json()
     assert sent.keys() & seen.keys() == {"x-request-id"}
     # The replica finds the deadline under its own name, whether a proxy was before it or not.
-    for app in (ProxyFront(ReplicaFront(headers_seen)), ReplicaFront(headers_seen)):
+    for app in (ServeFront(ReplicaFront(headers_seen)), ReplicaFront(headers_seen)):
         assert (await ask(app, headers=sent)).json()["x-request-timeout-seconds"] == "3"
 
 
 async def test_nobody_can_forge_the_inner_name() -> None:
     forged = {"foreedge-request-timeout-seconds": "9"}
-    seen = (await ask(ProxyFront(ReplicaFront(headers_seen)), headers=forged)).json()
+    seen = (await ask(ServeFront(ReplicaFront(headers_seen)), headers=forged)).json()
     assert "x-request-timeout-seconds" not in seen
-
-
-class Busy:
-    """A replica with one place, behind both middlewares; knows what reached it."""
-
-    def __init__(self) -> None:
-        self.reached = 0
-        self.taken = False
-        self.release = asyncio.Event()
-        self.now = 0.0
-        self.front = ProxyFront(ReplicaFront(self), lambda: self.now)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.reached += 1
-        request = Request(scope)
-        if self.taken:
-            tell_load(request, 1, 4.0)
-            error = problem(Overloaded("full", 5), scope["path"])
-            await error(scope, receive, send)
-            return
-        self.taken = True
-        while (await receive()).get("more_body"):
-            pass
-        await self.release.wait()
-        self.taken = False
-        await PlainTextResponse("done")(scope, receive, send)
-
-
-async def test_what_a_replica_has_refused_the_proxy_refuses_at_once() -> None:
-    busy = Busy()
-    first = asyncio.create_task(ask(busy.front, "POST", content=b"x"))
-    while not busy.taken:  # noqa: ASYNC110 - it is told by nobody
-        await asyncio.sleep(0)
-    refused = await ask(busy.front, "POST", content=b"x")
-    assert (refused.status_code, busy.reached) == (503, 2)
-    assert "foreedge-load" not in refused.headers
-    for _ in range(5):
-        again = await ask(busy.front, "POST", content=b"x")
-        assert (again.status_code, again.json()["code"]) == (503, "overloaded")
-        assert 4 <= int(again.headers["retry-after"]) <= 8
-    assert busy.reached == 2, "they cost the replica nothing"
-    assert (await ask(busy.front)).status_code == 503
-    assert busy.reached == 3, "what posts no image is not counted"
-    busy.now = 61
-    assert (await ask(busy.front, "POST", content=b"x")).status_code == 503
-    assert busy.reached == 4, "what was told is not believed for ever"
-    busy.release.set()
-    assert (await first).text == "done"
-    assert (await ask(busy.front, "POST", content=b"x")).text == "done"
-
-
-async def test_of_many_that_come_together_only_as_many_as_fit_reach_a_replica() -> None:
-    busy = Busy()
-    busy.taken = True
-    assert (await ask(busy.front, "POST", content=b"x")).status_code == 503
-    busy.taken = False
-    asking = [asyncio.create_task(ask(busy.front, "POST", content=b"x")) for _ in range(9)]
-    while sum(task.done() for task in asking) < 8:  # noqa: ASYNC110 - as above
-        await asyncio.sleep(0)
-    busy.release.set()
-    statuses = sorted([(await task).status_code for task in asking])
-    assert (statuses, busy.reached) == ([200, *[503] * 8], 2)
-
-
-async def test_a_body_that_is_still_arriving_takes_no_place() -> None:
-    busy = Busy()
-    go_on = asyncio.Event()
-
-    async def slow() -> Any:
-        yield b"x"
-        await go_on.wait()
-
-    first = asyncio.create_task(ask(busy.front, "POST", content=slow()))
-    while not busy.taken:  # noqa: ASYNC110 - as above
-        await asyncio.sleep(0)
-    for reached in (2, 3):
-        assert (await ask(busy.front, "POST", content=b"x")).status_code == 503
-        assert busy.reached == reached, "the replica decides"
-    go_on.set()
-    busy.release.set()
-    assert (await first).text == "done"
 
 
 async def test_head_is_a_get_without_a_body() -> None:
