@@ -37,6 +37,19 @@ def test_photographs_through_the_queue(app: App) -> None:
     assert app.dead_letters() == []
 
 
+def test_more_than_a_message_of_grpc_has_room_for_by_default(app: App) -> None:
+    """4 MiB: both the photograph and its result are larger (docs/decisions/0012)."""
+    pixels = book(1, width=3200, height=2400).image.astype(np.int16)
+    pixels += np.random.default_rng(0).integers(-20, 21, pixels.shape, dtype=np.int16)
+    file = io.BytesIO()
+    noisy = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    noisy.save(file, "PNG", compress_level=1)
+    answer = app.post(file.getvalue())
+    assert answer.status_code == 200, answer.text
+    assert min(len(file.getvalue()), len(answer.content)) > 4 * 1024 * 1024
+    assert alpha_of(answer.content).shape == (2400, 3200)
+
+
 def test_a_run_that_is_sent_again_makes_nothing_anew(app: App) -> None:
     entries = app.put({f"{seed}.jpg": jpeg(book(seed).image) for seed in (40, 41)})
     first, second = app.finish(app.send(entries)), app.finish(app.send(entries))
