@@ -67,7 +67,7 @@ def build(args: dict[str, Any]) -> Application:
             ),
             # Twice: what is over the limits is refused by us, with a code, and does not wait.
             max_ongoing_requests=most,
-            # Of each proxy; past it the proxy refuses.
+            # Of each replica behind HAProxy, else of each proxy; past it Serve refuses.
             max_queued_requests=most,
             ray_actor_options={"num_cpus": config.http.num_cpus},
         )

@@ -32,7 +32,7 @@ CONTROL_LOOP_S = 0.5
 idle; with this, half. Whatever it decides here is a matter of seconds."""
 
 ENVIRONMENT = {
-    # Docs/decisions/0012: how images get from the client to a replica, and from one to another.
+    # docs/decisions/0012: how images get from the client to a replica, and from one to another.
     "RAY_SERVE_ENABLE_HA_PROXY": str(int(_HAPROXY)),
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",

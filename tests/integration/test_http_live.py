@@ -1,4 +1,4 @@
-"""The endpoint as it is served: through Serve's proxy, with a queue and with keys."""
+"""The endpoint as it is served: through HAProxy and Serve, with a queue and with keys."""
 
 from __future__ import annotations
 
