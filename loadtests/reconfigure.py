@@ -1,7 +1,7 @@
 """The running application under the tuner: put into a setting through Serve's REST API.
 
-Replicas, ongoing requests and ``user_config`` change without a restart; another execution needs
-other sessions, and so restarts the replicas.
+Replicas, ongoing requests and ``user_config`` change without a restart; another placement or
+execution needs other sessions, and so restarts the replicas.
 """
 
 from __future__ import annotations
@@ -104,42 +104,51 @@ def _mapped(dashboard: str) -> Iterator[None]:
 def application(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Return a setting as an application of a Serve configuration.
 
-    The arguments stay the same for as long as the execution does: Serve restarts the replicas of
-    an application whose arguments changed.
+    The arguments stay the same for as long as placement and execution do: Serve restarts the
+    replicas of an application whose arguments changed. A model in the pipeline takes no
+    ``user_config``, so that all of its settings are arguments.
     """
-    fan_out = setting.execution == "fan_out"
-    own = {"execution": setting.execution}
-    if not fan_out:
-        # Threads inside of a run belong to the session.
-        own["threads"] = setting.threads  # type: ignore[assignment]
-    segmenter = {**args.get("segmenter", {}), **own}
-    user_config = (
-        {"threads": setting.threads} if fan_out else {"max_batch_size": setting.max_batch_size}
-    )
-    models = AppConfig.load(args).models
     deployments: list[dict[str, Any]] = [
-        {
-            "name": f"Segmenter-{name}",
-            "num_replicas": setting.segmenters,
-            "max_ongoing_requests": setting.max_ongoing,
-            "user_config": user_config,
-        }
-        for name in models
+        {"name": "CutoutPipeline", "num_replicas": setting.pipelines}
     ]
-    deployments.append({"name": "CutoutPipeline", "num_replicas": setting.pipelines})
+    if setting.placement == "pipeline":
+        args = _in_pipeline(args, setting)
+    else:
+        fan_out = setting.execution == "fan_out"
+        own: dict[str, Any] = {"placement": "deployment", "execution": setting.execution}
+        if not fan_out:
+            # Threads inside of a run belong to the session.
+            own["threads"] = setting.threads
+        user_config = (
+            {"threads": setting.threads} if fan_out else {"max_batch_size": setting.max_batch_size}
+        )
+        deployments += [
+            {
+                "name": f"Segmenter-{name}",
+                "num_replicas": setting.segmenters,
+                "max_ongoing_requests": setting.max_ongoing,
+                "user_config": user_config,
+            }
+            for name in AppConfig.load(args).models
+        ]
+        args = {**args, "segmenter": {**args.get("segmenter", {}), **own}}
     return {
         "name": APPLICATION,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
-        "args": {**args, "segmenter": segmenter},
+        "args": args,
         "deployments": deployments,
     }
 
 
 def tuned_args(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Return the settings of AppConfig that make a setting permanent."""
+    if setting.placement == "pipeline":
+        found = _in_pipeline(args, setting)
+        return {**found, "pipeline": {**found["pipeline"], "replicas": setting.pipelines}}
     segmenter = {
         **args.get("segmenter", {}),
+        "placement": "deployment",
         "execution": setting.execution,
         "replicas": setting.segmenters,
         "threads": setting.threads,
@@ -147,6 +156,23 @@ def tuned_args(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
         "max_ongoing": setting.max_ongoing,
     }
     pipeline = {**args.get("pipeline", {}), "replicas": setting.pipelines}
+    return {**args, "segmenter": segmenter, "pipeline": pipeline}
+
+
+def _in_pipeline(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
+    """Return the settings that put the model into the pipeline's threads."""
+    segmenter = {
+        **args.get("segmenter", {}),
+        "placement": "pipeline",
+        "execution": setting.execution,
+        "threads": setting.threads,
+        "max_batch_size": setting.max_batch_size,
+    }
+    pipeline = {
+        **args.get("pipeline", {}),
+        "threads": setting.threads,
+        "num_cpus": setting.threads,
+    }
     return {**args, "segmenter": segmenter, "pipeline": pipeline}
 
 
@@ -161,11 +187,11 @@ def serve_config(applications: list[dict[str, Any]], http: str) -> dict[str, Any
 
 
 def _replicas(args: dict[str, Any], setting: Setting) -> dict[str, int]:
-    models = AppConfig.load(args).models
-    return {
-        "CutoutPipeline": setting.pipelines,
-        **{f"Segmenter-{name}": setting.segmenters for name in models},
-    }
+    wanted = {"CutoutPipeline": setting.pipelines}
+    if setting.placement == "deployment":
+        models = AppConfig.load(args).models
+        wanted.update({f"Segmenter-{name}": setting.segmenters for name in models})
+    return wanted
 
 
 @contextmanager

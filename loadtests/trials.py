@@ -25,9 +25,12 @@ class Setting:
     """One point of the space."""
 
     execution: str = "fan_out"
+    placement: str = "deployment"
+    """``segmenter.placement``: the model in deployments of its own, or in the pipeline."""
     segmenters: int = 1
     """Replicas of Segmenter."""
     threads: int = 2
+    """Of a Segmenter; where the model is in the pipeline, of that."""
     max_batch_size: int = 8
     max_ongoing: int = 64
     """Ongoing requests of a Segmenter."""
@@ -37,6 +40,8 @@ class Setting:
     def normal(self) -> Setting:
         """Return the setting with what makes no difference set to one value."""
         batch = 1 if self.execution == "fan_out" else self.max_batch_size
+        if self.placement == "pipeline":
+            return replace(self, segmenters=1, max_batch_size=batch, max_ongoing=batch)
         return replace(
             self, max_batch_size=batch, max_ongoing=max(self.max_ongoing, batch, self.threads)
         )

@@ -58,6 +58,8 @@ def _arguments() -> argparse.Namespace:
     add("--url", default="http://127.0.0.1:8000", help="of that application")
     add("--seconds", type=int, default=15, help="of one trial")
     add("--users", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="loads, rising")
+    places = ["deployment", "pipeline"]
+    add("--placement", nargs="+", default=places, choices=places)
     add("--execution", nargs="+", default=["fan_out", "stack"], choices=["fan_out", "stack"])
     add("--threads", type=int, nargs="+", default=[1, 2, 4])
     add("--segmenters", type=int, nargs="+", default=[1, 2])
@@ -76,6 +78,7 @@ def _tune(options: argparse.Namespace, console: Console) -> None:
     args = {**shared, **model.settings}
     ladder = sorted(set(options.users))
     space: Space = {
+        "placement": tuple(options.placement),
         "execution": tuple(options.execution),
         "threads": tuple(options.threads),
         "segmenters": tuple(options.segmenters),

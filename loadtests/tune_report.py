@@ -6,6 +6,7 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from loadtests.trials import Setting, Trial, frontier
 
 _COLORS = {"fan_out": "#4c78a8", "stack": "#f58518"}
+_PLACES = (("deployment", "o", "a deployment"), ("pipeline", "^", "the pipeline"))
 
 
 def write_yaml(path: Path, config: dict[str, Any], notes: Sequence[str]) -> None:
@@ -28,6 +30,11 @@ def write_yaml(path: Path, config: dict[str, Any], notes: Sequence[str]) -> None
 def label(setting: Setting) -> str:
     """Return a setting in a few words."""
     batch = "" if setting.execution == "fan_out" else f", batch {setting.max_batch_size}"
+    if setting.placement == "pipeline":
+        return (
+            f"{setting.execution}, {setting.pipelines} pipelines x {setting.threads} threads "
+            f"with the model in them{batch}"
+        )
     return (
         f"{setting.execution}, {setting.segmenters} x {setting.threads} threads{batch}, "
         f"{setting.max_ongoing} ongoing, {setting.pipelines} pipelines"
@@ -38,12 +45,15 @@ def plot(trials: Sequence[Trial], winner: Trial | None, p95_s: float | None, tit
     """Return throughput against latency, with the frontier and the winner marked."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes: Axes = figure.subplots()
-    for execution, color in _COLORS.items():
-        points = [t for t in trials if t.setting.execution == execution and t.failures == 0]
-        axes.scatter(
-            [t.p95_s for t in points], [t.images_per_s for t in points], s=22, color=color,
-            alpha=0.6, label=execution,
-        )  # fmt: skip
+    served = [t for t in trials if t.failures == 0]
+    for (execution, color), (placement, marker, where) in product(_COLORS.items(), _PLACES):
+        kind = (execution, placement)
+        points = [t for t in served if (t.setting.execution, t.setting.placement) == kind]
+        if points:
+            axes.scatter(
+                [t.p95_s for t in points], [t.images_per_s for t in points], s=26, color=color,
+                marker=marker, alpha=0.6, label=f"{execution}, model in {where}",
+            )  # fmt: skip
     best = frontier(trials)
     axes.plot(
         [t.p95_s for t in best], [t.images_per_s for t in best], color="#333", linewidth=1.2,

@@ -51,6 +51,11 @@ def test_settings_are_applied_to_a_running_application() -> None:
         assert not segmenters & replicas(target, "Segmenter-folio")
         assert answer().status_code == 200
 
+        target.apply(Setting(placement="pipeline", threads=1))
+        assert not pipelines & replicas(target, "CutoutPipeline")
+        assert "Segmenter-folio" not in target._get()["applications"][APPLICATION]["deployments"]
+        assert answer().status_code == 200
+
         with pytest.raises(InternalError, match="threads"):
             target.apply(replace(first, threads=0))
         target.apply(first)

@@ -22,6 +22,7 @@ from serve_app.errors import InternalError, InvalidConfig
 
 ARGS: dict[str, Any] = {"models": ["folio"], "segmenter": {"timeout_s": 30}}
 STACKED = Setting("stack", segmenters=2, threads=4, max_batch_size=6, max_ongoing=32, pipelines=3)
+INSIDE = Setting(placement="pipeline", threads=3, pipelines=2)
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,31 +34,48 @@ def test_what_needs_no_restart_leaves_the_arguments_alone() -> None:
     assert one["args"] == other["args"]
     assert one["deployments"] != other["deployments"]
     assert application(ARGS, STACKED)["args"] != one["args"]
+    assert application(ARGS, INSIDE)["args"] != one["args"]
     assert one["args"]["segmenter"]["timeout_s"] == 30
 
 
-@pytest.mark.parametrize("setting", [Setting(), STACKED])
-def test_serve_accepts_it_and_the_deployments_exist(setting: Setting) -> None:
+@pytest.mark.parametrize(
+    ("setting", "models"),
+    [(Setting(), {"Segmenter-folio"}), (STACKED, {"Segmenter-folio"}), (INSIDE, set())],
+)
+def test_serve_accepts_it_and_the_deployments_exist(setting: Setting, models: set[str]) -> None:
     config = serve_config([application(ARGS, setting)], "http://127.0.0.1:8123")
     parsed = ServeDeploySchema.model_validate(config)
     assert parsed.http_options.port == 8123
     built = app.build(parsed.applications[0].args)
-    names = {"HttpApi", "CutoutPipeline", "Segmenter-folio"}
-    assert {item.name for item in parsed.applications[0].deployments} <= names
+    assert {item.name for item in parsed.applications[0].deployments} == {
+        "CutoutPipeline", *models,
+    }  # fmt: skip
     assert built._bound_deployment.name == "HttpApi"
 
 
-def test_the_winner_is_a_file_that_serves(tmp_path: Path) -> None:
-    final = {**application(ARGS, STACKED), "args": tuned_args(ARGS, STACKED)}
+def winner(setting: Setting, folder: Path) -> AppConfig:
+    """Return the settings of the Serve file that is written for a winner."""
+    final = {**application(ARGS, setting), "args": tuned_args(ARGS, setting)}
     del final["deployments"]
-    path = tmp_path / "cluster" / "serve.tuned.yaml"
+    path = folder / "cluster" / "serve.tuned.yaml"
     write_yaml(path, serve_config([final], "http://0.0.0.0:8000"), ["Chosen: by a test."])
     assert path.read_text().startswith("# Chosen: by a test.\n")
-    config = AppConfig.load(load_file(path))
+    return AppConfig.load(load_file(path))
+
+
+def test_the_winner_is_a_file_that_serves(tmp_path: Path) -> None:
+    config = winner(STACKED, tmp_path)
     segmenter = config.segmenter
     assert (segmenter.execution, segmenter.replicas, segmenter.threads) == ("stack", 2, 4)
     assert (segmenter.max_batch_size, segmenter.max_ongoing) == (6, 32)
     assert (config.pipeline.replicas, segmenter.timeout_s) == (3, 30)
+
+
+def test_a_winner_with_the_model_in_the_pipeline(tmp_path: Path) -> None:
+    config = winner(INSIDE, tmp_path)
+    segmenter, pipeline = config.segmenter, config.pipeline
+    assert (segmenter.placement, segmenter.threads, segmenter.timeout_s) == ("pipeline", 3, 30)
+    assert (pipeline.replicas, pipeline.threads, pipeline.num_cpus) == (2, 3, 3)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cluster").glob("serve*.yaml")), ids=str)

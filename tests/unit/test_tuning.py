@@ -123,3 +123,7 @@ def test_the_frontier_is_what_nothing_beats() -> None:
 def test_what_makes_no_difference_is_not_tried_twice() -> None:
     assert Setting(max_batch_size=4).normal() == Setting(max_batch_size=8).normal()
     assert Setting("stack", max_batch_size=4).normal() != Setting("stack").normal()
+    # The model in the pipeline has no replicas and no queue of its own.
+    inside = Setting(placement="pipeline")
+    assert Setting(placement="pipeline", segmenters=2, max_ongoing=9).normal() == inside.normal()
+    assert inside.normal() != Setting().normal()
