@@ -26,7 +26,6 @@ from ingest.messages import parse
 from ingest.queue import BATCH_ENTRIES, map_sqs_error
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Job
-from serve_app.cutout import models_of
 from serve_app.errors import (
     ForeedgeError,
     InvalidMessage,
@@ -34,6 +33,7 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
+from serve_app.image_pipeline import models_of
 from serve_app.jobs import Receipt, RunCounts
 from serve_app.storage import ObjectStore, aws_client, check_allowed, open_store
 

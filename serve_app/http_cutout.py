@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from serve_app.contracts import MEDIA_TYPES, content_fingerprint
-from serve_app.cutout import ModelInfo, Rendered
+from serve_app.cutout import Rendered
 from serve_app.errors import (
     CorruptImage,
     DeadlineExceeded,
@@ -29,6 +29,7 @@ from serve_app.http_endpoint import AskedTimeout, CurrentEndpoint
 from serve_app.http_problems import responses
 from serve_app.http_requests import Options, make_recipe, options_of
 from serve_app.http_uploads import is_form
+from serve_app.image_pipeline import ModelInfo
 
 router = APIRouter()
 

@@ -20,11 +20,12 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app.config import AppConfig
 from serve_app.contracts import Recipe
-from serve_app.cutout import ModelInfo, Rendered, models_of
+from serve_app.cutout import Rendered
 from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http_admission import ByteBudget, Places
 from serve_app.http_keys import ApiKeys
 from serve_app.http_uploads import Upload, read_upload
+from serve_app.image_pipeline import ModelInfo, models_of
 from serve_app.jobs import JobQueue
 from serve_app.replicas import call
 

@@ -13,8 +13,9 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Outcome, Recipe, parse_recipe
-from serve_app.cutout import ImagePipeline, ModelInfo, Rendered, Segmenters, imaging_threads
+from serve_app.cutout import Rendered
 from serve_app.errors import DeadlineExceeded, ForeedgeError, ReplicaLost
+from serve_app.image_pipeline import ImagePipeline, ModelInfo, Segmenters, imaging_threads
 from serve_app.imaging import matting
 from serve_app.imaging.memory import keep_freed_memory
 from serve_app.replicas import call

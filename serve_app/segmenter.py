@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from serve_app.batching import Batcher
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts import describe as describe_invalid
-from serve_app.cutout import ModelInfo
 from serve_app.errors import InvalidConfig
+from serve_app.image_pipeline import ModelInfo
 from serve_app.models.execution import Model, load
 from serve_app.pace import Pace
 

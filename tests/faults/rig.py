@@ -32,7 +32,7 @@ from ingest.queue import SqsQueue
 from serve_app.batching import Batcher
 from serve_app.config import AppConfig
 from serve_app.contracts import Outcome
-from serve_app.cutout import ImagePipeline, ModelInfo, imaging_threads
+from serve_app.image_pipeline import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.models.bundled.synthetic import photograph
 from serve_app.models.execution import Model, load
 from serve_app.segmenter import describe

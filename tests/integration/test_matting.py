@@ -21,8 +21,8 @@ from PIL import Image
 
 from serve_app.config import AppConfig
 from serve_app.contracts import Checks, Matting, Recipe, parse_recipe
-from serve_app.cutout import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.errors import SubjectTooSmall
+from serve_app.image_pipeline import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.imaging.matting import UNKNOWN, Matte, make_trimap, matte
 from serve_app.storage import open_store
 
@@ -275,7 +275,7 @@ async def test_checks_hold_before_and_after_matting() -> None:
 
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     code = (
-        "import sys; import serve_app.cutout, serve_app.pipeline; "
+        "import sys; import serve_app.image_pipeline, serve_app.pipeline; "
         "sys.exit(any(name in sys.modules for name in ('pymatting', 'numba', 'scipy', 'rembg')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

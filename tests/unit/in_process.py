@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 
 from serve_app.config import AppConfig
-from serve_app.cutout import ModelInfo
 from serve_app.errors import QueueUnavailable, SourceNotFound
 from serve_app.http_api import make_api
 from serve_app.http_endpoint import Endpoint, endpoint
+from serve_app.image_pipeline import ModelInfo
 from serve_app.jobs import Receipt, RunCounts
 from serve_app.pipeline import CutoutPipeline
 

@@ -18,8 +18,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from ingest.autoscaling import BacklogPolicy, Demand, Goals, Reading, Scaler, replicas_needed
 from serve_app import app
 from serve_app.config import AppConfig, PipelineConfig
-from serve_app.cutout import replica_s
 from serve_app.errors import InvalidConfig
+from serve_app.image_pipeline import replica_s
 from serve_app.pace import SECONDS_PER_IMAGE, Pace
 
 GOALS = Goals(drain_s=100, answer_s=10, late_after_s=20, away_after_s=300)
