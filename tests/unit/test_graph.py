@@ -109,3 +109,47 @@ def test_a_graph_with_graphs_inside_is_left_alone(tmp_path: Path) -> None:
     choice = helper.make_node("If", ["yes"], ["chosen"], then_branch=inner, else_branch=inner)
     path = write(tmp_path, [conv("first", "image", 3, 2), (choice, [yes])], ["chosen", "first"])
     assert for_cpu(path) == onnx.load(path).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("parts", "attributes", "apart"),
+    [
+        ((8, 8), {}, True),
+        ((8, 3, 5), {}, True),
+        ((8, 8), {"bias": False}, True),
+        ((8, 8), {"dilations": [2, 2], "pads": [2] * 4}, True),
+        ((4, 2), {}, False),
+        ((8, 8), {"group": 2}, False),
+    ],
+)
+def test_feature_maps_side_by_side_are_convolved_apart(
+    tmp_path: Path, parts: tuple[int, ...], attributes: dict[str, Any], apart: bool
+) -> None:
+    maps = [conv(f"map{n}", "image", 3, size, pads=[1] * 4) for n, size in enumerate(parts)]
+    names = [f"map{n}" for n in range(len(parts))]
+    whole = helper.make_node("Concat", names, ["whole"], "whole", axis=1)
+    last = conv("last", "whole", sum(parts), 6, **{"pads": [1] * 4, **attributes})
+    path = write(tmp_path, [*maps, (whole, []), last], ["last"])
+    cheaper = for_cpu(path)
+    graph = onnx.load_from_string(cheaper).graph
+    kinds = [node.op_type for node in graph.node]
+    assert ("Concat" in kinds) is not apart
+    assert kinds.count("Add") == (len(parts) - 1 if apart else 0)
+    assert ("last.weights" in {item.name for item in graph.initializer}) is not apart
+    images = np.random.default_rng(1).standard_normal((2, 3, SIDE, SIDE), np.float32)
+    assert np.allclose(answer(cheaper, images), answer(str(path), images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_concatenation_with_another_use_or_along_another_axis_stays(tmp_path: Path) -> None:
+    maps = [conv(name, "image", 3, 8, pads=[1] * 4) for name in ("one", "other")]
+    whole = helper.make_node("Concat", ["one", "other"], ["whole"], axis=1)
+    beside = helper.make_node("Concat", ["one", "other"], ["beside"], axis=3)
+    convolved = [conv("first", "whole", 16, 4), conv("second", "beside", 8, 4)]
+    both = helper.make_node("Concat", ["first", "second", "again"], ["all"], axis=3)
+    again = conv("again", "whole", 16, 4, size=3)
+    nodes = [*maps, (whole, []), (beside, []), *convolved, again, (both, [])]
+    path = write(tmp_path, nodes, ["all"])
+    kinds = [node.op_type for node in onnx.load_from_string(for_cpu(path)).graph.node]
+    assert (kinds.count("Concat"), kinds.count("Add")) == (3, 0)
+    images = np.random.default_rng(2).standard_normal((1, 3, SIDE, SIDE), np.float32)
+    assert np.allclose(answer(for_cpu(path), images), answer(str(path), images), atol=1e-4)
