@@ -40,7 +40,8 @@ _REPLICA_START_S = 10.0
 
 def stages_s(model: str, count: int) -> dict[str, float]:
     """Return the CPU seconds of each stage of the bare loop, on one thread."""
-    command = [sys.executable, "-m", "loadtests.bare", model, _SET, str(count), "1"]
+    photographs = map(str, corpus(_SET, count))
+    command = [sys.executable, "-m", "loadtests.bare", model, "1", *photographs]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout)["stages_ms"]
     return {stage: ms / 1000 for stage, ms in found.items()}

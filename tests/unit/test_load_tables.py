@@ -58,8 +58,17 @@ def test_ratios_say_what_was_reached() -> None:
     systems = _systems(foreedge_http=6.0, foreedge_queue=5.0, rembg_s=2.0)
     assert ratios("folio", systems) == [
         "foreedge-http is 3.00 x rembg-s (aim 3 x: reached)",
-        "foreedge-queue is 0.83 x foreedge-http (aim 0.9 x: MISSED)",
+        "foreedge-queue is 0.83 x foreedge-http",
     ]
+    systems = _systems(foreedge_queue=5.0, foreedge_http=6.0, bare_loop=7.0)
+    systems["foreedge-http"]["cpu_s_per_image"] = 0.57
+    systems["foreedge-queue"]["cpu_s_per_image"] = 0.58
+    assert ratios("u2netp", systems) == [
+        "foreedge-queue is 0.83 x foreedge-http (aim 0.9 x: MISSED)",
+        "foreedge-http takes 1.14 x the CPU seconds of the bare loop (aim 1.15 x: reached)",
+        "foreedge-queue takes 1.16 x the CPU seconds of the bare loop (aim 1.15 x: MISSED)",
+    ]
+    assert ratios("u2net", systems)[-1].endswith("bare loop")
 
 
 def test_table_of_a_document() -> None:
