@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import statistics
 import sys
@@ -30,7 +29,7 @@ from serve_app.imaging import mask as masks
 from serve_app.imaging.compose import compose
 from serve_app.imaging.decode import decode
 from serve_app.imaging.encode import encode
-from serve_app.imaging.memory import HUGE_PAGES, keep_freed_memory
+from serve_app.imaging.memory import keep_freed_memory
 from serve_app.imaging.threads import stay_in_caller
 from serve_app.models.execution import Model, load
 
@@ -109,11 +108,8 @@ def segmented_per_s(model: Model, paths: Sequence[Path], threads: int, config: A
 
 def main() -> None:
     """Measure, after one image per thread that does not count."""
-    if HUGE_PAGES.items() - os.environ.items():
-        # As a pipeline replica is started.
-        command = [sys.executable, "-m", "loadtests.bare", *sys.argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, **HUGE_PAGES})
     name, threads, *names = sys.argv[1:]
+    # As in a pipeline replica.
     stay_in_caller()
     keep_freed_memory()
     config = AppConfig.load(benchmark_model(name).settings)

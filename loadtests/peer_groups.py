@@ -27,7 +27,6 @@ from loadtests.foreedge import Round, on_one_machine, post_all, running
 from loadtests.metering import OUT, Meter
 from loadtests.models import BenchmarkModel
 from serve_app.errors import DeadlineExceeded, InternalError
-from serve_app.ray_environment import ENVIRONMENT
 
 PYTHON = Path(".venv-peers/bin/python")
 """Of the peers' environment."""
@@ -126,9 +125,7 @@ def _started(
 ) -> Iterator[Running]:
     """Run commands with the peers' Python; they end, with their children, with the context."""
     variables = {**os.environ, "U2NET_HOME": str(Path(model_path).parent), **environment}
-    # A Foreedge of an earlier round has left its own.
-    for name in ("OMP_NUM_THREADS", *ENVIRONMENT):
-        variables.pop(name, None)
+    variables.pop("OMP_NUM_THREADS", None)
     if threads is not None:
         # rembg's only setting for it.
         variables["OMP_NUM_THREADS"] = str(threads)

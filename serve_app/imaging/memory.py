@@ -6,12 +6,6 @@ import ctypes
 import logging
 import sys
 
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment in which malloc asks for pages of 2 MB instead of 4 KB. A model's feature maps and a
-picture's pixels are tens of MB, whose addresses take the CPU up to a sixth of an inference to look
-up page by page (docs/performance.md). glibc reads it where a process starts; it has no call for it.
-Does nothing where the kernel gives no huge pages, or the C library is another one."""
-
 _logger = logging.getLogger(__name__)
 
 # Of glibc's malloc.h.

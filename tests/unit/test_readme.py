@@ -12,6 +12,7 @@ from serve_app.config import AppConfig
 from serve_app.contracts import PRESETS, Recipe
 from serve_app.errors import BY_CODE
 from serve_app.models.registry import FACTS
+from serve_app.ray_environment import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -44,3 +45,11 @@ def test_links_to_files_lead_somewhere(path: str) -> None:
     document = ROOT / path
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text("utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_what_a_cluster_must_set_is_in_the_manual() -> None:
+    manual = (ROOT / "docs/operations.md").read_text("utf-8")
+    # The binary of HAProxy is for Linux only; the last one is a choice of who runs it.
+    values = {**ENVIRONMENT, "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+    del values["RAY_USAGE_STATS_ENABLED"]
+    assert [name for name, value in values.items() if f"{name}={value}`" not in manual] == []
