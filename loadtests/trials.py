@@ -120,6 +120,9 @@ def search(
 ) -> Setting | None:
     """Return the best setting: one field after the other, until no change of one improves it.
 
+    Placement and threads are varied together: a thread that does all of the work is not what a
+    thread of the model alone is.
+
     Args:
         start: Where it begins.
         space: The values of the fields that are varied.
@@ -142,15 +145,21 @@ def search(
     improved = True
     while improved:
         improved = False
-        for field_name, values in space.items():
-            for value in values:
-                candidate = replace(best, **{field_name: value})
+        for names in _varied(space):
+            for values in itertools.product(*(space[name] for name in names)):
+                candidate = replace(best, **dict(zip(names, values, strict=True)))
                 if candidate.normal() == best.normal():
                     continue
                 found = score(candidate)
                 if found > best_score:
                     best, best_score, improved = candidate, found, True
     return best.normal() if best_score > 0 else None
+
+
+def _varied(space: Space) -> list[tuple[str, ...]]:
+    """Return the fields, and fields together, that are varied one after the other."""
+    together = tuple(name for name in ("placement", "threads") if name in space)
+    return [together, *((name,) for name in space if name not in together)]
 
 
 def climb(

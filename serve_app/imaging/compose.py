@@ -57,7 +57,7 @@ def _transparent(rgb: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> np
         opaque = np.ascontiguousarray(alpha[part])
         coloured = cv2.cvtColor(rgb[part], cv2.COLOR_RGB2RGBA)
         cv2.insertChannel(opaque, coloured, 3)
-        rgba[part] = cv2.copyTo(coloured, opaque)
+        cv2.copyTo(coloured, opaque, rgba[part])
     return rgba
 
 

@@ -15,6 +15,7 @@ of a convolution of each is the same; ONNX Runtime adds the second one to the fi
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,27 +120,36 @@ def _take_concatenations_apart(model: onnx.ModelProto) -> None:
     """Convolve each part of a concatenation, and add them up, where that moves less memory."""
     graph = model.graph
     weights = {item.name: item for item in graph.initializer}
-    made_by = {node.output[0]: node for node in graph.node}
     uses = Counter(name for node in graph.node for name in node.input)
+    # Of one use: what something else needs is made anyway.
+    wholes = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Concat" and uses[node.output[0]] == 1
+    }
     channels = _channels(model)
     nodes = []
     for node in graph.node:
-        whole = made_by.get(node.input[0]) if node.op_type == "Conv" else None
-        kernel = weights.get(node.input[1]) if whole is not None else None
-        if whole is None or kernel is None or whole.op_type != "Concat":
-            nodes.append(node)
-            continue
-        parts = [channels.get(name, 0) for name in whole.input]
-        outputs, all_channels = kernel.dims[:2]
-        # A sum reads and writes the outputs once more; a copy reads and writes the inputs. Where
-        # the parts do not add up, the axis is another one, the convolution grouped, or unknown.
-        worth_it = uses[whole.output[0]] == 1 and all_channels > outputs
-        if worth_it and 0 not in parts and sum(parts) == all_channels:
-            nodes += _sum_of_parts(graph, node, whole, parts, numpy_helper.to_array(kernel))
-        else:
-            nodes.append(node)
+        whole = wholes.get(node.input[0]) if node.op_type == "Conv" else None
+        if whole is not None and node.input[1] in weights:
+            kernel = weights[node.input[1]]
+            parts = [channels.get(name, 0) for name in whole.input]
+            if _worth_apart(parts, kernel.dims):
+                nodes += _sum_of_parts(graph, node, whole, parts, numpy_helper.to_array(kernel))
+                continue
+        nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _worth_apart(parts: Sequence[int], kernel: Sequence[int]) -> bool:
+    """Return whether parts of so many channels, 0 where unknown, are better convolved apart.
+
+    A sum reads and writes the outputs once more, a copy reads and writes the inputs. Where the
+    channels do not add up, the parts lie along another axis, or the convolution is grouped.
+    """
+    outputs, inputs = kernel[:2]
+    return len(parts) > 1 and 0 not in parts and sum(parts) == inputs > outputs
 
 
 def _channels(model: onnx.ModelProto) -> dict[str, int]:
@@ -165,20 +175,17 @@ def _sum_of_parts(
     """Return a convolution of each part of a concatenation, and their sums, instead of one."""
     name = node.output[0]
     nodes: list[onnx.NodeProto] = []
-    before = ""
-    ends = np.cumsum(channels)
-    for number, (part, own) in enumerate(
-        zip(whole.input, np.split(kernel, ends[:-1], axis=1), strict=True)
-    ):
-        weights, convolved = f"{name}/part{number}/weights", f"{name}/part{number}"
+    total = ""
+    kernels = np.split(kernel, np.cumsum(channels)[:-1], axis=1)
+    for number, (part, own) in enumerate(zip(whole.input, kernels, strict=True)):
+        convolved, weights = f"{name}/part{number}", f"{name}/part{number}/weights"
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(own), weights))
         bias = node.input[2:] if number == 0 else []
         nodes.append(helper.make_node("Conv", [part, weights, *bias], [convolved]))
         nodes[-1].attribute.extend(node.attribute)
-        if before:
-            last = number == len(channels) - 1
-            total = name if last else f"{name}/sum{number}"
-            nodes.append(helper.make_node("Add", [before, convolved], [total]))
-            convolved = total
-        before = convolved
+        if number == 0:
+            total = convolved
+            continue
+        before, total = total, name if number == len(kernels) - 1 else f"{name}/sum{number}"
+        nodes.append(helper.make_node("Add", [before, convolved], [total]))
     return nodes

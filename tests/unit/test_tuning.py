@@ -62,6 +62,19 @@ def test_the_objective_is_kept(tmp_path: Path) -> None:
     assert max(trial.images_per_s for trial in chosen) == 40
 
 
+def test_placement_and_threads_are_varied_together(tmp_path: Path) -> None:
+    def measure(setting: Setting, users: int) -> Trial:
+        # Better with two threads alone: either change by itself is worse.
+        rates = {("deployment", 1): 20.0, ("pipeline", 1): 15.0, ("deployment", 2): 18.0}
+        rate = rates.get((setting.placement, setting.threads), 30.0)
+        return Trial(setting, users, rate, 0.1, 0.1, 0)
+
+    space: Space = {"threads": (1, 2), "placement": ("deployment", "pipeline"), "pipelines": (1,)}
+    best = search(Setting(threads=1), space, (1,), None, Trials(tmp_path / "trials.csv"), measure)
+    assert best is not None
+    assert (best.placement, best.threads) == ("pipeline", 2)
+
+
 def test_an_objective_that_nothing_meets(tmp_path: Path) -> None:
     best, machine, _ = found(tmp_path, 0.01)
     assert best is None
