@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import logging
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -45,12 +47,25 @@ _MAX_RECEIVES = 5
 _VISIBILITY_TIMEOUT_S = 120
 
 
+_PORTS = range(20_000, 30_000)
+"""Ray's workers have those below, Serve's replicas those above; from 32768 on Linux gives them to
+whoever asks for any."""
+_ports = itertools.cycle(random.SystemRandom().sample(_PORTS, len(_PORTS)))
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody listens on at the moment; another one each time.
+
+    Not one that the kernel would give: those it gives to all who ask for any, and Ray's processes
+    ask for dozens before HAProxy is up.
+
+    Raises:
+        InternalError: There is none.
+    """
+    for port in itertools.islice(_ports, len(_PORTS)):
+        if is_free(host, port):
+            return port
+    raise InternalError(f"no port from {_PORTS[0]} to {_PORTS[-1]} is free on {host}")
 
 
 def is_free(host: str, port: int) -> bool:

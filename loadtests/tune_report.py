@@ -32,8 +32,8 @@ def label(setting: Setting) -> str:
     batch = "" if setting.execution == "fan_out" else f", batch {setting.max_batch_size}"
     if setting.placement == "pipeline":
         return (
-            f"{setting.execution}, {setting.pipelines} pipelines x {setting.threads} threads "
-            f"with the model in them{batch}"
+            f"{setting.execution}, model in {setting.pipelines} pipelines x "
+            f"{setting.threads} threads{batch}"
         )
     return (
         f"{setting.execution}, {setting.segmenters} x {setting.threads} threads{batch}, "
@@ -73,7 +73,7 @@ def plot(trials: Sequence[Trial], winner: Trial | None, p95_s: float | None, tit
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=3)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)
     return figure
 
 
