@@ -45,8 +45,6 @@ _STOP_TIMEOUT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _MAX_RECEIVES = 5
 _VISIBILITY_TIMEOUT_S = 120
-
-
 _PORTS = range(20_000, 30_000)
 """Ray's workers have those below, Serve's replicas those above; from 32768 on Linux gives them to
 whoever asks for any."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ingest.local_stack import (
@@ -112,7 +112,8 @@ def application(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
         {"name": "CutoutPipeline", "num_replicas": setting.pipelines}
     ]
     if setting.placement == "pipeline":
-        args = _in_pipeline(args, setting)
+        # But for the replicas, which change without a restart.
+        args = tuned_args(args, replace(setting, pipelines=1))
     else:
         fan_out = setting.execution == "fan_out"
         own: dict[str, Any] = {"placement": "deployment", "execution": setting.execution}
@@ -143,36 +144,18 @@ def application(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
 
 def tuned_args(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Return the settings of AppConfig that make a setting permanent."""
-    if setting.placement == "pipeline":
-        found = _in_pipeline(args, setting)
-        return {**found, "pipeline": {**found["pipeline"], "replicas": setting.pipelines}}
     segmenter = {
         **args.get("segmenter", {}),
-        "placement": "deployment",
+        "placement": setting.placement,
         "execution": setting.execution,
-        "replicas": setting.segmenters,
         "threads": setting.threads,
         "max_batch_size": setting.max_batch_size,
-        "max_ongoing": setting.max_ongoing,
     }
     pipeline = {**args.get("pipeline", {}), "replicas": setting.pipelines}
-    return {**args, "segmenter": segmenter, "pipeline": pipeline}
-
-
-def _in_pipeline(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
-    """Return the settings that put the model into the pipeline's threads."""
-    segmenter = {
-        **args.get("segmenter", {}),
-        "placement": "pipeline",
-        "execution": setting.execution,
-        "threads": setting.threads,
-        "max_batch_size": setting.max_batch_size,
-    }
-    pipeline = {
-        **args.get("pipeline", {}),
-        "threads": setting.threads,
-        "num_cpus": setting.threads,
-    }
+    if setting.placement == "pipeline":
+        pipeline.update(threads=setting.threads, num_cpus=setting.threads)
+    else:
+        segmenter.update(replicas=setting.segmenters, max_ongoing=setting.max_ongoing)
     return {**args, "segmenter": segmenter, "pipeline": pipeline}
 
 

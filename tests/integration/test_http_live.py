@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -248,7 +249,9 @@ def test_keys_of_secrets_manager_and_their_rotation(guarded: Guarded) -> None:
     guarded.set_keys(json.dumps([KEY, NEXT_KEY]))
 
 
-def test_models_inside_of_the_pipeline(app: App, local_aws: Aws) -> None:
+@contextmanager
+def models_in_the_pipeline(local_aws: Aws, name: str) -> Iterator[None]:
+    """Run another application, under a prefix of its name."""
     from ray import serve
 
     none = {"num_cpus": 0}
@@ -258,8 +261,17 @@ def test_models_inside_of_the_pipeline(app: App, local_aws: Aws) -> None:
         "pipeline": none,
         "segmenter": {"placement": "pipeline"},
     }
-    serve.run(build(args), name="together", route_prefix="/together")
+    serve.run(build(args), name=name, route_prefix=f"/{name}")
     try:
+        yield
+    finally:
+        serve.delete(name)
+
+
+def test_models_inside_of_the_pipeline(app: App, local_aws: Aws) -> None:
+    from ray import serve
+
+    with models_in_the_pipeline(local_aws, "together"):
         assert set(serve.status().applications["together"].deployments) == {
             "HttpApi",
             "CutoutPipeline",
@@ -270,28 +282,16 @@ def test_models_inside_of_the_pipeline(app: App, local_aws: Aws) -> None:
         ]
         assert together.status_code == 200
         assert together.content == apart.content
-    finally:
-        serve.delete("together")
 
 
 @pytest.mark.slow
 def test_a_replica_dies_while_it_holds_requests(app: App, local_aws: Aws) -> None:
-    from ray import serve
-
-    none = {"num_cpus": 0}
-    args: dict[str, Any] = {
-        "aws": {"endpoint_url": local_aws.endpoint_url},
-        "http": none,
-        "pipeline": none,
-        "segmenter": {"placement": "pipeline"},
-    }
-    serve.run(build(args), name="mortal", route_prefix="/mortal")
     url = f"{app.url}/mortal/v1/cutout"
     died = threading.Event()
-    ends_at = time.monotonic() + 90
 
     def until_it_is_back() -> list[httpx.Response | httpx.TransportError]:
         found: list[httpx.Response | httpx.TransportError] = []
+        ends_at = time.monotonic() + 90
         with httpx.Client(trust_env=False, timeout=60) as client:
             while time.monotonic() < ends_at:
                 try:
@@ -303,7 +303,7 @@ def test_a_replica_dies_while_it_holds_requests(app: App, local_aws: Aws) -> Non
                     break
         return found
 
-    try:
+    with models_in_the_pipeline(local_aws, "mortal"):
         with ThreadPoolExecutor(8) as pool:
             clients = [pool.submit(until_it_is_back) for _ in range(8)]
             time.sleep(2)
@@ -322,8 +322,6 @@ def test_a_replica_dies_while_it_holds_requests(app: App, local_aws: Aws) -> Non
             else:
                 assert answer.json()["code"] in {"replica_lost", "model_unavailable", "overloaded"}
         assert [client.result()[-1].status_code for client in clients] == [200] * 8
-    finally:
-        serve.delete("mortal")
 
 
 def _replica(name: str) -> psutil.Process:
