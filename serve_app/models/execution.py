@@ -72,6 +72,8 @@ def session_options(config: SegmenterConfig) -> ort.SessionOptions:
     options.intra_op_num_threads = 1 if config.execution == "fan_out" else config.threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # One block for all that a run holds, laid out beforehand, is twice what it ever holds at once.
+    options.enable_mem_pattern = False
     if config.bfloat16:
         options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
     options.log_severity_level = 3
@@ -100,7 +102,8 @@ class OnnxModel:
         providers = [provider for provider in _PROVIDERS if provider in available]
         try:
             on_cpu = providers == ["CPUExecutionProvider"]
-            file = graph.for_cpu(weights.path) if on_cpu else weights.path
+            batches = config.execution == "stack"
+            file = graph.for_cpu(weights.path, batches=batches) if on_cpu else weights.path
             self._session = ort.InferenceSession(file, session_options(config), providers=providers)
         except Exception as error:
             raise InvalidConfig(f"{weights.path} cannot be loaded: {_brief(error)}") from error

@@ -1,15 +1,20 @@
 """A model's graph, made cheaper for CPUs without a change of what it computes.
 
-rembg's networks give out seven masks, of which one is used. Two more things in them are dear
-(docs/performance.md has what each saves):
+rembg's networks give out seven masks, of which one is used. More in them is dear
+(docs/performance.md has what each change saves). ONNX Runtime keeps feature maps in blocks of 16
+channels on CPUs, and so a single channel costs it as much as 16:
 
-They squeeze many channels into one by 3 x 3 convolutions at full size. ONNX Runtime computes 16
-channels at a time on CPUs, so that such a convolution costs as much as one into 16. Its sum over
-the channels can be taken first, at each of the 9 places of the kernel (a convolution of 1 x 1 into
-9 channels), and the sum over the places after that, at a quarter of the cost.
+- Many channels are squeezed into one by 3 x 3 convolutions at full size. The sum over the channels
+  can be taken first, at each of the 9 places of the kernel (a convolution of 1 x 1 into 9
+  channels), and the sum over the places after that, by a transposed convolution. ONNX Runtime has
+  no blocks for that one, so that its single channel, enlarged to full size, is a single one too.
+- Single channels are put side by side and mixed into the mask by a convolution of 1 x 1: a sum of
+  products, and cheaper where the products are taken before the channels are enlarged.
 
-And they put feature maps side by side for a convolution to read, which copies all of both. The sum
-of a convolution of each is the same; ONNX Runtime adds the second one to the first one in place.
+And two things cost memory traffic. Feature maps are put side by side for a convolution to read,
+which copies all of both; the sum of a convolution of each is the same. Where the batch axis is
+open, ONNX Runtime cannot tell that two maps have the same shape, and adds them in a pass of its
+own instead of inside of the convolution that makes one.
 """
 
 from __future__ import annotations
@@ -32,11 +37,12 @@ _SMALL_BYTES = 1024
 """A constant up to this size may say what a shape is."""
 
 
-def for_cpu(path: Path) -> bytes:
+def for_cpu(path: Path, *, batches: bool) -> bytes:
     """Return a graph with its first output alone, and with cheaper convolutions.
 
     Args:
         path: An ONNX file.
+        batches: Whether it takes several images at a time, where the file does; else one.
 
     Returns:
         An ONNX model. Its answers differ from the file's by float32 rounding.
@@ -50,7 +56,10 @@ def for_cpu(path: Path) -> bytes:
     if not any(item.type == onnx.AttributeProto.GRAPH for item in attributes):
         del model.graph.output[1:]
         _drop_unused(model.graph)
+        if not batches:
+            _fix_batch(model.graph)
         _split_convolutions(model.graph)
+        _mix_channels(model.graph)
         _take_concatenations_apart(model)
         _drop_unused(model.graph)
     content: bytes = model.SerializeToString()
@@ -73,12 +82,26 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(weights)
 
 
+def _fix_batch(graph: onnx.GraphProto) -> None:
+    """Let a graph whose batch axis is open take one image at a time."""
+    # What it says of the values in between may have the open axis, and follows from the input.
+    del graph.value_info[:]
+    for value in (graph.input[0], graph.output[0]):
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = 1
+
+
 def _split_convolutions(graph: onnx.GraphProto) -> None:
     weights = {item.name: item for item in graph.initializer}
     nodes = []
     for node in graph.node:
         kernel = _kernel_into_one(node, weights)
-        nodes += [node] if kernel is None else _split(graph, node, kernel)
+        pads = None if kernel is None else _transposed_pads(node, kernel)
+        if kernel is None or pads is None:
+            nodes.append(node)
+        else:
+            nodes += _split(graph, node, kernel, pads)
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -88,50 +111,127 @@ def _kernel_into_one(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto])
     if node.op_type != "Conv" or node.input[1] not in weights:
         return None
     outputs, channels, *size = weights[node.input[1]].dims
-    grouped = any(item.name == "group" and item.i != 1 for item in node.attribute)
+    grouped = _attributes(node).get("group", 1) != 1
     if outputs != 1 or channels < _MIN_CHANNELS or len(size) != 2 or size == [1, 1] or grouped:
         return None
     kernel: Weights = numpy_helper.to_array(weights[node.input[1]])
     return kernel
 
 
-def _split(graph: onnx.GraphProto, node: onnx.NodeProto, kernel: Weights) -> list[onnx.NodeProto]:
+def _transposed_pads(node: onnx.NodeProto, kernel: Weights) -> list[int] | None:
+    """Return the pads with which the transposed convolution has the same output.
+
+    None where there are none: for strides, and for more padding than the kernel reaches.
+    """
+    found = _attributes(node)
+    if found.get("auto_pad", b"NOTSET") != b"NOTSET" or set(found.get("strides", [1])) != {1}:
+        return None
+    dilations = found.get("dilations", [1, 1])
+    reach = [(size - 1) * step for size, step in zip(kernel.shape[2:], dilations, strict=True)]
+    pads = [by - pad for by, pad in zip(reach * 2, found.get("pads", [0] * 4), strict=True)]
+    return pads if min(pads) >= 0 else None
+
+
+def _split(
+    graph: onnx.GraphProto, node: onnx.NodeProto, kernel: Weights, pads: list[int]
+) -> list[onnx.NodeProto]:
     """Return two convolutions, over the channels and over the places, instead of one."""
     _, channels, height, width = kernel.shape
     places = height * width
     name = node.output[0]
     over_channels = kernel[0].transpose(1, 2, 0).reshape(places, channels, 1, 1)
-    over_places = np.eye(places, dtype=kernel.dtype).reshape(1, places, height, width)
+    # A transposed convolution writes where the other one reads: its kernel is turned round.
+    over_places = np.eye(places, dtype=kernel.dtype)[::-1].reshape(places, 1, height, width)
     graph.initializer.extend(
         [
             numpy_helper.from_array(np.ascontiguousarray(over_channels), f"{name}/channels"),
-            numpy_helper.from_array(over_places, f"{name}/places"),
+            numpy_helper.from_array(np.ascontiguousarray(over_places), f"{name}/places"),
         ]
     )
+    dilations = _attributes(node).get("dilations", [1, 1])
     first = helper.make_node("Conv", [node.input[0], f"{name}/channels"], [f"{name}/at_places"])
     second = helper.make_node(
-        "Conv", [f"{name}/at_places", f"{name}/places", *node.input[2:]], [name]
+        "ConvTranspose",
+        [f"{name}/at_places", f"{name}/places", *node.input[2:]],
+        [name],
+        pads=pads,
+        dilations=dilations,
     )
-    second.attribute.extend(node.attribute)
     return [first, second]
+
+
+def _mix_channels(graph: onnx.GraphProto) -> None:
+    """Sum up single channels, each times its weight, where a convolution of 1 x 1 does that."""
+    weights = {item.name: item for item in graph.initializer}
+    makers = _made_for_one(graph)
+    nodes = []
+    for node in graph.node:
+        whole = makers.get(node.input[0]) if node.op_type == "Conv" else None
+        if whole is not None and _mixes_channels(node, whole, weights):
+            factors = numpy_helper.to_array(weights[node.input[1]]).reshape(-1, 1)
+            nodes += _sum_of_products(graph, node, whole, factors, makers)
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _mixes_channels(
+    node: onnx.NodeProto, whole: onnx.NodeProto, weights: dict[str, onnx.TensorProto]
+) -> bool:
+    """Return whether a convolution of 1 x 1 turns a concatenation of single channels into one."""
+    if whole.op_type != "Concat" or node.input[1] not in weights:
+        return False
+    found = _attributes(node)
+    moved = any(found.get("pads", [])) or set(found.get("strides", [1])) != {1}
+    # As many channels as parts, side by side: each has one.
+    single = list(weights[node.input[1]].dims) == [1, len(whole.input), 1, 1]
+    return single and _attributes(whole)["axis"] == 1 and not moved
+
+
+def _sum_of_products(
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    whole: onnx.NodeProto,
+    factors: Weights,
+    makers: dict[str, onnx.NodeProto],
+) -> list[onnx.NodeProto]:
+    """Return the sum of single channels, each times its factor, instead of a convolution."""
+    name = node.output[0]
+    nodes, terms = [], []
+    for number, (part, factor) in enumerate(zip(whole.input, factors, strict=True)):
+        by, product, term = (f"{name}/{what}{number}" for what in ("factor", "product", "term"))
+        graph.initializer.append(numpy_helper.from_array(factor, by))
+        maker = makers.get(part)
+        # What is enlarged is multiplied while it is small.
+        enlarged = maker if maker is not None and _enlarges(maker) else None
+        source = part if enlarged is None else enlarged.input[0]
+        nodes.append(helper.make_node("Mul", [source, by], [product]))
+        if enlarged is None:
+            terms.append(product)
+        else:
+            nodes.append(onnx.NodeProto())
+            nodes[-1].CopyFrom(enlarged)
+            nodes[-1].input[0], nodes[-1].output[0] = product, term
+            terms.append(term)
+    return nodes + _added_up(name, [*terms, *node.input[2:]])
+
+
+def _enlarges(node: onnx.NodeProto) -> bool:
+    """Return whether a product may be taken before a node instead of after it."""
+    return node.op_type == "Resize" and "extrapolation_value" not in _attributes(node)
 
 
 def _take_concatenations_apart(model: onnx.ModelProto) -> None:
     """Convolve each part of a concatenation, and add them up, where that moves less memory."""
     graph = model.graph
     weights = {item.name: item for item in graph.initializer}
-    uses = Counter(name for node in graph.node for name in node.input)
-    # Of one use: what something else needs is made anyway.
-    wholes = {
-        node.output[0]: node
-        for node in graph.node
-        if node.op_type == "Concat" and uses[node.output[0]] == 1
-    }
+    makers = _made_for_one(graph)
     channels = _channels(model)
     nodes = []
     for node in graph.node:
-        whole = wholes.get(node.input[0]) if node.op_type == "Conv" else None
-        if whole is not None and node.input[1] in weights:
+        whole = makers.get(node.input[0]) if node.op_type == "Conv" else None
+        if whole is not None and whole.op_type == "Concat" and node.input[1] in weights:
             kernel = weights[node.input[1]]
             parts = [channels.get(name, 0) for name in whole.input]
             if _worth_apart(parts, kernel.dims):
@@ -174,8 +274,7 @@ def _sum_of_parts(
 ) -> list[onnx.NodeProto]:
     """Return a convolution of each part of a concatenation, and their sums, instead of one."""
     name = node.output[0]
-    nodes: list[onnx.NodeProto] = []
-    total = ""
+    nodes, terms = [], []
     kernels = np.split(kernel, np.cumsum(channels)[:-1], axis=1)
     for number, (part, own) in enumerate(zip(whole.input, kernels, strict=True)):
         convolved, weights = f"{name}/part{number}", f"{name}/part{number}/weights"
@@ -183,9 +282,25 @@ def _sum_of_parts(
         bias = node.input[2:] if number == 0 else []
         nodes.append(helper.make_node("Conv", [part, weights, *bias], [convolved]))
         nodes[-1].attribute.extend(node.attribute)
-        if number == 0:
-            total = convolved
-            continue
-        before, total = total, name if number == len(kernels) - 1 else f"{name}/sum{number}"
-        nodes.append(helper.make_node("Add", [before, convolved], [total]))
+        terms.append(convolved)
+    return nodes + _added_up(name, terms)
+
+
+def _added_up(name: str, terms: Sequence[str]) -> list[onnx.NodeProto]:
+    """Return the additions that make a value, called ``name``, of two terms or more."""
+    nodes = []
+    total = terms[0]
+    for number, term in enumerate(terms[1:], 1):
+        before, total = total, name if number == len(terms) - 1 else f"{name}/sum{number}"
+        nodes.append(helper.make_node("Add", [before, term], [total]))
     return nodes
+
+
+def _made_for_one(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Return the nodes whose first output has one use; what has more is made anyway."""
+    uses = Counter(name for node in graph.node for name in node.input)
+    return {node.output[0]: node for node in graph.node if uses[node.output[0]] == 1}
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}

@@ -29,7 +29,8 @@ def test_a_network_is_served_under_its_name(tmp_path: Path) -> None:
     path = tmp_path / "u2netp-shaped.onnx"
     path.write_bytes(Network(ARCHITECTURES["u2netp"], 320).model().SerializeToString())
     model = BenchmarkModel("u2netp", path, "random")
-    loaded = load("u2netp", AppConfig.load(model.settings))
+    stacking = {"segmenter": {"execution": "stack"}}
+    loaded = load("u2netp", AppConfig.load({**model.settings, **stacking}))
     assert loaded.batches
     images = np.random.default_rng(1).integers(0, 256, (2, 320, 320, 3), np.uint8)
     masks = loaded.masks(images)

@@ -60,9 +60,12 @@ def answer(model: str | bytes, images: Any) -> Any:
         ({"pads": [1] * 4}, True),
         ({"pads": [1] * 4, "bias": False}, True),
         ({"pads": [2] * 4, "dilations": [2, 2]}, True),
-        ({"pads": [0, 1, 2, 0], "strides": [2, 1]}, True),
-        ({"auto_pad": "SAME_UPPER"}, True),
+        ({"pads": [0, 1, 2, 0]}, True),
+        ({}, True),
         ({"size": 5, "pads": [2] * 4}, True),
+        ({"pads": [1, 1, 3, 1]}, False),
+        ({"pads": [1] * 4, "strides": [2, 1]}, False),
+        ({"auto_pad": "SAME_UPPER"}, False),
         ({"outputs": 2, "pads": [1] * 4}, False),
         ({"channels": 15, "pads": [1] * 4}, False),
         ({"size": 1}, False),
@@ -77,7 +80,7 @@ def test_a_convolution_into_one_channel_is_split(
         conv("second", "first", channels, **attributes),
     ]
     path = write(tmp_path, parts, ["second"])
-    cheaper = for_cpu(path)
+    cheaper = for_cpu(path, batches=True)
     assert len(onnx.load_from_string(cheaper).graph.node) == (3 if split else 2)
     images = np.random.default_rng(0).standard_normal((2, 3, SIDE, SIDE), np.float32)
     expected = answer(str(path), images)
@@ -92,7 +95,8 @@ def test_only_what_the_first_output_needs_is_kept(tmp_path: Path) -> None:
         conv("wanted", "first", 4),
         conv("unwanted", "first", 4, 2),
     ]
-    graph = onnx.load_from_string(for_cpu(write(tmp_path, parts, ["wanted", "unwanted"]))).graph
+    path = write(tmp_path, parts, ["wanted", "unwanted"])
+    graph = onnx.load_from_string(for_cpu(path, batches=True)).graph
     assert [node.name for node in graph.node] == ["first", "wanted"]
     assert [item.name for item in graph.output] == ["wanted"]
     assert not [item.name for item in graph.initializer if item.name.startswith("unwanted")]
@@ -108,7 +112,7 @@ def test_a_graph_with_graphs_inside_is_left_alone(tmp_path: Path) -> None:
     yes = numpy_helper.from_array(np.array(True), "yes")
     choice = helper.make_node("If", ["yes"], ["chosen"], then_branch=inner, else_branch=inner)
     path = write(tmp_path, [conv("first", "image", 3, 2), (choice, [yes])], ["chosen", "first"])
-    assert for_cpu(path) == onnx.load(path).SerializeToString()
+    assert for_cpu(path, batches=True) == onnx.load(path).SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_feature_maps_side_by_side_are_convolved_apart(
     whole = helper.make_node("Concat", names, ["whole"], "whole", axis=1)
     last = conv("last", "whole", sum(parts), 6, **{"pads": [1] * 4, **attributes})
     path = write(tmp_path, [*maps, (whole, []), last], ["last"])
-    cheaper = for_cpu(path)
+    cheaper = for_cpu(path, batches=True)
     graph = onnx.load_from_string(cheaper).graph
     kinds = [node.op_type for node in graph.node]
     assert ("Concat" in kinds) is not apart
@@ -149,7 +153,67 @@ def test_a_concatenation_with_another_use_or_along_another_axis_stays(tmp_path: 
     again = conv("again", "whole", 16, 4, size=3)
     nodes = [*maps, (whole, []), (beside, []), *convolved, again, (both, [])]
     path = write(tmp_path, nodes, ["all"])
-    kinds = [node.op_type for node in onnx.load_from_string(for_cpu(path)).graph.node]
+    kinds = [node.op_type for node in onnx.load_from_string(for_cpu(path, batches=True)).graph.node]
     assert (kinds.count("Concat"), kinds.count("Add")) == (3, 0)
     images = np.random.default_rng(2).standard_normal((1, 3, SIDE, SIDE), np.float32)
-    assert np.allclose(answer(for_cpu(path), images), answer(str(path), images), atol=1e-4)
+    assert np.allclose(
+        answer(for_cpu(path, batches=True), images), answer(str(path), images), atol=1e-4
+    )
+
+
+def single_channels(
+    folder: Path, *, axis: int = 1, sides: int = 1, bias: bool = True, **attributes: Any
+) -> Path:
+    """A graph that mixes three maps of so many channels each, two of them enlarged."""
+    scales = {"near": 1.0, "middle": 2.0, "far": 4.0}
+    nodes: list[tuple[onnx.NodeProto, list[onnx.TensorProto]]] = []
+    for name, scale in scales.items():
+        shrink = {"strides": [int(scale)] * 2, "pads": [1] * 4}
+        nodes.append(conv(name, "image", 3, sides, **shrink))
+        if scale > 1:
+            constant = np.array([1, 1, scale, scale], np.float32)
+            scaled = numpy_helper.from_array(constant, f"{name}.scales")
+            inputs = [name, "", f"{name}.scales"]
+            resize = helper.make_node("Resize", inputs, [f"{name}.resized"], mode="linear")
+            nodes.append((resize, [scaled]))
+    names = ["near", "middle.resized", "far.resized"]
+    nodes.append((helper.make_node("Concat", names, ["whole"], axis=axis), []))
+    channels = sides * (3 if axis == 1 else 1)
+    nodes.append(conv("mixed", "whole", channels, size=1, bias=bias, **attributes))
+    nodes.append((helper.make_node("Sigmoid", ["mixed"], ["mask"]), []))
+    return write(folder, nodes, ["mask"])
+
+
+@pytest.mark.parametrize(
+    ("options", "mixed"),
+    [
+        ({}, True),
+        ({"bias": False}, True),
+        ({"axis": 3, "sides": 3}, False),
+        ({"pads": [1, 0, 0, 1]}, False),
+        ({"strides": [2, 2]}, False),
+    ],
+)
+def test_single_channels_are_mixed_by_products(
+    tmp_path: Path, options: dict[str, Any], mixed: bool
+) -> None:
+    path = single_channels(tmp_path, **options)
+    cheaper = for_cpu(path, batches=True)
+    nodes = onnx.load_from_string(cheaper).graph.node
+    assert sum(node.op_type == "Mul" for node in nodes) == (3 if mixed else 0)
+    # What is enlarged is multiplied while it is small.
+    products = {node.output[0] for node in nodes if node.op_type == "Mul"}
+    assert sum(node.op_type == "Resize" and node.input[0] in products for node in nodes) == (
+        2 if mixed else 0
+    )
+    images = np.random.default_rng(3).standard_normal((2, 3, SIDE, SIDE), np.float32)
+    assert np.allclose(answer(cheaper, images), answer(str(path), images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_for_one_image_says_so_and_answers_the_same(tmp_path: Path) -> None:
+    path = single_channels(tmp_path)
+    graph = for_cpu(path, batches=False)
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [1, 3, SIDE, SIDE]
+    image = np.random.default_rng(4).standard_normal((1, 3, SIDE, SIDE), np.float32)
+    assert np.allclose(answer(graph, image), answer(str(path), image), rtol=1e-4, atol=1e-5)

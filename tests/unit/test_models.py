@@ -100,7 +100,7 @@ def test_logits_pass_a_sigmoid_first() -> None:
 
 
 def test_a_model_of_a_file_runs_batches(tmp_path: Path) -> None:
-    model = load("own", custom(graphs.brightness(tmp_path / "own.onnx")))
+    model = load("own", custom(graphs.brightness(tmp_path / "own.onnx"), execution="stack"))
     batch = np.zeros((3, 320, 320, 3), np.uint8)
     for position, image in enumerate(batch):
         image[50 : 100 + position] = 255
@@ -113,12 +113,17 @@ def test_a_model_of_a_file_runs_batches(tmp_path: Path) -> None:
     )
 
 
-def test_a_fixed_batch_axis_is_noticed(tmp_path: Path) -> None:
-    assert not load("own", custom(graphs.brightness(tmp_path / "own.onnx", batch=1))).batches
+def test_a_model_takes_one_image_where_its_file_does_or_where_images_fan_out(
+    tmp_path: Path,
+) -> None:
+    path = graphs.brightness(tmp_path / "fixed.onnx", batch=1)
+    assert not load("own", custom(path, execution="stack")).batches
+    path = graphs.brightness(tmp_path / "open.onnx")
+    assert not load("own", custom(path, execution="fan_out")).batches
 
 
 def test_a_batch_gives_what_single_images_give(tmp_path: Path) -> None:
-    model = load("own", custom(graphs.brightness(tmp_path / "own.onnx")))
+    model = load("own", custom(graphs.brightness(tmp_path / "own.onnx"), execution="stack"))
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (4, 320, 320, 3), dtype=np.uint8)
     batch[1] //= 3
