@@ -29,8 +29,8 @@ from serve_app.imaging import mask as masks
 from serve_app.imaging.compose import compose
 from serve_app.imaging.decode import decode
 from serve_app.imaging.encode import encode
-from serve_app.imaging.memory import keep_freed_memory
 from serve_app.imaging.threads import stay_in_caller
+from serve_app.memory import keep_freed_memory
 from serve_app.models.execution import Model, load
 
 T = TypeVar("T")

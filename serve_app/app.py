@@ -12,6 +12,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.schema import LoggingConfig
 
 from ingest.autoscaling import BacklogPolicy
 from ingest.posted import SqsJobs
@@ -28,6 +29,8 @@ _INGEST_CPUS = 0.1
 _SETTLE_S = 8.0
 _POLL_SLACK_S = 2.0
 _STOP_HEARD_S = 0.1
+_INNER_LOG = LoggingConfig(enable_access_log=False)
+"""Of deployments that only others call: HttpApi's access log and the ledger have each image."""
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -51,6 +54,7 @@ def build(args: dict[str, Any]) -> Application:
         .options(
             **pipeline_replicas(config),
             max_ongoing_requests=config.pipeline.max_ongoing,
+            logging_config=_INNER_LOG,
             ray_actor_options={"num_cpus": config.pipeline.num_cpus},
         )
         .bind(config, segmenters)
@@ -99,6 +103,7 @@ def _segmenter(name: str, config: AppConfig) -> Application:
             name=f"Segmenter-{name}",
             **segmenter_replicas(name, config),
             max_ongoing_requests=options.max_ongoing,
+            logging_config=_INNER_LOG,
             ray_actor_options={"num_cpus": options.num_cpus},
         )
         .bind(name, config)

@@ -27,6 +27,7 @@ from serve_app.http_keys import ApiKeys
 from serve_app.http_uploads import Upload, read_upload
 from serve_app.image_pipeline import ModelInfo, models_of
 from serve_app.jobs import JobQueue
+from serve_app.memory import keep_freed_memory
 from serve_app.replicas import call
 
 _READY_TIMEOUT_S = 5.0
@@ -55,6 +56,7 @@ class Endpoint:
         Raises:
             InvalidConfig: API keys are configured, and there are none.
         """
+        keep_freed_memory()
         http = config.http
         self.config = config
         self.jobs = jobs

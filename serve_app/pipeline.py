@@ -17,7 +17,7 @@ from serve_app.cutout import Rendered
 from serve_app.errors import DeadlineExceeded, ForeedgeError, ReplicaLost
 from serve_app.image_pipeline import ImagePipeline, ModelInfo, Segmenters, imaging_threads
 from serve_app.imaging import matting
-from serve_app.imaging.memory import keep_freed_memory
+from serve_app.memory import keep_freed_memory
 from serve_app.replicas import call
 from serve_app.segmenter import Segmenter
 from serve_app.storage import open_store
