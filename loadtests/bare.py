@@ -1,17 +1,17 @@
 """The bare loop: the steps of one image in one process, with no queue, no HTTP and no Ray.
 
-What the application costs is measured against it. ``python -m loadtests.bare MODEL THREADS
-PHOTOGRAPH ...`` prints its numbers as JSON; a process of its own, so that its CPU seconds are
-its own too.
+What the application costs is measured against it. ``python -m loadtests.bare [--scaling] MODEL
+THREADS PHOTOGRAPH ...`` prints its numbers as JSON; a process of its own, so that its CPU seconds
+are its own too.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +99,8 @@ def segmented_per_s(model: Model, paths: Sequence[Path], threads: int, config: A
         batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
             run, slots=threads, max_batch_size=1
         )
+        # Each thread's first run takes its memory from the kernel.
+        await asyncio.gather(*(batcher.submit(square) for square in squares[:threads]))
         started_at = time.perf_counter()
         await asyncio.gather(*(batcher.submit(square) for square in squares))
         return len(squares) / (time.perf_counter() - started_at)
@@ -108,17 +110,25 @@ def segmented_per_s(model: Model, paths: Sequence[Path], threads: int, config: A
 
 def main() -> None:
     """Measure, after one image per thread that does not count."""
-    name, threads, *names = sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bare")
+    parser.add_argument("model")
+    parser.add_argument("threads", type=int)
+    parser.add_argument("photographs", type=Path, nargs="+")
+    parser.add_argument(
+        "--scaling", action="store_true", help="what the threads do of the images/s of one, too"
+    )
+    options = parser.parse_args()
     # As in a pipeline replica.
     stay_in_caller()
     keep_freed_memory()
-    config = AppConfig.load(benchmark_model(name).settings)
-    model = load(name, config)
-    paths = [Path(name) for name in names]
-    Loop(model, config).run(paths[: int(threads)], int(threads))
-    found = Loop(model, config).run(paths, int(threads))
-    per_s = [segmented_per_s(model, paths, number, config) for number in (1, int(threads))]
-    found["segmenter_scaling"] = per_s[1] / per_s[0]
+    config = AppConfig.load(benchmark_model(options.model).settings)
+    model = load(options.model, config)
+    paths, threads = options.photographs, options.threads
+    Loop(model, config).run(paths[:threads], threads)
+    found = Loop(model, config).run(paths, threads)
+    if options.scaling:
+        per_s = [segmented_per_s(model, paths, number, config) for number in (1, threads)]
+        found["segmenter_scaling"] = per_s[1] / per_s[0]
     print(json.dumps(found))
 
 
