@@ -80,8 +80,18 @@ def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
     words = [*command.split(), str(file)]
     if words[0] == "foreedge":
         words += ["--port", str(port)]
-    with running(words, tmp_path, lambda _: answers(f"http://127.0.0.1:{port}/readyz")):
+    with running(words, tmp_path, lambda _: answers(f"http://127.0.0.1:{port}/readyz")) as process:
         assert answers(f"http://127.0.0.1:{port}/v1/models")
+        if words[0] == "foreedge" and sys.platform == "linux":
+            # Its Ray waits for a core instead of taking it; the command itself does not.
+            replicas = [
+                child
+                for child in psutil.Process(process.pid).children(recursive=True)
+                if child.name().startswith("ray::")
+            ]
+            assert replicas
+            assert {os.sched_getscheduler(child.pid) for child in replicas} == {os.SCHED_BATCH}
+            assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
 
 
 @pytest.mark.timeout(START_TIMEOUT_S + 2 * STOP_TIMEOUT_S)
