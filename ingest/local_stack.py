@@ -252,15 +252,17 @@ def _without_preemption() -> Iterator[None]:
     would take a core from an image for them. As batch processes (sched(7)) they get it a few
     milliseconds later, where no core is free.
     """
-    if not hasattr(os, "SCHED_BATCH"):
+    # Where somebody has chosen a policy for this process, that one stays.
+    if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
         yield
         return
-    before = os.sched_getscheduler(0), os.sched_getparam(0)
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    # A sandbox need not know the policy; everything works without.
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
         yield
     finally:
-        os.sched_setscheduler(0, *before)
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @contextmanager

@@ -186,7 +186,7 @@ def _mixes_channels(
     moved = any(found.get("pads", [])) or set(found.get("strides", [1])) != {1}
     # As many channels as parts, side by side: each has one.
     single = list(weights[node.input[1]].dims) == [1, len(whole.input), 1, 1]
-    return single and _attributes(whole)["axis"] == 1 and not moved
+    return single and len(whole.input) > 1 and _attributes(whole)["axis"] == 1 and not moved
 
 
 def _sum_of_products(

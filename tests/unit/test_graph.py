@@ -210,6 +210,14 @@ def test_single_channels_are_mixed_by_products(
     assert np.allclose(answer(cheaper, images), answer(str(path), images), rtol=1e-4, atol=1e-5)
 
 
+def test_a_concatenation_of_one_channel_stays(tmp_path: Path) -> None:
+    whole = helper.make_node("Concat", ["only"], ["whole"], axis=1)
+    nodes = [conv("only", "image", 3), (whole, []), conv("last", "whole", 1, size=1, bias=False)]
+    path = write(tmp_path, nodes, ["last"])
+    images = np.random.default_rng(5).standard_normal((2, 3, SIDE, SIDE), np.float32)
+    assert np.allclose(answer(for_cpu(path, batches=True), images), answer(str(path), images))
+
+
 def test_a_graph_for_one_image_says_so_and_answers_the_same(tmp_path: Path) -> None:
     path = single_channels(tmp_path)
     graph = for_cpu(path, batches=False)
