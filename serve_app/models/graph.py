@@ -166,7 +166,7 @@ def _mix_channels(graph: onnx.GraphProto) -> None:
     makers = _made_for_one(graph)
     nodes = []
     for node in graph.node:
-        whole = makers.get(node.input[0]) if node.op_type == "Conv" else None
+        whole = _concatenated(node, makers, weights)
         if whole is not None and _mixes_channels(node, whole, weights):
             factors = numpy_helper.to_array(weights[node.input[1]]).reshape(-1, 1)
             nodes += _sum_of_products(graph, node, whole, factors, makers)
@@ -180,8 +180,6 @@ def _mixes_channels(
     node: onnx.NodeProto, whole: onnx.NodeProto, weights: dict[str, onnx.TensorProto]
 ) -> bool:
     """Return whether a convolution of 1 x 1 turns a concatenation of single channels into one."""
-    if whole.op_type != "Concat" or node.input[1] not in weights:
-        return False
     found = _attributes(node)
     moved = any(found.get("pads", [])) or set(found.get("strides", [1])) != {1}
     # As many channels as parts, side by side: each has one.
@@ -230,8 +228,8 @@ def _take_concatenations_apart(model: onnx.ModelProto) -> None:
     channels = _channels(model)
     nodes = []
     for node in graph.node:
-        whole = makers.get(node.input[0]) if node.op_type == "Conv" else None
-        if whole is not None and whole.op_type == "Concat" and node.input[1] in weights:
+        whole = _concatenated(node, makers, weights)
+        if whole is not None:
             kernel = weights[node.input[1]]
             parts = [channels.get(name, 0) for name in whole.input]
             if _worth_apart(parts, kernel.dims):
@@ -294,6 +292,18 @@ def _added_up(name: str, terms: Sequence[str]) -> list[onnx.NodeProto]:
         before, total = total, name if number == len(terms) - 1 else f"{name}/sum{number}"
         nodes.append(helper.make_node("Add", [before, term], [total]))
     return nodes
+
+
+def _concatenated(
+    node: onnx.NodeProto,
+    makers: dict[str, onnx.NodeProto],
+    weights: dict[str, onnx.TensorProto],
+) -> onnx.NodeProto | None:
+    """Return the concatenation that a convolution of known weights reads, and nothing else does."""
+    if node.op_type != "Conv" or node.input[1] not in weights:
+        return None
+    maker = makers.get(node.input[0])
+    return maker if maker is not None and maker.op_type == "Concat" else None
 
 
 def _made_for_one(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
