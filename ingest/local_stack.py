@@ -248,7 +248,7 @@ def needed_cpus(config: AppConfig) -> int:
 def _without_preemption() -> Iterator[None]:
     """Let the processes that are started in this context wait for a core until it changes hands.
 
-    Ray's dozen processes wake some 800 times a second with nothing to do, and each time the kernel
+    Ray's dozen processes wake over 600 times a second with nothing to do, and each time the kernel
     would take a core from an image for them. As batch processes (sched(7)) they get it a few
     milliseconds later, where no core is free.
     """
