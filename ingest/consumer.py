@@ -108,6 +108,8 @@ class Consumer:
         self._clock = clock
         self._leases = Leases(queue, config.visibility_timeout_s, clock)
         self._max_unsettled = 2 * part_records + config.max_in_flight
+        # A receive for each permit that comes free would cost as much as ten messages of one.
+        self._worth_a_receive = max(1, min(BATCH_ENTRIES, config.max_in_flight // 4))
         self._attempts = Attempts(process, config, self._leases, clock)
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
@@ -188,8 +190,10 @@ class Consumer:
     async def _pull(self) -> None:
         try:
             while not self._stopping:
-                if self._room() == 0:
-                    await self._until(lambda: self._stopping or self._room() > 0)
+                if self._room() < self._worth_a_receive:
+                    await self._until(
+                        lambda: self._stopping or self._room() >= self._worth_a_receive
+                    )
                     continue
                 try:
                     messages = await self._leases.receive(self._room(), self._config.long_poll_s)

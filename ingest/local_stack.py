@@ -106,14 +106,15 @@ class LocalAws:
         port = free_port()
         self.endpoint_url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # A group of its own: Ctrl-C reaches this process first, which then ends the server.
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
+        with _without_preemption():
+            self._process = subprocess.Popen(
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # A group of its own: Ctrl-C reaches this process first, which then ends the server.
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
         try:
             self._wait(self._process)
         except BaseException:

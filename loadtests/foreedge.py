@@ -152,9 +152,7 @@ class Foreedge:
         started_at = time.time()
         manifest = bulk.send(sqs, queue.url, self._store, ledger, plan)
         tally = Tally(self._store, ledger, manifest)
-        for _ in follow(
-            tally, interval_s=0.5, stalled_after_s=_STALLED_AFTER_S, on_stalled=_give_up
-        ):
+        for _ in follow(tally, stalled_after_s=_STALLED_AFTER_S, on_stalled=_give_up):
             pass
         cpu_s = meter.cpu_s()
         outcomes = list(read_outcomes(self._store, ledger, plan.run_id))
@@ -207,7 +205,7 @@ def running(settings: dict[str, Any], *, queue: bool = True) -> Iterator[Foreedg
                 "max_in_flight": 16,
                 **settings.get("queue", {}),
             }
-            args["ledger"] = {"bucket": _BUCKET, "part_interval_s": 0.5}
+            args["ledger"] = {"bucket": _BUCKET}
         with serving(args, port=free_port(), quiet=True) as endpoints:
             yield Foreedge(endpoints.http, AppConfig.load(args))
 

@@ -51,10 +51,10 @@ class Group:
     how: dict[str, str]
     """By the system's name: how it was run, in words."""
     start: Callable[[], AbstractContextManager[dict[str, Measure]]]
-    images: int | None = None
-    """Of one round; None is what the others get."""
-    once: bool = False
-    """Whether it is measured in the first round alone: it is very slow."""
+    rounds: int | None = 3
+    """At most; None is as many as are asked for."""
+    images: Callable[[int], int] = lambda asked: asked // 2
+    """Of one round, from how many are asked for."""
 
 
 def groups(model: BenchmarkModel, console: Console) -> list[Group]:
@@ -64,16 +64,20 @@ def groups(model: BenchmarkModel, console: Console) -> list[Group]:
     one_each = f"{_CORES} workers of 1 thread"
     served = f"{threads or _CORES} ORT thread(s) a run, {clients} client(s): the best of 6 settings"
     twice = 2 * _CORES
+    # Aims are close to these: they get all rounds and all photographs.
+    compared = partial(Group, rounds=None, images=lambda asked: asked)
     return [
-        Group(
+        compared(
             {
                 "foreedge-http": f"{_CORES} threads, model in the pipeline, {_CLIENTS} clients",
                 "foreedge-queue": f"{_CORES} threads, model in the pipeline; p50, p95: there",
             },
             lambda: _foreedge(model),
         ),
-        Group({"bare-loop": f"our steps in one process, {_CORES} threads"}, lambda: _bare(model)),
-        Group({"rembg-s": served}, lambda: _rembg_s(path, threads, clients)),
+        compared(
+            {"bare-loop": f"our steps in one process, {_CORES} threads"}, lambda: _bare(model)
+        ),
+        compared({"rembg-s": served}, lambda: _rembg_s(path, threads, clients)),
         Group(
             {"rembg-remove": f"one process, {_CORES} ORT threads"},
             lambda: _programs("rembg-remove", ["remove_loop.py", path], 1, None),
@@ -93,8 +97,8 @@ def groups(model: BenchmarkModel, console: Console) -> list[Group]:
             lambda: _programs(
                 "replaced-worker-matting", ["replaced_worker.py", path, "matting"], _CORES, 1
             ),
-            images=_CORES,
-            once=True,
+            rounds=1,
+            images=lambda _: _CORES,
         ),
     ]
 

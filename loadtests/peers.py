@@ -52,8 +52,9 @@ _CPU_AIMS = {"u2netp": 1.15}
 """At most so many times the CPU seconds of the bare loop."""
 
 _WARM = 8
-_COUNT, _COUNT_BUNDLED = 24, 96
+_COUNT, _COUNT_BUNDLED = 48, 192
 """Images of a round: seconds of each system, with the first and the last images a small part."""
+_ROUNDS = 5
 
 
 def main() -> None:
@@ -62,9 +63,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=[BUNDLED, "u2netp"])
     parser.add_argument("--systems", nargs="+", help="some of them only")
     parser.add_argument("--photographs", default="1600x1200", help="set or folder")
-    counts = f"of images in a round; {_COUNT_BUNDLED} of {BUNDLED}, {_COUNT} of others"
+    counts = (
+        f"of images in a round; {_COUNT_BUNDLED} of {BUNDLED}, {_COUNT} of others; "
+        "half where no aim is close"
+    )
     parser.add_argument("--count", type=int, help=counts)
-    parser.add_argument("--rounds", type=int, default=3)
+    rounds = f"{_ROUNDS}; three where no aim is close"
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=rounds)
     parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
     options = parser.parse_args()
     if not PYTHON.is_file():
@@ -108,13 +113,15 @@ def compare(
     rounds: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     chosen = groups(model, console)
     how = {name: text for group in chosen for name, text in group.how.items()}
+    images: dict[str, int] = {}
     for number in range(options.rounds):
         for group in chosen if number % 2 == 0 else reversed(chosen):
-            if number and group.once:
+            if group.rounds is not None and number >= group.rounds:
                 continue
             if options.systems and not set(options.systems) & set(group.how):
                 continue
-            for name, found in _measured(group, paths).items():
+            for name, found in _measured(group, paths[: group.images(len(paths))]).items():
+                images[name] = found.images
                 rounds[name].append(found.numbers(NOT_OURS))
                 console.print(
                     f"  round {number + 1}  {name:18} {rounds[name][-1]['images_per_s']:.2f}/s",
@@ -124,8 +131,8 @@ def compare(
         yield {
             "model": model.label,
             "cores_busy_before": busy,
-            "rounds": number + 1,
-            "images": len(paths),
+            "rounds": {name: len(rounds[name]) for name in systems},
+            "images": images,
             "how": {name: how[name] for name in systems},
             "systems": systems,
         }
@@ -133,12 +140,11 @@ def compare(
 
 def _measured(group: Group, paths: Sequence[Path]) -> dict[str, Round]:
     """Start a group, warm it, measure each of its systems, and stop it."""
-    count = group.images or len(paths)
     with group.start() as systems:
         found = {}
         for name, measure in systems.items():
-            measure(paths[: min(_WARM, count)])
-            found[name] = measure(paths[:count])
+            measure(paths[:_WARM])
+            found[name] = measure(paths)
         return found
 
 
@@ -183,7 +189,8 @@ def rows(found: dict[str, Any]) -> list[list[str]]:
     for name, numbers in systems.items():
         cells = [form.format(numbers[key]) for key, form in _COLUMNS.values()]
         ratio = f"{numbers['images_per_s'] / base:.2f}" if base else "-"
-        lines.append([name, *cells, ratio, found["how"][name]])
+        measured = f"{found['rounds'][name]} x {found['images'][name]}"
+        lines.append([name, *cells, ratio, measured, found["how"][name]])
     return lines
 
 
@@ -193,7 +200,7 @@ def table(found: dict[str, Any]) -> Table:
     for name in ("", *_COLUMNS, "x rembg s"):
         result.add_column(name, justify="right" if name else "left")
     for row in rows(found):
-        result.add_row(*row[:-1])
+        result.add_row(*row[:-2])
     return result
 
 
@@ -210,11 +217,12 @@ def markdown(content: dict[str, Any]) -> str:
     for name, found in content["models"].items():
         lines += [
             "",
-            f"**{found['model']}**, medians of {found['rounds']} rounds of {found['images']}:",
+            f"**{found['model']}**, medians over rounds:",
             "",
         ]
-        lines.append(f"| system | {' | '.join(_COLUMNS)} | x `rembg s` | how it was run |")
-        lines.append("|---|" + "---:|" * (len(_COLUMNS) + 1) + "---|")
+        titles = ["system", *_COLUMNS, "x `rembg s`", "rounds x images", "how it was run"]
+        lines.append(f"| {' | '.join(titles)} |")
+        lines.append("|---|" + "---:|" * (len(titles) - 2) + "---|")
         lines += [f"| {' | '.join(row)} |" for row in rows(found)]
         lines.append("")
         lines += [f"- {line}" for line in ratios(name, found["systems"])]

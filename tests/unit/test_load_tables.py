@@ -82,15 +82,15 @@ def test_table_of_a_document() -> None:
         "models": {
             "folio": {
                 "model": "folio",
-                "rounds": 3,
-                "images": 24,
+                "rounds": {"foreedge-http": 5, "rembg-s": 3},
+                "images": {"foreedge-http": 48, "rembg-s": 24},
                 "systems": systems,
                 "how": {"foreedge-http": "so", "rembg-s": "thus"},
             }
         },
     }
     text = markdown(content)
-    assert "| foreedge-http | 6.00 | 0.50 | 0.50 | 0.500 | 0 | 0.50 | 3.00 | so |" in text
+    assert "| foreedge-http | 6.00 | 0.50 | 0.50 | 0.500 | 0 | 0.50 | 3.00 | 5 x 48 | so |" in text
     document = "before\n<!-- peers: begin -->\nold\n<!-- peers: end -->\nafter\n"
     assert between_markers(document, "peers", text).splitlines()[2] == text.splitlines()[0]
     assert "old" not in between_markers(document, "peers", text)
