@@ -95,7 +95,7 @@ def main() -> None:
             path = write("peers.json", content)
         console.print(table(found))
         for line in ratios(name, found["systems"]):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
     console.print(f"Written to {path}", highlight=False)
     if options.write_docs:
         DOCS.write_text(between_markers(DOCS.read_text(), "peers", markdown(content)))
@@ -196,9 +196,10 @@ def rows(found: dict[str, Any]) -> list[list[str]]:
 
 def table(found: dict[str, Any]) -> Table:
     """Return a table for the terminal."""
-    result = Table(title=found["model"])
-    for name in ("", *_COLUMNS, "x rembg s"):
-        result.add_column(name, justify="right" if name else "left")
+    result = Table(title=found["model"], box=None, padding=(0, 1, 0, 0))
+    result.add_column("", no_wrap=True)
+    for name in (*_COLUMNS, "x rembg s"):
+        result.add_column(name, justify="right")
     for row in rows(found):
         result.add_row(*row[:-2])
     return result
