@@ -15,7 +15,7 @@ from ingest.manifest_file import InManifest
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Output, describe
 from serve_app.errors import InvalidConfig
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)

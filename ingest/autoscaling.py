@@ -21,9 +21,9 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
+from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
 from serve_app.pace import SECONDS_PER_IMAGE
-from serve_app.storage import aws_client
 
 # Serve's own: what the policy has to say belongs in the controller's log.
 _logger = logging.getLogger("ray.serve")

@@ -33,7 +33,7 @@ from ingest.sources import Distinct, Entry, Given, Photographs
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Job, Output, Source, describe, parse_recipe
 from serve_app.errors import ForeedgeError, InvalidConfig, InvalidRecipe, SourceNotFound
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

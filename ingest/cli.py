@@ -20,7 +20,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ingest import arguments, repair_commands, run_commands, sources
 from ingest import bulk as bulk_run
 from ingest.jobs import JobList
-from ingest.local_stack import terminate_as_interrupt
 from ingest.options import (
     ConfigOption,
     EndpointOption,
@@ -29,12 +28,14 @@ from ingest.options import (
     RateOption,
     ledger_of,
 )
+from ingest.processes import terminate_as_interrupt
 from ingest.progress import Rate, Tally, duration
 from ingest.sending import SEND_THREADS
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.errors import ForeedgeError, InvalidConfig
 from serve_app.http_keys import read_keys
-from serve_app.storage import aws_client, open_store
+from serve_app.storage import open_store
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -205,7 +206,8 @@ def serve(
     endpoint_url: EndpointOption = None,
 ) -> None:
     """Run the application on this machine until Ctrl-C."""
-    from ingest.local_stack import serving, wait_for_interrupt
+    from ingest.local_app import serving
+    from ingest.processes import wait_for_interrupt
 
     args = arguments.settings(config, queue, ledger_bucket, endpoint_url, settings)
     if model:

@@ -17,13 +17,20 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from ingest import bulk, local_stack, sources
+from ingest import bulk, sources
+from ingest.local_app import Endpoints, replica_states, serving
+from ingest.local_aws import LocalAws, use_dummy_credentials
+from ingest.ports import free_port
+from ingest.processes import terminate_as_interrupt, wait_for_interrupt
 from ingest.progress import Standing, Tally, describe, follow, show
-from ingest.report import FAILURES_SHOWN, Report, read_report, source_url, write_report
+from ingest.report import Report, read_report, source_url
+from ingest.report_page import FAILURES_SHOWN, write_report
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts import Output
 from serve_app.errors import DeadlineExceeded, InvalidConfig
-from serve_app.storage import ObjectStore, aws_client, open_store
+from serve_app.object_store import ObjectStore
+from serve_app.storage import open_store
 
 BUCKET = "foreedge-demo"
 """Holds the photographs, the results and the ledger."""
@@ -63,13 +70,13 @@ def run(options: DemoOptions, console: Console) -> int:
     """
     _clear(options.out)
     folder, files = _photographs(options, console)
-    local_stack.use_dummy_credentials()
-    with local_stack.terminate_as_interrupt(), local_stack.LocalAws() as local:
+    use_dummy_credentials()
+    with terminate_as_interrupt(), LocalAws() as local:
         local.create_bucket(BUCKET)
         args = settings(local.endpoint_url, local.create_queue(_QUEUE))
         console.print("Starting Ray and the application …")
-        port = local_stack.free_port()
-        with local_stack.serving(args, port=port, dashboard=options.keep, quiet=True) as endpoints:
+        port = free_port()
+        with serving(args, port=port, dashboard=options.keep, quiet=True) as endpoints:
             config = AppConfig.load(args)
             with _run(config, folder, files, console) as report:
                 _finish(report, config, options.out, console)
@@ -80,7 +87,7 @@ def run(options: DemoOptions, console: Console) -> int:
                 usage = _usage(endpoints, config, environment, files[0])
                 console.print(usage, highlight=False, soft_wrap=True)
                 try:
-                    local_stack.wait_for_interrupt()
+                    wait_for_interrupt()
                 finally:
                     environment.unlink()
             console.print("Stopping …")
@@ -199,7 +206,7 @@ def _run(config: AppConfig, folder: Path, files: list[Path], console: Console) -
 def _give_up(now: Standing) -> None:
     raise DeadlineExceeded(
         f"no result for {_STALLED_AFTER_S:.0f} s, {now.missing} of {now.jobs} images remain; "
-        f"{local_stack.replica_states()}"
+        f"{replica_states()}"
     )
 
 
@@ -245,7 +252,7 @@ def _clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _environment(endpoints: local_stack.Endpoints, config: AppConfig) -> str:
+def _environment(endpoints: Endpoints, config: AppConfig) -> str:
     """Return what a shell needs to know to reach the running demonstration."""
     variables = {
         "FOREEDGE_AWS__ENDPOINT_URL": config.aws.endpoint_url,
@@ -260,9 +267,7 @@ def _environment(endpoints: local_stack.Endpoints, config: AppConfig) -> str:
     return "".join(f"export {name}={shlex.quote(str(v))}\n" for name, v in variables.items() if v)
 
 
-def _usage(
-    endpoints: local_stack.Endpoints, config: AppConfig, environment: Path, photograph: Path
-) -> str:
+def _usage(endpoints: Endpoints, config: AppConfig, environment: Path, photograph: Path) -> str:
     """Return how the running demonstration is used from another terminal."""
     return f"""
 [bold]It keeps running; Ctrl-C ends it.[/bold]

@@ -21,7 +21,7 @@ import orjson
 
 from ingest.sources import Entry, Photographs, is_image, parse_s3_url
 from serve_app.errors import InvalidConfig
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 MANIFEST = "manifest.json"
 """How the name of an inventory ends."""

@@ -22,7 +22,7 @@ from ingest.sources import Entry
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Contract
 from serve_app.errors import InvalidConfig, InvalidMessage, SourceNotFound
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 PART_JOBS = 5_000
 """Jobs of a part; of each part but the last."""

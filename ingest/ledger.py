@@ -39,7 +39,7 @@ from serve_app.errors import (
     StorageUnavailable,
     TransientError,
 )
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 _logger = logging.getLogger(__name__)
 

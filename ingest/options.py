@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingest.ledger import RunManifest
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig
 from serve_app.errors import InvalidConfig
-from serve_app.storage import aws_client
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

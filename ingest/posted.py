@@ -24,6 +24,7 @@ from ingest.bulk import new_run_id
 from ingest.ledger import STATUS_RANK, RunManifest, read_manifest, write_manifest
 from ingest.messages import parse
 from ingest.queue import BATCH_ENTRIES, map_sqs_error
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Job
 from serve_app.errors import (
@@ -35,7 +36,8 @@ from serve_app.errors import (
 )
 from serve_app.image_pipeline import models_of
 from serve_app.jobs import Receipt, RunCounts
-from serve_app.storage import ObjectStore, aws_client, check_allowed, open_store
+from serve_app.object_store import ObjectStore
+from serve_app.storage import check_allowed, open_store
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

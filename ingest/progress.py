@@ -18,7 +18,7 @@ from ingest.ledger import RunManifest, read_manifest
 from ingest.records import DONE, FAILED, SKIPPED, Records
 from ingest.sending import Backlog
 from serve_app.config import LedgerConfig
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 _RANKS = {"done": DONE, "skipped_existing": SKIPPED, "failed": FAILED}
 

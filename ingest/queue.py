@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, QueueConfig
 from serve_app.errors import InvalidConfig, QueueUnavailable
-from serve_app.storage import aws_client
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -32,7 +32,7 @@ import orjson
 from ingest.ledger import run_folder
 from serve_app.config import LedgerConfig
 from serve_app.errors import InvalidMessage
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 Record = dict[str, Any]
 """One line of a part, as JSON: the fields of an Outcome."""

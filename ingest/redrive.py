@@ -28,7 +28,7 @@ from ingest.sending import call, send_bodies
 from ingest.sources import Entry
 from serve_app.config import LedgerConfig
 from serve_app.errors import InvalidConfig
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -27,7 +27,8 @@ from ingest.options import (
 )
 from ingest.progress import Tally, describe, follow, show
 from ingest.records import FAILED, Record, Records
-from ingest.report import read_report, source_url, write_report
+from ingest.report import read_report, source_url
+from ingest.report_page import write_report
 from ingest.sending import Backlog, read_backlog
 from ingest.terminal import counting, write_csv
 from serve_app.config import AppConfig

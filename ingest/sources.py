@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from serve_app.contracts import Output
 from serve_app.errors import InvalidConfig
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 MEDIA_TYPES = {
     ".jpg": "image/jpeg",

@@ -17,7 +17,7 @@ from ingest.ledger import RunManifest
 from ingest.records import FAILED, REDRIVEN, Record, Records
 from ingest.sources import Entry
 from serve_app.config import LedgerConfig
-from serve_app.storage import ObjectStore
+from serve_app.object_store import ObjectStore
 
 _PAGE = 1_000
 _CACHE_KIB = 64 * 1024

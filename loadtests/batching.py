@@ -27,7 +27,8 @@ from ray import serve
 from rich.console import Console
 from rich.table import Table
 
-from ingest.local_stack import OBJECT_STORE_BYTES, free_port
+from ingest.local_app import OBJECT_STORE_BYTES
+from ingest.ports import free_port
 from loadtests.models import benchmark_model
 from serve_app.batching import Batcher
 from serve_app.config import AppConfig

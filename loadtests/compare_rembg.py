@@ -30,7 +30,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from ingest.local_stack import free_port, is_free, serving
+from ingest.local_app import serving
+from ingest.ports import free_port, is_free
 from loadtests.metering import between_markers
 from loadtests.peer_groups import PYTHON
 from serve_app.config import AppConfig

@@ -16,13 +16,17 @@ import urllib3
 
 from ingest import bulk, sources
 from ingest.ledger import read_outcomes
-from ingest.local_stack import LocalAws, free_port, serving, use_dummy_credentials
+from ingest.local_app import serving
+from ingest.local_aws import LocalAws, use_dummy_credentials
+from ingest.ports import free_port
 from ingest.progress import Tally, follow
 from loadtests.metering import Meter, percentile, ray_part, run_workers_beside_others
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts import Output
 from serve_app.errors import DeadlineExceeded, InternalError
-from serve_app.storage import ObjectStore, aws_client, open_store
+from serve_app.object_store import ObjectStore
+from serve_app.storage import open_store
 
 _BUCKET, _QUEUE = "bench", "bench"
 _STALLED_AFTER_S = 120.0

@@ -17,7 +17,8 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from ingest.local_stack import OBJECT_STORE_BYTES, free_port
+from ingest.local_app import OBJECT_STORE_BYTES
+from ingest.ports import free_port
 
 CALLS, CALLERS = 3000, 32
 

@@ -40,11 +40,11 @@ import orjson
 
 from ingest.jobs import PART_JOBS, JobList, Sent
 from ingest.ledger import RunManifest, run_folder, write_manifest
-from ingest.local_stack import use_dummy_credentials
+from ingest.local_aws import use_dummy_credentials
 from ingest.sources import Entry
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Output, Recipe
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 RUN = "synthetic"
 BUCKET = "b"

@@ -15,11 +15,11 @@ from typing import Any
 
 from locust import FastHttpUser, LoadTestShape, User, constant, events, task
 
-from ingest.local_stack import use_dummy_credentials
+from ingest.local_aws import use_dummy_credentials
 from loadtests.corpus import corpus
 from loadtests.shapes import KINDS, Shape
+from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
-from serve_app.storage import aws_client
 
 _PHOTOGRAPHS = 24
 _TIMEOUT_S = 120.0

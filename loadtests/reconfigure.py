@@ -12,15 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ingest.local_stack import (
-    APPLICATION,
-    OBJECT_STORE_BYTES,
-    answers,
-    free_port,
-    ray_environment,
-    terminate_as_interrupt,
-    use_dummy_credentials,
-)
+from ingest.local_app import APPLICATION, OBJECT_STORE_BYTES, ray_environment
+from ingest.local_aws import use_dummy_credentials
+from ingest.ports import answers, free_port
+from ingest.processes import terminate_as_interrupt
 from loadtests.trials import Setting
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig

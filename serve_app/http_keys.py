@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
+from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, HttpConfig, check_keys
 from serve_app.errors import InvalidConfig
-from serve_app.storage import aws_client
 
 _logger = logging.getLogger(__name__)
 

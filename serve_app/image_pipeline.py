@@ -38,8 +38,9 @@ from serve_app.errors import (
 from serve_app.imaging import mask as masks
 from serve_app.imaging.decode import Photograph, decode, inspect
 from serve_app.imaging.threads import stay_in_caller
+from serve_app.object_store import ObjectStore
 from serve_app.pace import Pace
-from serve_app.storage import ObjectStore, check_allowed
+from serve_app.storage import check_allowed
 
 T = TypeVar("T")
 

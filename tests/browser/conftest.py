@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from unit.in_process import Handle, NoQueue, pipeline_of
 
-from ingest.local_stack import free_port
+from ingest.ports import free_port
 from serve_app.config import AppConfig
 from serve_app.http_api import make_api
 from serve_app.http_endpoint import Endpoint, endpoint

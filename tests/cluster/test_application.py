@@ -9,11 +9,14 @@ from pictures import book, jpeg
 from ray import serve
 
 from ingest import bulk, sources
-from ingest.local_stack import APPLICATION, LocalAws, free_port, serving, use_dummy_credentials
+from ingest.local_app import APPLICATION, serving
+from ingest.local_aws import LocalAws, use_dummy_credentials
+from ingest.ports import free_port
 from ingest.progress import Tally, follow
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts import Output
-from serve_app.storage import aws_client, open_store
+from serve_app.storage import open_store
 
 BUCKET = "autoscaled"
 IMAGES = 60

@@ -27,16 +27,18 @@ from proxy import Proxy, recorded_before_deleted
 
 from ingest.consumer import Consumer
 from ingest.ledger import Ledger, fold, read_outcomes
-from ingest.local_stack import LocalAws
+from ingest.local_aws import LocalAws
 from ingest.queue import SqsQueue
+from serve_app.aws import aws_client
 from serve_app.batching import Batcher
 from serve_app.config import AppConfig
 from serve_app.contracts import Outcome
 from serve_app.image_pipeline import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.models.bundled.synthetic import photograph
 from serve_app.models.execution import Model, load
+from serve_app.object_store import ObjectStore
 from serve_app.segmenter import describe
-from serve_app.storage import ObjectStore, aws_client, open_store
+from serve_app.storage import open_store
 
 RECIPE = {"checks": {"min_subject_px": 1}}
 MAX_RECEIVES = 4

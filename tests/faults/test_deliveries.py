@@ -11,9 +11,10 @@ from rig import RECIPE, VISIBILITY_S, Rig
 
 from ingest import bulk
 from ingest.sources import Entry
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts import Output
-from serve_app.storage import aws_client, open_store
+from serve_app.storage import open_store
 
 NAMES = [f"j{n}" for n in range(12)]
 

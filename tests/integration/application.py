@@ -13,11 +13,13 @@ import httpx
 
 from ingest import bulk, sources
 from ingest.ledger import read_outcomes
-from ingest.local_stack import LocalAws
+from ingest.local_aws import LocalAws
 from ingest.progress import Standing, Tally, follow
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig
 from serve_app.contracts import Outcome, Output
-from serve_app.storage import ObjectStore, aws_client, open_store
+from serve_app.object_store import ObjectStore
+from serve_app.storage import open_store
 
 ANY_SIZE: dict[str, Any] = {"checks": {"min_subject_px": 1}}
 """Recipe for the small photographs of tests, whose subjects are less than 100 pixels wide."""

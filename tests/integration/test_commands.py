@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from ingest.local_stack import answers, free_port
+from ingest.ports import answers, free_port
 
 BIN = Path(sys.executable).parent
 START_TIMEOUT_S = 200

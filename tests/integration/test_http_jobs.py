@@ -14,7 +14,8 @@ from ingest.messages import parse
 from ingest.posted import PARTS_PER_REQUEST, SqsJobs
 from serve_app.config import AppConfig
 from serve_app.errors import SourceNotFound
-from serve_app.storage import ObjectStore, open_store
+from serve_app.object_store import ObjectStore
+from serve_app.storage import open_store
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ingest.queue import SqsQueue
 from serve_app.config import AwsConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Job, Outcome
 from serve_app.errors import InvalidConfig, NoSubject, Overloaded, QueueUnavailable
-from serve_app.storage import S3Store
+from serve_app.s3_store import S3Store
 
 
 class Sqs:

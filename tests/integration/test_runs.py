@@ -23,7 +23,7 @@ from pictures import book, jpeg
 from ingest.ledger import read_outcomes
 from ingest.redrive import clear_dead_letters
 from serve_app.errors import SourceNotFound
-from serve_app.storage import S3Store
+from serve_app.s3_store import S3Store
 
 FOREEDGE = str(Path(sys.executable).with_name("foreedge"))
 _INTERRUPTED = 130

@@ -21,7 +21,7 @@ from ingest.sources import Entry
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Output
 from serve_app.errors import InvalidConfig, InvalidRecipe, QueueUnavailable, StorageUnavailable
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 LEDGER = LedgerConfig(bucket="b")
 QUEUE = QueueConfig(url="http://localhost/queue")

@@ -17,7 +17,7 @@ from ingest import cli, options
 from ingest.ledger import Ledger, RunManifest, write_manifest
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Outcome, Output, Recipe, Source
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)

@@ -16,7 +16,7 @@ from ingest.sources import Entry
 from serve_app.config import LedgerConfig, QueueConfig
 from serve_app.contracts import Output
 from serve_app.errors import InvalidConfig, SourceNotFound
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 WHERE = "s3://dest/inv/manifest.json"
 SCHEMA = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, ETag"

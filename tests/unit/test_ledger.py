@@ -27,7 +27,7 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -25,7 +25,7 @@ from serve_app.errors import (
     QueueUnavailable,
     StorageUnavailable,
 )
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 MANY = 2 * PART_JOBS + 1_234
 

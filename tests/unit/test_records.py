@@ -16,7 +16,7 @@ from ingest.records import DONE, FAILED, REDRIVEN, SKIPPED, Records
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Outcome
 from serve_app.errors import InvalidMessage
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEDGER = LedgerConfig(bucket="b")

@@ -15,7 +15,7 @@ from ingest.progress import Tally
 from ingest.redrive import Redriven, redrive
 from serve_app.contracts import Outcome, Output, Recipe, Source
 from serve_app.errors import QueueUnavailable
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 MANIFEST = RunManifest(
     run_id="r",

@@ -15,11 +15,12 @@ from PIL import Image, ImageDraw
 
 from ingest.ledger import Ledger, RunManifest, write_manifest
 from ingest.progress import Standing, Tally, follow
-from ingest.report import Report, read_report, render, shrink, write_report
+from ingest.report import Report, read_report
+from ingest.report_page import render, shrink, write_report
 from serve_app.config import AppConfig, ImageLimits, LedgerConfig
 from serve_app.contracts import Box, Cutout, Outcome, Output, Recipe, Source
 from serve_app.errors import SourceNotFound
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)

@@ -13,7 +13,7 @@ from ingest.ledger import RunManifest
 from ingest.sources import Entry
 from ingest.verify import Verification, Verified, absent
 from serve_app.contracts import Outcome, Output, Recipe
-from serve_app.storage import LocalStore
+from serve_app.local_store import LocalStore
 
 
 class CountingStore(LocalStore):
