@@ -87,6 +87,42 @@ def needed_cpus(config: AppConfig) -> int:
 
 
 @contextmanager
+def local_ray(
+    num_cpus: int, *, dashboard: bool = False, quiet: bool = True
+) -> Iterator[str | None]:
+    """Run a Ray for as long as the context lasts; SIGTERM ends it in the way of Ctrl-C.
+
+    Args:
+        num_cpus: Logical CPUs: what all replicas together ask for, and more than this machine has.
+        dashboard: Whether Ray's dashboard runs too.
+        quiet: Whether what Ray and its workers log is kept off the terminal.
+
+    Yields:
+        Where the dashboard is.
+    """
+    level = logging.ERROR if quiet else logging.INFO
+    with ray_environment(), without_preemption():
+        import ray
+
+        context = ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=dashboard,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=not quiet,
+            logging_level=level,
+        )
+    # Ray has just put its own handler there, which would skip the clean stop.
+    with terminate_as_interrupt():
+        try:
+            logging.getLogger("ray.serve").setLevel(level)
+            link = getattr(context, "dashboard_url", None)
+            yield f"http://{link}" if dashboard and link else None
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
 def serving(
     args: dict[str, Any],
     *,
@@ -112,27 +148,16 @@ def serving(
     config = AppConfig.load(args)
     if not is_free(host, port):
         raise InvalidConfig(f"port {port} of {host} is in use: choose another one")
-    with ray_environment(), without_preemption():
-        import ray
+    with ray_environment():
         from ray import serve
 
         from serve_app.app import build
 
         # Before Ray: what is wrong with the settings is told at once.
         application = build(args)
-        level = logging.ERROR if quiet else logging.INFO
-        context = ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, needed_cpus(config)),
-            include_dashboard=dashboard,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=not quiet,
-            logging_level=level,
-        )
-    # Ray has just put its own handler there, which would skip the clean stop.
-    with terminate_as_interrupt():
+    num_cpus = max(os.cpu_count() or 1, needed_cpus(config))
+    with local_ray(num_cpus, dashboard=dashboard, quiet=quiet) as dashboard_url:
         try:
-            logging.getLogger("ray.serve").setLevel(level)
             serve.start(http_options={"host": host, "port": port}, proxy_location="HeadOnly")
             url = f"http://{host}:{port}"
             try:
@@ -142,13 +167,11 @@ def serving(
                     f"the application did not start: {error}; {replica_states()}"
                 ) from error
             _wait_until_ready(f"{url}/readyz")
-            link = getattr(context, "dashboard_url", None)
-            yield Endpoints(url, f"http://{link}" if dashboard and link else None)
+            yield Endpoints(url, dashboard_url)
         finally:
             # The replicas finish what they hold; what is left of Serve ends with Ray.
             with suppress(Exception):
                 serve.delete(APPLICATION)
-            ray.shutdown()
 
 
 def replica_states() -> str:

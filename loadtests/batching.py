@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,12 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import ray
 from ray import serve
 from rich.console import Console
 from rich.table import Table
 
-from ingest.local_app import OBJECT_STORE_BYTES
+from ingest.local_app import local_ray
 from ingest.ports import free_port
 from loadtests.models import benchmark_model
 from serve_app.batching import Batcher
@@ -42,6 +40,7 @@ ACCELERATOR_RUN_S, ACCELERATOR_ITEM_S = 0.04, 0.004
 ACCELERATOR = "accelerator"
 
 _SEED = 11
+_LOGICAL_CPUS = 4
 _OUT = Path("out/bench/batching.csv")
 
 Image = npt.NDArray[np.uint8]
@@ -274,25 +273,17 @@ def main() -> None:
     options = parser.parse_args()
     images = {ACCELERATOR: options.images, "folio": options.images, "u2netp": options.heavy_images}
     results: list[Result] = []
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
-        bench = serve.deployment(Bench).options(max_ongoing_requests=MAX_BATCH_SIZE)
-        handle = serve.run(bench.bind(), name="batching", route_prefix=None)
-        for kind in options.works:
-            measured = handle.measure.remote(kind, images[kind], options.loads, options.repeats)
-            results += measured.result()
-            write(options.out, results)
-    finally:
-        serve.shutdown()
-        ray.shutdown()
+    with local_ray(_LOGICAL_CPUS):
+        try:
+            serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
+            bench = serve.deployment(Bench).options(max_ongoing_requests=MAX_BATCH_SIZE)
+            handle = serve.run(bench.bind(), name="batching", route_prefix=None)
+            for kind in options.works:
+                measured = handle.measure.remote(kind, images[kind], options.loads, options.repeats)
+                results += measured.result()
+                write(options.out, results)
+        finally:
+            serve.shutdown()
     show(results, Console(width=140))
 
 

@@ -8,21 +8,22 @@ control plane that ``foreedge plan`` plans with.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import ray
-from ray import serve
-from ray.serve.handle import DeploymentHandle
 
-from ingest.local_app import OBJECT_STORE_BYTES
+from ingest.local_app import local_ray
 from ingest.ports import free_port
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
 
 CALLS, CALLERS = 3000, 32
 
 _SIDE_PX = 320
+_LOGICAL_CPUS = 8
 
 
 class Answers:
@@ -55,25 +56,19 @@ class Caller:
 
 def measure() -> float:
     """Return the handle calls a second of one replica, on a Ray of its own."""
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
-        answers = serve.deployment(Answers).options(max_ongoing_requests=2 * CALLERS).bind()
-        caller = serve.deployment(Caller).bind(answers)
-        handle = serve.run(caller, name="calls", route_prefix=None)
-        handle.calls_per_s.remote(CALLS // 10, CALLERS).result()
-        rate: float = handle.calls_per_s.remote(CALLS, CALLERS).result()
-        return rate
-    finally:
-        serve.shutdown()
-        ray.shutdown()
+    with local_ray(_LOGICAL_CPUS):
+        from ray import serve
+
+        try:
+            serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
+            answers = serve.deployment(Answers).options(max_ongoing_requests=2 * CALLERS).bind()
+            caller = serve.deployment(Caller).bind(answers)
+            handle = serve.run(caller, name="calls", route_prefix=None)
+            handle.calls_per_s.remote(CALLS // 10, CALLERS).result()
+            rate: float = handle.calls_per_s.remote(CALLS, CALLERS).result()
+            return rate
+        finally:
+            serve.shutdown()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ from rich.table import Table
 
 from ingest.consumer import Consumer
 from ingest.ledger import Ledger
+from ingest.local_app import local_ray
 from ingest.local_aws import LocalAws, use_dummy_credentials
+from ingest.ports import free_port
 from ingest.queue import BATCH_ENTRIES, SqsQueue
 from loadtests.ingest_standins import Feed, Nowhere, Standin, body
 from loadtests.metering import run_workers_beside_others
@@ -45,6 +47,7 @@ from serve_app.storage import open_store
 OUT = Path("out/bench/ingest.json")
 SQS_CALL_S = 0.01
 """What a call of SQS takes within a region, about."""
+_LOGICAL_CPUS = 4
 _SAMPLES = 20
 _MOST_WAITING = 50
 _LIMIT_S = 900
@@ -100,7 +103,6 @@ def on_moto(case: str, messages: int) -> Result:
 def on_ray(case: str, messages: int) -> Result:
     """Measure SqsIngest on Ray, on moto's SQS and S3; the stand-in is a deployment, too."""
     use_dummy_credentials()
-    import ray
     from ray import cloudpickle, serve
 
     from ingest.sqs_ingest import SqsIngest
@@ -108,15 +110,13 @@ def on_ray(case: str, messages: int) -> Result:
     # A replica cannot import the main module of this process.
     cloudpickle.register_pickle_by_value(sys.modules[Standin.__module__])
     run_workers_beside_others()
-    with LocalAws() as server, sending(server, messages) as config:
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+    with (
+        LocalAws() as server,
+        sending(server, messages) as config,
+        local_ray(_LOGICAL_CPUS),
+    ):
         try:
+            serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
             standin = serve.deployment(Standin).options(max_ongoing_requests=256).bind()
             ingest = serve.deployment(SqsIngest).options(ray_actor_options={"num_cpus": 0.1})
             handle = serve.run(ingest.bind(config, standin), name="bench", route_prefix=None)
@@ -134,7 +134,6 @@ def on_ray(case: str, messages: int) -> Result:
             used_s = _cpu_s(process) - cpu_s
         finally:
             serve.shutdown()
-            ray.shutdown()
     count = messages - first
     return result(case, count, seconds, used_s, peak, None)
 

@@ -12,10 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ingest.local_app import APPLICATION, OBJECT_STORE_BYTES, ray_environment
+from ingest.local_app import APPLICATION, local_ray
 from ingest.local_aws import use_dummy_credentials
 from ingest.ports import answers, free_port
-from ingest.processes import terminate_as_interrupt
 from loadtests.trials import Setting
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
@@ -177,24 +176,13 @@ def own_ray(args: dict[str, Any]) -> Iterator[Target]:
     """Run a Ray of one's own, with its dashboard, for as long as the context lasts."""
     # The application asks for none; but a proxy of the environment has no way to this machine.
     use_dummy_credentials()
-    with ray_environment():
-        import ray
+    with local_ray(_LOGICAL_CPUS, dashboard=True) as dashboard_url:
         from ray import serve
 
-        context = ray.init(
-            address="local",
-            num_cpus=_LOGICAL_CPUS,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-        )
-    with terminate_as_interrupt():
         try:
             port = free_port()
             serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
-            yield Target(f"http://127.0.0.1:{port}", f"http://{context.dashboard_url}", args)
+            yield Target(f"http://127.0.0.1:{port}", str(dashboard_url), args)
         finally:
             with suppress(Exception):
                 serve.shutdown()
-            ray.shutdown()
