@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+# Here, before its environment is set: with that, a handle needs an event loop in this process.
 from ray import serve
 from rich.console import Console
 from rich.table import Table

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+# Here, before its environment is set: with that, a handle needs an event loop in this process.
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
 from ingest.local_app import local_ray
 from ingest.ports import free_port
-
-if TYPE_CHECKING:
-    from ray.serve.handle import DeploymentHandle
 
 CALLS, CALLERS = 3000, 32
 
@@ -57,8 +57,6 @@ class Caller:
 def measure() -> float:
     """Return the handle calls a second of one replica, on a Ray of its own."""
     with local_ray(_LOGICAL_CPUS):
-        from ray import serve
-
         try:
             serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
             answers = serve.deployment(Answers).options(max_ongoing_requests=2 * CALLERS).bind()

@@ -103,6 +103,7 @@ def on_moto(case: str, messages: int) -> Result:
 def on_ray(case: str, messages: int) -> Result:
     """Measure SqsIngest on Ray, on moto's SQS and S3; the stand-in is a deployment, too."""
     use_dummy_credentials()
+    # Before its environment is set: with that, a handle needs an event loop in this process.
     from ray import cloudpickle, serve
 
     from ingest.sqs_ingest import SqsIngest
