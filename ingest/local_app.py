@@ -103,6 +103,7 @@ def local_ray(
     level = logging.ERROR if quiet else logging.INFO
     with ray_environment(), without_preemption():
         import ray
+        import ray.serve
 
         context = ray.init(
             address="local",
