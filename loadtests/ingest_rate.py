@@ -267,8 +267,9 @@ def main() -> None:
 
 def show(results: Sequence[Result]) -> None:
     """Print the results as a table."""
-    table = Table(title="One consumer; the pipeline is a stand-in that answers at once")
-    table.add_column("queue", no_wrap=True)
+    title = "One consumer; the pipeline is a stand-in that answers at once"
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0))
+    table.add_column("queue")
     for name in ("messages", "per s", "cores", "µs each", "peak MiB", "growth"):
         table.add_column(name, justify="right", no_wrap=True)
     for item in results:

@@ -200,9 +200,10 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
 def system_table(result: dict[str, Any]) -> Table:
     """Return a table for the terminal."""
     title = f"{result['model']} ({result['weights']}), {result['threads']} threads"
-    table = Table(title=title)
-    for name in ("", *_COLUMNS, "x bare"):
-        table.add_column(name, justify="right" if name else "left")
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in (*_COLUMNS, "x bare"):
+        table.add_column(name, justify="right")
     for row in rows(result):
         table.add_row(*row)
     return table

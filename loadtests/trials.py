@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +19,9 @@ _SATURATED = 1.03
 """Gain of a higher load below which it is not raised further."""
 _DOMINATED = 1.10
 """By how much another setting must be better, both ways, for a load to be given up."""
+_CLOSE = 0.9
+"""Share of the best rate from which on a setting may be the best one: trials differ by as much."""
+_FINALISTS, _FINAL_ROUNDS = 4, 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -83,23 +87,27 @@ class Trials:
             InvalidConfig: It is not one of ours.
         """
         self._path = path
-        self._found: dict[tuple[Setting, int], Trial] = {}
+        self._found: dict[tuple[Setting, int], list[Trial]] = {}
         if path.is_file():
             for row in csv.DictReader(path.read_text("utf-8").splitlines()):
                 trial = _from_row(row, path)
-                self._found[trial.setting, trial.users] = trial
+                self._keep(trial)
 
     def __iter__(self) -> Iterator[Trial]:
-        """Yield the trials in the order in which they were made."""
-        return iter(list(self._found.values()))
+        """Yield one trial for each setting and load, in the order in which they were first made."""
+        return (_median(trials) for trials in list(self._found.values()))
 
-    def get(self, setting: Setting, users: int) -> Trial | None:
-        """Return a trial that was made."""
-        return self._found.get((setting, users))
+    def count(self, setting: Setting, users: int) -> int:
+        """Return how often a setting was tried at a load."""
+        return len(self._found.get((setting, users), ()))
+
+    def median(self, setting: Setting, users: int) -> Trial:
+        """Return what a setting achieved at a load at which it was tried."""
+        return _median(self._found[setting, users])
 
     def add(self, trial: Trial) -> None:
         """Keep a trial."""
-        self._found[trial.setting, trial.users] = trial
+        self._keep(trial)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = not self._path.is_file()
         with self._path.open("a", newline="", encoding="utf-8") as file:
@@ -109,6 +117,9 @@ class Trials:
                 writer.writeheader()
             writer.writerow(row)
 
+    def _keep(self, trial: Trial) -> None:
+        self._found.setdefault((trial.setting, trial.users), []).append(trial)
+
 
 def search(
     start: Setting,
@@ -117,8 +128,8 @@ def search(
     p95_s: float | None,
     trials: Trials,
     measure: Measure,
-) -> Setting | None:
-    """Return the best setting: one field after the other, until no change of one improves it.
+) -> list[Setting]:
+    """Try settings: one field after the other, until no change of one improves the best.
 
     Placement and threads are varied together: a thread that does all of the work is not what a
     thread of the model alone is.
@@ -132,12 +143,15 @@ def search(
         measure: Makes a trial.
 
     Returns:
-        None where no setting meets the objective.
+        Those that were tried and meet the objective, the best one first.
     """
+    scores: dict[Setting, float] = {}
 
     def score(setting: Setting) -> float:
-        climb(setting.normal(), ladder, p95_s, trials, measure)
-        return best_rate(setting.normal(), p95_s, trials)
+        normal = setting.normal()
+        climb(normal, ladder, p95_s, trials, measure)
+        scores[normal] = best_rate(normal, p95_s, trials)
+        return scores[normal]
 
     # Not the normal form: the batch size is to be there when the execution changes to one that
     # has use for it.
@@ -153,7 +167,8 @@ def search(
                 found = score(candidate)
                 if found > best_score:
                     best, best_score, improved = candidate, found, True
-    return best.normal() if best_score > 0 else None
+    met = [setting for setting, rate in scores.items() if rate > 0]
+    return sorted(met, key=lambda setting: -scores[setting])
 
 
 def _varied(space: Space) -> list[tuple[str, ...]]:
@@ -177,13 +192,15 @@ def climb(
     """
     before: Trial | None = None
     for users in ladder:
-        trial = trials.get(setting, users)
-        if trial is None:
-            trial = measure(setting, users)
-            trials.add(trial)
-        saturated = before is not None and (trial.images_per_s < _SATURATED * before.images_per_s)
-        if not trial.meets(p95_s) or saturated or dominated(trial, trials):
+        if not trials.count(setting, users):
+            trials.add(measure(setting, users))
+        trial = trials.median(setting, users)
+        if not trial.meets(p95_s):
             return
+        if before is not None:
+            saturated = trial.images_per_s < _SATURATED * before.images_per_s
+            if saturated or dominated(trial, trials):
+                return
         before = trial
 
 
@@ -210,6 +227,35 @@ def best_trial(setting: Setting, p95_s: float | None, trials: Trials) -> Trial:
     return max(found, key=lambda trial: trial.images_per_s)
 
 
+def decide(
+    ranked: Sequence[Setting], p95_s: float | None, trials: Trials, measure: Measure
+) -> Trial:
+    """Return the trial of the setting that is chosen, of those that a search found.
+
+    The machine is not the same at the beginning of a search and at its end. Settings that are
+    close to the best one are tried again, in turns, each at its best load; medians count.
+
+    Args:
+        ranked: Settings that meet the objective, the best one first.
+        p95_s: The objective; None: throughput alone.
+        trials: What was measured before; new ones are added.
+        measure: Makes a trial.
+    """
+    leaders = [best_trial(setting, p95_s, trials) for setting in ranked]
+    enough = _CLOSE * leaders[0].images_per_s
+    finalists = [trial for trial in leaders if trial.images_per_s >= enough][:_FINALISTS]
+    if len(finalists) == 1:
+        return finalists[0]
+    for number in range(1, _FINAL_ROUNDS):
+        for trial in finalists:
+            if trials.count(trial.setting, trial.users) <= number:
+                trials.add(measure(trial.setting, trial.users))
+    again = [trials.median(trial.setting, trial.users) for trial in finalists]
+    kept = [trial for trial in again if trial.meets(p95_s)]
+    # Where none meets the objective any more, the one that is closest to it.
+    return max(kept, key=lambda t: t.images_per_s) if kept else min(again, key=lambda t: t.p95_s)
+
+
 def frontier(trials: Sequence[Trial]) -> list[Trial]:
     """Return the trials that no other one beats in both rate and latency, by latency."""
     kept: list[Trial] = []
@@ -227,6 +273,16 @@ def size(space: Space) -> int:
     """Return how many settings a full grid would have."""
     return len({Setting(**dict(zip(space, values, strict=True))).normal()
                 for values in itertools.product(*space.values())})  # fmt: skip
+
+
+def _median(trials: Sequence[Trial]) -> Trial:
+    """Return the medians of trials of one setting at one load."""
+    first = trials[0]
+    if len(trials) == 1:
+        return first
+    names = ("images_per_s", "p50_s", "p95_s")
+    medians = {name: statistics.median(getattr(t, name) for t in trials) for name in names}
+    return replace(first, **medians, failures=max(trial.failures for trial in trials))
 
 
 def _row(trial: Trial) -> dict[str, Any]:

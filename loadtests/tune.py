@@ -27,7 +27,7 @@ from ingest.arguments import load_file
 from ingest.quantities import duration_s
 from loadtests.models import benchmark_model
 from loadtests.reconfigure import Target, application, own_ray, serve_config, tuned_args
-from loadtests.trials import Setting, Space, Trial, Trials, best_trial, search, size
+from loadtests.trials import Setting, Space, Trial, Trials, decide, search, size
 from loadtests.tune_report import label, write_page, write_yaml
 from serve_app.errors import ForeedgeError, InternalError, InvalidConfig
 
@@ -114,12 +114,13 @@ def _tune(options: argparse.Namespace, console: Console) -> None:
         first = {name: values[0] for name, values in space.items()}
         largest = {name: max(space[name]) for name in ("max_batch_size", "max_ongoing")}
         start = Setting(**{**first, **largest})
-        best = search(start, space, ladder, p95_s, trials, measure)
-        if best is None:
+        ranked = search(start, space, ladder, p95_s, trials, measure)
+        if not ranked:
             raise InvalidConfig(f"no setting keeps p95 within {options.p95}; see {options.out}")
+        winner = decide(ranked, p95_s, trials, measure)
+        best = winner.setting
         if options.dashboard:
             target.apply(best)
-    winner = best_trial(best, p95_s, trials)
     made = list(trials)
     goal = "throughput" if p95_s is None else f"throughput with p95 within {p95_s:g} s"
     notes = [
@@ -127,7 +128,7 @@ def _tune(options: argparse.Namespace, console: Console) -> None:
         f"Model: {model.label}. Photographs: {options.corpus}.",
         f"Machine: {_machine()}.",
         f"Chosen: {label(best)}: {winner.images_per_s:.2f} images/s, p95 {winner.p95_s:.2f} s "
-        f"at {winner.users} users.",
+        f"at {winner.users} users, the median of {trials.count(best, winner.users)}.",
         f"{len({trial.setting for trial in made})} of {size(space)} settings tried, "
         f"{len(made)} trials.",
     ]

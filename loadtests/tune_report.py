@@ -96,11 +96,11 @@ def write_page(
     best = set(map(id, frontier(trials)))
     rows = []
     for trial in sorted(trials, key=lambda each: -each.images_per_s):
-        marks = ("chosen " if trial is winner else "") + ("frontier" if id(trial) in best else "")
+        marks = ("chosen " if trial == winner else "") + ("frontier" if id(trial) in best else "")
         values = {**asdict(trial.setting), "users": trial.users}
         numbers = (f"{trial.images_per_s:.2f}", f"{trial.p50_s:.3f}", f"{trial.p95_s:.3f}")
         cells = [*map(str, values.values()), *numbers, str(trial.failures), marks.strip()]
-        kind = "chosen" if trial is winner else ""
+        kind = "chosen" if trial == winner else ""
         cells_html = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         rows.append(f'<tr class="{kind}">{cells_html}</tr>')
     heads = [
