@@ -276,16 +276,13 @@ def main() -> None:
     images = {ACCELERATOR: options.images, "folio": options.images, "u2netp": options.heavy_images}
     results: list[Result] = []
     with local_ray(_LOGICAL_CPUS):
-        try:
-            serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
-            bench = serve.deployment(Bench).options(max_ongoing_requests=MAX_BATCH_SIZE)
-            handle = serve.run(bench.bind(), name="batching", route_prefix=None)
-            for kind in options.works:
-                measured = handle.measure.remote(kind, images[kind], options.loads, options.repeats)
-                results += measured.result()
-                write(options.out, results)
-        finally:
-            serve.shutdown()
+        serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
+        bench = serve.deployment(Bench).options(max_ongoing_requests=MAX_BATCH_SIZE)
+        handle = serve.run(bench.bind(), name="batching", route_prefix=None)
+        for kind in options.works:
+            measured = handle.measure.remote(kind, images[kind], options.loads, options.repeats)
+            results += measured.result()
+            write(options.out, results)
     show(results, Console(width=140))
 
 

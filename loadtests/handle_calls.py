@@ -57,16 +57,13 @@ class Caller:
 def measure() -> float:
     """Return the handle calls a second of one replica, on a Ray of its own."""
     with local_ray(_LOGICAL_CPUS):
-        try:
-            serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
-            answers = serve.deployment(Answers).options(max_ongoing_requests=2 * CALLERS).bind()
-            caller = serve.deployment(Caller).bind(answers)
-            handle = serve.run(caller, name="calls", route_prefix=None)
-            handle.calls_per_s.remote(CALLS // 10, CALLERS).result()
-            rate: float = handle.calls_per_s.remote(CALLS, CALLERS).result()
-            return rate
-        finally:
-            serve.shutdown()
+        serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
+        answers = serve.deployment(Answers).options(max_ongoing_requests=2 * CALLERS).bind()
+        caller = serve.deployment(Caller).bind(answers)
+        handle = serve.run(caller, name="calls", route_prefix=None)
+        handle.calls_per_s.remote(CALLS // 10, CALLERS).result()
+        rate: float = handle.calls_per_s.remote(CALLS, CALLERS).result()
+    return rate
 
 
 if __name__ == "__main__":

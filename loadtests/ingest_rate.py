@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import platform
 import resource
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -104,37 +103,32 @@ def on_ray(case: str, messages: int) -> Result:
     """Measure SqsIngest on Ray, on moto's SQS and S3; the stand-in is a deployment, too."""
     use_dummy_credentials()
     # Before its environment is set: with that, a handle needs an event loop in this process.
-    from ray import cloudpickle, serve
+    from ray import serve
 
     from ingest.sqs_ingest import SqsIngest
 
-    # A replica cannot import the main module of this process.
-    cloudpickle.register_pickle_by_value(sys.modules[Standin.__module__])
     run_workers_beside_others()
     with (
         LocalAws() as server,
         sending(server, messages) as config,
         local_ray(_LOGICAL_CPUS),
     ):
-        try:
-            serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
-            standin = serve.deployment(Standin).options(max_ongoing_requests=256).bind()
-            ingest = serve.deployment(SqsIngest).options(ray_actor_options={"num_cpus": 0.1})
-            handle = serve.run(ingest.bind(config, standin), name="bench", route_prefix=None)
-            process = None
-            while process is None:
-                stats = handle.status.remote().result()
-                process = _replica_process() if stats.get("deleted") else None
-            first, began_at, cpu_s = stats["deleted"], time.perf_counter(), _cpu_s(process)
-            peak = 0.0
-            while stats["deleted"] < messages:
-                time.sleep(0.2)
-                stats = handle.status.remote().result()
-                peak = max(peak, process.memory_info().rss / 2**20)
-            seconds = time.perf_counter() - began_at
-            used_s = _cpu_s(process) - cpu_s
-        finally:
-            serve.shutdown()
+        serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
+        standin = serve.deployment(Standin).options(max_ongoing_requests=256).bind()
+        ingest = serve.deployment(SqsIngest).options(ray_actor_options={"num_cpus": 0.1})
+        handle = serve.run(ingest.bind(config, standin), name="bench", route_prefix=None)
+        process = None
+        while process is None:
+            stats = handle.status.remote().result()
+            process = _replica_process() if stats.get("deleted") else None
+        first, began_at, cpu_s = stats["deleted"], time.perf_counter(), _cpu_s(process)
+        peak = 0.0
+        while stats["deleted"] < messages:
+            time.sleep(0.2)
+            stats = handle.status.remote().result()
+            peak = max(peak, process.memory_info().rss / 2**20)
+        seconds = time.perf_counter() - began_at
+        used_s = _cpu_s(process) - cpu_s
     count = messages - first
     return result(case, count, seconds, used_s, peak, None)
 

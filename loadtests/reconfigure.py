@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -179,10 +179,6 @@ def own_ray(args: dict[str, Any]) -> Iterator[Target]:
     with local_ray(_LOGICAL_CPUS, dashboard=True) as dashboard_url:
         from ray import serve
 
-        try:
-            port = free_port()
-            serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
-            yield Target(f"http://127.0.0.1:{port}", str(dashboard_url), args)
-        finally:
-            with suppress(Exception):
-                serve.shutdown()
+        port = free_port()
+        serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
+        yield Target(f"http://127.0.0.1:{port}", str(dashboard_url), args)
