@@ -108,7 +108,7 @@ class Consumer:
         self._clock = clock
         self._leases = Leases(queue, config.visibility_timeout_s, clock)
         self._max_unsettled = 2 * part_records + config.max_in_flight
-        # A receive for each permit that comes free would cost as much as ten messages of one.
+        # A receive costs as much for one message as for ten: not one for each permit that is free.
         self._worth_a_receive = max(1, min(BATCH_ENTRIES, config.max_in_flight // 4))
         self._attempts = Attempts(process, config, self._leases, clock)
         self._carrying: dict[Lease, asyncio.Task[None]] = {}

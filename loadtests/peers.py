@@ -113,6 +113,8 @@ def compare(
     rounds: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     chosen = groups(model, console)
     how = {name: text for group in chosen for name, text in group.how.items()}
+    if unknown := sorted(set(options.systems or ()) - set(how)):
+        sys.exit(f"no such systems: {', '.join(unknown)}; there are {', '.join(how)}")
     images: dict[str, int] = {}
     for number in range(options.rounds):
         for group in chosen if number % 2 == 0 else reversed(chosen):

@@ -97,6 +97,10 @@ class Trials:
         """Yield one trial for each setting and load, in the order in which they were first made."""
         return (_median(trials) for trials in list(self._found.values()))
 
+    def __len__(self) -> int:
+        """Return how many trials were made."""
+        return sum(map(len, self._found.values()))
+
     def count(self, setting: Setting, users: int) -> int:
         """Return how often a setting was tried at a load."""
         return len(self._found.get((setting, users), ()))

@@ -91,7 +91,7 @@ def _tune(options: argparse.Namespace, console: Console) -> None:
         "machine": _machine(), "dashboard": options.dashboard,
     })  # fmt: skip
     trials = Trials(options.out / "trials.csv")
-    if done := len(list(trials)):
+    if done := len(trials):
         console.print(f"{done} trials were made before", highlight=False)
     with _target(options, args) as target:
         current: list[Setting] = []
@@ -130,8 +130,10 @@ def _tune(options: argparse.Namespace, console: Console) -> None:
         f"Chosen: {label(best)}: {winner.images_per_s:.2f} images/s, p95 {winner.p95_s:.2f} s "
         f"at {winner.users} users, the median of {trials.count(best, winner.users)}.",
         f"{len({trial.setting for trial in made})} of {size(space)} settings tried, "
-        f"{len(made)} trials.",
+        f"{len(trials)} trials.",
     ]
+    if not winner.meets(p95_s):
+        notes.append("It kept the objective once, and not when it was tried again.")
     final = {**application(args, best), "args": tuned_args(shared_args(shared, model.name), best)}
     # What the overrides say is in the arguments now.
     del final["deployments"]
