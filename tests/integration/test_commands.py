@@ -37,6 +37,8 @@ def running(
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
+            # What a shell runs in the background ignores Ctrl-C, and so would what that starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     deadline = time.monotonic() + START_TIMEOUT_S
     try:
