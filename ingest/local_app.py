@@ -23,7 +23,7 @@ from serve_app.ray_environment import ENVIRONMENT
 APPLICATION = "foreedge"
 """Name of the application in Serve and on the dashboard."""
 
-OBJECT_STORE_BYTES = 256 * 1024 * 1024
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Shared memory of a local Ray; only small tensors pass through it."""
 
 _READY_TIMEOUT_S = 180.0
@@ -87,29 +87,35 @@ def needed_cpus(config: AppConfig) -> int:
 
 
 @contextmanager
-def local_ray(
-    num_cpus: int, *, dashboard: bool = False, quiet: bool = True
-) -> Iterator[str | None]:
-    """Run a Ray for as long as the context lasts; SIGTERM ends it in the way of Ctrl-C.
+def local_serve(
+    num_cpus: int,
+    *,
+    host: str = "127.0.0.1",
+    port: int,
+    dashboard: bool = False,
+    quiet: bool = True,
+) -> Iterator[Endpoints]:
+    """Run Serve on a Ray of its own for as long as the context lasts.
+
+    SIGTERM ends it in the way of Ctrl-C.
 
     Args:
         num_cpus: Logical CPUs: what all replicas together ask for, and more than this machine has.
+        host: Address to listen on.
+        port: Of HTTP.
         dashboard: Whether Ray's dashboard runs too.
         quiet: Whether what Ray and its workers log is kept off the terminal.
-
-    Yields:
-        Where the dashboard is.
     """
     level = logging.ERROR if quiet else logging.INFO
     with ray_environment(), without_preemption():
         import ray
-        import ray.serve
+        from ray import serve
 
         context = ray.init(
             address="local",
             num_cpus=num_cpus,
             include_dashboard=dashboard,
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=not quiet,
             logging_level=level,
         )
@@ -117,8 +123,11 @@ def local_ray(
     with terminate_as_interrupt():
         try:
             logging.getLogger("ray.serve").setLevel(level)
+            serve.start(http_options={"host": host, "port": port}, proxy_location="HeadOnly")
             link = getattr(context, "dashboard_url", None)
-            yield f"http://{link}" if dashboard and link else None
+            yield Endpoints(
+                f"http://{host}:{port}", f"http://{link}" if dashboard and link else None
+            )
         finally:
             ray.shutdown()
 
@@ -157,18 +166,16 @@ def serving(
         # Before Ray: what is wrong with the settings is told at once.
         application = build(args)
     num_cpus = max(os.cpu_count() or 1, needed_cpus(config))
-    with local_ray(num_cpus, dashboard=dashboard, quiet=quiet) as dashboard_url:
+    with local_serve(num_cpus, host=host, port=port, dashboard=dashboard, quiet=quiet) as endpoints:
         try:
-            serve.start(http_options={"host": host, "port": port}, proxy_location="HeadOnly")
-            url = f"http://{host}:{port}"
             try:
                 serve.run(application, name=APPLICATION, route_prefix="/")
             except RuntimeError as error:
                 raise InternalError(
                     f"the application did not start: {error}; {replica_states()}"
                 ) from error
-            _wait_until_ready(f"{url}/readyz")
-            yield Endpoints(url, dashboard_url)
+            _wait_until_ready(f"{endpoints.http}/readyz")
+            yield endpoints
         finally:
             # The replicas finish what they hold; what is left of Serve ends with Ray.
             with suppress(Exception):

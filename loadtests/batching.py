@@ -27,7 +27,7 @@ from ray import serve
 from rich.console import Console
 from rich.table import Table
 
-from ingest.local_app import local_ray
+from ingest.local_app import local_serve
 from ingest.ports import free_port
 from loadtests.models import benchmark_model
 from serve_app.batching import Batcher
@@ -275,8 +275,7 @@ def main() -> None:
     options = parser.parse_args()
     images = {ACCELERATOR: options.images, "folio": options.images, "u2netp": options.heavy_images}
     results: list[Result] = []
-    with local_ray(_LOGICAL_CPUS):
-        serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
+    with local_serve(_LOGICAL_CPUS, port=free_port()):
         bench = serve.deployment(Bench).options(max_ongoing_requests=MAX_BATCH_SIZE)
         handle = serve.run(bench.bind(), name="batching", route_prefix=None)
         for kind in options.works:

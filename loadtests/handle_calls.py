@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from ingest.local_app import local_ray
+from ingest.local_app import local_serve
 from ingest.ports import free_port
 
 CALLS, CALLERS = 3000, 32
@@ -56,8 +56,7 @@ class Caller:
 
 def measure() -> float:
     """Return the handle calls a second of one replica, on a Ray of its own."""
-    with local_ray(_LOGICAL_CPUS):
-        serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
+    with local_serve(_LOGICAL_CPUS, port=free_port()):
         answers = serve.deployment(Answers).options(max_ongoing_requests=2 * CALLERS).bind()
         caller = serve.deployment(Caller).bind(answers)
         handle = serve.run(caller, name="calls", route_prefix=None)

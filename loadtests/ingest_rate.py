@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -32,7 +32,7 @@ from rich.table import Table
 
 from ingest.consumer import Consumer
 from ingest.ledger import Ledger
-from ingest.local_app import local_ray
+from ingest.local_app import local_serve
 from ingest.local_aws import LocalAws, use_dummy_credentials
 from ingest.ports import free_port
 from ingest.queue import BATCH_ENTRIES, SqsQueue
@@ -111,9 +111,8 @@ def on_ray(case: str, messages: int) -> Result:
     with (
         LocalAws() as server,
         sending(server, messages) as config,
-        local_ray(_LOGICAL_CPUS),
+        local_serve(_LOGICAL_CPUS, port=free_port()),
     ):
-        serve.start(http_options={"host": "127.0.0.1", "port": free_port()})
         standin = serve.deployment(Standin).options(max_ongoing_requests=256).bind()
         ingest = serve.deployment(SqsIngest).options(ray_actor_options={"num_cpus": 0.1})
         handle = serve.run(ingest.bind(config, standin), name="bench", route_prefix=None)
@@ -136,8 +135,10 @@ def on_ray(case: str, messages: int) -> Result:
 def _replica_process() -> psutil.Process:
     # Workers are children of the raylet, which is one of ours.
     for process in psutil.Process().children(recursive=True):
-        if any("SqsIngest" in part for part in process.cmdline()):
-            return process
+        # One that has just ended has no command line.
+        with suppress(psutil.NoSuchProcess):
+            if any("SqsIngest" in part for part in process.cmdline()):
+                return process
     raise AssertionError("no process of SqsIngest")
 
 

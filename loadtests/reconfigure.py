@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ingest.local_app import APPLICATION, local_ray
+from ingest.local_app import APPLICATION, local_serve
 from ingest.local_aws import use_dummy_credentials
 from ingest.ports import answers, free_port
 from loadtests.trials import Setting
@@ -176,9 +176,5 @@ def own_ray(args: dict[str, Any]) -> Iterator[Target]:
     """Run a Ray of one's own, with its dashboard, for as long as the context lasts."""
     # The application asks for none; but a proxy of the environment has no way to this machine.
     use_dummy_credentials()
-    with local_ray(_LOGICAL_CPUS, dashboard=True) as dashboard_url:
-        from ray import serve
-
-        port = free_port()
-        serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
-        yield Target(f"http://127.0.0.1:{port}", str(dashboard_url), args)
+    with local_serve(_LOGICAL_CPUS, port=free_port(), dashboard=True) as endpoints:
+        yield Target(endpoints.http, str(endpoints.dashboard), args)

@@ -17,9 +17,7 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
-from serve_app.object_store import ObjectInfo
-
-_CHUNK_BYTES = 1024 * 1024
+from serve_app.object_store import CHUNK_BYTES, ObjectInfo
 
 
 class LocalStore:
@@ -83,7 +81,7 @@ class LocalStore:
         """See ObjectStore."""
         try:
             with self._path(bucket, key).open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
+                while chunk := file.read(CHUNK_BYTES):
                     yield chunk
         except OSError as error:
             _raise_local(error, bucket, key)

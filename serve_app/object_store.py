@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+CHUNK_BYTES = 1024 * 1024
+"""Of the pieces of an object that does not fit in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:

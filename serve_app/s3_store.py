@@ -16,7 +16,7 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
-from serve_app.object_store import ObjectInfo
+from serve_app.object_store import CHUNK_BYTES, ObjectInfo
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -26,7 +26,6 @@ _FORBIDDEN = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled", "InvalidO
 _PRECONDITION = {"412", "PreconditionFailed"}
 _UNTOLD = {"400", "403"}
 """What the refusal of a HEAD says, whatever the reason is."""
-_CHUNK_BYTES = 1024 * 1024
 
 
 def map_s3_error(error: ClientError | BotoCoreError, where: str) -> ForeedgeError:
@@ -137,7 +136,7 @@ class S3Store:
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key)
             with closing(answer["Body"]) as body:
-                yield from body.iter_chunks(_CHUNK_BYTES)
+                yield from body.iter_chunks(CHUNK_BYTES)
         except (ClientError, BotoCoreError) as error:
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error
 
