@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtests.models import benchmark_model
-from serve_app.batching import Batcher
 from serve_app.config import AppConfig
 from serve_app.contracts import Checks, Recipe
 from serve_app.imaging import mask as masks
@@ -30,8 +29,9 @@ from serve_app.imaging.compose import compose
 from serve_app.imaging.decode import decode
 from serve_app.imaging.encode import encode
 from serve_app.imaging.threads import stay_in_caller
-from serve_app.memory import keep_freed_memory
-from serve_app.models.execution import Model, load
+from serve_app.models.inference import Model, load
+from serve_app.segmenter.batcher import Batcher
+from serve_app.serving.malloc import keep_freed_memory
 
 T = TypeVar("T")
 

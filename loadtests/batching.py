@@ -27,12 +27,12 @@ from ray import serve
 from rich.console import Console
 from rich.table import Table
 
-from ingest.local_app import local_serve
-from ingest.ports import free_port
+from ingest.local.application import local_serve
+from ingest.local.ports import free_port
 from loadtests.models import benchmark_model
-from serve_app.batching import Batcher
 from serve_app.config import AppConfig
-from serve_app.models.execution import load
+from serve_app.models.inference import load
+from serve_app.segmenter.batcher import Batcher
 
 THREADS = 2
 MAX_BATCH_SIZE = 8

@@ -30,13 +30,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from ingest.local_app import serving
-from ingest.ports import free_port, is_free
+from ingest.local.application import serving
+from ingest.local.ports import free_port, is_free
 from loadtests.metering import between_markers
 from loadtests.peer_groups import PYTHON
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError
-from serve_app.http_rembg import PATH
+from serve_app.http.routes.rembg import PATH
 from serve_app.models.bundled.synthetic import photograph
 from serve_app.models.registry import BUNDLED, locate
 

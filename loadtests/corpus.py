@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ingest.demo import make_photographs
-from ingest.sources import in_folder
+from ingest.cli.demo import make_photographs
+from ingest.sources.base import in_folder
 from serve_app.errors import InvalidConfig
 
 FOLDER = Path("out/bench/corpus")

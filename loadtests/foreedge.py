@@ -14,19 +14,20 @@ from typing import Any
 
 import urllib3
 
-from ingest import bulk, sources
-from ingest.ledger import read_outcomes
-from ingest.local_app import serving
-from ingest.local_aws import LocalAws, use_dummy_credentials
-from ingest.ports import free_port
-from ingest.progress import Tally, follow
+from ingest.local.application import serving
+from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.ports import free_port
+from ingest.runs import send as bulk
+from ingest.runs.ledger import read_outcomes
+from ingest.runs.status import Tally, follow
+from ingest.sources import base as sources
 from loadtests.metering import Meter, percentile, ray_part, run_workers_beside_others
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts import Output
 from serve_app.errors import DeadlineExceeded, InternalError
-from serve_app.object_store import ObjectStore
 from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
 
 _BUCKET, _QUEUE = "bench", "bench"
 _STALLED_AFTER_S = 120.0

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from ingest.local_app import local_serve
-from ingest.ports import free_port
+from ingest.local.application import local_serve
+from ingest.local.ports import free_port
 
 CALLS, CALLERS = 3000, 32
 

@@ -30,18 +30,18 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from ingest.consumer import Consumer
-from ingest.ledger import Ledger
-from ingest.local_app import local_serve
-from ingest.local_aws import LocalAws, use_dummy_credentials
-from ingest.ports import free_port
-from ingest.queue import BATCH_ENTRIES, SqsQueue
+from ingest.consumer.consumer import Consumer
+from ingest.local.application import local_serve
+from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.ports import free_port
+from ingest.runs.ledger import Ledger
+from ingest.sqs.queue import BATCH_ENTRIES, SqsQueue
 from loadtests.ingest_standins import Feed, Nowhere, Standin, body
 from loadtests.metering import run_workers_beside_others
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig, LedgerConfig, QueueConfig
-from serve_app.object_store import ObjectStore
 from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
 
 OUT = Path("out/bench/ingest.json")
 SQS_CALL_S = 0.01
@@ -105,7 +105,7 @@ def on_ray(case: str, messages: int) -> Result:
     # Before its environment is set: with that, a handle needs an event loop in this process.
     from ray import serve
 
-    from ingest.sqs_ingest import SqsIngest
+    from ingest.consumer.deployment import SqsIngest
 
     run_workers_beside_others()
     with (

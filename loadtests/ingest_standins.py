@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ingest.queue import Message
+from ingest.sqs.queue import Message
 from serve_app.contracts import Box, Cutout, Job, Outcome
-from serve_app.object_store import ObjectInfo
+from serve_app.storage.protocol import ObjectInfo
 
 
 class Standin:

@@ -38,13 +38,13 @@ from typing import Any
 
 import orjson
 
-from ingest.jobs import PART_JOBS, JobList, Sent
-from ingest.ledger import RunManifest, run_folder, write_manifest
-from ingest.local_aws import use_dummy_credentials
-from ingest.sources import Entry
+from ingest.local.aws import use_dummy_credentials
+from ingest.runs.job_list import PART_JOBS, JobList, Sent
+from ingest.runs.ledger import RunManifest, run_folder, write_manifest
+from ingest.sources.base import Entry
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Output, Recipe
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 RUN = "synthetic"
 BUCKET = "b"

@@ -15,7 +15,7 @@ from typing import Any
 
 from locust import FastHttpUser, LoadTestShape, User, constant, events, task
 
-from ingest.local_aws import use_dummy_credentials
+from ingest.local.aws import use_dummy_credentials
 from loadtests.corpus import corpus
 from loadtests.shapes import KINDS, Shape
 from serve_app.aws import aws_client

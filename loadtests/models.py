@@ -36,7 +36,7 @@ from PIL import Image
 from serve_app.config import AppConfig
 from serve_app.imaging.mask import model_input
 from serve_app.models.bundled.synthetic import photograph
-from serve_app.models.execution import normalize
+from serve_app.models.inference import normalize
 from serve_app.models.registry import BUNDLED, FACTS, locate, on_disk
 
 FOLDER = Path("out/bench/models")

@@ -26,8 +26,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from ingest.local_app import serving
-from ingest.ports import free_port
+from ingest.local.application import serving
+from ingest.local.ports import free_port
 from loadtests.metering import run_workers_beside_others
 from serve_app.config import AppConfig
 from serve_app.models.bundled.synthetic import photograph

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from rich.console import Console
 
-from ingest.ports import free_port, is_free
+from ingest.local.ports import free_port, is_free
 from loadtests.corpus import corpus
 from loadtests.foreedge import Round, on_one_machine, post_all, running
 from loadtests.metering import OUT, Meter

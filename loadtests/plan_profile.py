@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from ingest.plan_tables import ControlPlane, Profile
+from ingest.scaling.plan_inputs import ControlPlane, Profile
 from loadtests import handle_calls
 from loadtests.corpus import corpus
 from loadtests.metering import machine

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ingest.local_app import APPLICATION, local_serve
-from ingest.local_aws import use_dummy_credentials
-from ingest.ports import answers, free_port
+from ingest.local.application import APPLICATION, local_serve
+from ingest.local.aws import use_dummy_credentials
+from ingest.local.ports import answers, free_port
 from loadtests.trials import Setting
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig

@@ -23,8 +23,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ingest.arguments import load_file
-from ingest.quantities import duration_s
+from ingest.cli.arguments import load_file
+from ingest.cli.units import duration_s
 from loadtests.models import benchmark_model
 from loadtests.reconfigure import Target, application, own_ray, serve_config, tuned_args
 from loadtests.trials import Setting, Space, Trial, Trials, decide, search, size

@@ -14,14 +14,14 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
-from ingest.autoscaling import BacklogPolicy
-from ingest.posted import SqsJobs
-from ingest.sqs_ingest import SqsIngest
+from ingest.consumer.deployment import SqsIngest
+from ingest.runs.submissions import SqsJobs
+from ingest.scaling.policy import BacklogPolicy
 from serve_app.config import AppConfig, QueueConfig, ScalingConfig
-from serve_app.http_api import HttpApi
+from serve_app.http.deployment import HttpApi
 from serve_app.models.registry import check_known
-from serve_app.pipeline import CutoutPipeline
-from serve_app.segmenter import Segmenter
+from serve_app.pipeline.deployment import CutoutPipeline
+from serve_app.segmenter.deployment import Segmenter
 
 _logger = logging.getLogger(__name__)
 

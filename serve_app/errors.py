@@ -36,9 +36,9 @@ the ingest loop does with the message) and an HTTP status (what the endpoint ans
         ├── InvalidConfig             500   invalid_config
         └── ModelChecksumMismatch     500   model_checksum_mismatch
 
-Exceptions of the libraries below are mapped where they enter: botocore's in ``storage`` and
-``ingest.queue``, Pillow's in ``imaging.decode``, ONNX Runtime's in ``models.execution`` and Ray's
-in ``replicas``.
+Exceptions of the libraries below are mapped where they enter: botocore's in ``storage.s3``,
+``http.api_keys`` and ``ingest.sqs.errors``, Pillow's in ``imaging.decode``, ONNX Runtime's in
+``models.inference``, aiohttp's in ``http.url_fetch`` and Ray's in ``serving.handle_calls``.
 """
 
 from __future__ import annotations

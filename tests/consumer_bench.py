@@ -9,7 +9,7 @@ from typing import Any
 
 from in_memory_queue import InMemoryQueue
 
-from ingest.consumer import Consumer
+from ingest.consumer.consumer import Consumer
 from serve_app.config import QueueConfig
 from serve_app.contracts import Job, Outcome
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ingest.queue import Message
+from ingest.sqs.queue import Message
 from serve_app.errors import QueueUnavailable
 
 

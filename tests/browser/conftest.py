@@ -13,10 +13,10 @@ import pytest
 import uvicorn
 from unit.in_process import Handle, NoQueue, pipeline_of
 
-from ingest.ports import free_port
+from ingest.local.ports import free_port
 from serve_app.config import AppConfig
-from serve_app.http_api import make_api
-from serve_app.http_endpoint import Endpoint, endpoint
+from serve_app.http.deployment import make_api
+from serve_app.http.endpoint import Endpoint, endpoint
 
 FLAGS = [
     "--no-sandbox",

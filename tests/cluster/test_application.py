@@ -8,11 +8,12 @@ import httpx
 from pictures import book, jpeg
 from ray import serve
 
-from ingest import bulk, sources
-from ingest.local_app import APPLICATION, serving
-from ingest.local_aws import LocalAws, use_dummy_credentials
-from ingest.ports import free_port
-from ingest.progress import Tally, follow
+from ingest.local.application import APPLICATION, serving
+from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.ports import free_port
+from ingest.runs import send as bulk
+from ingest.runs.status import Tally, follow
+from ingest.sources import base as sources
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts import Output

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pictures import book, jpeg
 
-from ingest.local_app import APPLICATION
+from ingest.local.application import APPLICATION
 from loadtests.reconfigure import Target, own_ray
 from loadtests.trials import Setting
 from serve_app.errors import InternalError

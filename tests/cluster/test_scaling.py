@@ -19,16 +19,17 @@ import ray
 from ray import cloudpickle, serve
 from ray.cluster_utils import Cluster
 
-from ingest import bulk, sources
-from ingest.autoscaling import read_queue
-from ingest.local_app import ray_environment
-from ingest.local_aws import LocalAws, use_dummy_credentials
-from ingest.ports import free_port
+from ingest.local.application import ray_environment
+from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.ports import free_port
+from ingest.runs import send as bulk
+from ingest.scaling.policy import read_queue
+from ingest.sources import base as sources
 from serve_app.app import ingest_deployment, pipeline_replicas, segmenter_replicas
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Outcome, Output
-from serve_app.pace import Pace
+from serve_app.serving.service_time import Pace
 from serve_app.storage import open_store
 
 APP = "scaling"

@@ -38,7 +38,7 @@ from rich.table import Table
 from rig import Rig
 from two_nodes import CONSUMERS, RayCluster, two_nodes
 
-from ingest.local_aws import LocalAws, use_dummy_credentials
+from ingest.local.aws import LocalAws, use_dummy_credentials
 
 MAX_RECEIVES = 5
 SOURCES, RESULTS, PARTS = "*/in/*", "*/cutouts/*", "*.jsonl.gz"

@@ -8,7 +8,7 @@ import pytest
 from proxy import Proxy
 from rig import Rig
 
-from ingest.local_aws import LocalAws, use_dummy_credentials
+from ingest.local.aws import LocalAws, use_dummy_credentials
 
 
 @pytest.fixture(scope="session")

@@ -25,20 +25,20 @@ import numpy.typing as npt
 from PIL import Image
 from proxy import Proxy, recorded_before_deleted
 
-from ingest.consumer import Consumer
-from ingest.ledger import Ledger, fold, read_outcomes
-from ingest.local_aws import LocalAws
-from ingest.queue import SqsQueue
+from ingest.consumer.consumer import Consumer
+from ingest.local.aws import LocalAws
+from ingest.runs.ledger import Ledger, fold, read_outcomes
+from ingest.sqs.queue import SqsQueue
 from serve_app.aws import aws_client
-from serve_app.batching import Batcher
 from serve_app.config import AppConfig
 from serve_app.contracts import Outcome
-from serve_app.image_pipeline import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.models.bundled.synthetic import photograph
-from serve_app.models.execution import Model, load
-from serve_app.object_store import ObjectStore
-from serve_app.segmenter import describe
+from serve_app.models.inference import Model, load
+from serve_app.pipeline.image_pipeline import ImagePipeline, ModelInfo, imaging_threads
+from serve_app.segmenter.batcher import Batcher
+from serve_app.segmenter.deployment import describe
 from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
 
 RECIPE = {"checks": {"min_subject_px": 1}}
 MAX_RECEIVES = 4

@@ -14,8 +14,8 @@ from ray import serve
 from rig import Rig
 from two_nodes import CONSUMERS, RayCluster, two_nodes
 
-from ingest.local_app import APPLICATION
-from ingest.local_aws import LocalAws
+from ingest.local.application import APPLICATION
+from ingest.local.aws import LocalAws
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

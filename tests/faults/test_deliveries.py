@@ -9,8 +9,8 @@ from effects import Hold, cut, delay, deliver_twice, fail_entries, refuse
 from proxy import Effect
 from rig import RECIPE, VISIBILITY_S, Rig
 
-from ingest import bulk
-from ingest.sources import Entry
+from ingest.runs import send as bulk
+from ingest.sources.base import Entry
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts import Output

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from in_memory_queue import InMemoryQueue
 from virtual_time import VirtualLoop
 
-from ingest.consumer import Consumer
+from ingest.consumer.consumer import Consumer
 from serve_app.config import QueueConfig
 from serve_app.contracts import Job, Outcome
 from serve_app.errors import (

@@ -11,8 +11,8 @@ import ray
 from ray import serve
 from ray.cluster_utils import Cluster
 
-from ingest.local_app import APPLICATION, ray_environment
-from ingest.ports import free_port
+from ingest.local.application import APPLICATION, ray_environment
+from ingest.local.ports import free_port
 from serve_app.app import build
 
 CONSUMERS = 2

@@ -11,15 +11,16 @@ from typing import Any
 
 import httpx
 
-from ingest import bulk, sources
-from ingest.ledger import read_outcomes
-from ingest.local_aws import LocalAws
-from ingest.progress import Standing, Tally, follow
+from ingest.local.aws import LocalAws
+from ingest.runs import send as bulk
+from ingest.runs.ledger import read_outcomes
+from ingest.runs.status import Standing, Tally, follow
+from ingest.sources import base as sources
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig
 from serve_app.contracts import Outcome, Output
-from serve_app.object_store import ObjectStore
 from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
 
 ANY_SIZE: dict[str, Any] = {"checks": {"min_subject_px": 1}}
 """Recipe for the small photographs of tests, whose subjects are less than 100 pixels wide."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from integration.application import App, Aws
 
-from ingest.local_app import serving
-from ingest.local_aws import LocalAws, use_dummy_credentials
-from ingest.ports import free_port
+from ingest.local.application import serving
+from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.ports import free_port
 from serve_app.config import AppConfig
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from ingest.ports import answers, free_port
+from ingest.local.ports import answers, free_port
 
 BIN = Path(sys.executable).parent
 START_TIMEOUT_S = 200

@@ -13,7 +13,7 @@ from loadtests.corpus import corpus
 from loadtests.models import ARCHITECTURES, BenchmarkModel, Network
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
-from serve_app.models.execution import load
+from serve_app.models.inference import load
 from serve_app.models.registry import FACTS
 
 

@@ -9,7 +9,7 @@ import ray
 from integration.application import App
 from pictures import book, jpeg
 
-from ingest.local_app import APPLICATION
+from ingest.local.application import APPLICATION
 from serve_app.contracts import Outcome
 
 JOBS = 60

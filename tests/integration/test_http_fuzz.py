@@ -27,10 +27,10 @@ from PIL import Image
 
 from serve_app.config import ImageLimits
 from serve_app.contracts import Recipe, parse_recipe
-from serve_app.cutout import Stages, find_subject, render
 from serve_app.errors import BY_CODE, ForeedgeError
 from serve_app.imaging.decode import decode
 from serve_app.imaging.mask import model_input
+from serve_app.pipeline.steps import Stages, find_subject, render
 
 LIMITS = ImageLimits(max_pixels=4_000_000)
 """A mutated header may ask for very many pixels; with these, memory is only that of few."""

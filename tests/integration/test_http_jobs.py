@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from integration.application import Aws
 
-from ingest.messages import parse
-from ingest.posted import PARTS_PER_REQUEST, SqsJobs
+from ingest.messages.parse import parse
+from ingest.runs.submissions import PARTS_PER_REQUEST, SqsJobs
 from serve_app.config import AppConfig
 from serve_app.errors import SourceNotFound
-from serve_app.object_store import ObjectStore
 from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
 
 
 @pytest.fixture

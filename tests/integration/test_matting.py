@@ -22,8 +22,8 @@ from PIL import Image
 from serve_app.config import AppConfig
 from serve_app.contracts import Checks, Matting, Recipe, parse_recipe
 from serve_app.errors import SubjectTooSmall
-from serve_app.image_pipeline import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.imaging.matting import UNKNOWN, Matte, make_trimap, matte
+from serve_app.pipeline.image_pipeline import ImagePipeline, ModelInfo, imaging_threads
 from serve_app.storage import open_store
 
 pytestmark = pytest.mark.timeout(600)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from ingest.consumer import Consumer
-from ingest.ledger import Ledger, read_outcomes
-from ingest.queue import SqsQueue
+from ingest.consumer.consumer import Consumer
+from ingest.runs.ledger import Ledger, read_outcomes
+from ingest.sqs.queue import SqsQueue
 from serve_app.config import AwsConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Job, Outcome
 from serve_app.errors import InvalidConfig, NoSubject, Overloaded, QueueUnavailable
-from serve_app.s3_store import S3Store
+from serve_app.storage.s3 import S3Store
 
 
 class Sqs:

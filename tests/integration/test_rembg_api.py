@@ -17,7 +17,7 @@ from PIL import Image
 
 from loadtests.compare_rembg import CASES, Case, judge
 from serve_app.config import AppConfig
-from serve_app.http_rembg import PATH
+from serve_app.http.routes.rembg import PATH
 from serve_app.models.registry import locate
 
 pytestmark = pytest.mark.timeout(600)

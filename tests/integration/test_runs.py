@@ -20,10 +20,10 @@ import pytest
 from integration.application import App, Aws
 from pictures import book, jpeg
 
-from ingest.ledger import read_outcomes
-from ingest.redrive import clear_dead_letters
+from ingest.runs.ledger import read_outcomes
+from ingest.runs.redrive import clear_dead_letters
 from serve_app.errors import SourceNotFound
-from serve_app.s3_store import S3Store
+from serve_app.storage.s3 import S3Store
 
 FOREEDGE = str(Path(sys.executable).with_name("foreedge"))
 _INTERRUPTED = 130

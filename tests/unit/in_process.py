@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 
 from serve_app.config import AppConfig
+from serve_app.contracts.submission import Receipt, RunCounts
 from serve_app.errors import QueueUnavailable, SourceNotFound
-from serve_app.http_api import make_api
-from serve_app.http_endpoint import Endpoint, endpoint
-from serve_app.image_pipeline import ModelInfo
-from serve_app.jobs import Receipt, RunCounts
-from serve_app.pipeline import CutoutPipeline
+from serve_app.http.deployment import make_api
+from serve_app.http.endpoint import Endpoint, endpoint
+from serve_app.pipeline.deployment import CutoutPipeline
+from serve_app.pipeline.image_pipeline import ModelInfo
 
 
 class Handle:

@@ -15,12 +15,12 @@ from ray.serve._private.autoscaling_state import _resolve_policy_callable
 from ray.serve._private.common import DeploymentID
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
-from ingest.autoscaling import BacklogPolicy, Demand, Goals, Reading, Scaler, replicas_needed
+from ingest.scaling.policy import BacklogPolicy, Demand, Goals, Reading, Scaler, replicas_needed
 from serve_app import app
 from serve_app.config import AppConfig, PipelineConfig
 from serve_app.errors import InvalidConfig
-from serve_app.image_pipeline import replica_s
-from serve_app.pace import SECONDS_PER_IMAGE, Pace
+from serve_app.pipeline.image_pipeline import replica_s
+from serve_app.serving.service_time import SECONDS_PER_IMAGE, Pace
 
 GOALS = Goals(drain_s=100, answer_s=10, late_after_s=20, away_after_s=300)
 

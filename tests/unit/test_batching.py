@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from graphs import SIDE_PX, brightness
 
-from serve_app.batching import Batcher
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
-from serve_app.segmenter import Segmenter
+from serve_app.segmenter.batcher import Batcher
+from serve_app.segmenter.deployment import Segmenter
 
 
 class Gate:

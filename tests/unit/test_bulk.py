@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from ingest import bulk, sending, sources
-from ingest.arguments import Places, collect, load_file, override, settings
-from ingest.ledger import read_manifest
-from ingest.manifest_file import InManifest
-from ingest.messages import parse
-from ingest.sources import Entry
+from ingest.cli.arguments import Places, collect, load_file, override, settings
+from ingest.messages.parse import parse
+from ingest.runs import send as bulk
+from ingest.runs.ledger import read_manifest
+from ingest.sources import base as sources
+from ingest.sources.base import Entry
+from ingest.sources.manifest import InManifest
+from ingest.sqs import sender as sending
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
 from serve_app.contracts import Output
 from serve_app.errors import InvalidConfig, InvalidRecipe, QueueUnavailable, StorageUnavailable
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 LEDGER = LedgerConfig(bucket="b")
 QUEUE = QueueConfig(url="http://localhost/queue")

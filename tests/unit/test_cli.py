@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ingest import cli, options
-from ingest.ledger import Ledger, RunManifest, write_manifest
+from ingest.cli import main as cli
+from ingest.cli import options
+from ingest.runs.ledger import Ledger, RunManifest, write_manifest
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Outcome, Output, Recipe, Source
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)

@@ -10,7 +10,7 @@ import pytest
 from consumer_bench import Bench, message, raising, s3_event, success
 from virtual_time import now, virtual
 
-from ingest.consumer import INVALID_RUN
+from ingest.consumer.consumer import INVALID_RUN
 from serve_app.contracts import Job, Outcome
 from serve_app.errors import (
     DeadlineExceeded,

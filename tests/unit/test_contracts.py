@@ -9,7 +9,7 @@ import pytest
 from serve_app.config import AppConfig
 from serve_app.contracts import Job, Matting, Output, Source, fingerprint, output_key, parse_recipe
 from serve_app.errors import BY_CODE, InvalidConfig, InvalidRecipe, SourceNotAllowed, leaves
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 
 @pytest.mark.parametrize(

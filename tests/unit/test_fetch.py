@@ -22,7 +22,7 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
-from serve_app.fetch import check_addresses, check_host, fetch, is_public
+from serve_app.http.url_fetch import check_addresses, check_host, fetch, is_public
 
 LIMIT = 100_000
 

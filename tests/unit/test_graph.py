@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from serve_app.models.graph import for_cpu
+from serve_app.models.graph_rewrites import for_cpu
 
 SIDE = 12
 

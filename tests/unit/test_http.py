@@ -15,11 +15,11 @@ from pictures import book, defects, jpeg
 from PIL import Image
 
 from serve_app.config import AppConfig
+from serve_app.contracts.submission import Receipt, RunCounts
 from serve_app.errors import leaves
-from serve_app.http_api import make_api
-from serve_app.http_docs import operations, page
-from serve_app.jobs import Receipt, RunCounts
-from serve_app.pipeline import CutoutPipeline
+from serve_app.http.deployment import make_api
+from serve_app.http.openapi import operations, page
+from serve_app.pipeline.deployment import CutoutPipeline
 
 CONFIG = AppConfig.load()
 BOOK = jpeg(book().image)

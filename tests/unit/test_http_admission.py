@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig, Overloaded
-from serve_app.http_admission import ByteBudget, Places
+from serve_app.http.admission import ByteBudget, Places
 
 
 class Clock:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from serve_app.http_front import CALLBACK, ReplicaFront, ServeFront, middlewares
+from serve_app.http.middleware import CALLBACK, ReplicaFront, ServeFront, middlewares
 
 
 async def ask(app: Any, method: str = "GET", **options: Any) -> httpx.Response:

@@ -12,10 +12,10 @@ import pytest
 from in_process import StuckPipeline, client_of
 from typer.testing import CliRunner
 
-from ingest.cli import app
+from ingest.cli.main import app
 from serve_app.config import AppConfig, AwsConfig, HttpConfig
 from serve_app.errors import InvalidConfig
-from serve_app.http_keys import ApiKeys, read_keys
+from serve_app.http.api_keys import ApiKeys, read_keys
 
 AWS = AwsConfig()
 OLD, NEW = "an-old-key-0123456789", "a-new-key-9876543210"

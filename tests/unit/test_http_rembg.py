@@ -18,7 +18,7 @@ from PIL import Image
 from serve_app.config import AppConfig
 from serve_app.contracts import Matting
 from serve_app.errors import InvalidParameters
-from serve_app.http_rembg import PATH, recipe_of
+from serve_app.http.routes.rembg import PATH, recipe_of
 
 SERVED = ("folio", "u2net")
 

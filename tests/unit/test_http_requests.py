@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.contracts import MEDIA_TYPES, Matting, Recipe
 from serve_app.errors import InvalidRecipe, NotAcceptable
-from serve_app.http_requests import Options, make_recipe, negotiate, options_of
+from serve_app.http.recipe_parameters import Options, make_recipe, negotiate, options_of
 
 
 @pytest.mark.parametrize(

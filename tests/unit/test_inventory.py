@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from ingest.arguments import Places, collect
-from ingest.inventory import InInventory
-from ingest.sources import Entry
+from ingest.cli.arguments import Places, collect
+from ingest.sources.base import Entry
+from ingest.sources.inventory import InInventory
 from serve_app.config import LedgerConfig, QueueConfig
 from serve_app.contracts import Output
 from serve_app.errors import InvalidConfig, SourceNotFound
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 WHERE = "s3://dest/inv/manifest.json"
 SCHEMA = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, ETag"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from ingest.ledger import (
+from ingest.runs.ledger import (
     Ledger,
     RunManifest,
     fold,
@@ -27,7 +27,7 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

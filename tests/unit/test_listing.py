@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from test_bulk import LEDGER, OUTPUT, QUEUE, FakeSqs
 
-from ingest import bulk
-from ingest.jobs import PART_JOBS, JobList
-from ingest.ledger import read_manifest, run_folder
-from ingest.sending import Pace
-from ingest.sources import Distinct, Entry, Given, Photographs
+from ingest.runs import send as bulk
+from ingest.runs.job_list import PART_JOBS, JobList
+from ingest.runs.ledger import read_manifest, run_folder
+from ingest.sources.base import Distinct, Entry, Given, Photographs
+from ingest.sqs.sender import Pace
 from serve_app.errors import (
     ForeedgeError,
     InvalidConfig,
@@ -25,7 +25,7 @@ from serve_app.errors import (
     QueueUnavailable,
     StorageUnavailable,
 )
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 MANY = 2 * PART_JOBS + 1_234
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.messages import parse
+from ingest.messages.parse import parse
 from serve_app.config import QueueConfig
 from serve_app.errors import InvalidMessage, InvalidRecipe
 

@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelChecksumMismatch
-from serve_app.models.execution import load, normalize, session_options, stretch
+from serve_app.models.inference import load, normalize, session_options, stretch
 from serve_app.models.registry import FACTS, Facts, check_known, locate
 
 IMAGENET = Facts(320)

@@ -15,11 +15,12 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ingest import plan_report, planning
-from ingest.cli import app
-from ingest.plan_tables import Profile, find_instance, read_prices, read_profile
-from ingest.planning import Plan, Request, make_plan
-from ingest.quantities import count, duration_s, show_duration
+from ingest.cli import plan_tables as plan_report
+from ingest.cli.main import app
+from ingest.cli.units import count, duration_s, show_duration
+from ingest.scaling import capacity_plan as planning
+from ingest.scaling.capacity_plan import Plan, Request, make_plan
+from ingest.scaling.plan_inputs import Profile, find_instance, read_prices, read_profile
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 

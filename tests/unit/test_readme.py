@@ -12,7 +12,7 @@ from serve_app.config import AppConfig
 from serve_app.contracts import PRESETS, Recipe
 from serve_app.errors import BY_CODE
 from serve_app.models.registry import FACTS
-from serve_app.ray_environment import ENVIRONMENT
+from serve_app.serving.ray_environment import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")

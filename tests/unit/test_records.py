@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.ledger import fold
-from ingest.records import DONE, FAILED, REDRIVEN, SKIPPED, Records
+from ingest.runs.ledger import fold
+from ingest.runs.records import DONE, FAILED, REDRIVEN, SKIPPED, Records
 from serve_app.config import LedgerConfig
 from serve_app.contracts import Outcome
 from serve_app.errors import InvalidMessage
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEDGER = LedgerConfig(bucket="b")

@@ -10,12 +10,12 @@ import pytest
 from test_bulk import FakeSqs
 from test_records import LEDGER, START, outcome, write
 
-from ingest.ledger import RunManifest
-from ingest.progress import Tally
-from ingest.redrive import Redriven, redrive
+from ingest.runs.ledger import RunManifest
+from ingest.runs.redrive import Redriven, redrive
+from ingest.runs.status import Tally
 from serve_app.contracts import Outcome, Output, Recipe, Source
 from serve_app.errors import QueueUnavailable
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 MANIFEST = RunManifest(
     run_id="r",

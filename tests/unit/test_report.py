@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from ingest.ledger import Ledger, RunManifest, write_manifest
-from ingest.progress import Standing, Tally, follow
-from ingest.report import Report, read_report
-from ingest.report_page import render, shrink, write_report
+from ingest.runs.ledger import Ledger, RunManifest, write_manifest
+from ingest.runs.report import Report, read_report
+from ingest.runs.report_page import render, shrink, write_report
+from ingest.runs.status import Standing, Tally, follow
 from serve_app.config import AppConfig, ImageLimits, LedgerConfig
 from serve_app.contracts import Box, Cutout, Outcome, Output, Recipe, Source
 from serve_app.errors import SourceNotFound
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ray.serve.autoscaling_policy import _apply_delay_logic
 from ray.serve.config import AutoscalingConfig
 
-from ingest.autoscaling import Goals
-from ingest.simulation import Cluster, Delays, Load, Rules, Simulation, Stage, Timeline
+from ingest.scaling.policy import Goals
+from ingest.scaling.simulation import Cluster, Delays, Load, Rules, Simulation, Stage, Timeline
 
 PIPELINE = Stage("CutoutPipeline", seconds_per_image=0.1, slots=8, cpus=2)
 SEGMENTER = Stage("Segmenter", seconds_per_image=0.2, slots=2, cpus=2)

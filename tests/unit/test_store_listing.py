@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.errors import SourceNotFound
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 # Names around the slash in the order of characters, so that folders and files mix.
 _NAME = st.text("a-.0b ü", min_size=1, max_size=3).filter(lambda name: name.strip("."))

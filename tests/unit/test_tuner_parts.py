@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from ray.serve.schema import ServeDeploySchema
 
-from ingest.arguments import load_file
+from ingest.cli.arguments import load_file
 from loadtests.plan_profile import ingest_per_s, overhead_s
 from loadtests.reconfigure import application, serve_config, tuned_args
 from loadtests.trials import Setting, Trial

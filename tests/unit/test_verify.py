@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from test_records import LEDGER, START, outcome, write
 
-from ingest.jobs import JobList, Sent
-from ingest.ledger import RunManifest
-from ingest.sources import Entry
-from ingest.verify import Verification, Verified, absent
+from ingest.runs.job_list import JobList, Sent
+from ingest.runs.ledger import RunManifest
+from ingest.runs.verify import Verification, Verified, absent
+from ingest.sources.base import Entry
 from serve_app.contracts import Outcome, Output, Recipe
-from serve_app.local_store import LocalStore
+from serve_app.storage.local import LocalStore
 
 
 class CountingStore(LocalStore):

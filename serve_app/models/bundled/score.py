@@ -24,7 +24,7 @@ from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
 from serve_app.imaging.decode import decode
 from serve_app.imaging.mask import confidence, full_size, model_input, subject_pixels
 from serve_app.models.bundled.synthetic import Kind, photograph
-from serve_app.models.execution import Model, OnnxModel, load
+from serve_app.models.inference import Model, OnnxModel, load
 from serve_app.models.registry import BUNDLED, FACTS, Weights
 
 HELD_OUT_SEED = 500_000

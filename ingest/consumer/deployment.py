@@ -1,0 +1,130 @@
+"""SqsIngest: the Serve deployment around the consumer.
+
+A deployment and not a detached actor, so that the controller restarts it where its node is lost,
+``serve deploy`` rolls it, and the dashboard shows it. Its loop is no ongoing request of Serve's:
+Serve learns of its death from ``check_health``, and ends it through ``__del__``, which it awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from ray.serve.handle import DeploymentHandle
+
+from ingest.consumer.consumer import Consumer
+from ingest.consumer.leases import RETRY_BASE_S, RETRY_MAX_S, back_off_s
+from ingest.runs.ledger import Ledger
+from ingest.sqs.queue import SqsQueue, check_url
+from serve_app.config import AppConfig
+from serve_app.contracts import Job, Outcome
+from serve_app.errors import InvalidConfig, TransientError
+from serve_app.serving.handle_calls import call
+from serve_app.storage import open_store
+
+T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
+
+
+class SqsIngest:
+    """Serves the configured queue for as long as the replica lives."""
+
+    # Asynchronous, so that Serve runs it in the event loop that the consumer will live in.
+    async def __init__(  # type: ignore[misc]
+        self, config: AppConfig, pipeline: DeploymentHandle
+    ) -> None:
+        """Begin to serve.
+
+        Args:
+            config: With ``queue`` and ``ledger``.
+            pipeline: Its ``process`` takes a Job and returns an Outcome.
+
+        Raises:
+            InvalidConfig: The queue cannot be served with this configuration. A queue that is
+                away does not raise: it is tried until it answers. No message is taken before
+                every model is loaded.
+        """
+        if config.queue is None or config.ledger is None:
+            raise InvalidConfig("SqsIngest needs queue.url and ledger.bucket")
+        self._queue_config = config.queue
+        self._ledger_config = config.ledger
+        self._aws = config.aws
+        self._pipeline = pipeline
+        check_url(config.queue.url)
+        self._ledger = Ledger(open_store(config), config.ledger)
+        self._queue: SqsQueue | None = None
+        self._consumer: Consumer | None = None
+        self._trouble = "the models are not loaded yet"
+        self._serving = asyncio.create_task(self._serve())
+
+    async def check_health(self) -> None:
+        """Raise where this replica serves no longer and another one might; Serve asks."""
+        if self._serving.done() and not self._serving.cancelled():
+            raise RuntimeError("the consumer has ended") from self._serving.exception()
+        if self._consumer is not None and self._consumer.fatal is not None:
+            raise self._consumer.fatal
+
+    async def status(self) -> dict[str, Any]:
+        """Return whether the queue is being served, why not, and the consumer's counters."""
+        consumer = self._consumer
+        reason = self._trouble if consumer is None else consumer.reason
+        stats = {} if consumer is None else asdict(consumer.stats)
+        return {
+            "queue_url": self._queue_config.url,
+            "healthy": reason is None,
+            "reason": reason,
+            **stats,
+        }
+
+    async def __del__(self) -> None:
+        """Stop: Serve awaits this within ``graceful_shutdown_timeout_s``."""
+        # __init__ may have raised before there was anything to stop.
+        serving = getattr(self, "_serving", None)
+        if serving is None:
+            return
+        if self._consumer is not None:
+            await self._consumer.stop()
+        serving.cancel()
+        await asyncio.wait({serving})
+        if self._queue is not None:
+            self._queue.close()
+
+    async def _serve(self) -> None:
+        # A message that is taken before would only wait, and its receives would be spent.
+        await self._until_it_succeeds(self._models)
+        self._trouble = "the queue is not open yet"
+        queue = self._queue = await self._until_it_succeeds(
+            lambda: SqsQueue.open(self._queue_config, self._aws)
+        )
+        self._consumer = Consumer(
+            queue,
+            self._process,
+            self._ledger,
+            self._queue_config,
+            part_records=self._ledger_config.part_records,
+        )
+        await self._consumer.run()
+
+    async def _until_it_succeeds(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        for number in itertools.count(1):
+            try:
+                return await attempt()
+            except TransientError as error:
+                pause_s = back_off_s(RETRY_BASE_S, number, RETRY_MAX_S)
+                self._trouble = f"{error.code}: {error.message}"
+                _logger.warning("%s; again in %.1f s", error.message, pause_s)
+                await asyncio.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    async def _models(self) -> None:
+        await call(self._pipeline.models.remote(), self._queue_config.job_deadline_s)
+
+    async def _process(self, job: Job) -> Outcome:
+        response = self._pipeline.process.remote(job)
+        outcome: Outcome = await call(response, self._queue_config.job_deadline_s)
+        return outcome

@@ -1,0 +1,209 @@
+"""The application on this machine, on a Ray that starts and ends with it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ingest.local.ports import answers, free_port, is_free
+from ingest.local.processes import terminate_as_interrupt, without_preemption
+from serve_app.config import AppConfig
+from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
+from serve_app.serving.ray_environment import ENVIRONMENT
+
+APPLICATION = "foreedge"
+"""Name of the application in Serve and on the dashboard."""
+
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024
+"""Shared memory of a local Ray; only small tensors pass through it."""
+
+_READY_TIMEOUT_S = 180.0
+
+
+@contextmanager
+def ray_environment() -> Iterator[None]:
+    """Set what a Ray that is started in this context needs, as far as it is not set.
+
+    HAProxy gets ports and a folder of its own: there may be another Ray on this machine. They do
+    not outlast the context, so that no other process that is started from here gets the same.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    folder = Path(_temporary_folder().name)
+    own = {
+        "STATS_PORT": free_port(),
+        "METRICS_PORT": free_port(),
+        "CONFIG_FILE_LOC": folder / "haproxy.cfg",
+        "SOCKET_PATH": folder / "admin.sock",
+        "METRICS_SOCKET_PATH": folder / "metrics.sock",
+        "SERVER_STATE_BASE": folder,
+        "SERVER_STATE_FILE": folder / "server-state",
+    }
+    variables = {f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in own.items()}
+    missing = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            del os.environ[name]
+
+
+@functools.cache
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that goes when this process ends."""
+    return tempfile.TemporaryDirectory(prefix="foreedge-")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a local application is reached."""
+
+    http: str
+    dashboard: str | None
+
+
+def needed_cpus(config: AppConfig) -> int:
+    """Return the logical CPUs that every replica needs together, as many as there may be."""
+    consumers = config.queue.consumers if config.queue else 0
+    most = 0 if config.autoscaling is None else config.autoscaling.max_replicas
+    needed = (
+        max(most, config.http.replicas) * config.http.num_cpus
+        + max(most, config.pipeline.replicas) * config.pipeline.num_cpus
+        + len(config.models) * max(most, config.segmenter.replicas) * config.segmenter.num_cpus
+        + consumers
+    )
+    # One more for Serve's own actors.
+    return math.ceil(needed) + 1
+
+
+@contextmanager
+def local_serve(
+    num_cpus: int,
+    *,
+    host: str = "127.0.0.1",
+    port: int,
+    dashboard: bool = False,
+    quiet: bool = True,
+) -> Iterator[Endpoints]:
+    """Run Serve on a Ray of its own for as long as the context lasts.
+
+    SIGTERM ends it in the way of Ctrl-C.
+
+    Args:
+        num_cpus: Logical CPUs: what all replicas together ask for, and more than this machine has.
+        host: Address to listen on.
+        port: Of HTTP.
+        dashboard: Whether Ray's dashboard runs too.
+        quiet: Whether what Ray and its workers log is kept off the terminal.
+    """
+    level = logging.ERROR if quiet else logging.INFO
+    with ray_environment(), without_preemption():
+        import ray
+        from ray import serve
+
+        context = ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=dashboard,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=not quiet,
+            logging_level=level,
+        )
+    # Ray has just put its own handler there, which would skip the clean stop.
+    with terminate_as_interrupt():
+        try:
+            logging.getLogger("ray.serve").setLevel(level)
+            serve.start(http_options={"host": host, "port": port}, proxy_location="HeadOnly")
+            link = getattr(context, "dashboard_url", None)
+            yield Endpoints(
+                f"http://{host}:{port}", f"http://{link}" if dashboard and link else None
+            )
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def serving(
+    args: dict[str, Any],
+    *,
+    host: str = "127.0.0.1",
+    port: int,
+    dashboard: bool = False,
+    quiet: bool = False,
+) -> Iterator[Endpoints]:
+    """Run the application on a Ray of its own for as long as the context lasts.
+
+    Args:
+        args: Settings, as ``build`` takes them.
+        host: Address to listen on.
+        port: Of HTTP.
+        dashboard: Whether Ray's dashboard runs too.
+        quiet: Whether what Ray and its workers log is kept off the terminal.
+
+    Raises:
+        InvalidConfig: The settings are wrong, or the port is taken.
+        InternalError: A replica did not start; says why.
+        DeadlineExceeded: The application did not get ready.
+    """
+    config = AppConfig.load(args)
+    if not is_free(host, port):
+        raise InvalidConfig(f"port {port} of {host} is in use: choose another one")
+    with ray_environment():
+        from ray import serve
+
+        from serve_app.app import build
+
+        # Before Ray: what is wrong with the settings is told at once.
+        application = build(args)
+    num_cpus = max(os.cpu_count() or 1, needed_cpus(config))
+    with local_serve(num_cpus, host=host, port=port, dashboard=dashboard, quiet=quiet) as endpoints:
+        try:
+            try:
+                serve.run(application, name=APPLICATION, route_prefix="/")
+            except RuntimeError as error:
+                raise InternalError(
+                    f"the application did not start: {error}; {replica_states()}"
+                ) from error
+            _wait_until_ready(f"{endpoints.http}/readyz")
+            yield endpoints
+        finally:
+            # The replicas finish what they hold; what is left of Serve ends with Ray.
+            with suppress(Exception):
+                serve.delete(APPLICATION)
+
+
+def replica_states() -> str:
+    """Return one line on the deployments of the application, and on why they wait."""
+    from ray import serve
+
+    application = serve.status().applications.get(APPLICATION)
+    if application is None:
+        return "no application"
+    parts = [f"application {application.status.value}"]
+    for name, deployment in application.deployments.items():
+        replicas = ", ".join(
+            f"{count} {state}" for state, count in deployment.replica_states.items()
+        )
+        note = f" ({deployment.message})" if deployment.message else ""
+        parts.append(f"{name}: {deployment.status.value}, replicas {replicas or 'none'}{note}")
+    return "; ".join(" ".join(part.split()) for part in parts)
+
+
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while not answers(url):
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(
+                f"{url} did not answer 200 within {_READY_TIMEOUT_S:.0f} s; {replica_states()}"
+            )
+        time.sleep(0.3)

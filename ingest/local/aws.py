@@ -1,0 +1,121 @@
+"""An SQS and an S3 that speak the real protocols, in a process of their own on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Self
+
+from ingest.local.ports import answers, free_port
+from ingest.local.processes import die_with_parent, without_preemption
+from serve_app.aws import aws_client
+from serve_app.config import AwsConfig
+from serve_app.errors import DeadlineExceeded, InvalidConfig
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 5.0
+_MAX_RECEIVES = 5
+_VISIBILITY_TIMEOUT_S = 120
+
+
+class LocalAws:
+    """moto's server: SQS and S3 in memory, for as long as the context lasts."""
+
+    def __init__(self) -> None:
+        self.endpoint_url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start the server and wait until it answers.
+
+        Raises:
+            InvalidConfig: moto is not installed, or the server ended at once.
+            DeadlineExceeded: The server did not answer in time.
+        """
+        port = free_port()
+        self.endpoint_url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        with without_preemption():
+            self._process = subprocess.Popen(
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # A group of its own: Ctrl-C reaches this process first, which then ends the server.
+                start_new_session=True,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
+            )
+        try:
+            self._wait(self._process)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the server."""
+        self.close()
+
+    def close(self) -> None:
+        """End the server's process group; does nothing where it has ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def create_bucket(self, name: str) -> None:
+        """Make a bucket."""
+        aws_client("s3", self.aws).create_bucket(Bucket=name)
+
+    def create_queue(self, name: str) -> str:
+        """Make a queue with a dead-letter queue; return its URL."""
+        client = aws_client("sqs", self.aws)
+        dead = client.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+        names = ["QueueArn"]
+        found = client.get_queue_attributes(QueueUrl=dead, AttributeNames=names)["Attributes"]
+        policy = (
+            f'{{"deadLetterTargetArn": "{found["QueueArn"]}", "maxReceiveCount": {_MAX_RECEIVES}}}'
+        )
+        attributes = {"RedrivePolicy": policy, "VisibilityTimeout": str(_VISIBILITY_TIMEOUT_S)}
+        answer = client.create_queue(QueueName=name, Attributes=attributes)
+        url: str = answer["QueueUrl"]
+        return url
+
+    @property
+    def aws(self) -> AwsConfig:
+        """How it is reached."""
+        return AwsConfig(endpoint_url=self.endpoint_url)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not answers(f"{self.endpoint_url}/moto-api/"):
+            if process.poll() is not None:
+                raise InvalidConfig(
+                    "the local SQS and S3 did not start: install them with "
+                    "pip install 'foreedge[demo]' (moto)"
+                )
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(f"no answer from {self.endpoint_url}")
+            time.sleep(0.1)
+
+
+def use_dummy_credentials() -> None:
+    """Give this process, and those that it starts, credentials for a local server.
+
+    boto3 signs every request and so needs some; credentials that are there are left alone.
+    """
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = os.environ.get(name)
+        os.environ[name] = f"{hosts},127.0.0.1" if hosts else "127.0.0.1"

@@ -1,0 +1,114 @@
+"""Segmenter: the deployment that owns one model and runs it on batches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.contracts import describe as describe_invalid
+from serve_app.errors import InvalidConfig
+from serve_app.models.inference import Model, load
+from serve_app.pipeline.image_pipeline import ModelInfo
+from serve_app.segmenter.batcher import Batcher
+from serve_app.serving.service_time import Pace
+
+_logger = logging.getLogger(__name__)
+
+
+class Segmenter:
+    """Serves one model; model-sized uint8 images in, uint8 masks out."""
+
+    def __init__(
+        self, name: str, config: AppConfig, threads: ThreadPoolExecutor | None = None
+    ) -> None:
+        """Load the model.
+
+        Args:
+            name: Of the model.
+            config: Its ``segmenter`` says how the model is run.
+            threads: Where it runs, beside other work; None for threads of its own.
+
+        Raises:
+            ForeedgeError: The model cannot be served; Serve shows why.
+        """
+        model = self._model = load(name, config)
+        options = self._options = config.segmenter
+        if options.execution == "stack" and not model.batches:
+            _logger.warning("%s has a fixed batch axis: its images run one by one", name)
+        limits = batch_limits(options, model)
+        self._pace = Pace(limits["slots"])
+
+        def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+            started_at = time.perf_counter()
+            masks = list(model.masks(np.stack(images)))
+            self._pace.add(time.perf_counter() - started_at, len(images))
+            return masks
+
+        self._batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
+            run, **limits, threads=threads
+        )
+
+    async def segment(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return the mask of an image.
+
+        Args:
+            image: uint8 [S, S, 3], RGB.
+
+        Returns:
+            uint8 [S, S].
+
+        Raises:
+            ModelUnavailable: The graph could not be run.
+        """
+        return await self._batcher.submit(image)
+
+    async def describe(self) -> ModelInfo:
+        """Return what is known of the model."""
+        return describe(self._model)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take over limits while it runs: Serve calls it with the deployment's ``user_config``.
+
+        Args:
+            user_config: ``threads`` where it fans out, ``max_batch_size`` where it stacks.
+
+        Raises:
+            InvalidConfig: A setting is unknown, invalid, or needs another session.
+        """
+        changeable = "threads" if self._options.execution == "fan_out" else "max_batch_size"
+        if refused := sorted(set(user_config) - {changeable}):
+            raise InvalidConfig(
+                f"user_config: only {changeable} can change while execution is "
+                f"{self._options.execution}, not {', '.join(refused)}"
+            )
+        try:
+            options = SegmenterConfig(**{**self._options.model_dump(), **user_config})
+        except ValidationError as error:
+            raise InvalidConfig(f"user_config: {describe_invalid(error)}") from error
+        limits = batch_limits(options, self._model)
+        self._batcher.resize(**limits)
+        self._pace = Pace(limits["slots"])
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what the autoscaling policy is told; Serve asks."""
+        return self._pace.stats()
+
+
+def batch_limits(options: SegmenterConfig, model: Model) -> dict[str, int]:
+    """Return the limits of the Batcher: batches at the same time, and images of one."""
+    if options.execution == "fan_out":
+        return {"slots": options.threads, "max_batch_size": 1}
+    return {"slots": 1, "max_batch_size": options.max_batch_size if model.batches else 1}
+
+
+def describe(model: Model) -> ModelInfo:
+    """Return what is known of a loaded model."""
+    return ModelInfo(name=model.name, size_px=model.size_px, sha256=model.sha256)
