@@ -30,7 +30,7 @@ demo: $(VENV)/installed
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
 tune: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.tune $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL))
+	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL))
 
 test: $(VENV)/compiled
 	$(VENV)/bin/python -m pytest -m "not slow"
@@ -42,10 +42,10 @@ test-scaling: $(VENV)/installed
 	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py
 
 chaos: $(VENV)/installed
-	$(VENV)/bin/python tests/faults/chaos.py --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
+	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 
 bench-ingest: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.ingest_rate
+	$(VENV)/bin/python -m loadtests.benchmarks.consumer
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -53,31 +53,31 @@ lint: $(VENV)/installed
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.overhead --write-docs
+	$(VENV)/bin/python -m loadtests.benchmarks.overhead --write-docs
 
 loadtest: $(VENV)/compiled
 	mkdir -p out/bench/locust
-	$(VENV)/bin/locust -f loadtests/locustfile.py --host $(HOST) \
+	$(VENV)/bin/locust -f loadtests/load/locustfile.py --host $(HOST) \
 		--csv out/bench/locust/run --html out/bench/locust/report.html $(ARGS)
 
 soak: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.soak
+	$(VENV)/bin/python -m loadtests.benchmarks.soak
 
 bench-peers: $(VENV)/installed $(PEERS)/installed
 	$(VENV)/bin/python -m loadtests.peers --write-docs
 
 compare-rembg: $(VENV)/installed $(PEERS)/installed
-	$(VENV)/bin/python -m loadtests.compare_rembg --write-docs
+	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs
 
 fuzz: $(VENV)/installed
 	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz --timeout=1800 \
 		tests/integration/test_http_fuzz.py tests/integration/test_http_schema.py
 
 bench-overload: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.overload
+	$(VENV)/bin/python -m loadtests.benchmarks.overload
 
 bench-ledger: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.ledger
+	$(VENV)/bin/python -m loadtests.benchmarks.runs
 
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

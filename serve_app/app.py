@@ -11,16 +11,15 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from ingest.consumer.deployment import SqsIngest
 from ingest.runs.submissions import SqsJobs
-from ingest.scaling.policy import BacklogPolicy
-from serve_app.config import AppConfig, QueueConfig, ScalingConfig
+from serve_app.config import AppConfig, QueueConfig
 from serve_app.http.deployment import HttpApi
 from serve_app.models.registry import check_known
 from serve_app.pipeline.deployment import CutoutPipeline
+from serve_app.replica_options import pipeline_replicas, replica_options, segmenter_replicas
 from serve_app.segmenter.deployment import Segmenter
 
 _logger = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ def build(args: dict[str, Any]) -> Application:
     return (
         serve.deployment(HttpApi)
         .options(
-            **_replicas(
+            **replica_options(
                 config,
                 config.http.replicas,
                 target_ongoing_requests=config.http.max_concurrent / 2,
@@ -127,84 +126,3 @@ def ingest_deployment(config: AppConfig, queue: QueueConfig, pipeline: Applicati
         )
         .bind(config, pipeline)
     )
-
-
-def segmenter_replicas(name: str, config: AppConfig) -> dict[str, Any]:
-    """Return the options of a Segmenter that say how many replicas it has."""
-    options, scaling = config.segmenter, config.autoscaling
-    if scaling is None:
-        return _replicas(config, options.replicas)
-    threads = options.threads if options.execution == "fan_out" else 1
-    # A model that is only asked where the first one fails sees few of the messages.
-    queue = config.queue if name == config.models[0] else None
-    policy = _backlog_policy(
-        config,
-        scaling,
-        queue,
-        seconds_per_image=scaling.segment_s / threads,
-        slots=options.threads if options.execution == "fan_out" else options.max_batch_size,
-    )
-    return _replicas(config, options.replicas, policy=policy)
-
-
-def pipeline_replicas(config: AppConfig) -> dict[str, Any]:
-    """Return the options of CutoutPipeline that say how many replicas it has."""
-    options, scaling = config.pipeline, config.autoscaling
-    if scaling is None:
-        return _replicas(config, options.replicas)
-    # Its images spend part of their time in the Segmenter, and keep none of its threads busy.
-    waits = 1 + scaling.segment_s / scaling.pixels_s
-    policy = _backlog_policy(
-        config,
-        scaling,
-        config.queue,
-        seconds_per_image=scaling.pixels_s / options.threads,
-        slots=min(options.threads * waits, options.max_ongoing),
-    )
-    return _replicas(config, options.replicas, policy=policy)
-
-
-def _backlog_policy(
-    config: AppConfig,
-    scaling: ScalingConfig,
-    queue: QueueConfig | None,
-    *,
-    seconds_per_image: float,
-    slots: float,
-) -> AutoscalingPolicy:
-    settings = {
-        # What the delay takes of the time cannot be won back: the replicas are sized for the rest.
-        "drain_s": scaling.drain_target_s - scaling.upscale_delay_s,
-        "answer_s": scaling.answer_target_s,
-        "away_after_s": scaling.away_after_s,
-        "read_period_s": scaling.read_period_s,
-        "seconds_per_image": seconds_per_image,
-        "slots": slots,
-        "permits": 0 if queue is None else queue.consumers * queue.max_in_flight,
-        "queue_url": None if queue is None else queue.url,
-        "aws": config.aws.model_dump(mode="json"),
-    }
-    return AutoscalingPolicy(policy_function=BacklogPolicy, policy_kwargs=settings)
-
-
-def _replicas(config: AppConfig, replicas: int, **follows: Any) -> dict[str, Any]:
-    """Return the options of a deployment that say how many replicas it has.
-
-    Args:
-        config: Without ``autoscaling`` there are ``replicas``, always.
-        replicas: The least, and those to start with.
-        follows: What says how many there are to be, as Serve's AutoscalingConfig has it.
-    """
-    scaling = config.autoscaling
-    if scaling is None:
-        return {"num_replicas": replicas}
-    return {
-        "autoscaling_config": AutoscalingConfig(
-            min_replicas=replicas,
-            max_replicas=scaling.max_replicas,
-            upscale_delay_s=scaling.upscale_delay_s,
-            downscale_delay_s=scaling.downscale_delay_s,
-            look_back_period_s=scaling.look_back_s,
-            **follows,
-        )
-    }

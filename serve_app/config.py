@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serve_app.contracts import describe
+from serve_app.contracts.base import describe_validation_error
 from serve_app.errors import InvalidConfig
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -355,4 +355,4 @@ class AppConfig(BaseSettings):
         try:
             return cls(**nested)
         except ValidationError as error:
-            raise InvalidConfig(f"configuration: {describe(error)}") from error
+            raise InvalidConfig(f"configuration: {describe_validation_error(error)}") from error

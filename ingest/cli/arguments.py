@@ -10,16 +10,19 @@ import yaml
 from pydantic import ValidationError
 
 from ingest.sources import base as sources
-from ingest.sources.inventory import InInventory, is_inventory
-from ingest.sources.manifest import InManifest
+from ingest.sources.folder import FileUpload, image_files, uploads
+from ingest.sources.inventory import InventorySource, is_inventory
+from ingest.sources.manifest import ManifestSource
+from ingest.sources.s3_prefix import PrefixSource, own_prefixes
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
-from serve_app.contracts import Output, describe
+from serve_app.contracts.base import describe_validation_error
+from serve_app.contracts.job import Output
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class OutputPlaces:
     """Where things go, as far as the command line says."""
 
     output: str | None = None
@@ -34,15 +37,15 @@ class Places:
 class Collected:
     """The photographs of a run."""
 
-    photographs: sources.Photographs
+    photographs: sources.PhotographSource
     output: Output
-    uploads: list[sources.Upload] = field(default_factory=list)
+    uploads: list[FileUpload] = field(default_factory=list)
     """Files that become these photographs."""
 
 
 def collect(
     source: str,
-    places: Places,
+    places: OutputPlaces,
     run_id: str,
     store: ObjectStore,
     ledger: LedgerConfig,
@@ -65,32 +68,30 @@ def collect(
     out = _output_argument(places.output)
     own = (ledger.bucket, ledger.prefix or "runs/")
     if is_inventory(source):
-        inventory = InInventory(store, source)
+        inventory = InventorySource(store, source)
         out = out or _default_output(queue, inventory.bucket)
         if out == Output(bucket=inventory.bucket, prefix=""):
             raise InvalidConfig(
                 f"results would be written among the sources in s3://{inventory.bucket}/: choose "
                 "another --output"
             )
-        inventory.own = sources.own_prefixes(inventory.bucket, out, own)
+        inventory.own = own_prefixes(inventory.bucket, out, own)
         return Collected(inventory, out)
     if source.startswith("s3://"):
         bucket, prefix = sources.parse_s3_url(source)
         out = out or _default_output(queue, bucket)
-        listed = sources.UnderPrefix(store, bucket, prefix, output=out, ledger=own)
+        listed = PrefixSource(store, bucket, prefix, output=out, ledger=own)
         return Collected(listed, out)
     if Path(source).is_dir():
         bucket, prefix = sources.parse_s3_url(places.upload_to or f"s3://{ledger.bucket}/uploads/")
         prefix = f"{prefix.rstrip('/')}/{run_id}/" if prefix else f"{run_id}/"
-        images, skipped = sources.in_folder(Path(source))
-        uploads = sorted(
-            sources.uploads(Path(source), images, bucket, prefix), key=lambda item: item.key
-        )
-        entries = [sources.Entry(item.bucket, item.key) for item in uploads]
-        folder = sources.Given(entries, ordered=True)
+        images, skipped = image_files(Path(source))
+        files = sorted(uploads(Path(source), images, bucket, prefix), key=lambda item: item.key)
+        entries = [sources.Entry(item.bucket, item.key) for item in files]
+        folder = sources.ListedPhotographs(entries, ordered=True)
         folder.total, folder.skipped = len(entries), skipped
-        return Collected(folder, out or _default_output(queue, bucket), uploads)
-    found = InManifest(Path(source), url_encoded=places.url_encoded_keys)
+        return Collected(folder, out or _default_output(queue, bucket), files)
+    found = ManifestSource(Path(source), url_encoded=places.url_encoded_keys)
     only = next(iter(found.buckets)) if len(found.buckets) == 1 else None
     return Collected(found, out or _default_output(queue, only))
 
@@ -102,7 +103,7 @@ def _output_argument(url: str | None) -> Output | None:
     try:
         return Output(bucket=bucket, prefix=prefix)
     except ValidationError as error:
-        raise InvalidConfig(f"--output: {describe(error)}") from error
+        raise InvalidConfig(f"--output: {describe_validation_error(error)}") from error
 
 
 def load_file(path: Path) -> dict[str, Any]:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import io
-import multiprocessing
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
 from ingest.local.application import Endpoints, replica_states, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.photographs import make_photographs
 from ingest.local.ports import free_port
 from ingest.local.processes import terminate_as_interrupt, wait_for_interrupt
+from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
 from ingest.runs.report import Report, read_report, source_url
 from ingest.runs.report_page import FAILURES_SHOWN, write_report
-from ingest.runs.status import Standing, Tally, describe, follow, show
+from ingest.runs.status import RunMonitor, RunStatus, describe, follow, show
 from ingest.sources import base as sources
+from ingest.sources.folder import image_files, upload, uploads
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
-from serve_app.contracts import Output
+from serve_app.contracts.job import Output
 from serve_app.errors import DeadlineExceeded, InvalidConfig
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
@@ -37,10 +36,6 @@ BUCKET = "foreedge-demo"
 """Holds the photographs, the results and the ledger."""
 
 _QUEUE = "foreedge-demo"
-_WIDTH, _HEIGHT = 1600, 1200
-_JPEG_QUALITY = 92
-_OBJECT_EVERY = 6
-_PROCESSES = 2
 _STALLED_AFTER_S = 120.0
 _DOWNLOAD_THREADS = 8
 _PICTURES = 48
@@ -105,64 +100,12 @@ def settings(endpoint_url: str, queue_url: str) -> dict[str, Any]:
     }
 
 
-def make_photographs(
-    folder: Path,
-    count: int,
-    seed: int,
-    on_made: Callable[[int], None] = lambda _: None,
-    *,
-    sizes: Sequence[tuple[int, int]] = ((_WIDTH, _HEIGHT),),
-    keep: bool = False,
-) -> list[Path]:
-    """Draw photographs and write them as JPEG files; the same seed makes the same ones.
-
-    Args:
-        folder: Where they go; made if it does not exist.
-        count: How many.
-        seed: Of the first; the others follow.
-        on_made: Called with 1 after each one that was drawn.
-        sizes: Widths and heights in pixels, in turn.
-        keep: Whether files that are there are not drawn again.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = ["object" if i % _OBJECT_EVERY == _OBJECT_EVERY - 1 else "book" for i in range(count)]
-    paths = [folder / f"{kind}-{seed + i:05d}.jpg" for i, kind in enumerate(kinds)]
-    wanted = [i for i, path in enumerate(paths) if not (keep and path.is_file())]
-    if not wanted:
-        return paths
-    # Spawned, not forked: a fork of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(_PROCESSES, mp_context=context) as pool:
-        drawn = pool.map(
-            _make_photograph,
-            [seed + i for i in wanted],
-            [kinds[i] for i in wanted],
-            [sizes[i % len(sizes)] for i in wanted],
-            [paths[i] for i in wanted],
-        )
-        for _ in drawn:
-            on_made(1)
-    return paths
-
-
-def _make_photograph(seed: int, kind: Any, size: tuple[int, int], path: Path) -> None:
-    from serve_app.models.bundled.synthetic import photograph
-
-    image = photograph(seed, width=size[0], height=size[1], kind=kind).image
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    # Whole or not at all: a file that is there is kept the next time.
-    temporary = path.with_suffix(".drawing")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
-
-
 def _photographs(options: DemoOptions, console: Console) -> tuple[Path, list[Path]]:
     """Return the folder and its photographs; draws them where none are given."""
     if options.images is not None:
         if not options.images.is_dir():
             raise InvalidConfig(f"{options.images} is not a folder")
-        files, skipped = sources.in_folder(options.images)
+        files, skipped = image_files(options.images)
         if not files:
             raise InvalidConfig(f"{options.images} holds no images; {skipped} other files")
         return options.images, files
@@ -181,21 +124,21 @@ def _run(config: AppConfig, folder: Path, files: list[Path], console: Console) -
     if ledger is None or queue is None:
         raise InvalidConfig("the demonstration needs a queue and a ledger")
     store = open_store(config)
-    run_id = bulk.new_run_id()
-    uploads = sources.uploads(folder, files, BUCKET, "photographs/")
+    run_id = new_run_id()
+    moved = uploads(folder, files, BUCKET, "photographs/")
     with Progress(console=console) as progress:
-        task = progress.add_task("Uploading", total=len(uploads))
-        sources.upload(store, uploads, lambda n: progress.update(task, advance=n))
-    plan = bulk.plan(
-        [sources.Entry(item.bucket, item.key) for item in uploads],
+        task = progress.add_task("Uploading", total=len(moved))
+        upload(store, moved, lambda n: progress.update(task, advance=n))
+    plan = bulk.plan_run(
+        [sources.Entry(item.bucket, item.key) for item in moved],
         run_id=run_id,
         description=str(folder),
         output=Output(bucket=BUCKET),
         recipe="cutout",
     )
-    manifest = bulk.send(aws_client("sqs", config.aws), queue.url, store, ledger, plan)
+    manifest = bulk.send_run(aws_client("sqs", config.aws), queue.url, store, ledger, plan)
     steps = follow(
-        Tally(store, ledger, manifest),
+        RunMonitor(store, ledger, manifest),
         interval_s=0.5,
         stalled_after_s=_STALLED_AFTER_S,
         on_stalled=_give_up,
@@ -204,7 +147,7 @@ def _run(config: AppConfig, folder: Path, files: list[Path], console: Console) -
     return read_report(store, ledger, run_id)
 
 
-def _give_up(now: Standing) -> None:
+def _give_up(now: RunStatus) -> None:
     raise DeadlineExceeded(
         f"no result for {_STALLED_AFTER_S:.0f} s, {now.missing} of {now.jobs} images remain; "
         f"{replica_states()}"

@@ -29,10 +29,12 @@ from ingest.cli.options import (
     ledger_of,
 )
 from ingest.local.processes import terminate_as_interrupt
+from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk_run
 from ingest.runs.job_list import JobList
-from ingest.runs.status import Rate, Tally, duration
+from ingest.runs.status import Rate, RunMonitor, duration
 from ingest.sources import base as sources
+from ingest.sources.folder import upload
 from ingest.sqs.sender import SEND_THREADS
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
@@ -114,11 +116,11 @@ def bulk(
         raise InvalidConfig("which queue? Give --queue or FOREEDGE_QUEUE__URL")
     store = open_store(app_config)
     recipe_value = bulk_run.recipe_argument(recipe)
-    run = run_id or bulk_run.new_run_id()
-    places = arguments.Places(output, upload_to, url_encoded_keys)
+    run = run_id or new_run_id()
+    places = arguments.OutputPlaces(output, upload_to, url_encoded_keys)
     with console.status("Reading the source …"):
         found = arguments.collect(source, places, run, store, ledger, app_config.queue)
-        plan = bulk_run.plan(
+        plan = bulk_run.plan_run(
             found.photographs,
             run_id=run,
             description=source,
@@ -146,8 +148,8 @@ def bulk(
         with terminate_as_interrupt(), _bar(console) as progress:
             if found.uploads and before is None:
                 task = progress.add_task("Uploading", total=len(found.uploads), detail="")
-                sources.upload(store, found.uploads, lambda n: progress.update(task, advance=n))
-            manifest = bulk_run.send(
+                upload(store, found.uploads, lambda n: progress.update(task, advance=n))
+            manifest = bulk_run.send_run(
                 client,
                 app_config.queue.url,
                 store,
@@ -174,13 +176,13 @@ def bulk(
         console.print(f"Watch it:  foreedge status {manifest.run_id} --watch", highlight=False)
         return
     backlog = run_commands.backlog_of(app_config, manifest)
-    run_commands.watch(console, Tally(store, ledger, manifest, backlog))
+    run_commands.watch(console, RunMonitor(store, ledger, manifest, backlog))
 
 
 class _Sending:
     """Moves the bar while a run is sent."""
 
-    def __init__(self, progress: Progress, photographs: sources.Photographs) -> None:
+    def __init__(self, progress: Progress, photographs: sources.PhotographSource) -> None:
         self._progress, self._photographs = progress, photographs
         self._task = progress.add_task("Sending", total=None, detail="")
         self._rate = Rate()
@@ -277,7 +279,7 @@ def plan(
     from ingest.scaling import plan_inputs as plan_tables
 
     prices = plan_tables.read_prices()
-    request = planning.Request(
+    request = planning.PlanRequest(
         images=quantities.count(images),
         deadline_s=quantities.duration_s(deadline),
         instance=plan_tables.find_instance(instance, prices),
@@ -321,7 +323,7 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _describe_plan(console: Console, plan: bulk_run.Plan, recipe: str) -> None:
+def _describe_plan(console: Console, plan: bulk_run.RunPlan, recipe: str) -> None:
     total = plan.photographs.total
     number = "Images" if total is None else f"{total:,} images"
     console.print(f"{number} from {plan.description}", markup=False, highlight=False)
@@ -335,7 +337,7 @@ def _describe_plan(console: Console, plan: bulk_run.Plan, recipe: str) -> None:
     console.print(f"Output  {where}", markup=False, highlight=False)
 
 
-def _count(console: Console, plan: bulk_run.Plan) -> None:
+def _count(console: Console, plan: bulk_run.RunPlan) -> None:
     """Say how many photographs a run has, where that is not known yet."""
     if plan.photographs.total is not None:
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.runs.ledger import RunManifest
+from ingest.runs.manifest import RunManifest
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig
 from serve_app.errors import InvalidConfig

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ingest.cli.units import show_duration
-from ingest.scaling.capacity_plan import Plan
+from ingest.scaling.capacity_plan import CapacityPlan
 from ingest.scaling.plan_inputs import NODE_RESERVE
 from serve_app.errors import InvalidConfig
 
 _LITTLE_USED = 0.6
 
 
-def show(plan: Plan, others: list[Plan], console: Console) -> None:
+def show(plan: CapacityPlan, others: list[CapacityPlan], console: Console) -> None:
     """Print a plan, how other families compare, and the settings that run it."""
     request, timeline = plan.request, plan.timeline
     kind = "spot" if request.spot else "on demand"
@@ -50,7 +50,7 @@ def show(plan: Plan, others: list[Plan], console: Console) -> None:
         console.print(f"  {line}", style="dim", markup=False, highlight=False)
 
 
-def notes(plan: Plan) -> list[str]:
+def notes(plan: CapacityPlan) -> list[str]:
     """Return what a reader must know about where the numbers come from."""
     profile, prices, request = plan.profile, plan.prices, plan.request
     factor = request.time_factor or request.instance.family.time_factor
@@ -93,7 +93,7 @@ def notes(plan: Plan) -> list[str]:
     return lines
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
+def as_json(plan: CapacityPlan) -> dict[str, Any]:
     """Return a plan as one JSON object."""
     return {
         "images": plan.request.images,
@@ -115,7 +115,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def plot(plan: Plan, path: Path) -> None:
+def plot(plan: CapacityPlan, path: Path) -> None:
     """Write backlog, replicas and nodes over time as a PNG file.
 
     Raises:
@@ -163,7 +163,7 @@ def plot(plan: Plan, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _title(plan: Plan) -> str:
+def _title(plan: CapacityPlan) -> str:
     request = plan.request
     return (
         f"{request.images:,} images with {request.model} within "
@@ -171,7 +171,7 @@ def _title(plan: Plan) -> str:
     )
 
 
-def _limits(plan: Plan) -> Table:
+def _limits(plan: CapacityPlan) -> Table:
     table = Table(title="Control plane", title_justify="left")
     table.add_column("of one process")
     table.add_column("needed", justify="right")
@@ -184,7 +184,7 @@ def _limits(plan: Plan) -> Table:
     return table
 
 
-def _comparison(plans: list[Plan]) -> Table:
+def _comparison(plans: list[CapacityPlan]) -> Table:
     table = Table(
         title="The same on other families (factors of time are assumed)", title_justify="left"
     )

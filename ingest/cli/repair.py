@@ -22,11 +22,13 @@ from ingest.cli.options import (
     queue_of,
 )
 from ingest.cli.terminal import counting, status, write_csv
+from ingest.messages.build import message_body
 from ingest.runs import redrive as redriving
-from ingest.runs.ledger import RunManifest, read_manifest
-from ingest.runs.send import body, recipe_argument
+from ingest.runs.manifest import RunManifest, read_manifest
+from ingest.runs.send import recipe_argument
 from ingest.runs.verify import Missing, Verification, Verified
-from ingest.sqs.sender import read_backlog, send_bodies
+from ingest.sqs.backlog import read_backlog
+from ingest.sqs.sender import send_messages
 from serve_app.errors import QueueUnavailable
 from serve_app.storage import open_store
 
@@ -74,7 +76,7 @@ def redrive(
     client, url = queue_of(app_config, manifest)
     console = Console()
     with counting("messages sent") as on_sent:
-        done = redriving.redrive(
+        done = redriving.redrive_failures(
             client,
             url,
             store,
@@ -144,9 +146,11 @@ def verify(
             client, url = queue_of(app_config, manifest)
             _check_drained(client, url, number, force)
             output, recipe = manifest.output.model_dump(), manifest.recipe.model_dump(mode="json")
-            bodies = (body(run, output, recipe, item.entry) for item in verification.missing())
+            bodies = (
+                message_body(run, output, recipe, item.entry) for item in verification.missing()
+            )
             with counting("messages sent") as on_sent:
-                send_bodies(client, url, bodies, on_sent, rate=rate)
+                send_messages(client, url, bodies, on_sent, rate=rate)
             console.print(f"{number:,} jobs are on the queue again.")
     if found.jobs and not found.sound:
         raise typer.Exit(1)

@@ -25,12 +25,12 @@ from ingest.cli.options import (
     queue_of,
 )
 from ingest.cli.terminal import counting, write_csv
-from ingest.runs.ledger import RunManifest, read_manifest
+from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import FAILED, Record, Records
 from ingest.runs.report import read_report, source_url
 from ingest.runs.report_page import write_report
-from ingest.runs.status import Tally, describe, follow, show
-from ingest.sqs.sender import Backlog, read_backlog
+from ingest.runs.status import RunMonitor, describe, follow, show
+from ingest.sqs.backlog import Backlog, read_backlog
 from serve_app.config import AppConfig
 from serve_app.errors import QueueUnavailable
 from serve_app.storage import open_store
@@ -59,7 +59,7 @@ def status(
     app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     manifest = read_manifest(store, ledger, run)
-    tally = Tally(store, ledger, manifest, backlog_of(app_config, manifest))
+    tally = RunMonitor(store, ledger, manifest, backlog_of(app_config, manifest))
     if watch_it and not as_json:
         watch(console, tally)
     if watch_it:
@@ -74,7 +74,7 @@ def status(
         console.print(describe(now), highlight=False)
 
 
-def watch(console: Console, tally: Tally) -> None:
+def watch(console: Console, tally: RunMonitor) -> None:
     """Show a run until its end, and then end the command; 1 where an image failed."""
     try:
         now = show(console, follow(tally), time.monotonic)

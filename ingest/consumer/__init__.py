@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""The SqsIngest deployment: receives messages, has their jobs done, acknowledges them."""

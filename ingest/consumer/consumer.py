@@ -23,13 +23,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from ingest.consumer.job_runner import Attempts
-from ingest.consumer.leases import Lease, Leases, back_off_s
+from ingest.consumer.job_runner import JobRunner
+from ingest.consumer.leases import Lease, Leases
+from ingest.messages.build import INVALID_RUN
 from ingest.messages.parse import parse
-from ingest.runs.ledger import Recorder
+from ingest.runs.ledger import OutcomeSink
+from ingest.sqs.backoff import backoff_s
 from ingest.sqs.queue import BATCH_ENTRIES, Message, Queue
 from serve_app.config import QueueConfig
-from serve_app.contracts import Job, Outcome
+from serve_app.contracts.job import Job
+from serve_app.contracts.outcome import Outcome
 from serve_app.errors import (
     BY_CODE,
     ForeedgeError,
@@ -42,8 +45,6 @@ T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-INVALID_RUN = "invalid"
-"""The ledger's run of messages that could not be read."""
 
 _SETTLE_S = 5.0
 _CANCEL_S = 1.0
@@ -85,7 +86,7 @@ class Consumer:
         self,
         queue: Queue,
         process: Callable[[Job], Awaitable[Outcome]],
-        ledger: Recorder,
+        ledger: OutcomeSink,
         config: QueueConfig,
         *,
         part_records: int = 1_000,
@@ -110,7 +111,7 @@ class Consumer:
         self._max_unsettled = 2 * part_records + config.max_in_flight
         # A receive costs as much for one message as for ten: not one for each permit that is free.
         self._worth_a_receive = max(1, min(BATCH_ENTRIES, config.max_in_flight // 4))
-        self._attempts = Attempts(process, config, self._leases, clock)
+        self._attempts = JobRunner(process, config, self._leases, clock)
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
@@ -319,7 +320,7 @@ class Consumer:
 
     def _retry_delay_s(self, lease: Lease) -> float:
         config = self._config
-        return back_off_s(config.retry_base_s, lease.message.receive_count, config.retry_max_s)
+        return backoff_s(config.retry_base_s, lease.message.receive_count, config.retry_max_s)
 
     # the end
 

@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 from ray.serve.handle import DeploymentHandle
 
 from ingest.consumer.consumer import Consumer
-from ingest.consumer.leases import RETRY_BASE_S, RETRY_MAX_S, back_off_s
 from ingest.runs.ledger import Ledger
+from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
 from ingest.sqs.queue import SqsQueue, check_url
 from serve_app.config import AppConfig
-from serve_app.contracts import Job, Outcome
+from serve_app.contracts.job import Job
+from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidConfig, TransientError
-from serve_app.serving.handle_calls import call
+from serve_app.serving.handle_calls import call_deployment
 from serve_app.storage import open_store
 
 T = TypeVar("T")
@@ -115,16 +116,16 @@ class SqsIngest:
             try:
                 return await attempt()
             except TransientError as error:
-                pause_s = back_off_s(RETRY_BASE_S, number, RETRY_MAX_S)
+                pause_s = backoff_s(RETRY_BASE_S, number, RETRY_MAX_S)
                 self._trouble = f"{error.code}: {error.message}"
                 _logger.warning("%s; again in %.1f s", error.message, pause_s)
                 await asyncio.sleep(pause_s)
         raise AssertionError("unreachable")
 
     async def _models(self) -> None:
-        await call(self._pipeline.models.remote(), self._queue_config.job_deadline_s)
+        await call_deployment(self._pipeline.models.remote(), self._queue_config.job_deadline_s)
 
     async def _process(self, job: Job) -> Outcome:
         response = self._pipeline.process.remote(job)
-        outcome: Outcome = await call(response, self._queue_config.job_deadline_s)
+        outcome: Outcome = await call_deployment(response, self._queue_config.job_deadline_s)
         return outcome

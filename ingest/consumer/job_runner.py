@@ -20,9 +20,11 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from ingest.consumer.leases import RETRY_MAX_S, Lease, Leases, back_off_s
+from ingest.consumer.leases import Lease, Leases
+from ingest.sqs.backoff import RETRY_MAX_S, backoff_s
 from serve_app.config import QueueConfig
-from serve_app.contracts import Job, Outcome
+from serve_app.contracts.job import Job
+from serve_app.contracts.outcome import Outcome
 from serve_app.errors import (
     DeadlineExceeded,
     ForeedgeError,
@@ -40,7 +42,7 @@ _SURROUNDINGS = {error.code for error in (StorageUnavailable, ModelUnavailable, 
 """What fails whatever the job is, as a rule."""
 
 
-class Attempts:
+class JobRunner:
     """Has the jobs of one consumer done. Belongs to one event loop."""
 
     def __init__(
@@ -94,7 +96,7 @@ class Attempts:
             self._waiting.add(id(job))
             self._outage = f"{outcome.code}: {outcome.message}"
             most_s = min(RETRY_MAX_S, self._config.retry_max_s)
-            await self._pause(back_off_s(self._config.retry_base_s, number, most_s))
+            await self._pause(backoff_s(self._config.retry_base_s, number, most_s))
             late = self._clock() >= lease.received_at + self._config.job_deadline_s
             if late or self._hurried.is_set() or not self._leases.holds(lease):
                 return outcome

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
 from ingest.sqs.queue import BATCH_ENTRIES, Message, Queue
 from serve_app.errors import QueueUnavailable
 
@@ -23,9 +23,6 @@ T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-RETRY_BASE_S = 0.5
-RETRY_MAX_S = 30.0
-"""Back-off of calls of the queue that failed; that of jobs is a setting."""
 
 _DELETE_LINGER_S = 0.05
 _FAILURES_UNTIL_UNHEALTHY = 3
@@ -83,7 +80,7 @@ class Leases:
 
     def receive_pause_s(self) -> float:
         """Return how long to wait before the next receive, given how the last ones went."""
-        return back_off_s(RETRY_BASE_S, self._failures["receive"], RETRY_MAX_S)
+        return backoff_s(RETRY_BASE_S, self._failures["receive"], RETRY_MAX_S)
 
     def take(self, message: Message) -> Lease:
         """Hold a message that was received just now."""
@@ -176,7 +173,7 @@ class Leases:
         attempt = 0
         while batch := [lease for lease in batch if self._still_to_delete(lease)]:
             if attempt:
-                await asyncio.sleep(back_off_s(RETRY_BASE_S, attempt, RETRY_MAX_S))
+                await asyncio.sleep(backoff_s(RETRY_BASE_S, attempt, RETRY_MAX_S))
             attempt += 1
             handles = [lease.handle for lease in batch]
             try:
@@ -223,17 +220,6 @@ class Leases:
             raise
         self._failures[what] = 0
         return answer
-
-
-def back_off_s(base_s: float, attempt: int, max_s: float) -> float:
-    """Return a random time that grows with the attempts: exponential, with full jitter.
-
-    Args:
-        base_s: Upper limit of the first.
-        attempt: From 1.
-        max_s: Upper limit of all.
-    """
-    return random.uniform(0, min(max_s, base_s * 2 ** min(attempt - 1, 32)))
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""The wire format of the queue: messages are built and parsed here."""

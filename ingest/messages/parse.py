@@ -19,12 +19,12 @@ from urllib.parse import unquote_plus
 import orjson
 from pydantic import ValidationError
 
+from ingest.messages.build import SCHEMA_VERSION
 from serve_app.config import QueueConfig
-from serve_app.contracts import Job, Output, Recipe, describe, parse_recipe
+from serve_app.contracts.base import describe_validation_error
+from serve_app.contracts.job import Job, Output
+from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.errors import InvalidMessage
-
-SCHEMA_VERSION = 1
-"""Of the native shape."""
 
 _ID_HEX_DIGITS = 32
 
@@ -154,14 +154,14 @@ def _default_output(defaults: QueueConfig) -> Output:
     try:
         return Output(bucket=defaults.output_bucket, prefix=defaults.output_prefix)
     except ValidationError as error:
-        raise InvalidMessage(f"queue.output_{describe(error)}") from error
+        raise InvalidMessage(f"queue.output_{describe_validation_error(error)}") from error
 
 
 def _job(fields: dict[str, Any]) -> Job:
     try:
         return Job.model_validate(fields)
     except ValidationError as error:
-        raise InvalidMessage(_shortened(describe(error), 500)) from error
+        raise InvalidMessage(_shortened(describe_validation_error(error), 500)) from error
 
 
 def _object(text: object, what: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Runs: sent, recorded, watched, reported, verified and redriven."""

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import orjson
 from pydantic import ValidationError
 
-from ingest.runs.ledger import run_folder
+from ingest.runs.folder import run_folder
 from ingest.sources.base import Entry
 from serve_app.config import LedgerConfig
-from serve_app.contracts import Contract
+from serve_app.contracts.base import Contract
 from serve_app.errors import InvalidConfig, InvalidMessage, SourceNotFound
 from serve_app.storage.protocol import ObjectStore
 

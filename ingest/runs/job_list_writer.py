@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 
 from ingest.runs.job_list import PART_JOBS, JobList
-from ingest.runs.ledger import RunManifest, write_manifest
+from ingest.runs.manifest import RunManifest, write_manifest
 from ingest.sources.base import Entry
 
 
-class Listing(threading.Thread):
+class JobListWriter(threading.Thread):
     """Reads a run's photographs into the list of its jobs, ahead of what sends them."""
 
     def __init__(

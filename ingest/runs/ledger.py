@@ -27,15 +27,13 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import orjson
-from pydantic import ValidationError
 
+from ingest.runs.folder import run_folder
 from serve_app.config import LedgerConfig
-from serve_app.contracts import Contract, Outcome, Output, Recipe, describe
+from serve_app.contracts.outcome import Outcome
 from serve_app.errors import (
     ForeedgeError,
     InternalError,
-    InvalidMessage,
-    SourceNotFound,
     StorageUnavailable,
     TransientError,
 )
@@ -49,25 +47,7 @@ STATUS_RANK = {"done": 2, "skipped_existing": 1, "failed": 0}
 """Of two records of a job, the one whose status ranks higher counts."""
 
 
-class RunManifest(Contract):
-    """What was asked for in a run."""
-
-    run_id: str
-    created_at: datetime
-    description: str
-    """For people, such as ``s3://b/in/``."""
-    output: Output
-    recipe: Recipe
-    jobs: int
-    """Photographs that are known so far: all of them, where the list is complete."""
-    queue_url: str
-    complete: bool = True
-    """Whether the list of the jobs is; False while it is still being made."""
-    source_digest: str | None = None
-    """sha256 of the manifest that the run was made from; None where it was made from none."""
-
-
-class Recorder(Protocol):
+class OutcomeSink(Protocol):
     """Where a consumer puts outcomes; a Ledger, or a double of it in tests."""
 
     async def record(self, outcome: Outcome) -> None:
@@ -77,34 +57,6 @@ class Recorder(Protocol):
     async def close(self) -> None:
         """Store what waits for a part to fill, now."""
         ...
-
-
-def write_manifest(store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) -> None:
-    """Write what was asked for in a run; blocks."""
-    key = f"{run_folder(ledger, manifest.run_id)}run.json"
-    store.put(ledger.bucket, key, manifest.model_dump_json().encode(), "application/json")
-
-
-def read_manifest(store: ObjectStore, ledger: LedgerConfig, run_id: str) -> RunManifest:
-    """Return what was asked for in a run; blocks.
-
-    Raises:
-        SourceNotFound: There is no such run.
-        InvalidMessage: The manifest is not one that this version can read.
-    """
-    key = f"{run_folder(ledger, run_id)}run.json"
-    where = f"s3://{ledger.bucket}/{key}"
-    try:
-        data = store.get(ledger.bucket, key)
-    except SourceNotFound as error:
-        raise SourceNotFound(
-            f"no run {run_id!r} in this ledger ({where} does not exist): check the run's name, "
-            "ledger.bucket and ledger.prefix"
-        ) from error
-    try:
-        return RunManifest.model_validate_json(data)
-    except ValidationError as error:
-        raise InvalidMessage(f"{where} is not a manifest: {describe(error)}") from error
 
 
 def read_outcomes(store: ObjectStore, ledger: LedgerConfig, run_id: str) -> Iterator[Outcome]:
@@ -249,8 +201,3 @@ class Ledger:
             info = self._store.head(bucket, key)
             if info is None or info.size != len(data):
                 raise StorageUnavailable(f"s3://{bucket}/{key} was refused and is not stored")
-
-
-def run_folder(ledger: LedgerConfig, run_id: str) -> str:
-    """Return where everything of a run is: a prefix that ends in a slash."""
-    return f"{ledger.prefix}runs/{run_id}/"

@@ -29,7 +29,7 @@ from typing import Any, Self
 
 import orjson
 
-from ingest.runs.ledger import run_folder
+from ingest.runs.folder import run_folder
 from serve_app.config import LedgerConfig
 from serve_app.errors import InvalidMessage
 from serve_app.storage.protocol import ObjectStore

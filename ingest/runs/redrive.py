@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ingest.runs.ledger import RunManifest, run_folder
+from ingest.messages.build import message_body
+from ingest.runs.folder import run_folder
+from ingest.runs.manifest import RunManifest
 from ingest.runs.records import FAILED, REDRIVEN, Record, Records
-from ingest.runs.send import body
 from ingest.sources.base import Entry
+from ingest.sqs.errors import call_sqs
 from ingest.sqs.queue import BATCH_ENTRIES
-from ingest.sqs.sender import call, send_bodies
+from ingest.sqs.sender import send_messages
 from serve_app.config import LedgerConfig
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
@@ -50,7 +52,7 @@ class Redriven:
     """Failed jobs whose record does not say which photograph it was."""
 
 
-def redrive(
+def redrive_failures(
     client: SQSClient,
     queue_url: str,
     store: ObjectStore,
@@ -102,10 +104,10 @@ def redrive(
         failed = readable(records.kept(where, [FAILED, code, code]))
         while some := list(itertools.islice(failed, _PART_RECORDS)):
             entries = [_entry(record, as_they_are_now) for record in some]
-            bodies = [body(manifest.run_id, output, recipe, entry) for entry in entries]
+            bodies = [message_body(manifest.run_id, output, recipe, entry) for entry in entries]
             accepted = _Count(on_sent)
             try:
-                send_bodies(client, queue_url, bodies, accepted, rate=rate)
+                send_messages(client, queue_url, bodies, accepted, rate=rate)
             finally:
                 if accepted.total:
                     _write_down(store, ledger, manifest.run_id, some[: accepted.total])
@@ -131,7 +133,7 @@ def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Set[str]) -> 
     deleted = 0
     others: list[str] = []
     try:
-        while letters := call(
+        while letters := call_sqs(
             dead_url,
             "ReceiveMessage",
             client.receive_message,
@@ -144,12 +146,12 @@ def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Set[str]) -> 
             if ours:
                 entries = [{"Id": str(i), "ReceiptHandle": h} for i, h in enumerate(ours)]
                 method = client.delete_message_batch
-                answer = call(dead_url, "DeleteMessageBatch", method, Entries=entries)
+                answer = call_sqs(dead_url, "DeleteMessageBatch", method, Entries=entries)
                 deleted += len(answer.get("Successful", []))
     finally:
         for start in range(0, len(others), BATCH_ENTRIES):
             some = others[start : start + BATCH_ENTRIES]
-            call(
+            call_sqs(
                 dead_url,
                 "ChangeMessageVisibilityBatch",
                 client.change_message_visibility_batch,
@@ -201,12 +203,12 @@ def _write_down(
 
 def _dead_letter_url(client: SQSClient, queue_url: str) -> str:
     method = client.get_queue_attributes
-    found = call(queue_url, "GetQueueAttributes", method, AttributeNames=["RedrivePolicy"])
+    found = call_sqs(queue_url, "GetQueueAttributes", method, AttributeNames=["RedrivePolicy"])
     policy = json.loads(found.get("Attributes", {}).get("RedrivePolicy", "{}"))
     if "deadLetterTargetArn" not in policy:
         raise InvalidConfig(f"{queue_url} has no dead-letter queue")
     *_, account, name = policy["deadLetterTargetArn"].split(":")
-    # Not through ``call``: this one asks for a queue by name.
+    # Not through ``call_sqs``: this one asks for a queue by name.
     answer: Any = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
     return str(answer["QueueUrl"])
 

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 import orjson
 
-from ingest.runs.ledger import RunManifest, read_manifest
+from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import DONE, FAILED, REDRIVEN, STATUSES, Record, Records
-from ingest.runs.status import Standing, standing
+from ingest.runs.status import RunStatus, run_status
 from serve_app.config import LedgerConfig
 from serve_app.storage.protocol import ObjectStore
 
@@ -39,7 +39,7 @@ class Report:
         self._records = Records(store, ledger, manifest.run_id, keep=STATUSES)
         try:
             self._records.update(on_read)
-            self.standing: Standing = standing(manifest, *self._records.counts())
+            self.standing: RunStatus = run_status(manifest, *self._records.counts())
             self.stages_ms = self._median_stages()
             """Median milliseconds of each stage, in the order in which they ran; in runs of more
             than 20,000 images that of so many, chosen by chance."""

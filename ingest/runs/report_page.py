@@ -164,7 +164,7 @@ def shrink(data: bytes, limits: ImageLimits, side_px: int) -> Picture | None:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ingest"),
+        loader=jinja2.PackageLoader("ingest.runs"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,16 +21,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 from pydantic import ValidationError
 
-from ingest.consumer.consumer import INVALID_RUN
-from ingest.messages.parse import SCHEMA_VERSION
+from ingest.messages.build import INVALID_RUN, message_body
 from ingest.runs.job_list import PART_JOBS, JobList, Sent
-from ingest.runs.job_list_writer import Listing
-from ingest.runs.ledger import RunManifest, read_manifest, write_manifest
-from ingest.sources.base import Distinct, Entry, Given, Photographs
+from ingest.runs.job_list_writer import JobListWriter
+from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
+from ingest.sources.base import Entry, ListedPhotographs, PhotographSource
+from ingest.sources.distinct import Distinct
+from ingest.sqs.errors import call_sqs
 from ingest.sqs.queue import check_url
-from ingest.sqs.sender import call, send_bodies
+from ingest.sqs.sender import send_messages
 from serve_app.config import LedgerConfig
-from serve_app.contracts import Job, Output, Source, describe, parse_recipe
+from serve_app.contracts.base import describe_validation_error
+from serve_app.contracts.job import Job, Output, Source
+from serve_app.contracts.recipe import parse_recipe
 from serve_app.errors import ForeedgeError, InvalidConfig, InvalidRecipe, SourceNotFound
 from serve_app.storage.protocol import ObjectStore
 
@@ -43,12 +45,12 @@ _TAKEN = ("live", INVALID_RUN)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """A run that is ready to be sent."""
 
     run_id: str
     description: str
-    photographs: Photographs
+    photographs: PhotographSource
     output: Output
     recipe: str | dict[str, Any]
     """As the messages carry it: a preset's name or an object."""
@@ -78,29 +80,6 @@ class Plan:
             job_ids.close()
 
 
-def body(run_id: str, output: dict[str, Any], recipe: str | dict[str, Any], entry: Entry) -> str:
-    """Return the message for a photograph of a run; output and recipe are as in the message."""
-    source = {"bucket": entry.bucket, "key": entry.key}
-    if entry.version_id:
-        source["version_id"] = entry.version_id
-    if entry.etag:
-        source["etag"] = entry.etag
-    message = {
-        "schema": SCHEMA_VERSION,
-        "job_id": entry.job_id,
-        "run_id": run_id,
-        "source": source,
-        "output": output,
-        "recipe": recipe,
-    }
-    return orjson.dumps(message).decode()
-
-
-def new_run_id() -> str:
-    """Return a run's name: the time, so that names sort, and some chance."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
 def recipe_argument(text: str) -> str | dict[str, Any]:
     """Return a recipe as messages carry it, from a preset's name or a JSON object.
 
@@ -118,14 +97,14 @@ def recipe_argument(text: str) -> str | dict[str, Any]:
     return recipe
 
 
-def plan(
-    photographs: Photographs | Iterable[Entry],
+def plan_run(
+    photographs: PhotographSource | Iterable[Entry],
     *,
     run_id: str,
     description: str,
     output: Output,
     recipe: str | dict[str, Any],
-) -> Plan:
+) -> RunPlan:
     """Return the run of some photographs; reads no more than the first one.
 
     Raises:
@@ -133,9 +112,9 @@ def plan(
     """
     if run_id in _TAKEN:
         raise InvalidConfig(f"run_id: {run_id!r} is the run of other producers' messages")
-    if not isinstance(photographs, Photographs):
-        photographs = Given(photographs)
-    made = Plan(run_id, description, photographs, output, recipe)
+    if not isinstance(photographs, PhotographSource):
+        photographs = ListedPhotographs(photographs)
+    made = RunPlan(run_id, description, photographs, output, recipe)
     first = next(made.entries(), None)
     if first is None:
         raise InvalidConfig(f"{description}: no images there")
@@ -148,7 +127,7 @@ def plan(
             recipe=parse_recipe(recipe),
         )
     except ValidationError as error:
-        raise InvalidConfig(describe(error)) from error
+        raise InvalidConfig(describe_validation_error(error)) from error
     return made
 
 
@@ -169,12 +148,12 @@ def _unobserved(*, sent: int, listed: int, complete: bool) -> None:
     return
 
 
-def send(
+def send_run(
     client: SQSClient,
     queue_url: str,
     store: ObjectStore,
     ledger: LedgerConfig,
-    plan: Plan,
+    plan: RunPlan,
     observer: Observer = _unobserved,
     rate: float | None = None,
 ) -> RunManifest:
@@ -200,7 +179,9 @@ def send(
     """
     check_url(queue_url)
     # Before anything is written: a run that cannot start leaves no trace.
-    call(queue_url, "GetQueueAttributes", client.get_queue_attributes, AttributeNames=["QueueArn"])
+    call_sqs(
+        queue_url, "GetQueueAttributes", client.get_queue_attributes, AttributeNames=["QueueArn"]
+    )
     jobs = JobList(store, ledger, plan.run_id)
     manifest = RunManifest(
         run_id=plan.run_id,
@@ -218,16 +199,17 @@ def send(
     if before.complete:
         return manifest
     write_manifest(store, ledger, manifest)
-    listing = Listing(jobs, plan.entries, manifest)
+    listing = JobListWriter(jobs, plan.entries, manifest)
     sent = _Checkpoint(jobs, listing, before.jobs, observer)
     sent.store()
     listing.start()
     output = plan.output.model_dump()
     bodies = (
-        body(plan.run_id, output, plan.recipe, entry) for entry in listing.entries(before.jobs)
+        message_body(plan.run_id, output, plan.recipe, entry)
+        for entry in listing.entries(before.jobs)
     )
     try:
-        send_bodies(client, queue_url, bodies, sent.advance, rate=rate)
+        send_messages(client, queue_url, bodies, sent.advance, rate=rate)
     except ForeedgeError as error:
         raise type(error)(
             f"{error.message} -- {sent.messages:,} messages are on the queue and nothing is lost: "
@@ -244,7 +226,9 @@ def send(
 class _Checkpoint:
     """Stores how far the sending is, once for each part of the list and in the end."""
 
-    def __init__(self, jobs: JobList, listing: Listing, sent: int, observer: Observer) -> None:
+    def __init__(
+        self, jobs: JobList, listing: JobListWriter, sent: int, observer: Observer
+    ) -> None:
         self._jobs, self._listing, self._observer = jobs, listing, observer
         self.messages = sent
         self._stored = -1

@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ingest.runs.job_list import JobList, Sent
-from ingest.runs.ledger import RunManifest, read_manifest
+from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import DONE, FAILED, SKIPPED, Records
-from ingest.sqs.sender import Backlog
+from ingest.sqs.backlog import Backlog
 from serve_app.config import LedgerConfig
 from serve_app.storage.protocol import ObjectStore
 
@@ -26,7 +26,7 @@ _RATE_WINDOW_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RunStatus:
     """How far a run is."""
 
     run_id: str
@@ -76,7 +76,7 @@ class Standing:
         }
 
 
-def standing(
+def run_status(
     manifest: RunManifest,
     ranks: Counter[int],
     codes: Counter[str],
@@ -84,7 +84,7 @@ def standing(
     *,
     unsent: int = 0,
     backlog: Backlog | None = None,
-) -> Standing:
+) -> RunStatus:
     """Return how far a run is.
 
     Args:
@@ -98,7 +98,7 @@ def standing(
     counts = {status: ranks[rank] for status, rank in _RANKS.items()}
     finished = sum(counts.values())
     wall_s = max(0.0, (last - manifest.created_at).total_seconds()) if last else 0.0
-    return Standing(
+    return RunStatus(
         run_id=manifest.run_id,
         jobs=manifest.jobs,
         counts=counts | {"missing": max(0, manifest.jobs - finished)},
@@ -111,7 +111,7 @@ def standing(
     )
 
 
-class Tally:
+class RunMonitor:
     """Counts a run's results; reads only the parts of its ledger that are new."""
 
     def __init__(
@@ -137,7 +137,7 @@ class Tally:
         self._sent: Sent | None = Sent()
         self._records = Records(store, ledger, manifest.run_id)
 
-    def update(self, on_read: Callable[[int], None] = lambda _: None) -> Standing:
+    def update(self, on_read: Callable[[int], None] = lambda _: None) -> RunStatus:
         """Read what was added since the last time; blocks.
 
         Args:
@@ -151,7 +151,7 @@ class Tally:
         unsent = 0
         if self._sent is not None and not self._sent.complete:
             unsent = max(0, self._manifest.jobs - self._sent.jobs)
-        return standing(
+        return run_status(
             self._manifest, *self._records.counts(), unsent=unsent, backlog=self._backlog()
         )
 
@@ -175,14 +175,14 @@ class Rate:
 
 
 def follow(
-    tally: Tally,
+    tally: RunMonitor,
     *,
     interval_s: float = 1.0,
     stalled_after_s: float | None = None,
-    on_stalled: Callable[[Standing], None] = lambda _: None,
+    on_stalled: Callable[[RunStatus], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Standing]:
+) -> Iterator[RunStatus]:
     """Yield how far a run is, until every job has a result.
 
     Args:
@@ -211,7 +211,7 @@ def follow(
         sleep(max(interval_s, took_s))
 
 
-def show(console: Console, steps: Iterator[Standing], clock: Callable[[], float]) -> Standing:
+def show(console: Console, steps: Iterator[RunStatus], clock: Callable[[], float]) -> RunStatus:
     """Draw a bar while a run proceeds; return how far it was in the end.
 
     Args:
@@ -226,7 +226,7 @@ def show(console: Console, steps: Iterator[Standing], clock: Callable[[], float]
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
     )
-    last: Standing | None = None
+    last: RunStatus | None = None
     rate = Rate(clock)
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("Cutting out", total=None, count="", detail="")
@@ -245,7 +245,7 @@ def show(console: Console, steps: Iterator[Standing], clock: Callable[[], float]
     return last
 
 
-def _detail(now: Standing, rate: float) -> str:
+def _detail(now: RunStatus, rate: float) -> str:
     parts = []
     if now.counts["failed"]:
         codes = ", ".join(f"{escape(code)} {count:,}" for code, count in now.codes.items())
@@ -267,7 +267,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes}:{seconds:02}"
 
 
-def describe(now: Standing) -> str:
+def describe(now: RunStatus) -> str:
     """Return a run's standing as lines of text with rich's markup."""
     counts = now.counts
     lines = [

@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ingest.messages.build import new_run_id
 from ingest.messages.parse import parse
-from ingest.runs.ledger import STATUS_RANK, RunManifest, read_manifest, write_manifest
-from ingest.runs.send import new_run_id
-from ingest.sqs.queue import BATCH_ENTRIES, map_sqs_error
+from ingest.runs.ledger import STATUS_RANK
+from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
+from ingest.sqs.errors import map_sqs_error
+from ingest.sqs.queue import BATCH_ENTRIES
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
-from serve_app.contracts import Job
+from serve_app.contracts.job import Job
+from serve_app.contracts.model import requested_models
 from serve_app.contracts.submission import Receipt, RunCounts
 from serve_app.errors import (
     ForeedgeError,
@@ -35,7 +38,6 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
-from serve_app.pipeline.image_pipeline import models_of
 from serve_app.storage import check_allowed, open_store
 from serve_app.storage.protocol import ObjectStore
 
@@ -139,7 +141,7 @@ class SqsJobs:
         [job] = parse(body.decode(), queue)
         check_allowed(job.source.bucket, self._config.storage.allowed_buckets)
         check_allowed(job.output.bucket, self._config.storage.allowed_buckets)
-        models_of(job.recipe, self._config.models)
+        requested_models(job.recipe, self._config.models)
         return job, body.decode()
 
     def _send(self, url: str, bodies: Sequence[str]) -> list[QueueUnavailable | None]:

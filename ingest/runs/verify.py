@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from ingest.runs.job_list import JobList
-from ingest.runs.ledger import RunManifest
+from ingest.runs.manifest import RunManifest
 from ingest.runs.records import FAILED, REDRIVEN, Record, Records
 from ingest.sources.base import Entry
 from serve_app.config import LedgerConfig

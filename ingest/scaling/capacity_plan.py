@@ -11,8 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ingest.scaling.plan_inputs import Instance, Prices, Profile, find_instance
-from ingest.scaling.policy import Goals
-from ingest.scaling.simulation import Cluster, Load, Rules, Simulation, Stage, Timeline
+from ingest.scaling.scaler import Goals
+from ingest.scaling.simulation import (
+    ClusterModel,
+    OfferedLoad,
+    Rules,
+    Simulation,
+    StageModel,
+    Timeline,
+)
 from serve_app.config import AppConfig, ScalingConfig
 from serve_app.errors import InvalidConfig
 
@@ -28,7 +35,7 @@ _SPOT_LOSSES_PER_NODE_HOUR = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PlanRequest:
     """What is asked for."""
 
     images: int
@@ -45,10 +52,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CapacityPlan:
     """What it takes."""
 
-    request: Request
+    request: PlanRequest
     profile: Profile
     prices: Prices
     segment_s: float
@@ -89,7 +96,7 @@ class Plan:
         return self.request.images * self.prices.requests.per_image
 
 
-def make_plan(request: Request, profile: Profile, prices: Prices) -> Plan:
+def make_plan(request: PlanRequest, profile: Profile, prices: Prices) -> CapacityPlan:
     """Return what a run takes.
 
     The drain target is shortened until the simulated run, with the starts of its nodes and the
@@ -121,23 +128,23 @@ def make_plan(request: Request, profile: Profile, prices: Prices) -> Plan:
 
 
 def _simulate(
-    request: Request,
+    request: PlanRequest,
     profile: Profile,
     prices: Prices,
     segment_s: float,
     pixels_s: float,
     target_s: float,
-) -> Plan:
+) -> CapacityPlan:
     base = AppConfig.load({}).model_copy(update={"queue": None})
     scaling = ScalingConfig()
     threads, pixel_threads = base.segmenter.threads, base.pipeline.threads
-    pipeline = Stage(
+    pipeline = StageModel(
         "CutoutPipeline",
         pixels_s / pixel_threads,
         pixel_threads * (1 + segment_s / pixels_s),
         cpus=pixel_threads,
     )
-    segmenter = Stage("Segmenter", segment_s / threads, threads, cpus=threads)
+    segmenter = StageModel("Segmenter", segment_s / threads, threads, cpus=threads)
     stages = (pipeline, segmenter)
     cpus = request.instance.usable_cpus
     if cpus < max(stage.cpus for stage in stages):
@@ -162,7 +169,7 @@ def _simulate(
         read_period_s=scaling.read_period_s,
     )
     # There is at most one ingest actor on a node, and there are always as many as are configured.
-    cluster = Cluster(
+    cluster = ClusterModel(
         cpus,
         max_nodes=max(nodes, consumers),
         min_nodes=consumers,
@@ -170,7 +177,7 @@ def _simulate(
         replica_start_s=profile.replica_start_s,
         losses_per_node_hour=_SPOT_LOSSES_PER_NODE_HOUR if request.spot else 0.0,
     )
-    load = Load(
+    load = OfferedLoad(
         float(request.images),
         permits=consumers * permits_each,
         most_per_s=consumers * control.ingest_per_s,
@@ -179,7 +186,7 @@ def _simulate(
     timeline = Simulation(stages, cluster, rules, load).run(
         3 * request.deadline_s, step_s, stop_when_drained=True
     )
-    return Plan(
+    return CapacityPlan(
         request=request,
         profile=profile,
         prices=prices,
@@ -221,14 +228,14 @@ def _simulate(
     )
 
 
-def _price(request: Request) -> float:
+def _price(request: PlanRequest) -> float:
     price = request.price_per_hour or request.instance.on_demand_per_hour
     if request.spot and request.price_per_hour is None:
         return price * (request.spot_fraction or request.instance.family.spot_fraction)
     return price
 
 
-def compare(request: Request, profile: Profile, prices: Prices) -> list[Plan]:
+def compare(request: PlanRequest, profile: Profile, prices: Prices) -> list[CapacityPlan]:
     """Return the plans of the same run on the same size of every family."""
     size = request.instance.name.partition(".")[2]
     plans = []

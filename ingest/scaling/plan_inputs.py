@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from serve_app.config import NonEmpty, Positive, Seconds, Section
-from serve_app.contracts import describe
+from serve_app.contracts.base import describe_validation_error
 from serve_app.errors import InvalidConfig
 
 NODE_RESERVE = 0.05
@@ -129,7 +129,7 @@ def read_profile(path: Path | None) -> Profile:
         text = _packaged("profile.json") if path is None else path.read_text("utf-8")
         return Profile.model_validate(json.loads(text))
     except (OSError, ValueError) as error:
-        why = describe(error) if isinstance(error, ValidationError) else str(error)
+        why = describe_validation_error(error) if isinstance(error, ValidationError) else str(error)
         raise InvalidConfig(f"--profile {path}: {why}") from error
 
 
@@ -156,4 +156,4 @@ def find_instance(name: str, prices: Prices) -> Instance:
 
 
 def _packaged(name: str) -> str:
-    return (resources.files("ingest") / "data" / name).read_text("utf-8")
+    return (resources.files("ingest.scaling") / "data" / name).read_text("utf-8")

@@ -15,12 +15,11 @@ import math
 import threading
 import time
 import weakref
-from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
+from ingest.scaling.scaler import BacklogReading, Goals, Scaler
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
 from serve_app.serving.service_time import SECONDS_PER_IMAGE
@@ -30,144 +29,17 @@ _logger = logging.getLogger("ray.serve")
 
 _MEASURED_EVERY_S = 1.0
 _LATE_PERIODS = 4
-_MEMORY_S = 60.0
 _COUNTS: tuple[Any, ...] = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Goals:
-    """What the replicas are to achieve."""
-
-    drain_s: float
-    """In which the messages that wait are worked through."""
-    answer_s: float
-    """In which the requests that did not come from the queue are answered."""
-    late_after_s: float
-    """Age of the last reading past which replicas are kept that it would give up."""
-    away_after_s: float
-    """Age past which the reading counts no longer: the ongoing requests alone decide."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a deployment has to do."""
-
-    backlog: float
-    """Messages that wait or are in flight."""
-    ongoing: float
-    """Requests that wait or are in work at the deployment."""
-    dispatched: float
-    """Those of them that come from the queue; their time is that of the backlog."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The queue at a moment."""
-
-    waiting: int
-    in_flight: int
-    at_s: float
-    """Of the monotonic clock."""
-
-
-def replicas_needed(
-    demand: Demand, goals: Goals, seconds_per_image: float, slots: float, current: int
-) -> int:
-    """Return the replicas that meet the goals; bounds and delays are Serve's.
-
-    Three needs, of which the largest counts: the backlog within ``drain_s``; the ongoing requests
-    of others within ``answer_s``; and as many of the present replicas as have work. The last one
-    is why a backlog is drained in time: without it the replicas would shrink with the backlog,
-    which would then fade away and never end. It is also why a steady load keeps its replicas.
-
-    Args:
-        demand: What there is to do.
-        goals: In which time.
-        seconds_per_image: Of one replica that is fully busy.
-        slots: Ongoing requests that make a replica fully busy.
-        current: Replicas that are there or were asked for.
-
-    Returns:
-        At least 0.
-    """
-    drain = demand.backlog * seconds_per_image / goals.drain_s
-    answer = max(0.0, demand.ongoing - demand.dispatched) * seconds_per_image / goals.answer_s
-    busy = min(float(current), demand.ongoing / slots)
-    return math.ceil(max(drain, answer, busy))
-
-
-class Scaler:
-    """Decides for one deployment. Neither waits nor reads a clock."""
-
-    def __init__(
-        self,
-        goals: Goals,
-        seconds_per_image: float,
-        slots: float,
-        *,
-        permits: float = 0,
-        now_s: float,
-    ) -> None:
-        """Make a scaler.
-
-        Args:
-            goals: What the replicas are to achieve.
-            seconds_per_image: Of one replica, until ``measured`` says better.
-            slots: Ongoing requests that make a replica fully busy.
-            permits: Jobs that all ingest actors together have in flight at most.
-            now_s: The monotonic clock.
-        """
-        self._goals = goals
-        self._seconds_per_image = seconds_per_image
-        self._slots = slots
-        self._permits = permits
-        self._began_s = now_s
-        self._recent: deque[Reading] = deque()
-
-    def measured(self, seconds_per_image: float) -> None:
-        """Take over what replicas have measured."""
-        if seconds_per_image > 0 and math.isfinite(seconds_per_image):
-            self._seconds_per_image = seconds_per_image
-
-    def decide(self, reading: Reading | None, ongoing: float, current: int, now_s: float) -> int:
-        """Return the replicas that are needed.
-
-        Args:
-            reading: The last one of the backlog.
-            ongoing: Requests that wait or are in work at the deployment.
-            current: Replicas that are there or were asked for.
-            now_s: The monotonic clock.
-        """
-        age_s = now_s - (self._began_s if reading is None else reading.at_s)
-        away = age_s > self._goals.away_after_s
-        backlog = dispatched = 0.0
-        if reading is not None and not away:
-            backlog = float(reading.waiting + reading.in_flight)
-            dispatched = min(self._permits, self._most_in_flight(reading))
-        demand = Demand(backlog, ongoing, dispatched)
-        needed = replicas_needed(demand, self._goals, self._seconds_per_image, self._slots, current)
-        # Without any reading the controller has just started, perhaps over a busy application.
-        late = reading is None or age_s > self._goals.late_after_s
-        return max(needed, current) if late and not away else needed
-
-    def _most_in_flight(self, reading: Reading) -> int:
-        """Return the most messages in flight of late: ongoing requests are a mean over that."""
-        recent = self._recent
-        if not recent or recent[-1] != reading:
-            recent.append(reading)
-            while recent[0].at_s < reading.at_s - _MEMORY_S:
-                recent.popleft()
-        return max(each.in_flight for each in recent)
-
-
 class BacklogReader:
     """Reads the number of messages of a queue, in a thread that ends with its owner."""
 
     def __init__(self, queue_url: str, aws: AwsConfig, period_s: float) -> None:
-        self._latest: list[Reading] = []
+        self._latest: list[BacklogReading] = []
         self._stop = threading.Event()
         # The thread has no reference to the reader, or neither would ever be collected.
         threading.Thread(
@@ -179,7 +51,7 @@ class BacklogReader:
         weakref.finalize(self, self._stop.set)
 
     @property
-    def latest(self) -> Reading | None:
+    def latest(self) -> BacklogReading | None:
         """The last reading, however old; None before the first one."""
         return self._latest[0] if self._latest else None
 
@@ -241,7 +113,7 @@ class BacklogPolicy:
         if now_s - self._measured_at_s >= _MEASURED_EVERY_S:
             self._measured_at_s = now_s
             self._take_measurements(ctx)
-        reading = Reading(0, 0, now_s) if self._reader is None else self._reader.latest
+        reading = BacklogReading(0, 0, now_s) if self._reader is None else self._reader.latest
         current = ctx.target_num_replicas
         return self._scaler.decide(reading, ctx.total_num_requests, current, now_s)
 
@@ -262,7 +134,7 @@ def _read_forever(
     queue_url: str,
     aws: AwsConfig,
     period_s: float,
-    latest: list[Reading],
+    latest: list[BacklogReading],
     stop: threading.Event,
 ) -> None:
     client: Any = None
@@ -270,7 +142,7 @@ def _read_forever(
     while not stop.is_set():
         try:
             client = client or aws_client("sqs", aws, connections=1)
-            latest[:] = [Reading(*read_queue(client, queue_url), time.monotonic())]
+            latest[:] = [BacklogReading(*read_queue(client, queue_url), time.monotonic())]
         # Whatever it is, the next reading may succeed; without one the policy does without.
         except Exception as error:  # noqa: BLE001
             if not failing:

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from ingest.scaling.policy import Goals, Reading, Scaler
+from ingest.scaling.scaler import BacklogReading, Goals, Scaler
 
 _EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageModel:
     """A deployment that every image passes."""
 
     name: str
@@ -33,7 +33,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class ClusterModel:
     """What the stages run on, and how long it takes to start."""
 
     node_cpus: float
@@ -61,7 +61,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class OfferedLoad:
     """What there is to do."""
 
     backlog: float = 0.0
@@ -131,7 +131,7 @@ class Delays:
 
 @dataclass(slots=True)
 class _Deployment:
-    stage: Stage
+    stage: StageModel
     scaler: Scaler
     delays: Delays
     target: int
@@ -153,10 +153,10 @@ class Simulation:
 
     def __init__(
         self,
-        stages: tuple[Stage, ...],
-        cluster: Cluster,
+        stages: tuple[StageModel, ...],
+        cluster: ClusterModel,
         rules: Rules,
-        load: Load,
+        load: OfferedLoad,
         *,
         read: Callable[[float], float] = lambda backlog: backlog,
     ) -> None:
@@ -195,7 +195,7 @@ class Simulation:
         self._idle_since_s: float | None = None
         self._events: list[tuple[float, str, int]] = []
         self._backlog = load.backlog
-        self._reading: Reading | None = None
+        self._reading: BacklogReading | None = None
         self._losses = 0.0
         self._timeline = Timeline()
 
@@ -239,7 +239,7 @@ class Simulation:
         if self._reading is None or now_s - self._reading.at_s >= self._rules.read_period_s:
             counted = round(self._read(self._backlog))
             in_flight = min(counted, round(self._load.permits))
-            self._reading = Reading(counted - in_flight, in_flight, now_s)
+            self._reading = BacklogReading(counted - in_flight, in_flight, now_s)
         for item in self._deployments:
             desired = item.scaler.decide(self._reading, item.ongoing, item.target, now_s)
             target = item.delays.apply(desired, item.target, now_s)

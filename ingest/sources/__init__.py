@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Sources of photographs: an S3 prefix, an inventory, a manifest, a folder."""

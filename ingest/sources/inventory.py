@@ -19,7 +19,7 @@ from urllib.parse import unquote_plus
 
 import orjson
 
-from ingest.sources.base import Entry, Photographs, is_image, parse_s3_url
+from ingest.sources.base import Entry, PhotographSource, is_image, parse_s3_url
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
 
@@ -30,7 +30,7 @@ _ARN = "arn:aws:s3:::"
 _NEEDED = ("Bucket", "Key")
 
 
-class InInventory(Photographs):
+class InventorySource(PhotographSource):
     """The images that an inventory lists: each object's current version."""
 
     def __init__(self, store: ObjectStore, where: str) -> None:

@@ -15,8 +15,10 @@ from urllib.parse import unquote_plus
 import orjson
 from pydantic import ValidationError
 
-from ingest.sources.base import Distinct, Entry, Photographs
-from serve_app.contracts import Source, describe
+from ingest.sources.base import Entry, PhotographSource
+from ingest.sources.distinct import Distinct
+from serve_app.contracts.base import describe_validation_error
+from serve_app.contracts.job import Source
 from serve_app.errors import InvalidConfig
 
 _FIELDS = ("bucket", "key", "etag", "version_id", "job_id")
@@ -24,7 +26,7 @@ _SHOWN_BAD_LINES = 10
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-class InManifest(Photographs):
+class ManifestSource(PhotographSource):
     """The photographs that a CSV or JSON-lines file names, which may be compressed by gzip.
 
     Fields are ``bucket``, ``key`` and, where wanted, ``etag``, ``version_id`` and ``job_id``.
@@ -162,7 +164,7 @@ def _entry(fields: Any, url_encoded: bool) -> Entry:
     try:
         source = Source.model_validate(given)
     except ValidationError as error:
-        raise ValueError(describe(error)) from error
+        raise ValueError(describe_validation_error(error)) from error
     key = unquote_plus(source.key) if url_encoded else source.key
     return Entry(source.bucket, key, source.etag, source.version_id, job_id)
 

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Every call to SQS."""

@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from ingest.sqs.errors import map_sqs_error
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, QueueConfig
-from serve_app.errors import InvalidConfig, QueueUnavailable
+from serve_app.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -40,21 +41,6 @@ _MESSAGE_BYTES = 1_048_576
 """Most bytes of a message's body and attributes together; SQS's own limit."""
 # What SQS accepts in text is what XML 1.0 does.
 _REFUSED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-_CREDENTIALS = "renew them, or give the process a role"
-_ADVICE = {
-    "QueueDoesNotExist": "create it, or correct queue.url and aws.region",
-    "NonExistentQueue": "create it, or correct queue.url and aws.region",
-    "InvalidAddress": "correct queue.url and aws.region",
-    "AccessDenied": "the role's policy must allow this action on the queue",
-    "AccessDeniedException": "the role's policy must allow this action on the queue",
-    "ExpiredToken": _CREDENTIALS,
-    "ExpiredTokenException": _CREDENTIALS,
-    "InvalidClientTokenId": _CREDENTIALS,
-    "UnrecognizedClientException": _CREDENTIALS,
-    "SignatureDoesNotMatch": _CREDENTIALS,
-    "OverLimit": "too many messages are in flight; consumers are not deleting them",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,22 +255,6 @@ def check_url(url: str) -> None:
             f"queue.url {url} is a FIFO queue; foreedge serves standard queues, since the order "
             "within a group would put its jobs one after the other"
         )
-
-
-def map_sqs_error(error: Exception, where: str) -> QueueUnavailable:
-    """Return the error of our tree for one of botocore's.
-
-    Args:
-        error: What botocore raised.
-        where: The queue and the action, for the message.
-    """
-    advice = None
-    if isinstance(error, ClientError):
-        # Both of SQS's protocols: the older one's codes are "AWS.SimpleQueueService.…".
-        advice = _ADVICE.get(error.response.get("Error", {}).get("Code", "").rpartition(".")[2])
-    elif isinstance(error, NoCredentialsError):
-        advice = _CREDENTIALS
-    return QueueUnavailable(f"{where}: {error}" + (f" -- {advice}" if advice else ""))
 
 
 def attribute_text(text: str) -> str:

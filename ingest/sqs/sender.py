@@ -6,12 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from ingest.sqs.queue import BATCH_ENTRIES, map_sqs_error
+from ingest.sqs.errors import call_sqs
+from ingest.sqs.queue import BATCH_ENTRIES
 from serve_app.errors import QueueUnavailable
 
 if TYPE_CHECKING:
@@ -27,16 +25,7 @@ _ATTEMPTS = 6
 _BACKOFF_BASE_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What a queue holds, of this run and of others; approximate, as SQS says it."""
-
-    waiting: int
-    in_flight: int
-    """Messages that consumers hold now."""
-
-
-class Pace:
+class RateLimiter:
     """Holds a sender to a rate."""
 
     def __init__(
@@ -66,7 +55,7 @@ class Pace:
         self._free_at = max(now, self._free_at) + messages / self._per_s
 
 
-def send_bodies(
+def send_messages(
     client: SQSClient,
     queue_url: str,
     bodies: Iterable[str],
@@ -88,7 +77,7 @@ def send_bodies(
     Raises:
         QueueUnavailable: Some were not accepted after several attempts.
     """
-    pace = Pace(rate, sleep)
+    pace = RateLimiter(rate, sleep)
     sending: deque[tuple[Future[None], int]] = deque()
 
     def settle() -> None:
@@ -137,7 +126,7 @@ def _send_batch(
         if attempt:
             sleep(_BACKOFF_BASE_S * 2**attempt)
         entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(remaining)]
-        answer = call(queue_url, "SendMessageBatch", client.send_message_batch, Entries=entries)
+        answer = call_sqs(queue_url, "SendMessageBatch", client.send_message_batch, Entries=entries)
         failed = answer.get("Failed", [])
         if not failed:
             return
@@ -150,28 +139,3 @@ def _send_batch(
         f"{queue_url} did not accept {len(remaining)} messages in {_ATTEMPTS} attempts "
         f"({failed[0].get('Code')})"
     )
-
-
-def call(queue_url: str, action: str, method: Callable[..., Any], **arguments: Any) -> Any:
-    """Return what a method of SQS's client answers; blocks.
-
-    Raises:
-        QueueUnavailable: It raised; says what to do.
-    """
-    try:
-        return method(QueueUrl=queue_url, **arguments)
-    except (ClientError, BotoCoreError, ValueError) as error:
-        raise map_sqs_error(error, f"{queue_url}: {action}") from error
-
-
-def read_backlog(client: SQSClient, queue_url: str) -> Backlog:
-    """Return what a queue holds; blocks.
-
-    Raises:
-        QueueUnavailable: It does not exist or does not answer.
-    """
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    method = client.get_queue_attributes
-    found = call(queue_url, "GetQueueAttributes", method, AttributeNames=names)
-    waiting, in_flight = (int(found.get("Attributes", {}).get(name, 0)) for name in names)
-    return Backlog(waiting, in_flight)

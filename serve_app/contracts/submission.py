@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from serve_app.contracts import Contract
+from serve_app.contracts.base import Contract
 from serve_app.errors import Retry
 
 

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""The HttpApi deployment: routes, limits and errors. No pixel is touched here."""

@@ -25,7 +25,7 @@ def _retry_after_s(stay_s: float) -> int:
     return max(_RETRY_MIN_S, min(_RETRY_MAX_S, math.ceil(stay_s * random.uniform(1, 2))))
 
 
-class Places:
+class ConcurrencyLimit:
     """A number of places, and how long they are kept. Belongs to one event loop."""
 
     def __init__(

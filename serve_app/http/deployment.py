@@ -17,12 +17,12 @@ from ray import serve
 from serve_app.errors import Unauthenticated
 from serve_app.http import openapi as http_docs
 from serve_app.http.endpoint import CurrentEndpoint, Endpoint
-from serve_app.http.middleware import ReplicaFront
+from serve_app.http.middleware import DeadlineHeaderMiddleware, RembgCorsMiddleware
 from serve_app.http.problems import handle_errors, responses
 from serve_app.http.routes import cutout as http_cutout
 from serve_app.http.routes import health as http_status
 from serve_app.http.routes import jobs as http_jobs
-from serve_app.http.routes import page as http_page
+from serve_app.http.routes import pages as http_page
 from serve_app.http.routes import rembg as http_rembg
 
 GUARDED = (http_cutout.router, http_jobs.router, http_rembg.router)
@@ -80,8 +80,8 @@ def make_api() -> FastAPI:
         redoc_url=None,
     )
     handle_errors(api)
-    api.add_middleware(http_rembg.Cors)
-    api.add_middleware(ReplicaFront)
+    api.add_middleware(RembgCorsMiddleware, path=http_rembg.PATH)
+    api.add_middleware(DeadlineHeaderMiddleware)
     for router in GUARDED:
         api.include_router(
             router, dependencies=[Depends(require_key)], responses=responses(Unauthenticated)

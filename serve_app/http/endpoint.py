@@ -19,15 +19,15 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.config import AppConfig
-from serve_app.contracts import Recipe
+from serve_app.contracts.model import ModelInfo, requested_models
+from serve_app.contracts.recipe import Recipe
+from serve_app.contracts.rendered import Rendered
 from serve_app.contracts.submission import JobQueue
 from serve_app.errors import DeadlineExceeded, ForeedgeError
-from serve_app.http.admission import ByteBudget, Places
+from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.uploads import Upload, read_upload
-from serve_app.pipeline.image_pipeline import ModelInfo, models_of
-from serve_app.pipeline.steps import Rendered
-from serve_app.serving.handle_calls import call
+from serve_app.serving.handle_calls import call_deployment
 from serve_app.serving.malloc import keep_freed_memory
 
 _READY_TIMEOUT_S = 5.0
@@ -66,9 +66,9 @@ class Endpoint:
                 "no API keys are configured: the endpoint is open to everybody who reaches its "
                 "port (http.api_keys, http.api_keys_file, http.api_keys_secret)"
             )
-        self.uploads = Places(http.max_uploads, "http.max_uploads")
+        self.uploads = ConcurrencyLimit(http.max_uploads, "http.max_uploads")
         self.buffer = ByteBudget(http.max_buffered_bytes, "http.max_buffered_bytes")
-        self._places = Places(http.max_concurrent, "http.max_concurrent")
+        self._places = ConcurrencyLimit(http.max_concurrent, "http.max_concurrent")
         self._pipeline = pipeline
         self._ingest = ingest
         self._models: list[ModelInfo] = []
@@ -117,7 +117,7 @@ class Endpoint:
         """
         with self._places.take():
             response = self._pipeline.cut_out.remote(data, recipe)
-            rendered: Rendered | ForeedgeError = await call(
+            rendered: Rendered | ForeedgeError = await call_deployment(
                 response, self.config.http.request_timeout_s
             )
         if isinstance(rendered, ForeedgeError):
@@ -130,7 +130,7 @@ class Endpoint:
         Raises:
             UnknownModel: A model is not served.
         """
-        names = models_of(recipe, self.config.models)
+        names = requested_models(recipe, self.config.models)
         if not self._models:
             # Asked for once: other files are another configuration, and so other replicas.
             self._models = await self.models()
@@ -139,14 +139,18 @@ class Endpoint:
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that are served, in the order of preference."""
-        models: list[ModelInfo] = await call(self._pipeline.models.remote(), _READY_TIMEOUT_S)
+        models: list[ModelInfo] = await call_deployment(
+            self._pipeline.models.remote(), _READY_TIMEOUT_S
+        )
         return models
 
     async def ingest_status(self) -> dict[str, Any] | None:
         """Return what SqsIngest says of itself; None where no queue is served."""
         if self._ingest is None:
             return None
-        status: dict[str, Any] = await call(self._ingest.status.remote(), _READY_TIMEOUT_S)
+        status: dict[str, Any] = await call_deployment(
+            self._ingest.status.remote(), _READY_TIMEOUT_S
+        )
         return status
 
 

@@ -1,15 +1,17 @@
 """What stands between a client and Serve: ASGI middleware on both sides of what Serve does itself.
 
 Before a request gets to our routes, Serve acts on headers of a client on its own, and it answers in
-its own words, without a code, where a replica does not answer. ``ServeFront`` is around that, in
-Serve's proxy or, behind HAProxy, in the replica itself, and puts both right; Serve finds it through
-``middlewares``, which an environment variable names where Ray is started (``ray_environment``).
-``ReplicaFront`` is within. Without ``ServeFront`` everything works but for those two things.
+its own words, without a code, where a replica does not answer. ``ServeErrorMiddleware`` is around
+that, in Serve's proxy or, behind HAProxy, in the replica itself, and puts both right; Serve finds
+it through ``middlewares``, named by an environment variable (``serving.ray_environment``).
+``DeadlineHeaderMiddleware`` is within. Without ``ServeErrorMiddleware`` everything works but for
+those two things.
 """
 
 from __future__ import annotations
 
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,8 +23,6 @@ from serve_app.errors import (
     ReplicaLost,
 )
 from serve_app.http.problems import problem, unknown_path
-
-CALLBACK = "serve_app.http.middleware.middlewares"
 
 # Serve would answer a deadline itself, just before the replica does, with 408 and no code.
 _TIMEOUT = b"x-request-timeout-seconds"
@@ -44,10 +44,10 @@ _SERVE_ERRORS: dict[int, type[ForeedgeError]] = {
 
 def middlewares() -> list[Middleware]:
     """Return what Serve puts around itself."""
-    return [Middleware(ServeFront)]
+    return [Middleware(ServeErrorMiddleware)]
 
 
-class ServeFront:
+class ServeErrorMiddleware:
     """Keeps headers from Serve, and gives its own errors a code."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -76,7 +76,7 @@ class ServeFront:
             await _answer_for_serve(refused or 500, scope, receive, send)
 
 
-class ReplicaFront:
+class DeadlineHeaderMiddleware:
     """Runs in the replica: the deadline gets its name back, and HEAD is a GET without a body."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -134,3 +134,33 @@ async def _answer_for_serve(status: int, scope: Scope, receive: Receive, send: S
     }
     error = _SERVE_ERRORS.get(status, ModelUnavailable)(messages.get(status, "try again"))
     await problem(error, path)(scope, receive, send)
+
+
+class RembgCorsMiddleware:
+    """Lets web pages of every origin post images to rembg's API, as rembg's server does.
+
+    No page may read what the server fetches by itself: those hosts may be open to the server alone.
+    """
+
+    def __init__(self, app: ASGIApp, *, path: str) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            path: Path of the route that is opened to every origin.
+        """
+        self._app = app
+        self._path = path
+        self._open = CORSMiddleware(
+            app,
+            allow_origins=["*"],
+            allow_methods=["POST"],
+            allow_headers=["*"],
+            expose_headers=["Server-Timing"],
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        posted = scope["type"] == "http" and scope["method"] in {"POST", "OPTIONS"}
+        app = self._open if posted and scope["path"] == self._path else self._app
+        await app(scope, receive, send)

@@ -95,7 +95,7 @@ def _drop_validation(answers: dict[str, Any]) -> None:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("serve_app"),
+        loader=jinja2.PackageLoader("serve_app.http"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serve_app.contracts import Box, Recipe
+from serve_app.contracts.outcome import Box
+from serve_app.contracts.recipe import Recipe
 from serve_app.imaging.mask import subject_pixels
 
 DARK_BELOW = 128

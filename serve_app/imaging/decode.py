@@ -62,7 +62,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Photograph:
+class DecodedImage:
     """Decoded pixels."""
 
     rgb: npt.NDArray[np.uint8]
@@ -98,7 +98,7 @@ def inspect(data: bytes, limits: ImageLimits) -> Header:
         return Header(image.format or "", image.width, image.height)
 
 
-def decode(data: bytes, limits: ImageLimits) -> Photograph:
+def decode(data: bytes, limits: ImageLimits) -> DecodedImage:
     """Return the pixels of a photograph; of an animation, those of its first frame.
 
     Args:
@@ -179,7 +179,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     return image if transpose is None else image.transpose(transpose)
 
 
-def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Photograph:
+def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> DecodedImage:
     """Return pixels of any mode as sRGB and alpha."""
     alpha: npt.NDArray[np.uint8] | None = None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
@@ -198,7 +198,7 @@ def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Photograph:
         image = _convert(image)
     if icc_profile:
         image = _apply_profile(image, icc_profile)
-    return Photograph(np.asarray(_convert(image)), alpha)
+    return DecodedImage(np.asarray(_convert(image)), alpha)
 
 
 def _convert(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serve_app.contracts import Recipe, Thumbnail
+from serve_app.contracts.recipe import Recipe, Thumbnail
 from serve_app.errors import ImageTooLarge
 from serve_app.imaging.png import encode_png
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.contracts import Box, Checks
+from serve_app.contracts.outcome import Box
+from serve_app.contracts.recipe import Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
 from serve_app.imaging import lanczos
 

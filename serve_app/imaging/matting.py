@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.contracts import Matting
+from serve_app.contracts.recipe import Matting
 
 UNKNOWN = 128
 """What a trimap has between 0, background, and 255, subject."""

@@ -37,7 +37,7 @@ _SMALL_BYTES = 1024
 """A constant up to this size may say what a shape is."""
 
 
-def for_cpu(path: Path, *, batches: bool) -> bytes:
+def optimize_for_cpu(path: Path, *, batches: bool) -> bytes:
     """Return a graph with its first output alone, and with cheaper convolutions.
 
     Args:

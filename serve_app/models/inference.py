@@ -17,7 +17,7 @@ from PIL import Image
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.models import graph_rewrites as graph
-from serve_app.models.registry import Facts, Weights, locate, rembg_session_class
+from serve_app.models.registry import ModelFacts, Weights, locate, rembg_session_class
 
 _logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def session_options(config: SegmenterConfig) -> ort.SessionOptions:
 class OnnxModel:
     """A graph whose facts are known."""
 
-    def __init__(self, weights: Weights, facts: Facts, config: SegmenterConfig) -> None:
+    def __init__(self, weights: Weights, facts: ModelFacts, config: SegmenterConfig) -> None:
         """Load and check a graph.
 
         Args:
@@ -103,7 +103,7 @@ class OnnxModel:
         try:
             on_cpu = providers == ["CPUExecutionProvider"]
             batches = config.execution == "stack"
-            file = graph.for_cpu(weights.path, batches=batches) if on_cpu else weights.path
+            file = graph.optimize_for_cpu(weights.path, batches=batches) if on_cpu else weights.path
             self._session = ort.InferenceSession(file, session_options(config), providers=providers)
         except Exception as error:
             raise InvalidConfig(f"{weights.path} cannot be loaded: {_brief(error)}") from error
@@ -162,7 +162,7 @@ class RembgModel:
         return union
 
 
-def normalize(images: npt.NDArray[np.uint8], facts: Facts) -> npt.NDArray[np.float32]:
+def normalize(images: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.NDArray[np.float32]:
     """Return the tensor that rembg would make of each image: bit for bit the same.
 
     Args:
@@ -182,7 +182,7 @@ def normalize(images: npt.NDArray[np.uint8], facts: Facts) -> npt.NDArray[np.flo
     return tensor
 
 
-def stretch(answers: npt.NDArray[np.float32], facts: Facts) -> npt.NDArray[np.uint8]:
+def stretch(answers: npt.NDArray[np.float32], facts: ModelFacts) -> npt.NDArray[np.uint8]:
     """Return answers as masks, each stretched from its own minimum to its own maximum.
 
     rembg stretches over the whole tensor, which is the same for its batches of one. It divides

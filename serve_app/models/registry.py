@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ModelFacts:
     """What a graph expects and what its answer means."""
 
     size_px: int
@@ -40,21 +40,21 @@ class Facts:
     """Of the file of rembg's release."""
 
 
-FACTS: dict[str, Facts] = {
-    "folio": Facts(320, empty_below=0.5),
-    "u2net": Facts(320, md5="60024c5c889badc19c04ad937298a77b"),
-    "u2netp": Facts(320, md5="8e83ca70e441ab06c318d82300c84806"),
-    "silueta": Facts(320, md5="55e59e0d8062d2f5d013f4725ee84782"),
-    "isnet-general-use": Facts(
+FACTS: dict[str, ModelFacts] = {
+    "folio": ModelFacts(320, empty_below=0.5),
+    "u2net": ModelFacts(320, md5="60024c5c889badc19c04ad937298a77b"),
+    "u2netp": ModelFacts(320, md5="8e83ca70e441ab06c318d82300c84806"),
+    "silueta": ModelFacts(320, md5="55e59e0d8062d2f5d013f4725ee84782"),
+    "isnet-general-use": ModelFacts(
         1024, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), md5="fc16ebd8b0c10d971d3513d564d01e29"
     ),
-    "birefnet-general": Facts(1024, sigmoid=True, md5="7a35a0141cbbc80de11d9c9a28f52697"),
-    "birefnet-general-lite": Facts(1024, sigmoid=True, md5="4fab47adc4ff364be1713e97b7e66334"),
+    "birefnet-general": ModelFacts(1024, sigmoid=True, md5="7a35a0141cbbc80de11d9c9a28f52697"),
+    "birefnet-general-lite": ModelFacts(1024, sigmoid=True, md5="4fab47adc4ff364be1713e97b7e66334"),
 }
 """Facts by name: rembg's session classes say the same, in code. The md5 sums are those that rembg
 checks after a download; it does not check a file that is already there, and we do."""
 
-CUSTOM = Facts(320)
+CUSTOM = ModelFacts(320)
 """Of the files that the configuration names under a name of its own: u2net's contract."""
 
 BUNDLED = "folio"
@@ -67,7 +67,7 @@ class Weights:
     name: str
     path: Path
     sha256: str
-    facts: Facts | None
+    facts: ModelFacts | None
     """None where only rembg knows how to run it."""
 
 
@@ -97,7 +97,7 @@ def locate(name: str, config: AppConfig) -> Weights:
         # Another file for a model that is known (quantized, for example) is used as that model is.
         return Weights(name, path, _digest(path, "sha256"), FACTS.get(name, CUSTOM))
     if name == BUNDLED:
-        with as_file(files("serve_app.models.bundled") / "folio.onnx") as path:
+        with as_file(files("serve_app.models.folio") / "folio.onnx") as path:
             return Weights(name, path, _digest(path, "sha256"), FACTS[name])
     facts = FACTS.get(name)
     path = on_disk(name, config) or _download(name, config)

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""The CutoutPipeline deployment: one image from start to end."""

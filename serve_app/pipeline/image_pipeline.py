@@ -8,37 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from contextlib import AsyncExitStack, nullcontext
+from typing import Any, TypeVar
 
 from serve_app.config import AppConfig, PipelineConfig
-from serve_app.contracts import (
-    Contract,
-    Job,
-    Outcome,
-    Recipe,
-    Source,
-    fingerprint,
-    output_key,
-    thumbnail_key,
-)
+from serve_app.contracts.job import Job, Source
+from serve_app.contracts.model import ModelInfo, Segmenters, requested_models
+from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.recipe import Recipe
+from serve_app.contracts.rendered import Rendered
+from serve_app.contracts.result_keys import fingerprint, output_key, thumbnail_key
 from serve_app.errors import (
     CheckFailed,
     ForeedgeError,
     InternalError,
     SourceNotFound,
-    UnknownModel,
 )
 from serve_app.imaging import mask as masks
-from serve_app.imaging.decode import Photograph, decode, inspect
+from serve_app.imaging.decode import DecodedImage, decode, inspect
 from serve_app.imaging.threads import stay_in_caller
-from serve_app.pipeline.steps import Rendered, Stages, find_subject, render, soften
-from serve_app.serving.service_time import Pace
+from serve_app.pipeline.pixel_budget import PixelBudget
+from serve_app.pipeline.steps import StageTimer, apply_matting, find_subject, render
+from serve_app.serving.service_time import ServiceTime
 from serve_app.storage import check_allowed
 from serve_app.storage.protocol import ObjectStore
 
@@ -52,58 +45,9 @@ _NOT_PIXELS = {"fetch", "segment", "publish", "matting"}
 _logger = logging.getLogger(__name__)
 
 
-class ModelInfo(Contract):
-    """A model that is being served."""
-
-    name: str
-    size_px: int
-    """Side of its square input."""
-    sha256: str
-    """Of its file."""
-
-
-class Segmenters(Protocol):
-    """The models that are being served, by name."""
-
-    async def describe(self, name: str) -> ModelInfo:
-        """Return what is known of a model."""
-        ...
-
-    async def segment(self, name: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the mask, uint8 [S, S], of an image, uint8 [S, S, 3]."""
-        ...
-
-
 def imaging_threads(config: PipelineConfig) -> ThreadPoolExecutor:
     """Return threads for the work on pixels: each takes one image at a time."""
     return ThreadPoolExecutor(config.threads, "imaging")
-
-
-class PixelBudget:
-    """Bounds the pixels that are decoded at the same time, and so the memory; first come first.
-
-    Belongs to one event loop.
-    """
-
-    def __init__(self, pixels: int) -> None:
-        self._total = self._free = pixels
-        self._turn = asyncio.Lock()
-        self._freed = asyncio.Event()
-
-    @asynccontextmanager
-    async def hold(self, pixels: int) -> AsyncIterator[None]:
-        """Wait until this many pixels fit; an image over the whole budget goes alone."""
-        pixels = min(pixels, self._total)
-        async with self._turn:
-            while self._free < pixels:
-                self._freed.clear()
-                await self._freed.wait()
-            self._free -= pixels
-        try:
-            yield
-        finally:
-            self._free += pixels
-            self._freed.set()
 
 
 class ImagePipeline:
@@ -139,7 +83,7 @@ class ImagePipeline:
         self._fetched = asyncio.Semaphore(_STORAGE_THREADS)
         self._models: dict[str, ModelInfo] = {}
         # One: it is told what an image takes of the replica, over all of its threads.
-        self.pace = Pace(threads=1)
+        self.pace = ServiceTime(threads=1)
         """Of this replica."""
 
     async def process(self, job: Job) -> Outcome:
@@ -164,14 +108,14 @@ class ImagePipeline:
             ForeedgeError: Why there is none.
         """
         async with AsyncExitStack() as nothing:
-            return await self._cut_out(data, recipe, self._models_of(recipe), Stages(), nothing)
+            return await self._cut_out(data, recipe, self._models_of(recipe), StageTimer(), nothing)
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that are served, in the order of preference."""
         return [await self._describe(name) for name in self._config.models]
 
     async def _process(self, job: Job) -> Outcome:
-        stages = Stages()
+        stages = StageTimer()
         allowed = self._config.storage.allowed_buckets
         check_allowed(job.source.bucket, allowed)
         check_allowed(job.output.bucket, allowed)
@@ -228,7 +172,7 @@ class ImagePipeline:
         return source.model_copy(update={"etag": info.etag})
 
     def _models_of(self, recipe: Recipe) -> tuple[str, ...]:
-        return models_of(recipe, self._config.models)
+        return requested_models(recipe, self._config.models)
 
     async def _describe(self, name: str) -> ModelInfo:
         if name not in self._models:
@@ -240,7 +184,7 @@ class ImagePipeline:
         data: bytes,
         recipe: Recipe,
         names: tuple[str, ...],
-        stages: Stages,
+        stages: StageTimer,
         until_decoded: AsyncExitStack,
     ) -> Rendered:
         limits = self._config.limits
@@ -262,7 +206,7 @@ class ImagePipeline:
                 self.pace.add(replica_s(stages.ms, self._config.pipeline))
 
     async def _with_model(
-        self, name: str, photograph: Photograph, recipe: Recipe, stages: Stages
+        self, name: str, photograph: DecodedImage, recipe: Recipe, stages: StageTimer
     ) -> Rendered:
         size_px = (await self._describe(name)).size_px
         image = await self._measured(stages, "resize", masks.model_input, photograph.rgb, size_px)
@@ -274,12 +218,12 @@ class ImagePipeline:
         if recipe.matting.method != "off":
             max_pixels = self._config.pipeline.matting_max_pixels
             subject = await self._run(
-                self._matting, soften, subject, photograph, recipe, max_pixels, stages
+                self._matting, apply_matting, subject, photograph, recipe, max_pixels, stages
             )
         return await self._run(self._imaging, render, subject, recipe, stages)
 
     async def _measured(
-        self, stages: Stages, stage: str, function: Callable[..., T], *args: object
+        self, stages: StageTimer, stage: str, function: Callable[..., T], *args: object
     ) -> T:
         def measured() -> T:
             # In the thread, so that the wait for a free one does not count.
@@ -295,22 +239,6 @@ class ImagePipeline:
         self, threads: ThreadPoolExecutor, function: Callable[..., T], *args: object
     ) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
-
-
-def models_of(recipe: Recipe, served: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the models that a recipe asks for, in its order.
-
-    Args:
-        recipe: Asks for all of those served where it names none.
-        served: By this application, in the order of preference.
-
-    Raises:
-        UnknownModel: One is not served.
-    """
-    for name in recipe.models:
-        if name not in served:
-            raise UnknownModel(f"model {name!r} is not served here; ask for {', '.join(served)}")
-    return recipe.models or served
 
 
 def replica_s(stages_ms: dict[str, float], config: PipelineConfig) -> float:

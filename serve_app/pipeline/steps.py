@@ -10,28 +10,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.contracts import Box, Cutout, Recipe
+from serve_app.contracts.outcome import Box, Cutout
+from serve_app.contracts.recipe import Recipe
+from serve_app.contracts.rendered import Rendered
 from serve_app.errors import NoSubject
 from serve_app.imaging import mask as masks
 from serve_app.imaging.compose import compose
-from serve_app.imaging.decode import Photograph
+from serve_app.imaging.decode import DecodedImage
 from serve_app.imaging.encode import encode, thumbnail
 from serve_app.imaging.matting import matte
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A finished cut-out."""
-
-    data: bytes
-    media_type: str
-    thumbnail: bytes | None
-    """A JPEG."""
-    cutout: Cutout
-
-
 @dataclass(slots=True)
-class Stages:
+class StageTimer:
     """Milliseconds of each stage, in the order in which they began."""
 
     ms: dict[str, float] = field(default_factory=dict)
@@ -63,11 +54,11 @@ class Subject:
 
 
 def find_subject(
-    photograph: Photograph,
+    photograph: DecodedImage,
     mask: npt.NDArray[np.uint8],
     recipe: Recipe,
     model: str,
-    stages: Stages,
+    stages: StageTimer,
 ) -> Subject:
     """Return the subject of a photograph, given a model's mask.
 
@@ -94,8 +85,8 @@ def find_subject(
     return Subject(model, photograph.rgb, full, alpha, box, sure)
 
 
-def soften(
-    subject: Subject, photograph: Photograph, recipe: Recipe, max_pixels: int, stages: Stages
+def apply_matting(
+    subject: Subject, photograph: DecodedImage, recipe: Recipe, max_pixels: int, stages: StageTimer
 ) -> Subject:
     """Return a subject with the edges that the recipe's matting gives it.
 
@@ -117,7 +108,7 @@ def soften(
     return replace(subject, rgb=found.rgb, alpha=alpha, box=box)
 
 
-def render(subject: Subject, recipe: Recipe, stages: Stages) -> Rendered:
+def render(subject: Subject, recipe: Recipe, stages: StageTimer) -> Rendered:
     """Return the cut-out of a subject.
 
     Args:

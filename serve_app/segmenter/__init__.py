@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""The Segmenter deployment: batches of images in, masks out."""

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from serve_app.config import AppConfig, SegmenterConfig
-from serve_app.contracts import describe as describe_invalid
+from serve_app.contracts.base import describe_validation_error as describe_invalid
+from serve_app.contracts.model import ModelInfo
 from serve_app.errors import InvalidConfig
 from serve_app.models.inference import Model, load
-from serve_app.pipeline.image_pipeline import ModelInfo
 from serve_app.segmenter.batcher import Batcher
-from serve_app.serving.service_time import Pace
+from serve_app.serving.service_time import ServiceTime
 
 _logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Segmenter:
         if options.execution == "stack" and not model.batches:
             _logger.warning("%s has a fixed batch axis: its images run one by one", name)
         limits = batch_limits(options, model)
-        self._pace = Pace(limits["slots"])
+        self._pace = ServiceTime(limits["slots"])
 
         def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
             started_at = time.perf_counter()
@@ -95,7 +95,7 @@ class Segmenter:
             raise InvalidConfig(f"user_config: {describe_invalid(error)}") from error
         limits = batch_limits(options, self._model)
         self._batcher.resize(**limits)
-        self._pace = Pace(limits["slots"])
+        self._pace = ServiceTime(limits["slots"])
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what the autoscaling policy is told; Serve asks."""

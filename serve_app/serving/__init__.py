@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""What a replica needs of Ray Serve and of libc."""

@@ -55,7 +55,7 @@ _FULL = (BackPressureError, PendingCallsLimitExceeded, ObjectStoreFullError, Out
 _UNAVAILABLE = (DeploymentUnavailableError, ActorUnschedulableError)
 
 
-async def call(response: DeploymentResponse[Any], timeout_s: float) -> Any:
+async def call_deployment(response: DeploymentResponse[Any], timeout_s: float) -> Any:
     """Wait for the answer of another deployment.
 
     Args:

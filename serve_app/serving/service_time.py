@@ -8,7 +8,7 @@ SECONDS_PER_IMAGE = "seconds_per_image"
 _SPAN_IMAGES = 50
 
 
-class Pace:
+class ServiceTime:
     """Seconds of a replica for one image, as a moving average over the last images.
 
     A replica with two threads that are busy for 0.2 s with each image needs 0.1 s an image.

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import book, jpeg, saved
 from PIL import Image
+
+from tests.support.pictures import book, jpeg, saved
 
 pytestmark = pytest.mark.timeout(300)
 

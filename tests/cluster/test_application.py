@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-from pictures import book, jpeg
 from ray import serve
 
 from ingest.local.application import APPLICATION, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
+from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
-from ingest.runs.status import Tally, follow
+from ingest.runs.status import RunMonitor, follow
 from ingest.sources import base as sources
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
-from serve_app.contracts import Output
+from serve_app.contracts.job import Output
 from serve_app.storage import open_store
+from tests.support.pictures import book, jpeg
 
 BUCKET = "autoscaled"
 IMAGES = 60
@@ -54,19 +55,19 @@ def test_a_run_brings_replicas_and_every_image_is_done() -> None:
         keys = [f"photographs/{number}.jpg" for number in range(IMAGES)]
         for key in keys:
             store.put(BUCKET, key, data, "image/jpeg")
-        plan = bulk.plan(
+        plan = bulk.plan_run(
             [sources.Entry(BUCKET, key) for key in keys],
-            run_id=bulk.new_run_id(),
+            run_id=new_run_id(),
             description="test",
             output=Output(bucket=BUCKET),
             recipe={"checks": {"min_subject_px": 1}},
         )
         with serving(args, port=free_port(), quiet=True) as endpoints:
             client = aws_client("sqs", config.aws)
-            manifest = bulk.send(client, config.queue.url, store, config.ledger, plan)
+            manifest = bulk.send_run(client, config.queue.url, store, config.ledger, plan)
             seen: dict[str, int] = {}
             done = 0
-            for standing in follow(Tally(store, config.ledger, manifest), interval_s=0.3):
+            for standing in follow(RunMonitor(store, config.ledger, manifest), interval_s=0.3):
                 most_replicas(seen)
                 done = standing.counts["done"]
             assert done == IMAGES

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from pictures import book, jpeg
 
 from ingest.local.application import APPLICATION
-from loadtests.reconfigure import Target, own_ray
-from loadtests.trials import Setting
+from loadtests.tuner.target import Target, own_ray
+from loadtests.tuner.trials import Setting
 from serve_app.errors import InternalError
+from tests.support.pictures import book, jpeg
 
 
 def replicas(target: Target, deployment: str) -> set[str]:

@@ -22,14 +22,17 @@ from ray.cluster_utils import Cluster
 from ingest.local.application import ray_environment
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
+from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
 from ingest.scaling.policy import read_queue
 from ingest.sources import base as sources
-from serve_app.app import ingest_deployment, pipeline_replicas, segmenter_replicas
+from serve_app.app import ingest_deployment
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
-from serve_app.contracts import Job, Outcome, Output
-from serve_app.serving.service_time import Pace
+from serve_app.contracts.job import Job, Output
+from serve_app.contracts.outcome import Outcome
+from serve_app.replica_options import pipeline_replicas, segmenter_replicas
+from serve_app.serving.service_time import ServiceTime
 from serve_app.storage import open_store
 
 APP = "scaling"
@@ -50,7 +53,7 @@ class StandIn:
         self._seconds = seconds
         self._then = then
         self._turn = asyncio.Lock()
-        self._pace = Pace(threads=1)
+        self._pace = ServiceTime(threads=1)
 
     async def process(self, job: Job) -> Outcome:
         async with self._turn:
@@ -77,14 +80,14 @@ class Running:
         self.sqs = aws_client("sqs", server.aws)
 
     def send(self, jobs: int) -> None:
-        plan = bulk.plan(
+        plan = bulk.plan_run(
             [sources.Entry(BUCKET, f"{number}.jpg") for number in range(jobs)],
-            run_id=bulk.new_run_id(),
+            run_id=new_run_id(),
             description="test",
             output=Output(bucket=BUCKET),
             recipe="cutout",
         )
-        bulk.send(self.sqs, self.queue.url, open_store(self.config), self.ledger, plan)
+        bulk.send_run(self.sqs, self.queue.url, open_store(self.config), self.ledger, plan)
 
     def messages(self) -> int:
         return sum(read_queue(self.sqs, self.queue.url))

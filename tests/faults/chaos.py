@@ -1,6 +1,6 @@
 """Many small jobs through a Ray cluster while something breaks every few seconds.
 
-    python tests/faults/chaos.py --seed 7 --jobs 2000
+    python -m tests.faults.chaos --seed 7 --jobs 2000
 
 The seed decides which faults come, and when. At the end every job must have its one outcome and
 its one object; anything else is shown, and ends the program with status 1.
@@ -22,7 +22,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
-from effects import (
+from rich.console import Console
+from rich.table import Table
+
+from ingest.local.aws import LocalAws, use_dummy_credentials
+from tests.support.fault_effects import (
     cut,
     delay,
     deliver_twice,
@@ -32,13 +36,9 @@ from effects import (
     refuse,
     short,
 )
-from proxy import Effect, Proxy, recorded_before_deleted
-from rich.console import Console
-from rich.table import Table
-from rig import Rig
-from two_nodes import CONSUMERS, RayCluster, two_nodes
-
-from ingest.local.aws import LocalAws, use_dummy_credentials
+from tests.support.fault_proxy import Effect, Proxy, recorded_before_deleted
+from tests.support.fault_rig import Rig
+from tests.support.two_nodes import CONSUMERS, RayCluster, two_nodes
 
 MAX_RECEIVES = 5
 SOURCES, RESULTS, PARTS = "*/in/*", "*/cutouts/*", "*.jsonl.gz"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from proxy import Proxy
-from rig import Rig
 
 from ingest.local.aws import LocalAws, use_dummy_credentials
+from tests.support.fault_proxy import Proxy
+from tests.support.fault_rig import Rig
 
 
 @pytest.fixture(scope="session")

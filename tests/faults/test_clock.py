@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from effects import delay
-from rig import VISIBILITY_S, Rig
+
+from tests.support.fault_effects import delay
+from tests.support.fault_rig import VISIBILITY_S, Rig
 
 _DAY_S = 86_400
-_SHIM = Path(__file__).with_name("clock_shim.c")
+_SHIM = Path(__file__).parents[1] / "support" / "clock_shim.c"
 
 
 @pytest.fixture

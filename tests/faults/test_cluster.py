@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from effects import kill_caller
-from proxy import Proxy
 from ray import serve
-from rig import Rig
-from two_nodes import CONSUMERS, RayCluster, two_nodes
 
 from ingest.local.application import APPLICATION
 from ingest.local.aws import LocalAws
+from tests.support.fault_effects import kill_caller
+from tests.support.fault_proxy import Proxy
+from tests.support.fault_rig import Rig
+from tests.support.two_nodes import CONSUMERS, RayCluster, two_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

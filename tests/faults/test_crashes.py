@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from effects import Hold
-from proxy import recorded_before_deleted
-from rig import Rig
+
+from tests.support.fault_effects import Hold
+from tests.support.fault_proxy import recorded_before_deleted
+from tests.support.fault_rig import Rig
 
 NAMES = [f"j{n}" for n in range(6)]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from effects import Hold, cut, delay, deliver_twice, fail_entries, refuse
-from proxy import Effect
-from rig import RECIPE, VISIBILITY_S, Rig
 
 from ingest.runs import send as bulk
 from ingest.sources.base import Entry
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
-from serve_app.contracts import Output
+from serve_app.contracts.job import Output
 from serve_app.storage import open_store
+from tests.support.fault_effects import Hold, cut, delay, deliver_twice, fail_entries, refuse
+from tests.support.fault_proxy import Effect
+from tests.support.fault_rig import RECIPE, VISIBILITY_S, Rig
 
 NAMES = [f"j{n}" for n in range(12)]
 
@@ -120,7 +120,7 @@ async def test_messages_that_could_not_be_sent_are_sent_again(rig: Rig) -> None:
     rig.put(*NAMES)
     config = AppConfig.load(rig.args())
     assert config.ledger is not None
-    plan = bulk.plan(
+    plan = bulk.plan_run(
         [Entry(rig.bucket, f"in/{name}.jpg", job_id=name) for name in NAMES],
         run_id=rig.run_id,
         description="test",
@@ -128,7 +128,7 @@ async def test_messages_that_could_not_be_sent_are_sent_again(rig: Rig) -> None:
         recipe=RECIPE,
     )
     client = aws_client("sqs", config.aws)
-    await asyncio.to_thread(bulk.send, client, rig.url, open_store(config), config.ledger, plan)
+    await asyncio.to_thread(bulk.send_run, client, rig.url, open_store(config), config.ledger, plan)
     assert rule.hits == 2
     async with rig.consumer():
         await rig.until_settled()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from rig import Rig
+
+from tests.support.fault_rig import Rig
 
 SQS_LIMIT_BYTES = 1_048_576
 

@@ -23,12 +23,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from in_memory_queue import InMemoryQueue
-from virtual_time import VirtualLoop
 
 from ingest.consumer.consumer import Consumer
 from serve_app.config import QueueConfig
-from serve_app.contracts import Job, Outcome
+from serve_app.contracts.job import Job
+from serve_app.contracts.outcome import Outcome
 from serve_app.errors import (
     InternalError,
     NoSubject,
@@ -36,6 +35,8 @@ from serve_app.errors import (
     ReplicaLost,
     StorageUnavailable,
 )
+from tests.support.in_memory_queue import InMemoryQueue
+from tests.support.virtual_time import VirtualLoop
 
 CALLS = ["receive", "extend", "release", "delete", "dead_letter"]
 FATES = ["done", "permanent", "lost", "storage", "internal", "hangs", "unreadable"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from effects import cut, late_refusal, refuse, short
-from proxy import Answer, Effect, Forward, Request, refusal
-from rig import Rig
+
+from tests.support.fault_effects import cut, late_refusal, refuse, short
+from tests.support.fault_proxy import Answer, Effect, Forward, Request, refusal
+from tests.support.fault_rig import Rig
 
 OUTAGE_S = 3.0
 """A minute in small: many times as long as it takes to use up all receives by back-off."""

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from serve_app.config import AppConfig
-from serve_app.models.bundled.score import HELD_OUT_SEED, Score, mean_iou, score
-from serve_app.models.bundled.synthetic import Kind
+from serve_app.models.folio.synthetic.photograph import Kind
+from serve_app.models.folio.training.score import HELD_OUT_SEED, Score, mean_iou, score
 from serve_app.models.inference import load
 from serve_app.models.registry import BUNDLED, locate
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtests.corpus import corpus
-from loadtests.models import ARCHITECTURES, BenchmarkModel, Network
+from loadtests.harness.corpus import corpus
+from loadtests.harness.shaped_models import ARCHITECTURES, BenchmarkModel, Network
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 from serve_app.models.inference import load

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import ray
 from integration.application import App
-from pictures import book, jpeg
 
 from ingest.local.application import APPLICATION
-from serve_app.contracts import Outcome
+from serve_app.contracts.outcome import Outcome
+from tests.support.pictures import book, jpeg
 
 JOBS = 60
 _NAMESPACE = "serve"

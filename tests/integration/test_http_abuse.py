@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from integration.application import App
-from pictures import book, jpeg
+
+from tests.support.pictures import book, jpeg
 
 BOOK = jpeg(book().image)
 TINY_REQUESTS = 10_000

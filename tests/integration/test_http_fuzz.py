@@ -22,15 +22,15 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import book, saved, traits
 from PIL import Image
 
 from serve_app.config import ImageLimits
-from serve_app.contracts import Recipe, parse_recipe
+from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.errors import BY_CODE, ForeedgeError
 from serve_app.imaging.decode import decode
 from serve_app.imaging.mask import model_input
-from serve_app.pipeline.steps import Stages, find_subject, render
+from serve_app.pipeline.steps import StageTimer, find_subject, render
+from tests.support.pictures import book, saved, traits
 
 LIMITS = ImageLimits(max_pixels=4_000_000)
 """A mutated header may ask for very many pixels; with these, memory is only that of few."""
@@ -120,8 +120,8 @@ def attempt(data: bytes) -> str:
         photograph = decode(data, LIMITS)
         model_input(photograph.rgb, MODEL_SIDE)
         mask = np.full((MODEL_SIDE, MODEL_SIDE), 255, np.uint8)
-        subject = find_subject(photograph, mask, _recipe(), "folio", Stages())
-        rendered = render(subject, _recipe(), Stages())
+        subject = find_subject(photograph, mask, _recipe(), "folio", StageTimer())
+        rendered = render(subject, _recipe(), StageTimer())
         Image.open(io.BytesIO(rendered.data)).load()
     except ForeedgeError as error:
         return error.code

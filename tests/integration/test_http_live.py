@@ -17,10 +17,10 @@ import httpx
 import psutil
 import pytest
 from integration.application import ANY_SIZE, App, Aws
-from pictures import book, jpeg
 
 from serve_app.app import build
-from serve_app.contracts import MEDIA_TYPES
+from serve_app.contracts.recipe import MEDIA_TYPES
+from tests.support.pictures import book, jpeg
 
 KEY, NEXT_KEY = "the-first-key", "the-next-key"
 BOOK = jpeg(book().image)

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from integration.application import App
-from pictures import book, defects, jpeg, saved
 from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi import checks
+
+from tests.support.pictures import book, defects, jpeg, saved
 
 FUZZ = settings.get_current_profile_name() == "fuzz"
 LIMITED = settings(

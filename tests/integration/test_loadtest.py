@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def load(app: App, folder: Path, *options: str) -> dict[str, dict[str, str]]:
     """Run locust for some seconds; return its statistics by the name of the request."""
-    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless"]
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/load/locustfile.py", "--headless"]
     command += ["--host", app.url, "--csv", str(folder / "run"), "--only-summary"]
     command += ["--html", str(folder / "report.html"), "--photographs", "small", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from integration.application import ANY_SIZE, App
-from pictures import HEIGHT, WIDTH, book, defects, jpeg, traits
 from PIL import Image
 
-from serve_app.models.bundled.score import iou
+from serve_app.models.folio.training.score import iou
+from tests.support.pictures import HEIGHT, WIDTH, book, defects, jpeg, traits
 
 
 def alpha_of(data: bytes) -> npt.NDArray[np.uint8]:

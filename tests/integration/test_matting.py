@@ -16,15 +16,16 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import HEIGHT, WIDTH, book, jpeg
 from PIL import Image
 
 from serve_app.config import AppConfig
-from serve_app.contracts import Checks, Matting, Recipe, parse_recipe
+from serve_app.contracts.model import ModelInfo
+from serve_app.contracts.recipe import Checks, Matting, Recipe, parse_recipe
 from serve_app.errors import SubjectTooSmall
 from serve_app.imaging.matting import UNKNOWN, Matte, make_trimap, matte
-from serve_app.pipeline.image_pipeline import ImagePipeline, ModelInfo, imaging_threads
+from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.storage import open_store
+from tests.support.pictures import HEIGHT, WIDTH, book, jpeg
 
 pytestmark = pytest.mark.timeout(600)
 

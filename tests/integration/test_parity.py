@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from integration.application import ANY_SIZE, App
-from pictures import jpeg
 from PIL import Image
 
 from serve_app.config import AppConfig
-from serve_app.models.bundled.synthetic import photograph
+from serve_app.models.folio.synthetic.photograph import photograph
 from serve_app.models.registry import locate
+from tests.support.pictures import jpeg
 
 LEVELS = 2
 SHARE = 0.999

@@ -13,7 +13,8 @@ from ingest.consumer.consumer import Consumer
 from ingest.runs.ledger import Ledger, read_outcomes
 from ingest.sqs.queue import SqsQueue
 from serve_app.config import AwsConfig, LedgerConfig, QueueConfig
-from serve_app.contracts import Job, Outcome
+from serve_app.contracts.job import Job
+from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidConfig, NoSubject, Overloaded, QueueUnavailable
 from serve_app.storage.s3 import S3Store
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from integration.application import App
-from pictures import book, jpeg
 from PIL import Image
 
-from loadtests.compare_rembg import CASES, Case, judge
+from loadtests.peers.rembg_api import CASES, Case, judge
 from serve_app.config import AppConfig
 from serve_app.http.routes.rembg import PATH
 from serve_app.models.registry import locate
+from tests.support.pictures import book, jpeg
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 from integration.application import App, Aws
-from pictures import book, jpeg
 
 from ingest.runs.ledger import read_outcomes
 from ingest.runs.redrive import clear_dead_letters
 from serve_app.errors import SourceNotFound
 from serve_app.storage.s3 import S3Store
+from tests.support.pictures import book, jpeg
 
 FOREEDGE = str(Path(sys.executable).with_name("foreedge"))
 _INTERRUPTED = 130

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""The routes, a module for each group of paths."""

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from serve_app.contracts import MEDIA_TYPES, content_fingerprint
+from serve_app.contracts.model import ModelInfo
+from serve_app.contracts.recipe import MEDIA_TYPES
+from serve_app.contracts.rendered import Rendered
+from serve_app.contracts.result_keys import content_fingerprint
 from serve_app.errors import (
     CorruptImage,
     DeadlineExceeded,
@@ -26,10 +29,8 @@ from serve_app.errors import (
 )
 from serve_app.http.endpoint import AskedTimeout, CurrentEndpoint
 from serve_app.http.problems import responses
-from serve_app.http.recipe_parameters import Options, make_recipe, options_of
+from serve_app.http.recipe_options import RecipeOptions, options_of, recipe_from_request
 from serve_app.http.uploads import is_form
-from serve_app.pipeline.image_pipeline import ModelInfo
-from serve_app.pipeline.steps import Rendered
 
 router = APIRouter()
 
@@ -115,7 +116,7 @@ _BODY = {
 )
 async def cutout(
     request: Request,
-    options: Annotated[Options, Query()],
+    options: Annotated[RecipeOptions, Query()],
     endpoint: CurrentEndpoint,
     timeout_s: AskedTimeout = None,
     accept: Annotated[
@@ -134,11 +135,11 @@ async def cutout(
     """
     async with endpoint.deadline(timeout_s):
         # Before the upload, as far as it can be: what is invalid anyway is not worth reading.
-        recipe = None if is_form(request) else make_recipe(options, accept)
+        recipe = None if is_form(request) else recipe_from_request(options, accept)
         async with endpoint.upload(request) as upload:
             if recipe is None:
                 merged = {**options.model_dump(exclude_unset=True), **upload.fields}
-                recipe = make_recipe(options_of(merged), accept)
+                recipe = recipe_from_request(options_of(merged), accept)
             recipe, digests = await endpoint.resolve(recipe)
             name = await asyncio.to_thread(content_fingerprint, upload.data, recipe, digests)
             known = {"ETag": f'"{name}"', "Foreedge-Fingerprint": name}

@@ -12,10 +12,9 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, ValidationError
-from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve_app.contracts import Checks, Matting, Recipe, describe
+from serve_app.contracts.base import describe_validation_error
+from serve_app.contracts.recipe import Checks, Matting, Recipe
 from serve_app.errors import (
     CorruptImage,
     DeadlineExceeded,
@@ -86,7 +85,7 @@ def recipe_of(fields: dict[str, str], served: tuple[str, ...]) -> Recipe:
     try:
         wanted = Parameters.model_validate(fields)
     except ValidationError as error:
-        raise InvalidParameters(describe(error)) from error
+        raise InvalidParameters(describe_validation_error(error)) from error
     if wanted.model is not None and wanted.model not in served:
         raise InvalidParameters(
             f"model: {wanted.model!r} is not served here; the models are {', '.join(served)}"
@@ -249,27 +248,3 @@ async def remove_from_url(
 async def _remove(data: bytes, fields: dict[str, str], endpoint: Endpoint) -> Response:
     recipe = recipe_of(fields, endpoint.config.models)
     return answer(await endpoint.cut_out(data, recipe), {})
-
-
-class Cors:
-    """Lets web pages of every origin post images to rembg's API, as rembg's server does.
-
-    No page may read what the server fetches by itself: those hosts may be open to the server alone.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap an application."""
-        self._app = app
-        self._open = CORSMiddleware(
-            app,
-            allow_origins=["*"],
-            allow_methods=["POST"],
-            allow_headers=["*"],
-            expose_headers=["Server-Timing"],
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        posted = scope["type"] == "http" and scope["method"] in {"POST", "OPTIONS"}
-        app = self._open if posted and scope["path"] == PATH else self._app
-        await app(scope, receive, send)

@@ -1,0 +1,90 @@
+"""Image files of a local folder, and their upload."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingest.sources.base import MEDIA_TYPE_BY_EXTENSION, is_image
+from serve_app.errors import InvalidConfig
+from serve_app.storage.protocol import ObjectStore
+
+_UPLOAD_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FileUpload:
+    """A local file and the object that it becomes."""
+
+    path: Path
+    bucket: str
+    key: str
+
+
+def image_files(folder: Path) -> tuple[list[Path], int]:
+    """Return the image files below a folder, and the number of other files.
+
+    Links to folders are not followed, nor are links to files that lie outside.
+    """
+    root = folder.resolve()
+    images: list[Path] = []
+    skipped = 0
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            inside = not path.is_symlink() or path.resolve().is_relative_to(root)
+            if inside and is_image(name) and path.is_file() and _is_text(path):
+                images.append(path)
+            else:
+                skipped += 1
+    return images, skipped
+
+
+def uploads(folder: Path, images: Iterable[Path], bucket: str, prefix: str) -> list[FileUpload]:
+    """Return where the image files of a folder go."""
+    return [
+        FileUpload(path, bucket, prefix + path.relative_to(folder).as_posix()) for path in images
+    ]
+
+
+def upload(
+    store: ObjectStore, files: list[FileUpload], on_uploaded: Callable[[int], None] = lambda _: None
+) -> None:
+    """Write local files to the object store, several at a time; blocks.
+
+    Args:
+        store: Where they go.
+        files: What goes where.
+        on_uploaded: Called with 1 after each file.
+
+    Raises:
+        InvalidConfig: A file cannot be read.
+    """
+
+    def put(file: FileUpload) -> None:
+        try:
+            data = file.path.read_bytes()
+        except OSError as error:
+            raise InvalidConfig(f"{file.path}: {error}") from error
+        store.put(file.bucket, file.key, data, MEDIA_TYPE_BY_EXTENSION[file.path.suffix.lower()])
+
+    with ThreadPoolExecutor(_UPLOAD_THREADS, "upload") as pool:
+        try:
+            for _ in pool.map(put, files):
+                on_uploaded(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _is_text(path: Path) -> bool:
+    # A file name may be any bytes; a key is UTF-8.
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""Matting beside rembg's, in time and memory: ``python -m loadtests.benchmarks.matting`` (Linux).
+
+The same photograph and mask, the same result; each measurement in a process of its own. Writes its
+table into docs/performance.md with ``--write-docs``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from loadtests.harness.results import DOCS, between_markers, busy_elsewhere, machine
+from serve_app.config import PipelineConfig
+from serve_app.contracts.recipe import Matting
+from serve_app.imaging.matting import matte, warm
+from serve_app.models.folio.synthetic.photograph import photograph
+
+SIZES = ((800, 600), (1600, 1200), (2048, 1536), (4000, 3000))
+REMBG_UP_TO = 4_000_000
+"""Pixels: beyond it rembg needs more memory than many machines have."""
+
+
+def measure(system: str, width: int, height: int) -> dict[str, float]:
+    """Return seconds of CPU and MB that one image takes; what is loaded before does not count."""
+    drawn = photograph(3, width=width, height=height, kind="book")
+    mask = np.asarray(cv2.GaussianBlur(drawn.mask, (0, 0), width / 300), np.uint8)
+    settings = Matting(method="closed_form")
+    warm()
+    if system == "rembg":
+        from rembg.bg import alpha_matting_cutout
+
+        rgb = Image.fromarray(drawn.image)
+
+        def run() -> object:
+            edges = (settings.foreground_above, settings.background_below, settings.erode_px)
+            return alpha_matting_cutout(rgb, Image.fromarray(mask), *edges)
+    else:
+
+        def run() -> object:
+            return matte(drawn.image, mask, settings, PipelineConfig().matting_max_pixels)
+
+    # Makes the peak the present: what drew the photograph does not count.
+    Path("/proc/self/clear_refs").write_text("5")
+    before_mb = _peak_mb()
+    started_s = time.process_time()
+    run()
+    return {"cpu_s": time.process_time() - started_s, "mb": _peak_mb() - before_mb}
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def main() -> None:
+    """Measure every size in both ways."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.benchmarks.matting")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
+    options = parser.parse_args()
+    if options.one:
+        system, width, height = options.one
+        print(json.dumps(measure(system, int(width), int(height))))
+        return
+    busy = busy_elsewhere()
+    lines = [
+        "| photograph | CPU s: Foreedge | rembg | memory MB: Foreedge | rembg |",
+        "|---|---|---|---|---|",
+    ]
+    for width, height in SIZES:
+        ours = _in_a_process("foreedge", width, height)
+        cells = [f"{width} x {height}", f"{ours['cpu_s']:.2f}", "", f"{ours['mb']:.0f}", ""]
+        if width * height <= REMBG_UP_TO:
+            theirs = _in_a_process("rembg", width, height)
+            cells[2], cells[4] = f"{theirs['cpu_s']:.2f}", f"{theirs['mb']:.0f}"
+        lines.append(f"| {' | '.join(cells)} |")
+    about = machine()
+    lines.append("")
+    lines.append(
+        f"`python -m loadtests.benchmarks.matting` on {about['cpu']}, {about['cores']} cores, "
+        f"{busy} of them busy with other things: CPU time, not wall time."
+    )
+    text = "\n".join(lines)
+    print(text)
+    if options.write_docs:
+        DOCS.write_text(between_markers(DOCS.read_text(), "matting", text))
+
+
+def _in_a_process(system: str, width: int, height: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "loadtests.benchmarks.matting", "--one", system]
+    answer = subprocess.run(
+        [*command, str(width), str(height)], check=True, capture_output=True, text=True
+    )
+    found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Load with locust: users and shapes."""

@@ -1,0 +1,180 @@
+"""Load on a running application, or on a ``rembg s`` beside it, with locust.
+
+``make loadtest`` opens locust's web page; with ``ARGS=--headless`` it runs by itself. Both leave
+CSV files and an HTML report in ``out/bench/locust``. Our options are in ``locust --help`` under
+"foreedge": whom to load (``--system``), how (``--load``), with which photographs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import uuid
+from typing import Any
+
+from locust import FastHttpUser, LoadTestShape, User, constant, events, task
+
+from ingest.local.aws import use_dummy_credentials
+from loadtests.harness.corpus import corpus
+from loadtests.load.shapes import KINDS, Shape
+from serve_app.aws import aws_client
+from serve_app.config import AwsConfig
+
+_PHOTOGRAPHS = 24
+_TIMEOUT_S = 120.0
+_POLL_S = 0.1
+
+_numbers = itertools.count()
+_images: list[bytes] = []
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def add_options(parser: Any) -> None:
+    """Add our options to locust's."""
+    group = parser.add_argument_group("foreedge")
+    add = group.add_argument
+    add("--system", choices=list(USERS), default="http", help="Whom to load")
+    add("--load", choices=list(KINDS), default="constant", help="How the number of users moves")
+    add("--peak", type=int, default=8, help="Most users at a time")
+    add("--duration", type=float, default=60.0, help="Of the whole load, in seconds")
+    add("--photographs", default="1600x1200", help="Set of loadtests.harness.corpus, or a folder")
+    add("--query", default="", help="http: recipe, as in min_subject_px=0&format=webp")
+    add("--queue-url", default="", help="queue: URL of the SQS queue")
+    add("--bucket", default="", help="queue: bucket of the photographs and their results")
+    add("--endpoint-url", default="", help="queue: of a local SQS and S3")
+    add("--rembg-model", default="u2netp", help="rembg: model")
+    add("--rembg-extras", default="", help="rembg: its extras, JSON")
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def choose(environment: Any, **_: Any) -> None:
+    """Leave the users of the chosen system, and read the photographs."""
+    options = environment.parsed_options
+    environment.user_classes = [USERS[options.system]]
+    _images[:] = [path.read_bytes() for path in corpus(options.photographs, _PHOTOGRAPHS)]
+
+
+def _next_image() -> tuple[int, bytes]:
+    number = next(_numbers)
+    return number, _images[number % len(_images)]
+
+
+class HttpUser(FastHttpUser):  # type: ignore[misc]
+    """Posts the next photograph as soon as the last one is answered."""
+
+    wait_time = constant(0)
+    connection_timeout = 10.0
+    network_timeout = _TIMEOUT_S
+
+    @task  # type: ignore[untyped-decorator]
+    def cut_out(self) -> None:
+        """Post one photograph."""
+        _, data = _next_image()
+        query = self.environment.parsed_options.query
+        headers = {"Content-Type": "image/jpeg"}
+        self.client.post(f"/v1/cutout?{query}", data=data, headers=headers, name="/v1/cutout")
+
+
+class RembgUser(FastHttpUser):  # type: ignore[misc]
+    """The same for a ``rembg s``."""
+
+    wait_time = constant(0)
+    connection_timeout = 10.0
+    network_timeout = _TIMEOUT_S
+
+    @task  # type: ignore[untyped-decorator]
+    def remove(self) -> None:
+        """Post one photograph."""
+        options = self.environment.parsed_options
+        _, data = _next_image()
+        params = {"extras": options.rembg_extras} if options.rembg_extras else None
+        self.client.post(
+            "/api/remove",
+            params=params,
+            data={"model": options.rembg_model},
+            files={"file": ("image.jpg", data, "image/jpeg")},
+            name="/api/remove",
+        )
+
+
+class QueueUser(User):  # type: ignore[misc]
+    """Puts a job on the queue and waits for its result, which counts as one request."""
+
+    wait_time = constant(0)
+
+    def on_start(self) -> None:
+        """Open the queue and the bucket."""
+        use_dummy_credentials()
+        options = self.environment.parsed_options
+        aws = AwsConfig(endpoint_url=options.endpoint_url or None)
+        self._sqs, self._s3 = aws_client("sqs", aws), aws_client("s3", aws)
+        self._queue_url, self._bucket = options.queue_url, options.bucket
+        self._prefix = f"loadtests/{uuid.uuid4().hex}/"
+        self._uploaded: set[str] = set()
+
+    @task  # type: ignore[untyped-decorator]
+    def job(self) -> None:
+        """Send one job; from its message to its result."""
+        number, data = _next_image()
+        key = f"{self._prefix}in/{number % len(_images)}.jpg"
+        if key not in self._uploaded:
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=data)
+            self._uploaded.add(key)
+        output = f"{self._prefix}out/{number}/"
+        body = {
+            "job_id": f"{number}-{uuid.uuid4().hex[:8]}",
+            "run_id": "loadtest",
+            "source": {"bucket": self._bucket, "key": key},
+            "output": {"bucket": self._bucket, "prefix": output},
+            "recipe": {"checks": {"min_subject_px": 0}},
+        }
+        started_at = time.perf_counter()
+        error: Exception | None = None
+        size = 0
+        try:
+            self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=json.dumps(body))
+            size = self._result_of(output)
+        except Exception as raised:  # noqa: BLE001 - a failed request of locust's statistics
+            error = raised
+        self.environment.events.request.fire(
+            request_type="SQS",
+            name="queue to result",
+            response_time=(time.perf_counter() - started_at) * 1000,
+            response_length=size,
+            exception=error,
+            context={},
+        )
+
+    def _result_of(self, prefix: str) -> int:
+        """Return the bytes of the object that appears under a prefix."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while time.monotonic() < deadline:
+            found = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix).get("Contents")
+            if found:
+                return int(found[0]["Size"])
+            time.sleep(_POLL_S)
+        raise TimeoutError(f"no result within {_TIMEOUT_S:g} s")
+
+
+USERS: dict[str, type[User]] = {"http": HttpUser, "queue": QueueUser, "rembg": RembgUser}
+"""By the name of the system that they load."""
+
+
+class Load(LoadTestShape):  # type: ignore[misc]
+    """The number of users over time, as ``--load`` says; see ``loadtests.load.shapes``."""
+
+    _shape: Shape | None = None
+
+    def tick(self) -> tuple[int, float] | None:
+        """Return users and how many of them start in a second; None ends the load."""
+        options = self.runner.environment.parsed_options
+        if self._shape is None:
+            self._shape = Shape(options.load, options.peak, options.duration)
+        users = self._shape.users(self.get_run_time(), self.runner.stats.total.num_requests)
+        return None if users is None else (users, float(options.peak))
+
+    def reset_time(self) -> None:
+        """Begin anew: locust's web page can start a load a second time."""
+        super().reset_time()
+        self._shape = None

@@ -1,0 +1,1 @@
+"""Foreedge side by side with other systems."""

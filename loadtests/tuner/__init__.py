@@ -1,0 +1,1 @@
+"""The tuner: finds the fastest settings for a machine."""

@@ -1,0 +1,6 @@
+"""Find the fastest settings for this machine: ``python -m loadtests.tuner``."""
+
+from loadtests.tuner.tune import main
+
+if __name__ == "__main__":
+    main()

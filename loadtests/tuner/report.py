@@ -1,0 +1,139 @@
+"""What the tuner leaves: the winner as a Serve file, and all trials as pictures and a page."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from loadtests.tuner.trials import Setting, Trial, frontier
+
+_COLORS = {"fan_out": "#4c78a8", "stack": "#f58518"}
+_PLACES = (("deployment", "o", "a deployment"), ("pipeline", "^", "the pipeline"))
+
+
+def write_yaml(path: Path, config: dict[str, Any], notes: Sequence[str]) -> None:
+    """Write a Serve configuration, with what it was chosen by as comments."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = "".join(f"# {line}\n" for line in notes)
+    path.write_text(head + yaml.safe_dump(config, sort_keys=False), "utf-8")
+
+
+def label(setting: Setting) -> str:
+    """Return a setting in a few words."""
+    batch = "" if setting.execution == "fan_out" else f", batch {setting.max_batch_size}"
+    if setting.placement == "pipeline":
+        return (
+            f"{setting.execution}, model in {setting.pipelines} pipelines x "
+            f"{setting.threads} threads{batch}"
+        )
+    return (
+        f"{setting.execution}, {setting.segmenters} x {setting.threads} threads{batch}, "
+        f"{setting.max_ongoing} ongoing, {setting.pipelines} pipelines"
+    )
+
+
+def plot(trials: Sequence[Trial], winner: Trial | None, p95_s: float | None, title: str) -> Figure:
+    """Return throughput against latency, with the frontier and the winner marked."""
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes: Axes = figure.subplots()
+    served = [t for t in trials if t.failures == 0]
+    for (execution, color), (placement, marker, where) in product(_COLORS.items(), _PLACES):
+        kind = (execution, placement)
+        points = [t for t in served if (t.setting.execution, t.setting.placement) == kind]
+        if points:
+            axes.scatter(
+                [t.p95_s for t in points], [t.images_per_s for t in points], s=26, color=color,
+                marker=marker, alpha=0.6, label=f"{execution}, model in {where}",
+            )  # fmt: skip
+    best = frontier(trials)
+    axes.plot(
+        [t.p95_s for t in best], [t.images_per_s for t in best], color="#333", linewidth=1.2,
+        marker="o", markersize=4, label="frontier",
+    )  # fmt: skip
+    if winner is not None:
+        axes.plot(
+            [winner.p95_s], [winner.images_per_s], marker="*", markersize=18, color="#e45756",
+            linestyle="none", label=f"chosen: {label(winner.setting)}, {winner.users} users",
+        )  # fmt: skip
+    if p95_s is not None:
+        axes.axvline(p95_s, color="#b33", linestyle="--", linewidth=1, label="objective")
+    axes.set_xlabel("p95 latency, s")
+    axes.set_ylabel("images/s")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.margins(0.12)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)
+    return figure
+
+
+def write_page(
+    folder: Path,
+    trials: Sequence[Trial],
+    winner: Trial | None,
+    p95_s: float | None,
+    title: str,
+    notes: Sequence[str],
+) -> Path:
+    """Write ``tune.png`` and ``tune.html``; return the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = plot(trials, winner, p95_s, title)
+    figure.savefig(folder / "tune.png", dpi=120)
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg")
+    picture = svg.getvalue()
+    picture = picture[picture.index("<svg") :]
+    best = set(map(id, frontier(trials)))
+    rows = []
+    for trial in sorted(trials, key=lambda each: -each.images_per_s):
+        marks = ("chosen " if trial == winner else "") + ("frontier" if id(trial) in best else "")
+        values = {**asdict(trial.setting), "users": trial.users}
+        numbers = (f"{trial.images_per_s:.2f}", f"{trial.p50_s:.3f}", f"{trial.p95_s:.3f}")
+        cells = [*map(str, values.values()), *numbers, str(trial.failures), marks.strip()]
+        kind = "chosen" if trial == winner else ""
+        cells_html = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        rows.append(f'<tr class="{kind}">{cells_html}</tr>')
+    heads = [
+        *asdict(Setting()), "users", "images/s", "p50 s", "p95 s", "failures", "",
+    ]  # fmt: skip
+    page = _PAGE.format(
+        title=html.escape(title),
+        notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
+        picture=picture,
+        heads="".join(f"<th>{html.escape(head)}</th>" for head in heads),
+        rows="\n".join(rows),
+    )
+    path = folder / "tune.html"
+    path.write_text(page, "utf-8")
+    return path
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 64rem; color: #222; }}
+svg {{ max-width: 100%; height: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-size: 13px; }}
+th, td {{ padding: .25rem .5rem; text-align: right; border-bottom: 1px solid #ddd; }}
+th:first-child, td:first-child {{ text-align: left; }}
+.chosen {{ background: #fde9e9; font-weight: 600; }}
+p {{ margin: .2rem 0; color: #555; }}
+</style></head><body>
+<h1>{title}</h1>
+{notes}
+{picture}
+<table><thead><tr>{heads}</tr></thead><tbody>
+{rows}
+</tbody></table>
+</body></html>
+"""

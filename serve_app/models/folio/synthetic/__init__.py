@@ -1,0 +1,1 @@
+"""Synthetic photographs of books and objects, with their true masks."""

@@ -1,0 +1,171 @@
+"""Photographs that nobody took: books and other objects on surfaces, with their true masks.
+
+They train the bundled model, and are the photographs of the demonstration, the tests and the load
+tests, since no data set may be shipped. Everything about a photograph is a function of its seed,
+its kind and its size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from serve_app.models.folio.synthetic import books, objects
+from serve_app.models.folio.synthetic.layers import Layer
+from serve_app.models.folio.synthetic.surfaces import (
+    Pixels,
+    blend,
+    blur,
+    clutter,
+    colour,
+    fill,
+    grain,
+    noise,
+    ramp,
+    shade,
+    surface,
+)
+
+Kind = Literal["book", "object", "empty"]
+
+_KINDS: tuple[Kind, ...] = ("book", "object", "empty")
+_SHARES = (0.52, 0.34, 0.14)
+_SMALLEST_SHARE = 0.015
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticPhotograph:
+    """A photograph and what in it is the subject."""
+
+    image: npt.NDArray[np.uint8]
+    """[H, W, 3], RGB."""
+    mask: npt.NDArray[np.uint8]
+    """[H, W], the true alpha of the subject, 0 to 255; all 0 in an empty scene."""
+    kind: Kind
+    category: str
+    """What the subject is: ``cover``, ``spine``, ``stack``, ``open``, an object's name, or
+    ``empty``."""
+
+
+def photograph(
+    seed: int, *, width: int = 320, height: int = 320, kind: Kind | None = None
+) -> SyntheticPhotograph:
+    """Return a synthetic photograph.
+
+    Args:
+        seed: Same seed, kind and size: same photograph.
+        width: In pixels, up to 4000 or so; details keep their proportion.
+        height: In pixels.
+        kind: Of its subject; None chooses one.
+
+    Raises:
+        ValueError: A side is below 1 pixel, or the kind is not known.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(f"a photograph of {width} x {height} pixels cannot be")
+    if kind is not None and kind not in _KINDS:
+        raise ValueError(f"kind {kind!r} is not one of {', '.join(_KINDS)}")
+    rng = np.random.default_rng([seed, _KINDS.index(kind) + 1 if kind else 0])
+    chosen: Kind = kind or _KINDS[int(rng.choice(len(_KINDS), p=_SHARES))]
+    layer, category = _subject(rng, chosen, height, width)
+    scene = surface(rng, height, width)
+    if rng.random() < 0.2:
+        scene = _with_wall(rng, scene)
+    if chosen == "empty":
+        scene = _stained(rng, scene)
+    elif rng.random() < 0.25:
+        scene = blur(scene, rng.uniform(0.5, 5) * layer.unit)
+    scene = _with_shadow(rng, scene, layer.alpha)
+    image = blend(scene, layer.pixels, layer.alpha)
+    return SyntheticPhotograph(_taken(rng, image), layer.alpha, chosen, category)
+
+
+def _subject(rng: np.random.Generator, kind: Kind, height: int, width: int) -> tuple[Layer, str]:
+    layer = Layer.empty(height, width)
+    if kind == "empty":
+        return layer, "empty"
+    for _ in range(_ATTEMPTS):
+        layer = Layer.empty(height, width)
+        place = objects.place if kind == "object" else _place_book
+        category = place(rng, layer)
+        if layer.alpha.mean() >= _SMALLEST_SHARE * 255:
+            break
+    return layer, category
+
+
+def _place_book(rng: np.random.Generator, layer: Layer) -> str:
+    category = str(rng.choice(["cover", "spine", "stack", "open"], p=[0.6, 0.08, 0.17, 0.15]))
+    if category == "cover":
+        books.closed(rng, layer)
+    elif category == "spine":
+        books.from_behind(rng, layer)
+    elif category == "stack":
+        books.stack(rng, layer)
+    else:
+        books.opened(rng, layer)
+    return category
+
+
+def _with_wall(rng: np.random.Generator, scene: Pixels) -> Pixels:
+    """Return a surface that ends at a wall."""
+    height, width = scene.shape[:2]
+    layer = Layer.empty(height, width)
+    left, right = rng.uniform(0.05, 0.5) * height + rng.normal(0, 0.03, 2) * height
+    corners = np.array([(0.0, 0.0), (width, 0.0), (width, right), (0.0, left)])
+    return blend(scene, blur(surface(rng, height, width), layer.unit), layer.polygon(corners))
+
+
+def _stained(rng: np.random.Generator, scene: Pixels) -> Pixels:
+    """Return an empty scene with what a model must not take for a subject: stains, shadows."""
+    height, width = scene.shape[:2]
+    for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.4, 0.3, 0.2, 0.1]))):
+        field = noise(rng, height, width, rng.uniform(0.2, 0.5))
+        spot = np.clip((field - rng.uniform(0.5, 1.8)) * rng.uniform(40, 150), 0, 255)
+        opacity = np.float32(rng.uniform(0.08, 0.5))
+        scene = blend(scene, fill(height, width, colour(rng)), (spot * opacity).astype(np.uint8))
+    if rng.random() < 0.15:
+        faint = np.full((height, width), rng.uniform(40, 160), np.uint8)
+        scene = blend(scene, clutter(rng, height, width), faint)
+    return scene
+
+
+def _with_shadow(rng: np.random.Generator, scene: Pixels, alpha: Pixels) -> Pixels:
+    """Return a scene with the soft shadow that a subject throws on it."""
+    if rng.random() < 0.2:
+        return scene
+    height, width = alpha.shape
+    unit = min(height, width) / 320
+    shift = rng.normal(0, 6, 2) * unit
+    matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+    moved = np.asarray(cv2.warpAffine(alpha, matrix, (width, height)), np.uint8)
+    soft = blur(moved, rng.uniform(1.5, 14) * unit)
+    strength = np.float32(rng.uniform(0.15, 0.7) / 255)
+    return shade(scene, 1 - strength * soft.astype(np.float32))
+
+
+def _taken(rng: np.random.Generator, image: Pixels) -> Pixels:
+    """Return a picture as a camera takes it: light, focus, exposure, noise, JPEG."""
+    height, width = image.shape[:2]
+    if rng.random() < 0.7:
+        slope = ramp(rng, height, width) - np.float32(0.5)
+        image = shade(image, 1 + np.float32(rng.uniform(0, 0.5)) * slope)
+    if rng.random() < 0.3:
+        image = blur(image, rng.uniform(0.3, 1.1) * min(height, width) / 320)
+    if rng.random() < 0.5:
+        exposure, lift = rng.uniform(0.55, 1.25), rng.uniform(-18, 25)
+        image = np.asarray(cv2.convertScaleAbs(image, alpha=exposure, beta=lift), np.uint8)
+    if rng.random() < 0.5:
+        speckle = np.float32(rng.uniform(1, 9)) * grain(rng, height, width)
+        noisy = cv2.add(image, cv2.merge([speckle, speckle, speckle]), dtype=cv2.CV_8U)
+        image = np.asarray(noisy, np.uint8)
+    if rng.random() < 0.4:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 96))]
+        _, data = cv2.imencode(".jpg", image, quality)
+        # Both calls think that the channels are blue first: the two mistakes cancel.
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return image

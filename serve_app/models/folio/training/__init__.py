@@ -1,0 +1,1 @@
+"""Training and scoring of folio; needs PyTorch and is never imported by the program."""

@@ -1,0 +1,180 @@
+"""How good ``folio`` is: ``python -m serve_app.models.folio.training.score``.
+
+Draws photographs that no training has seen, runs the model as the application does, and compares
+its masks with the true ones. Tells too how well a mask's confidence foretells its score, beside
+other signals that could have been taken for it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
+from serve_app.imaging.decode import decode
+from serve_app.imaging.mask import confidence, full_size, model_input, subject_pixels
+from serve_app.models.folio.synthetic.photograph import Kind, photograph
+from serve_app.models.inference import Model, OnnxModel, load
+from serve_app.models.registry import BUNDLED, FACTS, Weights
+
+HELD_OUT_SEED = 500_000
+"""Seeds of scores begin here; those of the training are from 1,000,000 on."""
+
+# Not square, since rembg's squash to a square is a part of what is scored.
+_WIDTH, _HEIGHT = 480, 360
+_POOR_BELOW = 0.8
+_DOUBTED_SHARE = 0.1
+
+
+def subject_share(mask: npt.NDArray[np.uint8]) -> float:
+    """Return the share of a mask, uint8 [S, S], that is the subject."""
+    return float((subject_pixels(mask) > 0).mean())
+
+
+def off_border(mask: npt.NDArray[np.uint8]) -> float:
+    """Return the share of a mask's border, uint8 [S, S], that is not the subject's."""
+    subject = subject_pixels(mask) > 0
+    edges = np.concatenate([subject[0], subject[-1], subject[:, 0], subject[:, -1]])
+    return 1 - float(edges.mean())
+
+
+SIGNALS: dict[str, Callable[[npt.NDArray[np.uint8]], float]] = {
+    "confidence": confidence,
+    "subject's share": subject_share,
+    "border without subject": off_border,
+    "confidence x border": lambda mask: confidence(mask) * off_border(mask),
+}
+"""What of a mask could tell its quality: each is higher for a better mask, if it tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one photograph went."""
+
+    kind: Kind
+    category: str
+    iou: float
+    """Of the pixels from 128 on; for an empty scene 1 where the mask is empty, else 0."""
+    signals: dict[str, float]
+    """Of the mask; none where it is empty."""
+
+
+def score(model: Model, kind: Kind, count: int, first_seed: int = HELD_OUT_SEED) -> list[Score]:
+    """Return the scores of a model on fresh photographs of a kind."""
+    return [_score_one(model, kind, seed) for seed in range(first_seed, first_seed + count)]
+
+
+def mean_iou(scores: list[Score]) -> float:
+    """Return the mean of the scores."""
+    return float(np.mean([each.iou for each in scores]))
+
+
+def iou(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
+    """Return intersection over union of the subjects of two alphas, uint8 [H, W]."""
+    found, wanted = subject_pixels(mask) > 0, subject_pixels(truth) > 0
+    union = int(np.count_nonzero(found | wanted))
+    return int(np.count_nonzero(found & wanted)) / union if union else 1.0
+
+
+def _score_one(model: Model, kind: Kind, seed: int) -> Score:
+    taken = photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
+    seen = model_input(taken.image, model.size_px)
+    mask = model.masks(seen[None])[0]
+    signals = {name: signal(mask) for name, signal in SIGNALS.items()} if mask.any() else {}
+    alpha = full_size(mask, _WIDTH, _HEIGHT)
+    return Score(kind, taken.category, iou(alpha, taken.mask), signals)
+
+
+def rank_correlation(first: list[float], second: list[float]) -> float:
+    """Return Spearman's rank correlation of two equally long lists, -1 to 1."""
+    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def main(
+    model: Annotated[Path | None, typer.Option(help="An ONNX file; else the bundled one.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Photographs of each kind.")] = 300,
+    first_seed: Annotated[int, typer.Option(help="Of the photographs.")] = HELD_OUT_SEED,
+    references: Annotated[
+        Path | None,
+        typer.Option(help="Score these instead: a folder of NAME.jpg with cut-outs NAME.out.png."),
+    ] = None,
+) -> None:
+    """Score folio on photographs that no training has seen."""
+    console = Console()
+    loaded: Model
+    if model is None:
+        loaded = load(BUNDLED, AppConfig.load())
+    else:
+        weights = Weights(BUNDLED, model, "", FACTS[BUNDLED])
+        loaded = OnnxModel(weights, FACTS[BUNDLED], SegmenterConfig())
+    if references is not None:
+        console.print(_references(loaded, references))
+        return
+    kinds: tuple[Kind, ...] = ("book", "object", "empty")
+    everything: list[Score] = []
+    table = Table("", "photographs", "mean IoU", "median", f"IoU < {_POOR_BELOW}")
+    for kind in kinds:
+        seeds = range(first_seed, first_seed + count)
+        scores = [
+            _score_one(loaded, kind, seed)
+            for seed in track(seeds, kind, console=console, transient=True)
+        ]
+        everything += scores
+        _add_row(table, kind, scores)
+        categories: dict[str, list[Score]] = defaultdict(list)
+        for each in scores:
+            categories[each.category].append(each)
+        if len(categories) > 1:
+            for name, some in sorted(categories.items()):
+                _add_row(table, f"  {name}", some)
+    console.print(table)
+    console.print(_signals([each for each in everything if each.signals]))
+
+
+def _references(model: Model, folder: Path) -> Table:
+    """Return the scores of photographs whose cut-outs somebody else has made."""
+    table = Table("photograph", "IoU", "mask confidence")
+    for path in sorted(folder.glob("*.jpg")):
+        taken = decode(path.read_bytes(), ImageLimits())
+        wanted = decode(path.with_suffix(".out.png").read_bytes(), ImageLimits()).alpha
+        mask = model.masks(model_input(taken.rgb, model.size_px)[None])[0]
+        found = full_size(mask, taken.width, taken.height)
+        value = "no alpha" if wanted is None else f"{iou(found, wanted):.2f}"
+        table.add_row(path.stem, value, f"{confidence(mask):.2f}")
+    return table
+
+
+def _signals(scores: list[Score]) -> Table:
+    """Return how well each signal foretells the score of masks that are not empty."""
+    doubted = max(1, round(_DOUBTED_SHARE * len(scores)))
+    poor = sum(each.iou < _POOR_BELOW for each in scores)
+    first = f"poor masks in the first {_DOUBTED_SHARE:.0%}"
+    table = Table("signal", "rank correlation with IoU", first)
+    for name in SIGNALS:
+        values = [each.signals[name] for each in scores]
+        correlation = rank_correlation(values, [each.iou for each in scores])
+        lowest = [scores[i] for i in np.argsort(values)[:doubted]]
+        found = sum(each.iou < _POOR_BELOW for each in lowest)
+        table.add_row(name, f"{correlation:.2f}", f"{found} of {poor}")
+    return table
+
+
+def _add_row(table: Table, name: str, scores: list[Score]) -> None:
+    values = np.array([each.iou for each in scores])
+    poor = f"{(values < _POOR_BELOW).mean():.1%}"
+    table.add_row(name, str(len(values)), f"{values.mean():.3f}", f"{np.median(values):.3f}", poor)
+
+
+if __name__ == "__main__":
+    typer.run(main)

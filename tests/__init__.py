@@ -1,0 +1,1 @@
+"""The tests: what each folder needs is said by its name."""

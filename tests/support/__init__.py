@@ -1,0 +1,1 @@
+"""Fixtures, fakes and runners that several kinds of tests use."""

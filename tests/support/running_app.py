@@ -1,0 +1,150 @@
+"""The running application, and the SQS and S3 beside it, as the tests see them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from ingest.local.aws import LocalAws
+from ingest.messages.build import new_run_id
+from ingest.runs import send as bulk
+from ingest.runs.ledger import read_outcomes
+from ingest.runs.status import RunMonitor, RunStatus, follow
+from ingest.sources import base as sources
+from serve_app.aws import aws_client
+from serve_app.config import AppConfig, AwsConfig
+from serve_app.contracts.job import Output
+from serve_app.contracts.outcome import Outcome
+from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
+
+ANY_SIZE: dict[str, Any] = {"checks": {"min_subject_px": 1}}
+"""Recipe for the small photographs of tests, whose subjects are less than 100 pixels wide."""
+
+_MAX_RECEIVES = 3
+_STALLED_AFTER_S = 90.0
+
+
+class Aws:
+    """A local SQS and S3, and fresh queues and buckets on them."""
+
+    def __init__(self, server: LocalAws) -> None:
+        self.aws: AwsConfig = server.aws
+        self.endpoint_url = server.endpoint_url
+        self._server = server
+        self._numbers = itertools.count(1)
+
+    def client(self, service: Any) -> Any:
+        return aws_client(service, self.aws)
+
+    def bucket(self) -> str:
+        name = f"bucket-{next(self._numbers)}"
+        self._server.create_bucket(name)
+        return name
+
+    def queue(self) -> tuple[str, str]:
+        """Return the URLs of a fresh queue and of its dead-letter queue."""
+        name = f"queue-{next(self._numbers)}"
+        url = self._server.create_queue(name)
+        client = self.client("sqs")
+        dead_url = client.get_queue_url(QueueName=f"{name}-dead")["QueueUrl"]
+        policy = client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
+        changed = json.loads(policy["Attributes"]["RedrivePolicy"])
+        changed["maxReceiveCount"] = _MAX_RECEIVES
+        client.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(changed)})
+        return url, dead_url
+
+
+@dataclass
+class Run:
+    """What became of the photographs that a test put on the queue."""
+
+    outcomes: dict[str, Outcome]
+    """By the name of the photograph."""
+    results: dict[str, bytes] = field(default_factory=dict)
+
+
+class App:
+    """The running application, as its users see it."""
+
+    def __init__(self, url: str, config: AppConfig, dead_url: str, aws: Aws) -> None:
+        assert config.queue is not None
+        assert config.ledger is not None
+        self.url = url
+        self.config = config
+        self.queue, self.ledger = config.queue, config.ledger
+        self.bucket = config.ledger.bucket
+        self.dead_url = dead_url
+        self.store: ObjectStore = open_store(config)
+        self.sqs = aws.client("sqs")
+        # Straight to the port: a proxy of the environment has no way to it.
+        self.http = httpx.Client(base_url=url, timeout=90, trust_env=False)
+
+    def put(self, photographs: dict[str, bytes]) -> list[sources.Entry]:
+        """Store photographs under a fresh prefix."""
+        prefix = f"photographs/{uuid.uuid4().hex[:8]}/"
+        for name, data in photographs.items():
+            self.store.put(self.bucket, prefix + name, data, "application/octet-stream")
+        return [sources.Entry(self.bucket, prefix + name) for name in photographs]
+
+    def send(self, entries: list[sources.Entry], recipe: dict[str, Any] = ANY_SIZE) -> RunMonitor:
+        """Put a run on the queue."""
+        plan = bulk.plan_run(
+            entries,
+            run_id=new_run_id(),
+            description="test",
+            output=Output(bucket=self.bucket),
+            recipe=recipe,
+        )
+        manifest = bulk.send_run(self.sqs, self.queue.url, self.store, self.ledger, plan)
+        return RunMonitor(self.store, self.ledger, manifest)
+
+    def follow(self, tally: RunMonitor) -> Iterator[RunStatus]:
+        """Yield how far a run is until every job has ended."""
+
+        def stalled(now: RunStatus) -> None:
+            raise AssertionError(f"no result for {_STALLED_AFTER_S:g} s: {now}")
+
+        return follow(tally, interval_s=0.3, stalled_after_s=_STALLED_AFTER_S, on_stalled=stalled)
+
+    def finish(self, tally: RunMonitor) -> Run:
+        """Wait for the end of a run and read its results."""
+        *_, standing = self.follow(tally)
+        found = Run({})
+        for outcome in read_outcomes(self.store, self.ledger, standing.run_id):
+            assert outcome.source is not None
+            name = outcome.source.key.rpartition("/")[2]
+            assert name not in found.outcomes
+            found.outcomes[name] = outcome
+            if outcome.output_bucket and outcome.output_key:
+                data = self.store.get(outcome.output_bucket, outcome.output_key)
+                found.results[name] = data
+        return found
+
+    def run(self, photographs: dict[str, bytes], recipe: dict[str, Any] = ANY_SIZE) -> Run:
+        """Take photographs through the queue."""
+        return self.finish(self.send(self.put(photographs), recipe))
+
+    def post(self, data: bytes, **options: str) -> httpx.Response:
+        """Take a photograph through HTTP."""
+        params = {"min_subject_px": "1", **options}
+        return self.http.post("/v1/cutout", content=data, params=params)
+
+    def dead_letters(self) -> list[Any]:
+        """Return and remove what is in the dead-letter queue."""
+        found: list[Any] = []
+        while messages := self.sqs.receive_message(
+            QueueUrl=self.dead_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        ).get("Messages"):
+            found += messages
+            for message in messages:
+                self.sqs.delete_message(
+                    QueueUrl=self.dead_url, ReceiptHandle=message["ReceiptHandle"]
+                )
+        return found

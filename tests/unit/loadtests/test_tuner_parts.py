@@ -1,0 +1,136 @@
+"""The tuner's edges: Serve configurations, locust's numbers, the files that it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from ray.serve.schema import ServeDeploySchema
+
+from ingest.cli.arguments import load_file
+from loadtests.benchmarks.plan_profile import ingest_per_s, overhead_s
+from loadtests.tuner.report import write_page, write_yaml
+from loadtests.tuner.target import application, serve_config, tuned_args
+from loadtests.tuner.trials import Setting, Trial
+from loadtests.tuner.tune import read_stats
+from serve_app import app
+from serve_app.config import AppConfig
+from serve_app.errors import InternalError, InvalidConfig
+
+ARGS: dict[str, Any] = {"models": ["folio"], "segmenter": {"timeout_s": 30}}
+STACKED = Setting("stack", segmenters=2, threads=4, max_batch_size=6, max_ongoing=32, pipelines=3)
+INSIDE = Setting(placement="pipeline", threads=3, pipelines=2)
+ROOT = Path(__file__).parents[3]
+
+
+def test_what_needs_no_restart_leaves_the_arguments_alone() -> None:
+    one, other = (
+        application(ARGS, Setting(threads=1)),
+        application(ARGS, Setting(threads=4, segmenters=2, max_ongoing=9, pipelines=2)),
+    )
+    assert one["args"] == other["args"]
+    assert one["deployments"] != other["deployments"]
+    assert application(ARGS, STACKED)["args"] != one["args"]
+    assert application(ARGS, INSIDE)["args"] != one["args"]
+    assert one["args"]["segmenter"]["timeout_s"] == 30
+
+
+@pytest.mark.parametrize(
+    ("setting", "models"),
+    [(Setting(), {"Segmenter-folio"}), (STACKED, {"Segmenter-folio"}), (INSIDE, set())],
+)
+def test_serve_accepts_it_and_the_deployments_exist(setting: Setting, models: set[str]) -> None:
+    config = serve_config([application(ARGS, setting)], "http://127.0.0.1:8123")
+    parsed = ServeDeploySchema.model_validate(config)
+    assert parsed.http_options.port == 8123
+    built = app.build(parsed.applications[0].args)
+    assert {item.name for item in parsed.applications[0].deployments} == {
+        "CutoutPipeline", *models,
+    }  # fmt: skip
+    assert built._bound_deployment.name == "HttpApi"
+
+
+def winner(setting: Setting, folder: Path) -> AppConfig:
+    """Return the settings of the Serve file that is written for a winner."""
+    final = {**application(ARGS, setting), "args": tuned_args(ARGS, setting)}
+    del final["deployments"]
+    path = folder / "cluster" / "serve.tuned.yaml"
+    write_yaml(path, serve_config([final], "http://0.0.0.0:8000"), ["Chosen: by a test."])
+    assert path.read_text().startswith("# Chosen: by a test.\n")
+    return AppConfig.load(load_file(path))
+
+
+def test_the_winner_is_a_file_that_serves(tmp_path: Path) -> None:
+    config = winner(STACKED, tmp_path)
+    segmenter = config.segmenter
+    assert (segmenter.execution, segmenter.replicas, segmenter.threads) == ("stack", 2, 4)
+    assert (segmenter.max_batch_size, segmenter.max_ongoing) == (6, 32)
+    assert (config.pipeline.replicas, segmenter.timeout_s) == (3, 30)
+
+
+def test_a_winner_with_the_model_in_the_pipeline(tmp_path: Path) -> None:
+    config = winner(INSIDE, tmp_path)
+    segmenter, pipeline = config.segmenter, config.pipeline
+    assert (segmenter.placement, segmenter.threads, segmenter.timeout_s) == ("pipeline", 3, 30)
+    assert (pipeline.replicas, pipeline.threads, pipeline.num_cpus) == (2, 3, 3)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cluster").glob("serve*.yaml")), ids=str)
+def test_the_serve_files_are_valid(path: Path) -> None:
+    ServeDeploySchema.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    AppConfig.load(load_file(path))
+
+
+def test_locusts_numbers() -> None:
+    row = {
+        "Name": "Aggregated", "Request Count": "40", "Failure Count": "10", "Requests/s": "8.0",
+        "50%": "150", "95%": "400",
+    }  # fmt: skip
+    trial = read_stats([{"Name": "cutout"}, row], Setting(), 4)
+    # What failed is no image.
+    assert trial == Trial(Setting(), 4, 6.0, 0.15, 0.4, 10)
+    with pytest.raises(InternalError):
+        read_stats([{**row, "Request Count": "0"}], Setting(), 4)
+    with pytest.raises(InternalError):
+        read_stats([], Setting(), 4)
+
+
+def test_the_page_and_the_picture(tmp_path: Path) -> None:
+    trials = [Trial(Setting(), 1, 4.0, 0.1, 0.2, 0), Trial(STACKED, 8, 6.0, 0.5, 0.9, 0)]
+    trials.append(Trial(Setting(threads=4), 8, 0.0, 0.0, 0.0, 3))
+    page = write_page(tmp_path, trials, trials[1], 1.0, "<folio>", ["a & b"])
+    text = page.read_text("utf-8")
+    assert "&lt;folio&gt;" in text
+    assert "a &amp; b" in text
+    assert text.count("<tr") == 1 + len(trials)
+    assert 'class="chosen"' in text
+    with Image.open(tmp_path / "tune.png") as image:
+        assert image.width > 800
+
+
+def test_what_the_application_adds_is_the_difference_to_the_bare_loop() -> None:
+    def result(model: str, bare: float, queue: float) -> dict[str, Any]:
+        cost = {"cpu_s_per_image": queue + 0.01, "idle_cpu_s_per_image": 0.01}
+        return {"model": model, "bare": {"cpu_s_per_image": bare}, "queue": cost}
+
+    results = [result("u2netp", 0.5, 0.9), result("folio", 0.06, 0.08)]
+    assert overhead_s(results) == pytest.approx(0.02)
+    assert overhead_s([result("folio", 0.06, 0.05)]) == 0
+    with pytest.raises(InvalidConfig, match="make bench"):
+        overhead_s(results[:1])
+
+
+def test_an_ingest_actor_is_bounded_by_its_core_and_by_its_queue() -> None:
+    def results(cpu_us: float, per_second: float) -> list[dict[str, Any]]:
+        return [
+            {"case": "memory, 10 ms a call", "per_second": per_second, "cpu_us_per_message": 1.0},
+            {"case": "SqsIngest on Ray, moto", "per_second": 50.0, "cpu_us_per_message": cpu_us},
+        ]
+
+    assert ingest_per_s(results(2000, 900)) == 500
+    assert ingest_per_s(results(500, 900)) == 900
+    with pytest.raises(InvalidConfig, match="bench-ingest"):
+        ingest_per_s(results(500, 900)[:1])

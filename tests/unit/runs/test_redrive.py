@@ -1,0 +1,106 @@
+"""Redriving failures: which ones, once, and what is written down where it stops half way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.runs.manifest import RunManifest
+from ingest.runs.redrive import Redriven, redrive_failures
+from ingest.runs.status import RunMonitor
+from serve_app.contracts.job import Output, Source
+from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.recipe import Recipe
+from serve_app.errors import QueueUnavailable
+from serve_app.storage.local import LocalStore
+from tests.unit.runs.test_records import LEDGER, START, outcome, write
+from tests.unit.runs.test_send import FakeSqs
+
+MANIFEST = RunManifest(
+    run_id="r",
+    created_at=START,
+    description="d",
+    output=Output(bucket="o", prefix="p/"),
+    recipe=Recipe(format="webp"),
+    jobs=3,
+    queue_url="q",
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def failure(job_id: str, minute: int = 1, code: str = "no_subject") -> Outcome:
+    source = Source(bucket="b", key=f"in/{job_id}.jpg", etag="e")
+    return outcome("failed", minute, job_id, code=code, source=source)
+
+
+def again(store: LocalStore, client: Any = None, **options: Any) -> tuple[Redriven, list[Any]]:
+    client = client or FakeSqs()
+    done = redrive_failures(client, "q", store, LEDGER, MANIFEST, **options)
+    return done, [json.loads(body) for body in client.bodies]
+
+
+def test_failures_are_sent_as_they_were(store: LocalStore) -> None:
+    write(store, "1", failure("a"), failure("b"), outcome("done", 2, "b"), outcome("done", 1, "c"))
+
+    done, [message] = again(store)
+
+    assert done == Redriven(frozenset({"a"}), 0, 0)
+    assert (message["job_id"], message["run_id"]) == ("a", "r")
+    assert message["source"] == {"bucket": "b", "key": "in/a.jpg", "etag": "e"}
+    assert message["output"] == {"bucket": "o", "prefix": "p/"}
+    assert message["recipe"]["format"] == "webp"
+
+
+def test_a_second_redrive_sends_nothing_until_the_job_failed_anew(store: LocalStore) -> None:
+    write(store, "1", failure("a"))
+    assert RunMonitor(store, LEDGER, MANIFEST).update().counts["failed"] == 1
+    again(store)
+    now = RunMonitor(store, LEDGER, MANIFEST).update()
+    assert (now.counts["failed"], now.missing) == (0, 3)
+
+    assert again(store) == (Redriven(frozenset(), 1, 0), [])
+
+    write(store, "2", failure("a", minute=9))
+    assert len(again(store)[1]) == 1
+
+
+def test_only_one_code(store: LocalStore) -> None:
+    write(store, "1", failure("a"), failure("b", code="source_changed"))
+
+    _, [message] = again(store, code="source_changed", as_they_are_now=True, recipe="mask")
+
+    assert message["recipe"] == "mask"
+    assert message["source"] == {"bucket": "b", "key": "in/b.jpg"}
+    assert again(store, code="nothing_such")[1] == []
+
+
+def test_a_failure_that_names_no_photograph_is_counted(store: LocalStore) -> None:
+    write(store, "1", outcome("failed", 1, "x", code="invalid_message"))
+
+    assert again(store) == (Redriven(frozenset(), 0, 1), [])
+
+
+def test_what_was_sent_before_it_stopped_is_not_sent_again(store: LocalStore) -> None:
+    write(store, "1", *(failure(f"{number:03}") for number in range(100)))
+    first: Any = FakeSqs(
+        lambda call, items: [
+            {"Id": item["Id"], "SenderFault": True, "Code": "No"}
+            for item in items
+            if "050" in item["MessageBody"]
+        ]
+    )
+    with pytest.raises(QueueUnavailable, match="No"):
+        again(store, first)
+
+    done, messages = again(store)
+
+    assert {m["job_id"] for m in messages} >= {f"{number:03}" for number in range(50, 60)}
+    assert done.waiting == 50
+    assert len(messages) == 50

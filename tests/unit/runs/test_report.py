@@ -1,0 +1,342 @@
+"""From outcomes to the summary, the two files, and what a run of jobs looks like on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from ingest.runs.ledger import Ledger
+from ingest.runs.manifest import RunManifest, write_manifest
+from ingest.runs.report import Report, read_report
+from ingest.runs.report_page import render, shrink, write_report
+from ingest.runs.status import RunMonitor, RunStatus, follow
+from serve_app.config import AppConfig, ImageLimits, LedgerConfig
+from serve_app.contracts.job import Output, Source
+from serve_app.contracts.outcome import Box, Cutout, Outcome
+from serve_app.contracts.recipe import Recipe
+from serve_app.errors import SourceNotFound
+from serve_app.storage.local import LocalStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)
+LIMITS = ImageLimits()
+
+
+def manifest(jobs: int) -> RunManifest:
+    return RunManifest(
+        run_id="r1",
+        created_at=START,
+        description="s3://b/in/",
+        output=Output(bucket="b"),
+        recipe=Recipe(),
+        jobs=jobs,
+        queue_url="http://q",
+    )
+
+
+def done(name: str, confidence: float = 0.95, after_s: float = 10, **stages: float) -> Outcome:
+    cutout = Cutout(
+        model="folio",
+        width=64,
+        height=48,
+        subject=Box(left=8, top=8, right=56, bottom=40),
+        mask_confidence=confidence,
+        stages_ms=stages or {"decode": 10.0, "infer": 30.0},
+    )
+    return Outcome(
+        job_id=name,
+        run_id="r1",
+        status="done",
+        source=Source(bucket="b", key=f"in/{name}.jpg"),
+        output_bucket="b",
+        output_key=f"cutouts/{name}.png",
+        output_bytes=1_234,
+        cutout=cutout,
+        finished_at=START + timedelta(seconds=after_s),
+    )
+
+
+def failure(name: str, code: str = "no_subject", after_s: float = 5) -> Outcome:
+    return Outcome(
+        job_id=name,
+        run_id="r1",
+        status="failed",
+        source=Source(bucket="b", key=f"in/{name}.jpg"),
+        code=code,
+        message="the model found nothing to keep",
+        retry="permanent",
+        finished_at=START + timedelta(seconds=after_s),
+    )
+
+
+def draw(store: LocalStore, name: str) -> None:
+    """Store a photograph and its cut-out."""
+    photograph = Image.new("RGB", (640, 480), "#7a8aa0")
+    cutout = Image.new("RGBA", (640, 480), (0, 0, 0, 0))
+    for image in (photograph, cutout):
+        ImageDraw.Draw(image).rounded_rectangle((80, 80, 560, 400), 20, fill="#8c2f2a")
+    for image, key, kind in (
+        (photograph, f"in/{name}.jpg", "JPEG"),
+        (cutout, f"cutouts/{name}.png", "PNG"),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, kind)
+        store.put("b", key, buffer.getvalue(), "image/x")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def record(store: LocalStore, *outcomes: Outcome) -> None:
+    """Write outcomes as one part of the ledger."""
+
+    async def write() -> None:
+        ledger = Ledger(store, LEDGER)
+        await asyncio.gather(*(ledger.record(outcome) for outcome in outcomes))
+        await ledger.close()
+
+    asyncio.run(write())
+
+
+def summarize(store: LocalStore, jobs: int, *outcomes: Outcome) -> Report:
+    record(store, *outcomes)
+    write_manifest(store, LEDGER, manifest(jobs))
+    return read_report(store, LEDGER, "r1")
+
+
+def test_summary_counts_each_job_once(store: LocalStore) -> None:
+    outcomes = [done("a"), done("a", after_s=11), failure("b"), failure("c", "corrupt_image")]
+    existed = Outcome(job_id="d", run_id="r1", status="skipped_existing", finished_at=START)
+
+    with summarize(store, 6, *outcomes, existed) as report:
+        assert report.standing.counts == {
+            "done": 1,
+            "skipped_existing": 1,
+            "failed": 2,
+            "missing": 2,
+        }
+        assert report.standing.codes == {"no_subject": 1, "corrupt_image": 1}
+        assert report.standing.wall_s == 11
+        assert report.standing.images_per_s == pytest.approx(4 / 11)
+        assert len(list(report.jobs())) == 4
+
+
+def test_a_run_without_results_has_a_report(store: LocalStore) -> None:
+    with summarize(store, 3) as report:
+        data = report.head()
+
+    assert data["counts"]["missing"] == 3
+    assert data["images_per_s"] == 0
+    assert data["stages_ms"] == {}
+
+
+def test_more_results_than_jobs_are_not_a_negative_number_missing(store: LocalStore) -> None:
+    with summarize(store, 1, done("a"), done("b")) as report:
+        assert report.standing.missing == 0
+
+
+def test_failures_come_first_then_the_least_confident_masks(store: LocalStore) -> None:
+    outcomes = [done("a", 0.9), done("b", 0.3), failure("c"), done("d", 0.5)]
+    with summarize(store, 4, *outcomes) as report:
+        assert [item["job_id"] for item in report.jobs()] == ["c", "b", "d", "a"]
+        assert [item["job_id"] for item in report.doubtful(9)] == ["b", "d"]
+        assert [item["job_id"] for item in report.sample(9)] == ["a"]
+
+
+def test_rare_failures_are_shown_beside_frequent_ones(store: LocalStore) -> None:
+    failures = [failure(f"{n:02}") for n in range(20)] + [failure("x", "source_not_found")]
+    with summarize(store, 21, *failures) as report:
+        shown = report.failures(5)
+
+    assert [item["code"] for item in shown] == ["no_subject"] * 4 + ["source_not_found"]
+
+
+def test_a_sample_is_spread_over_the_run(store: LocalStore) -> None:
+    with summarize(store, 100, *(done(f"{n:03}") for n in range(100))) as report:
+        names = [int(item["job_id"]) for item in report.sample(10)]
+
+    assert names == list(range(9, 100, 10))
+
+
+def test_stages_keep_their_order_and_are_medians(store: LocalStore) -> None:
+    outcomes = [done("a", infer=1.0, encode=2.0), done("b", infer=9.0), done("c", infer=4.0)]
+    with summarize(store, 3, *outcomes) as report:
+        assert list(report.stages_ms.items()) == [("infer", 4.0), ("encode", 2.0)]
+
+
+def test_the_histogram_has_a_place_for_both_ends(store: LocalStore) -> None:
+    with summarize(store, 3, done("a", 0.0), done("b", 1.0), failure("c")) as report:
+        bins = report.histogram
+
+    assert (bins[0], bins[-1], sum(bins), len(bins)) == (1, 1, 2, 20)
+
+
+def test_both_files_are_written_from_the_ledger(store: LocalStore, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        draw(store, name)
+    write_manifest(store, LEDGER, manifest(3))
+    record(store, done("a"), done("b", 0.4), failure("c"))
+
+    with read_report(store, LEDGER, "r1") as report:
+        page = write_report(report, store, AppConfig.load({}), tmp_path / "o", pictures=10)
+
+    data = json.loads((tmp_path / "o" / "report.json").read_bytes())
+    assert data["counts"] == {"done": 2, "skipped_existing": 0, "failed": 1, "missing": 0}
+    assert [job["status"] for job in data["jobs"]] == ["failed", "done", "done"]
+    assert data["jobs"][1]["source"] == "s3://b/in/b.jpg"
+    assert data["jobs"][1]["mask_confidence"] == 0.4
+    assert data["jobs"][1]["output_key"] == "cutouts/b.png"
+    html = page.read_text()
+    assert html.count("data:image/webp") == 4
+    assert html.index("in/b.jpg") < html.index("in/a.jpg")
+
+
+def test_the_json_of_a_run_without_results(store: LocalStore, tmp_path: Path) -> None:
+    with summarize(store, 1) as report:
+        write_report(report, store, AppConfig.load({}), tmp_path / "o", pictures=10)
+
+    data = json.loads((tmp_path / "o" / "report.json").read_bytes())
+    assert (data["jobs"], data["jobs_expected"]) == ([], 1)
+
+
+def test_the_page_needs_no_network(store: LocalStore) -> None:
+    draw(store, "a")
+
+    with summarize(store, 1, done("a")) as report:
+        html = render(report, store, LIMITS, pictures=4)
+
+    assert not re.search(r"(?:src|href)=[\"'](?!data:)", html)
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_untrusted_names_are_escaped(store: LocalStore) -> None:
+    nasty = "<script>alert(1)</script>\"' onload=x"
+    record(store, failure(nasty), done(nasty + "2"), failure("x", code=nasty))
+    write_manifest(store, LEDGER, manifest(3).model_copy(update={"description": nasty}))
+    with read_report(store, LEDGER, "r1") as report:
+        html = render(report, store, LIMITS, pictures=4)
+
+    assert "<script>" not in html
+    assert "\"' onload=x" not in html
+
+
+def test_the_number_of_pictures_is_what_was_asked_for(store: LocalStore) -> None:
+    outcomes = [done(f"{i}", 0.9 + i / 100) for i in range(5)]
+    for outcome in [*outcomes, done("doubtful", 0.2)]:
+        draw(store, outcome.job_id)
+    with summarize(store, 6, *outcomes, done("doubtful", 0.2)) as report:
+        page = render(report, store, LIMITS, pictures=2)
+        assert page.count("data:image/webp") == 2 * 3
+        assert "2 of 5" in page
+        assert "data:" not in render(report, store, LIMITS, pictures=0).split("</style>")[1]
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0broken"])
+def test_what_is_no_image_is_left_out(data: bytes) -> None:
+    assert shrink(data, LIMITS, 320) is None
+
+
+def test_an_image_over_the_limits_is_not_decoded() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (50, 40)).save(buffer, "PNG")
+
+    assert shrink(buffer.getvalue(), ImageLimits(max_pixels=1_999), 320) is None
+    assert shrink(buffer.getvalue(), ImageLimits(max_side_px=49), 320) is None
+    assert shrink(buffer.getvalue(), ImageLimits(max_pixels=2_000), 20).width == 20  # type: ignore[union-attr]
+
+
+def test_a_picture_is_shown_upright() -> None:
+    image = Image.new("RGB", (60, 20))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+
+    picture = shrink(buffer.getvalue(), LIMITS, 320)
+
+    assert picture is not None
+    assert (picture.width, picture.height) == (20, 60)
+
+
+class CountingStore(LocalStore):
+    """Remembers what was read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.read: list[str] = []
+
+    def get(self, bucket: str, key: str, **options: object) -> bytes:  # type: ignore[override]
+        self.read.append(key)
+        return super().get(bucket, key)
+
+
+def test_a_tally_reads_each_part_once_and_agrees_with_the_report(tmp_path: Path) -> None:
+    store = CountingStore(tmp_path)
+    tally = RunMonitor(store, LEDGER, manifest(4))
+    record(store, done("a"), failure("b"), failure("c"))
+    assert tally.update().codes == {"no_subject": 2}
+    record(store, done("b", after_s=20), failure("a", after_s=30), failure("c", "overloaded", 40))
+
+    now = tally.update()
+
+    parts = [key for key in store.read if "/results/" in key]
+    assert len(parts) == len(set(parts)) == 2
+    assert now.counts == {"done": 2, "skipped_existing": 0, "failed": 1, "missing": 1}
+    write_manifest(store, LEDGER, manifest(4))
+    with read_report(store, LEDGER, "r1") as report:
+        expected = report.standing
+    assert (now.counts, now.codes) == (expected.counts, expected.codes)
+
+
+def stepping_clock() -> Iterator[float]:
+    now = 0.0
+    while True:
+        yield now
+        now += 1.0
+
+
+def test_following_ends_when_nothing_is_missing(store: LocalStore) -> None:
+    tally = RunMonitor(store, LEDGER, manifest(2))
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        record(store, done(f"j{len(waits)}"))
+
+    steps = [now.finished for now in follow(tally, sleep=sleep)]
+
+    assert steps == [0, 1, 2]
+    assert len(waits) == 2
+
+
+def test_a_run_that_stands_still_is_reported(store: LocalStore) -> None:
+    clock = stepping_clock()
+
+    def stop(now: RunStatus) -> None:
+        raise TimeoutError(f"{now.missing} remain")
+
+    with pytest.raises(TimeoutError, match="2 remain"):
+        list(
+            follow(
+                RunMonitor(store, LEDGER, manifest(2)),
+                stalled_after_s=5,
+                on_stalled=stop,
+                sleep=lambda _: None,
+                clock=lambda: next(clock),
+            )
+        )
+
+
+def test_an_unknown_run_is_not_found(store: LocalStore) -> None:
+    with pytest.raises(SourceNotFound, match="no run 'r9'"):
+        read_report(store, LEDGER, "r9")

@@ -1,0 +1,237 @@
+"""``foreedge plan``: what is asked for, and what comes out."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ingest.cli import plan_tables as plan_report
+from ingest.cli.main import app
+from ingest.cli.units import count, duration_s, show_duration
+from ingest.scaling import capacity_plan as planning
+from ingest.scaling.capacity_plan import CapacityPlan, PlanRequest, make_plan
+from ingest.scaling.plan_inputs import Profile, find_instance, read_prices, read_profile
+from serve_app.config import AppConfig
+from serve_app.errors import InvalidConfig
+
+PROFILE = Profile.model_validate(
+    {
+        "measured_on": "2026-01-01",
+        "machine": "a test",
+        "commands": ["none"],
+        "images": "none",
+        "image_pixels": 2_000_000,
+        "segment_s": {"fast": 0.02, "u2net-shaped": 2.0},
+        "pixels_s": 0.18,
+        "overhead_s": 0.02,
+        "control_plane": {"ingest_per_s": 100, "handle_calls_per_s": 400},
+        "replica_start_s": 10,
+    }
+)
+PRICES = read_prices()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("500", 500), ("20k", 20_000), ("1.5M", 1_500_000), ("10M", 10_000_000), ("1,000", 1000)],
+)
+def test_counts(text: str, expected: int) -> None:
+    assert count(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "many", "0", "-5", "1.5", "10 T", "1e6", "M"])
+def test_what_is_no_count(text: str) -> None:
+    with pytest.raises(InvalidConfig):
+        count(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90s", 90), ("45m", 2700), ("24h", 86_400), ("1h30m", 5400), ("2d", 172_800), ("1.5 h", 5400),
+     ("2min", 120)],
+)  # fmt: skip
+def test_durations(text: str, expected: float) -> None:
+    assert duration_s(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "0s", "24 hours", "1h30"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(InvalidConfig):
+        duration_s(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(5, "5 s"), (119, "119 s"), (150, "2 min 30 s"), (3600, "1 h"), (5400, "1 h 30 min"),
+     (86_400, "1 d"), (90_000, "1 d 1 h")],
+)  # fmt: skip
+def test_durations_for_people(seconds: float, expected: str) -> None:
+    assert show_duration(seconds) == expected
+
+
+@cache
+def plan(images: int = 1_000_000, deadline_s: float = 86_400, **asked: Any) -> CapacityPlan:
+    name = asked.pop("instance", "c8g.4xlarge")
+    request = PlanRequest(
+        images,
+        deadline_s,
+        find_instance(name, PRICES),
+        asked.pop("model", "u2net"),
+        **{"time_factor": 1.0, **asked},
+    )
+    return make_plan(request, PROFILE, PRICES)
+
+
+@pytest.mark.parametrize("images", [1000, 100_000, 10_000_000])
+@pytest.mark.parametrize("deadline_s", [1800, 86_400])
+def test_the_deadline_is_met_with_few_more_nodes_than_the_work_takes(
+    images: int, deadline_s: float
+) -> None:
+    made = plan(images, deadline_s)
+    assert made.hours * 3600 <= deadline_s
+    cpu_s = images * (2.0 + 0.2)
+    least = cpu_s / made.request.instance.usable_cpus / 3600
+    started = made.nodes * 2 / 60
+    # A node that is there is paid for, however little of it is used.
+    most = max(least * 1.15 + started + 0.6, made.hours)
+    assert least * 0.99 <= made.timeline.node_hours <= most
+    assert made.utilisation == pytest.approx(least / made.timeline.node_hours)
+
+
+def test_the_settings_are_ones_of_the_application() -> None:
+    made = plan()
+    given = {**made.settings, "models": ["folio"], "ledger": {"bucket": "b"}}
+    given["queue"] = {**given["queue"], "url": "https://sqs.invalid/queue"}
+    config = AppConfig.load(given)
+    assert config.autoscaling is not None
+    assert config.queue is not None
+    assert config.autoscaling.max_replicas == max(made.replicas.values())
+    in_work = config.queue.consumers * config.queue.max_in_flight
+    assert in_work >= made.replicas["Segmenter"] * config.segmenter.threads
+    assert made.replicas["CutoutPipeline"] * config.pipeline.max_ongoing >= in_work
+    each = in_work / made.replicas["CutoutPipeline"]
+    assert config.pipeline.max_decoded_pixels >= each * PROFILE.image_pixels
+
+
+def test_ingest_actors_follow_their_measured_limit() -> None:
+    made = plan(10_000_000, 6 * 3600, model="fast")
+    per_s = 10_000_000 / (6 * 3600)
+    assert made.settings["queue"]["consumers"] >= per_s / 100
+    assert all(needed <= limit for needed, limit in made.limits.values())
+    # At most one on each node.
+    assert made.nodes >= made.settings["queue"]["consumers"]
+
+
+def test_prices() -> None:
+    made = plan()
+    assert made.price_per_hour == pytest.approx(0.63808)
+    assert made.compute_cost == pytest.approx(made.timeline.node_hours * 0.63808)
+    assert plan(spot=True).price_per_hour == pytest.approx(0.63808 * 0.45)
+    assert plan(spot=True, spot_fraction=0.3).price_per_hour == pytest.approx(0.63808 * 0.3)
+    assert plan(spot=True, price_per_hour=0.2).price_per_hour == 0.2
+    assert made.request_cost == pytest.approx(6.44, rel=0.01)
+    assert find_instance("c7g.16xlarge", PRICES).on_demand_per_hour == pytest.approx(2.32)
+    assert find_instance("C7i.large", PRICES).on_demand_per_hour == pytest.approx(0.08925)
+
+
+def test_spot_nodes_are_lost_and_the_deadline_is_still_met() -> None:
+    made = plan(10_000_000, spot=True)
+    assert made.timeline.lost_nodes > 0
+    assert made.hours <= 24
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"instance": "m5.large"}, "c7g"),
+        ({"instance": "c8g.huge"}, "c8g.4xlarge"),
+        ({"instance": "c8g"}, "c8g.4xlarge"),
+        ({"instance": "c8g.medium"}, "too few CPUs"),
+        ({"model": "sam"}, "fast, u2net-shaped"),
+        ({"deadline_s": 60}, "at least 300 s"),
+        ({"deadline_s": 300, "node_start_s": 900}, "more time"),
+    ],
+)
+def test_what_cannot_be_planned(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        plan(**change)
+
+
+def test_the_packaged_profile_has_the_models_that_are_served() -> None:
+    profile = read_profile(None)
+    for model in ("folio", "u2netp", "u2net", "isnet-general-use"):
+        assert profile.segment(model) > 0
+
+
+def test_a_profile_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    with pytest.raises(InvalidConfig, match=r"profile\.json"):
+        read_profile(path)
+    path.write_text("{")
+    with pytest.raises(InvalidConfig):
+        read_profile(path)
+    path.write_text(json.dumps({"machine": "x"}))
+    with pytest.raises(InvalidConfig, match="segment_s"):
+        read_profile(path)
+
+
+def test_what_is_assumed_is_said() -> None:
+    made = plan(spot=True, time_factor=None)
+    said = "\n".join(plan_report.notes(made))
+    assert "ASSUMED" in said
+    assert "random weights" in said
+    assert f"as of {PRICES.as_of}; NOT fetched" in said
+    given = "\n".join(plan_report.notes(plan(price_per_hour=1.0, model="fast")))
+    assert "ASSUMED" not in given
+    assert "NOT fetched" not in given
+    assert "random weights" not in given
+
+
+def test_a_run_that_is_small_for_its_node_is_told_so() -> None:
+    assert "smaller instance" in "\n".join(plan_report.notes(plan(10_000)))
+    assert "smaller instance" not in "\n".join(plan_report.notes(plan(10_000_000)))
+
+
+def test_the_tables_fit_a_terminal() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    made = plan()
+    plan_report.show(made, planning.compare(made.request, PROFILE, PRICES), console)
+    text = console.export_text()
+    assert "c7i.4xlarge" in text
+    assert f"{made.nodes} of c8g.4xlarge" in text
+
+
+def test_the_plot(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "plan.png"
+    plan_report.plot(plan(), path)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width > 800
+
+
+def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InvalidConfig, match=r"foreedge\[bench\]"):
+        plan_report.plot(plan(), tmp_path / "plan.png")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    arguments = ["plan", "--images", "1M", "--deadline", "24h", "--json"]
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 0, answer.output
+    made = json.loads(answer.stdout)
+    assert made["hours"] <= 24
+    assert made["nodes"] >= 1
+    assert math.isclose(made["images"], 1e6)
+    refused = CliRunner().invoke(app, ["plan", "--images", "many", "--deadline", "24h"])
+    assert isinstance(refused.exception, InvalidConfig)
