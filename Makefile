@@ -51,6 +51,7 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m loadtests.benchmarks.overhead --write-docs

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from ingest.cli.progress import describe_run, show_progress
 from ingest.local.application import Endpoints, replica_states, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.photographs import make_photographs
@@ -22,7 +23,7 @@ from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
 from ingest.runs.report import Report, read_report, source_url
 from ingest.runs.report_page import FAILURES_SHOWN, write_report
-from ingest.runs.status import RunMonitor, RunStatus, describe, follow, show
+from ingest.runs.status import RunMonitor, RunStatus, follow
 from ingest.sources import base as sources
 from ingest.sources.folder import image_files, upload, uploads
 from serve_app.aws import aws_client
@@ -143,7 +144,7 @@ def _run(config: AppConfig, folder: Path, files: list[Path], console: Console) -
         stalled_after_s=_STALLED_AFTER_S,
         on_stalled=_give_up,
     )
-    show(console, steps, time.monotonic)
+    show_progress(console, steps, time.monotonic)
     return read_report(store, ledger, run_id)
 
 
@@ -160,7 +161,7 @@ def _finish(report: Report, config: AppConfig, out: Path, console: Console) -> N
     download(report, store, out / "cutouts")
     page = write_report(report, store, config, out, _PICTURES)
     console.print()
-    console.print(describe(report.standing))
+    console.print(describe_run(report.standing))
     for record in report.failures(FAILURES_SHOWN):
         line = f"  {source_url(record)}: {record.get('code')}: {record.get('message')}"
         console.print(line, style="red", markup=False, highlight=False)

@@ -32,10 +32,11 @@ from ingest.local.processes import terminate_as_interrupt
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk_run
 from ingest.runs.job_list import JobList
-from ingest.runs.status import Rate, RunMonitor, duration
+from ingest.runs.status import Rate, RunMonitor
 from ingest.sources import base as sources
 from ingest.sources.folder import upload
 from ingest.sqs.sender import SEND_THREADS
+from ingest.units import format_duration
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.errors import ForeedgeError, InvalidConfig
@@ -194,7 +195,7 @@ class _Sending:
         detail = f"{sent:,} of {total or listed:,}{'' if total else ' found so far'}"
         detail += f" · {per_s:,.0f} messages/s"
         if total and per_s:
-            detail += f" · {duration((total - sent) / per_s)} left"
+            detail += f" · {format_duration((total - sent) / per_s)} left"
         self._progress.update(self._task, total=total, completed=sent, detail=detail)
 
 
@@ -273,22 +274,22 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say which nodes, hours and money a run takes; simulates it."""
+    from ingest import units as quantities
     from ingest.cli import plan_tables as plan_report
-    from ingest.cli import units as quantities
     from ingest.scaling import capacity_plan as planning
     from ingest.scaling import plan_inputs as plan_tables
 
     prices = plan_tables.read_prices()
     request = planning.PlanRequest(
-        images=quantities.count(images),
-        deadline_s=quantities.duration_s(deadline),
+        images=quantities.parse_count(images),
+        deadline_s=quantities.parse_duration(deadline),
         instance=plan_tables.find_instance(instance, prices),
         model=model,
         spot=spot,
         price_per_hour=price,
         spot_fraction=spot_fraction,
         time_factor=time_factor,
-        node_start_s=quantities.duration_s(node_start),
+        node_start_s=quantities.parse_duration(node_start),
     )
     measured = plan_tables.read_profile(profile)
     made = planning.make_plan(request, measured, prices)

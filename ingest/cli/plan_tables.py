@@ -9,9 +9,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from ingest.cli.units import show_duration
 from ingest.scaling.capacity_plan import CapacityPlan
 from ingest.scaling.plan_inputs import NODE_RESERVE
+from ingest.units import format_duration
 from serve_app.errors import InvalidConfig
 
 _LITTLE_USED = 0.6
@@ -30,7 +30,7 @@ def show(plan: CapacityPlan, others: list[CapacityPlan], console: Console) -> No
         "Replicas": ", ".join(f"{count} {name}" for name, count in plan.replicas.items())
         + f", {plan.settings['queue']['consumers']} SqsIngest",
         "Rate": f"{plan.images_per_s:,.1f} images/s at the peak",
-        "Time": f"{show_duration(plan.hours * 3600)} of {show_duration(request.deadline_s)}",
+        "Time": f"{format_duration(plan.hours * 3600)} of {format_duration(request.deadline_s)}",
         "Node hours": f"{timeline.node_hours:,.1f}, {plan.utilisation:.0%} of their CPUs used",
         "Nodes cost": f"${plan.compute_cost:,.2f} at ${plan.price_per_hour:.4f} a node and hour",
         "Requests cost": f"${plan.request_cost:,.2f} (S3 and SQS)",
@@ -75,8 +75,8 @@ def notes(plan: CapacityPlan) -> list[str]:
         fraction = request.spot_fraction or request.instance.family.spot_fraction
         lines.append(f"Spot: {fraction:.0%} of the price on demand, a typical value.")
     lines.append(
-        f"Assumed too: a node starts in {show_duration(request.node_start_s)}, a replica in "
-        f"{show_duration(profile.replica_start_s)}; Ray takes {NODE_RESERVE:.0%} of a node."
+        f"Assumed too: a node starts in {format_duration(request.node_start_s)}, a replica in "
+        f"{format_duration(profile.replica_start_s)}; Ray takes {NODE_RESERVE:.0%} of a node."
     )
     if plan.utilisation < _LITTLE_USED:
         consumers = plan.settings["queue"]["consumers"]
@@ -167,7 +167,7 @@ def _title(plan: CapacityPlan) -> str:
     request = plan.request
     return (
         f"{request.images:,} images with {request.model} within "
-        f"{show_duration(request.deadline_s)} on {request.instance.name}"
+        f"{format_duration(request.deadline_s)} on {request.instance.name}"
     )
 
 
@@ -196,7 +196,7 @@ def _comparison(plans: list[CapacityPlan]) -> Table:
             plan.request.instance.name,
             family.processor,
             str(plan.nodes),
-            show_duration(plan.hours * 3600),
+            format_duration(plan.hours * 3600),
             f"${plan.compute_cost:,.2f}",
             f"{plan.request.time_factor or family.time_factor:g}",
         )

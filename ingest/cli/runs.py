@@ -24,12 +24,13 @@ from ingest.cli.options import (
     ledger_of,
     queue_of,
 )
+from ingest.cli.progress import describe_run, show_progress
 from ingest.cli.terminal import counting, write_csv
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import FAILED, Record, Records
 from ingest.runs.report import read_report, source_url
 from ingest.runs.report_page import write_report
-from ingest.runs.status import RunMonitor, describe, follow, show
+from ingest.runs.status import RunMonitor, follow
 from ingest.sqs.backlog import Backlog, read_backlog
 from serve_app.config import AppConfig
 from serve_app.errors import QueueUnavailable
@@ -71,17 +72,17 @@ def status(
     if as_json:
         print(orjson.dumps(now.as_dict()).decode())
     else:
-        console.print(describe(now), highlight=False)
+        console.print(describe_run(now), highlight=False)
 
 
 def watch(console: Console, tally: RunMonitor) -> None:
     """Show a run until its end, and then end the command; 1 where an image failed."""
     try:
-        now = show(console, follow(tally), time.monotonic)
+        now = show_progress(console, follow(tally), time.monotonic)
     except KeyboardInterrupt:
         console.print("Not watched any more; the run goes on.")
         raise typer.Exit(130) from None
-    console.print(describe(now), highlight=False)
+    console.print(describe_run(now), highlight=False)
     raise typer.Exit(1 if now.counts["failed"] else 0)
 
 
@@ -109,7 +110,7 @@ def report(
     with counting() as on_read, read_report(store, ledger, run, on_read) as content:
         page = write_report(content, store, app_config, out, pictures)
     console = Console()
-    console.print(describe(content.standing), highlight=False)
+    console.print(describe_run(content.standing), highlight=False)
     console.print(f"Report  {page}", highlight=False, soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from ingest.runs.records import Record
 from ingest.runs.report import DOUBTFUL_BELOW, Report, source_url, write_json
+from ingest.units import format_duration
 from serve_app.config import AppConfig, ImageLimits
 from serve_app.errors import ForeedgeError
 from serve_app.imaging.decode import FORMATS
@@ -171,18 +172,10 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["source_url"] = source_url
-    environment.filters["duration"] = _duration
+    environment.filters["duration"] = format_duration
     environment.filters["bytes"] = _bytes
     environment.filters["number"] = lambda value: f"{value:,}"
     return environment
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def _bytes(size: int | None) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from ingest.cli.arguments import load_file
-from ingest.cli.units import duration_s
+from ingest.units import parse_duration
 from loadtests.harness.shaped_models import benchmark_model
 from loadtests.tuner.report import label, write_page, write_yaml
 from loadtests.tuner.target import Target, application, own_ray, serve_config, tuned_args
@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _tune(options: argparse.Namespace, console: Console) -> None:
-    p95_s = None if options.p95 is None else duration_s(options.p95)
+    p95_s = None if options.p95 is None else parse_duration(options.p95)
     model = benchmark_model(options.model)
     shared = load_file(options.config) if options.config else {}
     args = {**shared, **model.settings}

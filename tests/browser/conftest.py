@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import uvicorn
-from unit.in_process import Handle, NoQueue, pipeline_of
 
 from ingest.local.ports import free_port
 from serve_app.config import AppConfig
 from serve_app.http.deployment import make_api
 from serve_app.http.endpoint import Endpoint, endpoint
+from tests.support.http_client import Handle, NoQueue, pipeline_of
 
 FLAGS = [
     "--no-sandbox",

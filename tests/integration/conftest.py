@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from integration.application import App, Aws
 
 from ingest.local.application import serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from serve_app.config import AppConfig
+from tests.support.running_app import App, Aws
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import ray
-from integration.application import App
 
 from ingest.local.application import APPLICATION
 from serve_app.contracts.outcome import Outcome
 from tests.support.pictures import book, jpeg
+from tests.support.running_app import App
 
 JOBS = 60
 _NAMESPACE = "serve"

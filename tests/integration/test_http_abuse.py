@@ -11,9 +11,9 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import pytest
-from integration.application import App
 
 from tests.support.pictures import book, jpeg
+from tests.support.running_app import App
 
 BOOK = jpeg(book().image)
 TINY_REQUESTS = 10_000

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from integration.application import Aws
 
 from ingest.messages.parse import parse
 from ingest.runs.submissions import PARTS_PER_REQUEST, SqsJobs
@@ -16,6 +15,7 @@ from serve_app.config import AppConfig
 from serve_app.errors import SourceNotFound
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
+from tests.support.running_app import Aws
 
 
 @pytest.fixture

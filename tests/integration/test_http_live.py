@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
-from integration.application import ANY_SIZE, App, Aws
 
 from serve_app.app import build
 from serve_app.contracts.recipe import MEDIA_TYPES
 from tests.support.pictures import book, jpeg
+from tests.support.running_app import ANY_SIZE, App, Aws
 
 KEY, NEXT_KEY = "the-first-key", "the-next-key"
 BOOK = jpeg(book().image)

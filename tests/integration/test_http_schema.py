@@ -14,13 +14,13 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from integration.application import App
 from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi import checks
 
 from tests.support.pictures import book, defects, jpeg, saved
+from tests.support.running_app import App
 
 FUZZ = settings.get_current_profile_name() == "fuzz"
 LIMITED = settings(

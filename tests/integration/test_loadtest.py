@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration.application import App
+
+from tests.support.running_app import App
 
 ROOT = Path(__file__).parents[2]
 

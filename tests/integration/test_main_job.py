@@ -8,11 +8,11 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from integration.application import ANY_SIZE, App
 from PIL import Image
 
 from serve_app.models.folio.training.score import iou
 from tests.support.pictures import HEIGHT, WIDTH, book, defects, jpeg, traits
+from tests.support.running_app import ANY_SIZE, App
 
 
 def alpha_of(data: bytes) -> npt.NDArray[np.uint8]:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from integration.application import ANY_SIZE, App
 from PIL import Image
 
 from serve_app.config import AppConfig
 from serve_app.models.folio.synthetic.photograph import photograph
 from serve_app.models.registry import locate
 from tests.support.pictures import jpeg
+from tests.support.running_app import ANY_SIZE, App
 
 LEVELS = 2
 SHARE = 0.999

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from integration.application import App
 from PIL import Image
 
 from loadtests.peers.rembg_api import CASES, Case, judge
@@ -19,6 +18,7 @@ from serve_app.config import AppConfig
 from serve_app.http.routes.rembg import PATH
 from serve_app.models.registry import locate
 from tests.support.pictures import book, jpeg
+from tests.support.running_app import App
 
 pytestmark = pytest.mark.timeout(600)
 

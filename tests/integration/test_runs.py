@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.application import App, Aws
 
 from ingest.runs.ledger import read_outcomes
 from ingest.runs.redrive import clear_dead_letters
 from serve_app.errors import SourceNotFound
 from serve_app.storage.s3 import S3Store
 from tests.support.pictures import book, jpeg
+from tests.support.running_app import App, Aws
 
 FOREEDGE = str(Path(sys.executable).with_name("foreedge"))
 _INTERRUPTED = 130

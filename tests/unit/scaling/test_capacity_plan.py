@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from ingest.cli import plan_tables as plan_report
 from ingest.cli.main import app
-from ingest.cli.units import count, duration_s, show_duration
 from ingest.scaling import capacity_plan as planning
 from ingest.scaling.capacity_plan import CapacityPlan, PlanRequest, make_plan
 from ingest.scaling.plan_inputs import Profile, find_instance, read_prices, read_profile
+from ingest.units import format_duration, parse_count, parse_duration
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 
@@ -46,13 +46,13 @@ PRICES = read_prices()
     [("500", 500), ("20k", 20_000), ("1.5M", 1_500_000), ("10M", 10_000_000), ("1,000", 1000)],
 )
 def test_counts(text: str, expected: int) -> None:
-    assert count(text) == expected
+    assert parse_count(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "many", "0", "-5", "1.5", "10 T", "1e6", "M"])
 def test_what_is_no_count(text: str) -> None:
     with pytest.raises(InvalidConfig):
-        count(text)
+        parse_count(text)
 
 
 @pytest.mark.parametrize(
@@ -61,22 +61,22 @@ def test_what_is_no_count(text: str) -> None:
      ("2min", 120)],
 )  # fmt: skip
 def test_durations(text: str, expected: float) -> None:
-    assert duration_s(text) == expected
+    assert parse_duration(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "-1h", "0s", "24 hours", "1h30"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidConfig):
-        duration_s(text)
+        parse_duration(text)
 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(5, "5 s"), (119, "119 s"), (150, "2 min 30 s"), (3600, "1 h"), (5400, "1 h 30 min"),
+    [(5, "5.0 s"), (45, "45 s"), (119, "119 s"), (150, "2 min 30 s"), (3600, "1 h"), (5400, "1 h 30 min"),
      (86_400, "1 d"), (90_000, "1 d 1 h")],
 )  # fmt: skip
 def test_durations_for_people(seconds: float, expected: str) -> None:
-    assert show_duration(seconds) == expected
+    assert format_duration(seconds) == expected
 
 
 @cache

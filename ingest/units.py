@@ -12,7 +12,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|ms|m|s)")
 _SECONDS = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
-def count(text: str) -> int:
+def parse_count(text: str) -> int:
     """Return a number such as ``10M``, ``2.5k``, ``1,000``.
 
     Raises:
@@ -27,7 +27,7 @@ def count(text: str) -> int:
     return int(value)
 
 
-def duration_s(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Return the seconds of a time such as ``24h``, ``90s``, ``1h30m``, ``2d``.
 
     Raises:
@@ -43,11 +43,11 @@ def duration_s(text: str) -> float:
     return value
 
 
-def show_duration(seconds: float) -> str:
-    """Return a time with its two largest units."""
+def format_duration(seconds: float) -> str:
+    """Return a time with its two largest units, and below ten seconds with a decimal."""
     whole = round(seconds)
     if whole < 120:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if whole >= 10 else f"{seconds:.1f} s"
     units = [(whole // 86_400, "d"), (whole % 86_400 // 3600, "h"), (whole % 3600 // 60, "min")]
     if units[0][0] == 0 and units[1][0] == 0:
         units.append((whole % 60, "s"))
