@@ -27,6 +27,12 @@ from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.errors import InvalidMessage
 
 _ID_HEX_DIGITS = 32
+_FOREIGN_SHAPES = {
+    "TopicArn": "an SNS notification",
+    "detail-type": "an EventBridge event",
+    "Records": "an S3 event notification",
+}
+"""Shapes other than the native one, by a field that only they have."""
 
 
 def parse(body: str, defaults: QueueConfig) -> list[Job]:
@@ -59,6 +65,31 @@ def parse(body: str, defaults: QueueConfig) -> list[Job]:
         "the message is neither a job with a 'source' nor an S3 event notification; "
         f"its fields are: {_shortened(', '.join(content)) or 'none'}"
     )
+
+
+def parse_native_message(body: str, defaults: QueueConfig) -> Job:
+    """Return the job that a message in the native shape asks for.
+
+    Events and envelopes are refused. Whoever posts a job sends the job itself, so that one message
+    is one job with the ids that it names.
+
+    Args:
+        body: Body of the message, as JSON.
+        defaults: Recipe and output of a message that names none.
+
+    Raises:
+        InvalidMessage: The body is not a native message. The text says what is wrong.
+        InvalidRecipe: The recipe is unknown or has an invalid field.
+    """
+    content = _object(body, "the message")
+    foreign = next((name for field, name in _FOREIGN_SHAPES.items() if field in content), None)
+    if foreign is not None:
+        raise InvalidMessage(
+            f"{foreign} is not accepted here; send the job itself, with a 'source'"
+        )
+    if "source" not in content:
+        raise InvalidMessage("the message is not a job: it has no 'source'")
+    return _native(content, defaults)
 
 
 def _native(content: dict[str, Any], defaults: QueueConfig) -> Job:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.messages.parse import parse
+from ingest.messages.parse import parse, parse_native_message
 from serve_app.config import QueueConfig
 from serve_app.errors import InvalidMessage, InvalidRecipe
 
@@ -179,6 +179,30 @@ def test_the_guard_against_loops_spares_other_prefixes_and_buckets() -> None:
 def test_what_was_wrong_is_said(body: str, says: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
         parse(body, BARE)
+    assert says in caught.value.message
+
+
+def test_a_native_message_alone_is_the_same_job() -> None:
+    body = json.dumps(NATIVE)
+    assert [parse_native_message(body, BARE)] == parse(body, BARE)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (sns(json.dumps(NATIVE)), "an SNS notification is not accepted here"),
+        (json.dumps(NATIVE | json.loads(sns("{}"))), "an SNS notification is not accepted here"),
+        (events(s3_record()), "an S3 event notification is not accepted here"),
+        (json.dumps(NATIVE | {"Records": []}), "an S3 event notification is not accepted here"),
+        (json.dumps(eventbridge()), "an EventBridge event is not accepted here"),
+        ('{"Event": "s3:TestEvent"}', "no 'source'"),
+        ("[]", "not a JSON object"),
+        (json.dumps(NATIVE | {"source": "aws.s3"}), "source"),
+    ],
+)
+def test_a_native_message_is_no_event_and_has_no_envelope(body: str, says: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        parse_native_message(body, DEFAULTS)
     assert says in caught.value.message
 
 
