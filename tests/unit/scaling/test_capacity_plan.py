@@ -72,9 +72,17 @@ def test_what_is_no_duration(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(5, "5.0 s"), (45, "45 s"), (119, "119 s"), (150, "2 min 30 s"), (3600, "1 h"), (5400, "1 h 30 min"),
-     (86_400, "1 d"), (90_000, "1 d 1 h")],
-)  # fmt: skip
+    [
+        (5, "5.0 s"),
+        (45, "45 s"),
+        (119, "119 s"),
+        (150, "2 min 30 s"),
+        (3600, "1 h"),
+        (5400, "1 h 30 min"),
+        (86_400, "1 d"),
+        (90_000, "1 d 1 h"),
+    ],
+)
 def test_durations_for_people(seconds: float, expected: str) -> None:
     assert format_duration(seconds) == expected
 
