@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +29,10 @@ def shim(tmp_path: Path) -> Path:
     return library
 
 
+def more_finished_than(count: int, rig: Rig) -> Callable[[], bool]:
+    return lambda: len(rig.outcomes()) > count
+
+
 async def test_a_clock_that_jumps_costs_no_lease_and_no_job(
     rig: Rig, shim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,7 +48,7 @@ async def test_a_clock_that_jumps_costs_no_lease_and_no_job(
         for days in (1, -2, 3):
             finished = len(rig.outcomes())
             if finished < len(names):
-                await rig.until(lambda before=finished: len(rig.outcomes()) > before)
+                await rig.until(more_finished_than(finished, rig))
             with offset.open("r+b") as file:
                 file.write(struct.pack("q", days * _DAY_S))
         await rig.until_settled()

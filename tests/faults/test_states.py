@@ -286,7 +286,7 @@ CHECKED = settings(
 
 
 def test_every_message_ends_in_one_place_whatever_crashes() -> None:
-    run_state_machine_as_test(States, settings=CHECKED)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(States, settings=CHECKED)
 
 
 # Consumers with a defect: the model must find each of them, or it shows nothing.
@@ -335,4 +335,4 @@ def test_the_model_finds_a_defect(defect: type[Consumer]) -> None:
         CHECKED, max_examples=1_000, database=None, derandomize=True, phases=[Phase.generate]
     )
     with pytest.raises((AssertionError, ExceptionGroup)):
-        run_state_machine_as_test(Defective, settings=searched)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(Defective, settings=searched)

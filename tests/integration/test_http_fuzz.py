@@ -35,7 +35,7 @@ from tests.support.pictures import book, saved, traits
 LIMITS = ImageLimits(max_pixels=4_000_000)
 """A mutated header may ask for very many pixels; with these, memory is only that of few."""
 
-EXAMPLES = 25 if settings.get_current_profile_name() != "fuzz" else settings.default.max_examples
+EXAMPLES = 25 if settings.get_current_profile_name() != "fuzz" else settings().max_examples
 WIDTH, HEIGHT = 96, 72
 MODEL_SIDE = 64
 GROWTH = 0.1

@@ -17,6 +17,7 @@ from hypothesis.errors import Unsatisfiable
 from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.checks import CheckFunction
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
 from tests.support.pictures import book, defects, jpeg, saved
@@ -66,6 +67,7 @@ def test_what_the_description_allows_and_what_it_does_not(app: App) -> None:
         case.validate_response(response, checks=CHECKS)
 
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok), found.err()
         operation = found.ok()
         for mode in GenerationMode:
             strategy = operation.as_strategy(generation_mode=mode)

@@ -84,8 +84,9 @@ def check_code(path: Path) -> Iterator[Finding]:
     if name.startswith("tests/"):
         return
     for part in ast.walk(tree):
-        message = isinstance(part, ast.Constant) and id(part) not in docstrings
-        if message and isinstance(part.value, str) and len(part.value.split()) >= _LEAST_WORDS:
+        if not isinstance(part, ast.Constant) or id(part) in docstrings:
+            continue
+        if isinstance(part.value, str) and len(part.value.split()) >= _LEAST_WORDS:
             yield from _check_words(name, part.lineno, part.value)
 
 

@@ -29,7 +29,8 @@ LIMITS = ImageLimits()
 def test_traits(trait: Trait) -> None:
     photograph = decode(trait.data, LIMITS)
     found = photograph.rgb
-    assert (found.dtype, found.shape) == (np.uint8, trait.expected.shape)
+    assert found.dtype == np.uint8
+    assert found.shape == trait.expected.shape
     assert np.abs(found.astype(float) - trait.expected).mean() <= trait.tolerance
     if trait.alpha is None:
         assert photograph.alpha is None

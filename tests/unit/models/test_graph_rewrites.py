@@ -171,8 +171,8 @@ def single_channels(
     scales = {"near": 1.0, "middle": 2.0, "far": 4.0}
     nodes: list[tuple[onnx.NodeProto, list[onnx.TensorProto]]] = []
     for name, scale in scales.items():
-        shrink = {"strides": [int(scale)] * 2, "pads": [1] * 4}
-        nodes.append(conv(name, "image", 3, sides, **shrink))
+        strides = [int(scale)] * 2
+        nodes.append(conv(name, "image", 3, sides, strides=strides, pads=[1] * 4))
         if scale > 1:
             constant = np.array([1, 1, scale, scale], np.float32)
             scaled = numpy_helper.from_array(constant, f"{name}.scales")

@@ -20,18 +20,17 @@ IMAGENET = ModelFacts(320)
 
 def rembg_tensor(image: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.NDArray[np.float32]:
     """Return what rembg's sessions feed their graphs with, step by step in float64."""
-    values = np.array(image)
-    values = values / max(np.max(values), 1e-6)
+    values = image / max(float(np.max(image)), 1e-6)
     tensor = np.zeros(values.shape)
     for channel in range(3):
         tensor[:, :, channel] = (values[:, :, channel] - facts.mean[channel]) / facts.std[channel]
     return tensor.transpose(2, 0, 1).astype(np.float32)
 
 
-def rembg_mask(answer: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def rembg_mask(answer: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     """Return what rembg's sessions make of a graph's answer for one image."""
     low, high = np.min(answer), np.max(answer)
-    return ((answer - low) / (high - low) * 255).astype("uint8")
+    return np.asarray((answer - low) / (high - low) * 255).astype(np.uint8)
 
 
 def images(seed: int, highest: int = 256) -> npt.NDArray[np.uint8]:
@@ -69,7 +68,8 @@ def test_normalize_of_a_black_image_is_finite() -> None:
 
 def test_stretch_is_rembgs_for_each_image_of_a_batch() -> None:
     rng = np.random.default_rng(0)
-    answers = rng.random((4, 20, 20), dtype=np.float32) * np.float32([[[0.2]], [[1]], [[3]], [[1]]])
+    scales = np.array([0.2, 1, 3, 1], np.float32).reshape(4, 1, 1)
+    answers = rng.random((4, 20, 20), dtype=np.float32) * scales
     expected = np.stack([rembg_mask(answer) for answer in answers])
     assert np.array_equal(stretch(answers, IMAGENET), expected)
 

@@ -275,7 +275,7 @@ class CountingStore(LocalStore):
         super().__init__(root)
         self.read: list[str] = []
 
-    def get(self, bucket: str, key: str, **options: object) -> bytes:  # type: ignore[override]
+    def get(self, bucket: str, key: str, **options: object) -> bytes:
         self.read.append(key)
         return super().get(bucket, key)
 

@@ -45,9 +45,14 @@ def test_delays_are_those_of_serve(wishes: list[int], up_s: float, down_s: float
 
 
 def drain(
-    backlog: float, target: Rules, cluster: ClusterModel = CLUSTER, **load: float
+    backlog: float,
+    target: Rules,
+    cluster: ClusterModel = CLUSTER,
+    *,
+    most_per_s: float = math.inf,
 ) -> Timeline:
-    run = Simulation(STAGES, cluster, target, OfferedLoad(backlog, permits=2000, **load))
+    load = OfferedLoad(backlog, permits=2000, most_per_s=most_per_s)
+    run = Simulation(STAGES, cluster, target, load)
     return run.run(5 * 86_400, stop_when_drained=True)
 
 
