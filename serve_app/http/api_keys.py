@@ -19,7 +19,7 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from serve_app.aws import aws_client
-from serve_app.config import AwsConfig, HttpConfig, check_keys
+from serve_app.config import AwsConfig, HttpConfig, check_api_keys
 from serve_app.errors import InvalidConfig
 
 _logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _digests(keys: Iterable[str]) -> tuple[bytes, ...]:
 
 def _checked(keys: Iterable[str], where: str) -> tuple[str, ...]:
     try:
-        return check_keys(keys, where)
+        return check_api_keys(keys, where)
     except ValueError as error:
         raise InvalidConfig(str(error)) from error
 

@@ -1,0 +1,123 @@
+"""Settings of the deployments that process images, and of how they scale."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from serve_app.config.section import NotNegative, Positive, Seconds, Section
+
+
+class ImageLimits(Section):
+    """Limits over which an image is rejected before any pixel is decoded."""
+
+    max_bytes: Positive = 32 * 1024 * 1024
+    """Largest size of an image file, in bytes."""
+    max_pixels: Positive = 64_000_000
+    """Largest number of pixels, width times height."""
+    max_side_px: Positive = 16_384
+    """Longest width or height, in pixels."""
+
+
+class PipelineConfig(Section):
+    """CutoutPipeline, the deployment that processes an image from start to end."""
+
+    replicas: Positive = 1
+    """Number of replicas, or their minimum number with ``autoscaling``."""
+    num_cpus: NotNegative = 0.5
+    """CPU cores that Ray reserves for each replica."""
+    threads: Positive = 2
+    """Number of images whose pixels one replica processes at the same time."""
+    max_decoded_pixels: Positive = 64_000_000
+    """Total number of decoded pixels that one replica holds at a time. It bounds the replica's
+    memory, at up to 10 bytes per pixel. An image with more pixels is processed alone."""
+    max_ongoing: Positive = 256
+    """Number of images that one replica accepts from Serve, most of which wait in the replica. It
+    must exceed the number that arrives. Otherwise Serve pauses before it tries a full replica
+    again, and the replica idles meanwhile (docs/decisions/0009)."""
+    matting_threads: Positive = 1
+    """Number of images that one replica mattes at the same time. Each takes up to 2 GB at the
+    default ``matting_max_pixels``."""
+    matting_max_pixels: Positive = 8_000_000
+    """Largest number of pixels that are matted at full size. Of a larger image only the part around
+    the uncertain edges is matted, at a reduced size if it is still too large."""
+    preload_matting: bool = False
+    """Whether matting is loaded when a replica starts, instead of with the first image that needs
+    it. It is loaded at the start in any case if the preset of ``queue.recipe`` uses matting."""
+
+
+class SegmenterConfig(Section):
+    """Segmenter, which owns the ONNX Runtime session of one model."""
+
+    placement: Literal["deployment", "pipeline"] = "deployment"
+    """Process in which the models run. ``deployment``: each model is a deployment with its own
+    replicas. ``pipeline``: every CutoutPipeline replica runs the models itself, so that no pixel
+    crosses processes. Its CPUs must suffice for both, and ``replicas``, ``num_cpus`` and
+    ``max_ongoing`` of this section have no effect (docs/decisions/0011)."""
+    replicas: Positive = 1
+    """Number of replicas of each model, or their minimum number with ``autoscaling``."""
+    num_cpus: NotNegative = 1
+    """CPU cores that Ray reserves for each replica."""
+    threads: Positive = 2
+    """Number of images that ``fan_out`` runs at the same time, each on one thread. With ``stack``,
+    the number of threads of the one run."""
+    execution: Literal["fan_out", "stack"] = "fan_out"
+    """How a replica runs the images that wait. ``fan_out`` (for CPUs): each thread runs the next
+    image. ``stack`` (for GPUs): one run of the graph takes up to ``max_batch_size`` images, which
+    needs a dynamic batch axis."""
+    max_batch_size: Positive = 8
+    """Maximum number of images in one run of the graph with ``stack``."""
+    max_ongoing: Positive = 256
+    """Number of images that one replica accepts from Serve. It must exceed the number that the
+    pipelines send, for the same reason as ``pipeline.max_ongoing``."""
+    timeout_s: Seconds = 120
+    """Time, in seconds, within which the mask of one image must be ready, including its wait for a
+    batch."""
+    bfloat16: bool = False
+    """Whether matrix products use bfloat16, which only Arm supports
+    (``mlas.enable_gemm_fastmath_arm64_bfloat16``)."""
+
+    @model_validator(mode="after")
+    def _check_that_a_batch_can_fill(self) -> Self:
+        if self.max_ongoing < self.max_batch_size:
+            raise ValueError("max_ongoing must be at least max_batch_size, or no batch fills")
+        return self
+
+
+class ScalingConfig(Section):
+    """How the replicas of Segmenter and CutoutPipeline follow the demand.
+
+    Each deployment starts with its ``replicas``, which is then its minimum.
+    """
+
+    max_replicas: Positive = 8
+    """Maximum number of replicas of each deployment."""
+    drain_target_s: Seconds = 600
+    """Target time, in seconds, to work through a backlog, including the delay of scaling up."""
+    answer_target_s: Seconds = 10
+    """Target time, in seconds, to answer the requests in progress. (HTTP requests have no
+    backlog.)"""
+    upscale_delay_s: NotNegative = 30
+    """Time, in seconds, for which more replicas must be needed before any is added."""
+    downscale_delay_s: NotNegative = 600
+    """Time, in seconds, for which fewer replicas must be needed before any is removed."""
+    look_back_s: Annotated[float, Field(gt=10)] = 30
+    """Window, in seconds, over which ongoing requests are averaged. Ray reports them every 10 s."""
+    read_period_s: Seconds = 5
+    """Time, in seconds, between two readings of the queue's length."""
+    away_after_s: Seconds = 300
+    """Time, in seconds, after which the last known length of a queue that cannot be read no longer
+    counts."""
+    pixels_s: Seconds = 0.15
+    """Estimated time, in seconds, that one thread of CutoutPipeline needs for an image. It counts
+    until the replicas have measured theirs."""
+    segment_s: Seconds = 0.25
+    """Estimated time, in seconds, that one thread of Segmenter needs for an image. It counts until
+    the replicas have measured theirs."""
+
+    @model_validator(mode="after")
+    def _check_that_time_is_left_to_drain(self) -> Self:
+        if self.drain_target_s < 2 * self.upscale_delay_s:
+            raise ValueError("drain_target_s must be at least twice upscale_delay_s")
+        return self

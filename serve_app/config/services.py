@@ -1,0 +1,86 @@
+"""Settings of the services outside of this application: AWS, object stores, the queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from serve_app.config.section import NonEmpty, Positive, Seconds, Section
+
+
+class AwsConfig(Section):
+    """How S3, SQS and Secrets Manager are reached."""
+
+    region: NonEmpty = "us-east-1"
+    """AWS region of the buckets, the queue and the secret."""
+    endpoint_url: str | None = None
+    """URL of a local server that speaks the protocols of AWS. None stands for AWS itself."""
+    max_attempts: Positive = 4
+    """Maximum number of attempts for one AWS call, made by boto3 in its ``standard`` mode."""
+    connect_timeout_s: Seconds = 5
+    """Time, in seconds, within which a connection to AWS must be open."""
+    read_timeout_s: Seconds = 30
+    """Time, in seconds, within which AWS must answer. It must exceed ``queue.long_poll_s``."""
+
+
+class StorageConfig(Section):
+    """The object store that images are read from and results are written to."""
+
+    allowed_buckets: tuple[str, ...] = ()
+    """Buckets that a job may name. If empty, a job may name every bucket that the credentials can
+    reach."""
+    local_root: Path | None = None
+    """Folder that takes the place of S3. Each of its subfolders is a bucket."""
+
+
+class QueueConfig(Section):
+    """The SQS queue that SqsIngest consumes."""
+
+    url: NonEmpty
+    """URL of the queue."""
+    consumers: Positive = 1
+    """Number of SqsIngest replicas. Each node runs at most one."""
+    max_in_flight: Positive = 64
+    """Number of jobs that one consumer may have in the pipeline at the same time. It must exceed
+    the number of images that the replicas can process at once. Otherwise their autoscaler never
+    sees the demand."""
+    visibility_timeout_s: Annotated[int, Field(ge=3, le=43_200)] = 120
+    """Time, in seconds, for which SQS hides a received message from other consumers. It is extended
+    every third of that time until the job ends."""
+    long_poll_s: Annotated[int, Field(ge=0, le=20)] = 20
+    """Time, in seconds, for which one receive waits for messages."""
+    job_deadline_s: Seconds = 600
+    """Time, in seconds, from the receipt of a message until its job counts as a transient
+    failure."""
+    retry_base_s: Seconds = 2
+    """Back-off, in seconds, after the first transient failure of a job. It doubles with each
+    receive."""
+    retry_max_s: Seconds = 300
+    """Longest back-off, in seconds, after a transient failure."""
+    default_max_receives: Positive = 5
+    """Number of receives after which a transient failure is final if the queue has no redrive
+    policy."""
+    stop_grace_s: Seconds = 20
+    """Time, in seconds, that jobs in flight have to end once a stop was requested."""
+    output_bucket: str | None = None
+    """Bucket of the results of messages that name no output, such as S3 event notifications. None
+    rejects such messages."""
+    output_prefix: str = "cutouts/"
+    """Key prefix of the results of messages that name no output."""
+    recipe: str = "cutout"
+    """Name of the preset for messages that name no recipe."""
+
+
+class LedgerConfig(Section):
+    """The ledger, in which the results of runs are recorded."""
+
+    bucket: NonEmpty
+    """Bucket of the ledger."""
+    prefix: str = "_foreedge/"
+    """Key prefix of everything in the ledger."""
+    part_records: Positive = 1_000
+    """Maximum number of records in one part, which is one object of the ledger."""
+    part_interval_s: Seconds = 2
+    """Longest time, in seconds, that a record waits before its part is written."""
