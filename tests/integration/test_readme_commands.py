@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
 
+from tests.support.demonstration import START_TIMEOUT_S, clean_environment, demonstration
+
 README = Path(__file__).parents[2] / "README.md"
-START_TIMEOUT_S = 200
-STOP_TIMEOUT_S = 60
 
 
 def blocks(language: str) -> list[str]:
@@ -40,32 +36,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the folder of a demonstration that keeps running."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / ".venv").symlink_to(sys.prefix)
-    output = folder / "demo.log"
-    with output.open("wb") as log:
-        demo = subprocess.Popen(
-            [folder / ".venv/bin/foreedge", "demo", "--keep", "--count", "3"],
-            cwd=folder,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    environment = folder / "out" / "demo" / "env"
-    deadline = time.monotonic() + START_TIMEOUT_S
-    try:
-        while not environment.exists():
-            assert demo.poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.5)
+    with demonstration(folder / ".venv/bin/foreedge", folder, count=3):
         yield folder
-        started = psutil.Process(demo.pid).children(recursive=True)
-        demo.send_signal(signal.SIGINT)
-        assert demo.wait(STOP_TIMEOUT_S) == 0, output.read_text()
-        _, alive = psutil.wait_procs(started, timeout=STOP_TIMEOUT_S)
-        assert alive == []
-        assert not environment.exists()
-    finally:
-        if demo.poll() is None:
-            demo.terminate()
-            demo.wait(STOP_TIMEOUT_S)
 
 
 def test_the_first_block_is_what_the_makefile_knows() -> None:
@@ -77,12 +49,11 @@ def test_the_first_block_is_what_the_makefile_knows() -> None:
 
 def run(folder: Path, script: str, content: str = "") -> None:
     """Run a script as the README does, after the block with its settings."""
-    environment = {name: value for name, value in os.environ.items() if "AWS" not in name}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", f"{BLOCKS[1]}\n{script}"],
         input=content,
         cwd=folder,
-        env=environment,
+        env=clean_environment(),
         capture_output=True,
         text=True,
         check=False,
