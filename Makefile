@@ -1,90 +1,117 @@
-# Makes .venv from the lock file on a machine with nothing but Python 3.11 and make.
-#
-#   make demo [IMAGES=folder] [COUNT=24]   the main job, on this machine alone
-#   make tune [P95=2s] [MODEL=folio]       the fastest settings on this machine
-#   make test                              the tests, but for the slow ones:
-#   make test-slow                         a Ray cluster whose parts are killed, 10,000 requests, ...
-#   make test-scaling                      how replicas follow the backlog; wants quiet cores
-#   make chaos [SEED=n] [JOBS=2000]        many jobs while something breaks every few seconds
-#   make bench-ingest                      messages/s, CPU and memory of one consumer
-#   make lint                              style and types
-#   make bench                             what the application costs beside the bare loop
-#   make bench-peers                       Foreedge beside rembg's own commands, LitServe, Mosec
-#   make compare-rembg                     /api/remove beside rembg's own server
-#   make fuzz                              many more mutated images and requests (3 minutes)
-#   make bench-overload                    200 clients at once on this machine
-#   make bench-ledger                      status, report and verify of a run of a million
-#   make loadtest [HOST=url] [ARGS=...]    locust on a running application
-#   make soak                              memory over 2,000 images of mixed sizes
-#   make lock                              new versions into the lock file (needs uv)
-PYTHON ?= python3.11
+# Builds .venv from the lock file. It needs make and one of the Pythons below, nothing else.
+
+# The first of these that starts: the shim of a version manager may be on the path and fail.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11; do \
+	$$python -c 'import venv, ssl' 2>/dev/null && echo $$python && break; done)
 COUNT ?= 24
 JOBS ?= 2000
 HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
 
-.PHONY: demo test test-slow test-scaling chaos fuzz lint lock tune loadtest soak \
-	bench bench-ingest bench-ledger bench-overload bench-peers compare-rembg
-demo: $(VENV)/installed
+.DEFAULT_GOAL := help
+.PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
+	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-ingest bench-ledger \
+	bench-overload bench-peers compare-rembg
+
+help: ## This list
+	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+##@ Use
+demo: $(VENV)/installed ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
-tune: $(VENV)/installed
+tune: $(VENV)/installed ## The fastest settings for this machine (P95=2s, MODEL=folio)
 	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL))
 
-test: $(VENV)/compiled
-	$(VENV)/bin/python -m pytest -m "not slow"
+##@ Develop
+check: format lint unit ## Everything to run before a commit, in under a minute
 
-test-slow: $(VENV)/compiled
-	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py
+format: $(VENV)/installed ## Format the code and fix what ruff can fix
+	$(VENV)/bin/ruff check --quiet --fix-only .
+	$(VENV)/bin/ruff format --quiet .
 
-test-scaling: $(VENV)/installed
-	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py
-
-chaos: $(VENV)/installed
-	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
-
-bench-ingest: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.benchmarks.consumer
-
-lint: $(VENV)/installed
+lint: $(VENV)/installed types imports spelling ## Style, format, types, imports and spelling
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/installed ## Types only
 	$(VENV)/bin/mypy
+
+imports: $(VENV)/installed ## Import rules only
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/installed
+spelling: $(VENV)/installed ## Spelling only
+	git ls-files -z | xargs -0 $(VENV)/bin/codespell
+
+unit: $(VENV)/installed ## Unit tests, and tests of the conventions: no Ray, no network
+	$(VENV)/bin/python -m pytest --quiet tests/unit tests/conventions
+
+coverage: $(VENV)/installed ## Branch coverage of the unit tests, with its floor
+	$(VENV)/bin/python -m pytest --quiet --cov --cov-report=term:skip-covered tests/unit
+
+docs: $(VENV)/installed ## Write the pages that are made from the code
+	$(VENV)/bin/python docs/generate_configuration.py
+
+##@ Test
+test: $(VENV)/compiled ## All tests except the slow ones
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/compiled ## Clusters whose parts are killed, 10,000 requests, the wheel
+	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py
+
+test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle cores)
+	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py
+
+chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks every few seconds (SEED=n)
+	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/installed ## Many more mutated images and requests (3 minutes)
+	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz --timeout=1800 \
+		tests/integration/test_http_fuzz.py tests/integration/test_http_schema.py
+
+##@ Measure
+bench: $(VENV)/installed ## What the application costs compared with a bare loop
 	$(VENV)/bin/python -m loadtests.benchmarks.overhead --write-docs
 
-loadtest: $(VENV)/compiled
+bench-peers: $(VENV)/installed $(PEERS)/installed ## rembg's commands, LitServe and Mosec
+	$(VENV)/bin/python -m loadtests.peers --write-docs
+
+bench-ingest: $(VENV)/installed ## Messages/s, CPU and memory of one consumer
+	$(VENV)/bin/python -m loadtests.benchmarks.consumer
+
+bench-ledger: $(VENV)/installed ## status, report and verify of a run of a million jobs
+	$(VENV)/bin/python -m loadtests.benchmarks.runs
+
+bench-overload: $(VENV)/installed ## 200 clients at once on this machine
+	$(VENV)/bin/python -m loadtests.benchmarks.overload
+
+compare-rembg: $(VENV)/installed $(PEERS)/installed ## /api/remove compared with rembg's own server
+	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs
+
+loadtest: $(VENV)/compiled ## Locust on a running application (HOST=url, ARGS=...)
 	mkdir -p out/bench/locust
 	$(VENV)/bin/locust -f loadtests/load/locustfile.py --host $(HOST) \
 		--csv out/bench/locust/run --html out/bench/locust/report.html $(ARGS)
 
-soak: $(VENV)/installed
+soak: $(VENV)/installed ## Memory over 2,000 images of mixed sizes
 	$(VENV)/bin/python -m loadtests.benchmarks.soak
 
-bench-peers: $(VENV)/installed $(PEERS)/installed
-	$(VENV)/bin/python -m loadtests.peers --write-docs
-
-compare-rembg: $(VENV)/installed $(PEERS)/installed
-	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs
-
-fuzz: $(VENV)/installed
-	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz --timeout=1800 \
-		tests/integration/test_http_fuzz.py tests/integration/test_http_schema.py
-
-bench-overload: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.benchmarks.overload
-
-bench-ledger: $(VENV)/installed
-	$(VENV)/bin/python -m loadtests.benchmarks.runs
-
-lock:
+##@ Release
+lock: ## New versions into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 	uv pip compile requirements-peers.in --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-peers.lock
+
+tag: ## Tag this commit with the version in pyproject.toml, unless the tag exists
+	@version=v$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); \
+	if git rev-parse --quiet --verify "refs/tags/$$version" >/dev/null; then \
+		echo "$$version exists"; \
+	else \
+		git tag --annotate "$$version" --message "Foreedge $$version" && echo "$$version"; \
+	fi
 
 # Numba compiles pymatting at its first import, for longer than a test waits for matting.
 $(VENV)/compiled: $(VENV)/installed
@@ -92,13 +119,15 @@ $(VENV)/compiled: $(VENV)/installed
 	touch $@
 
 $(VENV)/installed: requirements.lock pyproject.toml
+	$(if $(PYTHON),,$(error No Python with venv and ssl starts: install Python 3.11, 3.12 or 3.13))
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --no-deps -e .
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 # The lock is complete, and pip refuses the extras that it names without a version: --no-deps.
 $(PEERS)/installed: requirements-peers.lock
+	$(if $(PYTHON),,$(error No Python with venv and ssl starts: install Python 3.11, 3.12 or 3.13))
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-peers.lock
 	touch $@
