@@ -25,7 +25,7 @@ from ingest.runs.report import Report, read_report, source_url
 from ingest.runs.report_page import FAILURES_SHOWN, write_report
 from ingest.runs.status import RunMonitor, RunStatus, follow
 from ingest.sources import base as sources
-from ingest.sources.folder import image_files, upload, uploads
+from ingest.sources.folder import image_files, plan_uploads, upload_files
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
@@ -126,10 +126,10 @@ def _run(config: AppConfig, folder: Path, files: list[Path], console: Console) -
         raise InvalidConfig("the demonstration needs a queue and a ledger")
     store = open_store(config)
     run_id = new_run_id()
-    moved = uploads(folder, files, BUCKET, "photographs/")
+    moved = plan_uploads(folder, files, BUCKET, "photographs/")
     with Progress(console=console) as progress:
         task = progress.add_task("Uploading", total=len(moved))
-        upload(store, moved, lambda n: progress.update(task, advance=n))
+        upload_files(store, moved, lambda n: progress.update(task, advance=n))
     plan = bulk.plan_run(
         [sources.Entry(item.bucket, item.key) for item in moved],
         run_id=run_id,

@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ingest.cli import arguments
 from ingest.cli import repair as repair_commands
 from ingest.cli import runs as run_commands
+from ingest.cli.arguments import SourceOptions, resolve_source
 from ingest.cli.options import (
     ConfigOption,
     EndpointOption,
@@ -28,13 +28,14 @@ from ingest.cli.options import (
     RateOption,
     ledger_of,
 )
+from ingest.cli.settings import load_config, merge_settings
 from ingest.local.processes import terminate_as_interrupt
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk_run
 from ingest.runs.job_list import JobList
 from ingest.runs.status import Rate, RunMonitor
 from ingest.sources import base as sources
-from ingest.sources.folder import upload
+from ingest.sources.folder import upload_files
 from ingest.sqs.sender import SEND_THREADS
 from ingest.units import format_duration
 from serve_app.aws import aws_client
@@ -111,18 +112,18 @@ def bulk(
     Ctrl-C stops it and says how to go on; nothing is lost, and nothing is sent twice.
     """
     console = Console()
-    app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
+    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger = ledger_of(app_config)
     if app_config.queue is None and not dry_run:
         raise InvalidConfig("which queue? Give --queue or FOREEDGE_QUEUE__URL")
     store = open_store(app_config)
     recipe_value = bulk_run.recipe_argument(recipe)
     run = run_id or new_run_id()
-    places = arguments.OutputPlaces(output, upload_to, url_encoded_keys)
+    places = SourceOptions(output, upload_to, url_encoded_keys)
     with console.status("Reading the source …"):
-        found = arguments.collect(source, places, run, store, ledger, app_config.queue)
+        found = resolve_source(source, places, run, store, ledger, app_config.queue)
         plan = bulk_run.plan_run(
-            found.photographs,
+            found.source,
             run_id=run,
             description=source,
             output=found.output,
@@ -149,14 +150,14 @@ def bulk(
         with terminate_as_interrupt(), _bar(console) as progress:
             if found.uploads and before is None:
                 task = progress.add_task("Uploading", total=len(found.uploads), detail="")
-                upload(store, found.uploads, lambda n: progress.update(task, advance=n))
+                upload_files(store, found.uploads, lambda n: progress.update(task, advance=n))
             manifest = bulk_run.send_run(
                 client,
                 app_config.queue.url,
                 store,
                 ledger,
                 plan,
-                _Sending(progress, found.photographs),
+                _Sending(progress, found.source),
                 rate,
             )
     except KeyboardInterrupt:
@@ -183,7 +184,7 @@ def bulk(
 class _Sending:
     """Moves the bar while a run is sent."""
 
-    def __init__(self, progress: Progress, photographs: sources.PhotographSource) -> None:
+    def __init__(self, progress: Progress, photographs: sources.ImageSource) -> None:
         self._progress, self._photographs = progress, photographs
         self._task = progress.add_task("Sending", total=None, detail="")
         self._rate = Rate()
@@ -215,7 +216,7 @@ def serve(
     from ingest.local.application import serving
     from ingest.local.processes import wait_for_interrupt
 
-    args = arguments.settings(config, queue, ledger_bucket, endpoint_url, settings)
+    args = merge_settings(config, queue, ledger_bucket, endpoint_url, settings)
     if model:
         args["models"] = list(model)
     http = (loaded := AppConfig.load(args)).http
@@ -325,7 +326,7 @@ def _bar(console: Console) -> Progress:
 
 
 def _describe_plan(console: Console, plan: bulk_run.RunPlan, recipe: str) -> None:
-    total = plan.photographs.total
+    total = plan.source.total
     number = "Images" if total is None else f"{total:,} images"
     console.print(f"{number} from {plan.description}", markup=False, highlight=False)
     entries = plan.entries()
@@ -340,10 +341,10 @@ def _describe_plan(console: Console, plan: bulk_run.RunPlan, recipe: str) -> Non
 
 def _count(console: Console, plan: bulk_run.RunPlan) -> None:
     """Say how many photographs a run has, where that is not known yet."""
-    if plan.photographs.total is not None:
+    if plan.source.total is not None:
         return
     with console.status("Counting …"):
         number = sum(1 for _ in plan.entries())
     console.print(f"{number:,} images, each once", highlight=False)
-    if skipped := plan.photographs.skipped:
+    if skipped := plan.source.skipped:
         console.print(f"  {skipped:,} other names skipped", highlight=False)

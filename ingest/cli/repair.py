@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ingest.cli import arguments
 from ingest.cli.options import (
     CodeOption,
     ConfigOption,
@@ -21,6 +20,7 @@ from ingest.cli.options import (
     ledger_of,
     queue_of,
 )
+from ingest.cli.settings import load_config
 from ingest.cli.terminal import counting, status, write_csv
 from ingest.messages.build import message_body
 from ingest.runs import redrive as redriving
@@ -69,7 +69,7 @@ def redrive(
     endpoint_url: EndpointOption = None,
 ) -> None:
     """Put the failed jobs of a run on the queue again; safe to repeat."""
-    app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
+    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     manifest = read_manifest(store, ledger, run)
     recipe_value = recipe_argument(recipe) if recipe is not None else None
@@ -122,7 +122,7 @@ def verify(
     endpoint_url: EndpointOption = None,
 ) -> None:
     """Check that every job of a run has exactly one outcome, and that its object exists."""
-    app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
+    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     manifest = read_manifest(store, ledger, run)
     # The list of what is missing may go to the standard output.

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ingest.cli import arguments
 from ingest.cli.options import (
     CodeOption,
     ConfigOption,
@@ -25,6 +24,7 @@ from ingest.cli.options import (
     queue_of,
 )
 from ingest.cli.progress import describe_run, show_progress
+from ingest.cli.settings import load_config
 from ingest.cli.terminal import counting, write_csv
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import FAILED, Record, Records
@@ -57,7 +57,7 @@ def status(
 ) -> None:
     """Show how far a run is: results, failures by code, what the queue holds."""
     console = Console()
-    app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
+    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     manifest = read_manifest(store, ledger, run)
     tally = RunMonitor(store, ledger, manifest, backlog_of(app_config, manifest))
@@ -105,7 +105,7 @@ def report(
     endpoint_url: EndpointOption = None,
 ) -> None:
     """Write report.json (every job) and report.html (a page to judge the run by)."""
-    app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
+    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     with counting() as on_read, read_report(store, ledger, run, on_read) as content:
         page = write_report(content, store, app_config, out, pictures)
@@ -129,7 +129,7 @@ def errors(
     Also of the runs "live" (messages of other producers) and "invalid" (messages that could not
     be read).
     """
-    app_config = arguments.app_config(config, queue, ledger_bucket, endpoint_url)
+    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
     with Records(store, ledger, run, keep=["failed"]) as records:
         with counting() as on_read:

@@ -25,7 +25,7 @@ from ingest.messages.build import INVALID_RUN, message_body
 from ingest.runs.job_list import PART_JOBS, JobList, Sent
 from ingest.runs.job_list_writer import JobListWriter
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
-from ingest.sources.base import Entry, ListedPhotographs, PhotographSource
+from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
 from ingest.sqs.errors import call_sqs
 from ingest.sqs.queue import check_url
@@ -50,7 +50,7 @@ class RunPlan:
 
     run_id: str
     description: str
-    photographs: PhotographSource
+    source: ImageSource
     output: Output
     recipe: str | dict[str, Any]
     """As the messages carry it: a preset's name or an object."""
@@ -62,9 +62,9 @@ class RunPlan:
             after: The last one that is known already; None where none is.
             known: How many are.
         """
-        photographs = self.photographs
-        if photographs.ordered:
-            for entry in photographs.entries(after.key if after else None):
+        source = self.source
+        if source.ordered:
+            for entry in source.entries(after.key if after else None):
                 yield _with_job_id(self.run_id, entry)
             return
         yield from itertools.islice(self._distinct(), known, None)
@@ -72,7 +72,7 @@ class RunPlan:
     def _distinct(self) -> Iterator[Entry]:
         job_ids = Distinct()
         try:
-            for entry in self.photographs.entries():
+            for entry in self.source.entries():
                 job = _with_job_id(self.run_id, entry)
                 if job_ids.add(job.job_id):
                     yield job
@@ -98,7 +98,7 @@ def recipe_argument(text: str) -> str | dict[str, Any]:
 
 
 def plan_run(
-    photographs: PhotographSource | Iterable[Entry],
+    source: ImageSource | Iterable[Entry],
     *,
     run_id: str,
     description: str,
@@ -112,9 +112,9 @@ def plan_run(
     """
     if run_id in _TAKEN:
         raise InvalidConfig(f"run_id: {run_id!r} is the run of other producers' messages")
-    if not isinstance(photographs, PhotographSource):
-        photographs = ListedPhotographs(photographs)
-    made = RunPlan(run_id, description, photographs, output, recipe)
+    if not isinstance(source, ImageSource):
+        source = ListedImages(source)
+    made = RunPlan(run_id, description, source, output, recipe)
     first = next(made.entries(), None)
     if first is None:
         raise InvalidConfig(f"{description}: no images there")
@@ -192,7 +192,7 @@ def send_run(
         jobs=0,
         queue_url=queue_url,
         complete=False,
-        source_digest=plan.photographs.digest,
+        source_digest=plan.source.digest,
     )
     manifest = _reconcile(store, ledger, manifest)
     before = jobs.sent() or Sent()

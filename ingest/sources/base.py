@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     """None: made from the run and the object."""
 
 
-class PhotographSource(ABC):
+class ImageSource(ABC):
     """The photographs of a run, as a stream that can be read again."""
 
     digest: str | None = None
@@ -62,7 +62,7 @@ class PhotographSource(ABC):
         """
 
 
-class ListedPhotographs(PhotographSource):
+class ListedImages(ImageSource):
     """Photographs that a program names."""
 
     def __init__(self, entries: Iterable[Entry], *, ordered: bool = False) -> None:

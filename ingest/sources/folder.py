@@ -44,14 +44,16 @@ def image_files(folder: Path) -> tuple[list[Path], int]:
     return images, skipped
 
 
-def uploads(folder: Path, images: Iterable[Path], bucket: str, prefix: str) -> list[FileUpload]:
+def plan_uploads(
+    folder: Path, images: Iterable[Path], bucket: str, prefix: str
+) -> list[FileUpload]:
     """Return where the image files of a folder go."""
     return [
         FileUpload(path, bucket, prefix + path.relative_to(folder).as_posix()) for path in images
     ]
 
 
-def upload(
+def upload_files(
     store: ObjectStore, files: list[FileUpload], on_uploaded: Callable[[int], None] = lambda _: None
 ) -> None:
     """Write local files to the object store, several at a time; blocks.

@@ -19,7 +19,7 @@ from urllib.parse import unquote_plus
 
 import orjson
 
-from ingest.sources.base import Entry, PhotographSource, is_image, parse_s3_url
+from ingest.sources.base import Entry, ImageSource, is_image, parse_s3_url
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
 
@@ -30,7 +30,7 @@ _ARN = "arn:aws:s3:::"
 _NEEDED = ("Bucket", "Key")
 
 
-class InventorySource(PhotographSource):
+class InventorySource(ImageSource):
     """The images that an inventory lists: each object's current version."""
 
     def __init__(self, store: ObjectStore, where: str) -> None:
@@ -46,7 +46,7 @@ class InventorySource(PhotographSource):
         """
         super().__init__()
         self._store, self._where = store, where
-        self.own: tuple[str, ...] = ()
+        self.reserved: tuple[str, ...] = ()
         """Prefixes of keys that are no sources: results, and the ledger."""
         data = _read(store, where)
         self.digest = hashlib.sha256(data).hexdigest()
@@ -116,7 +116,7 @@ class InventorySource(PhotographSource):
             raise ValueError("no bucket or no key")
         if fields.get("IsLatest") == "false" or fields.get("IsDeleteMarker") == "true":
             return None
-        if key.startswith(self.own):
+        if key.startswith(self.reserved):
             return None
         if not is_image(key):
             self.skipped += not key.endswith("/")

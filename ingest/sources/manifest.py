@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 import orjson
 from pydantic import ValidationError
 
-from ingest.sources.base import Entry, PhotographSource
+from ingest.sources.base import Entry, ImageSource
 from ingest.sources.distinct import Distinct
 from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.job import Source
@@ -26,7 +26,7 @@ _SHOWN_BAD_LINES = 10
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-class ManifestSource(PhotographSource):
+class ManifestSource(ImageSource):
     """The photographs that a CSV or JSON-lines file names, which may be compressed by gzip.
 
     Fields are ``bucket``, ``key`` and, where wanted, ``etag``, ``version_id`` and ``job_id``.

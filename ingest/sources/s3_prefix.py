@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ingest.sources.base import Entry, PhotographSource, is_image
+from ingest.sources.base import Entry, ImageSource, is_image
 from serve_app.contracts.job import Output
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
 
 
-class PrefixSource(PhotographSource):
+class PrefixSource(ImageSource):
     """The images under a prefix, with the ETags that they have when they are listed."""
 
     ordered = True
@@ -43,7 +43,7 @@ class PrefixSource(PhotographSource):
                 f"sources s3://{bucket}/{prefix}: choose another --output"
             )
         self._store, self._bucket, self._prefix = store, bucket, prefix
-        self._own = own_prefixes(bucket, output, ledger)
+        self._own = reserved_prefixes(bucket, output, ledger)
 
     def entries(self, after: str | None = None) -> Iterator[Entry]:
         """See Photographs."""
@@ -57,7 +57,7 @@ class PrefixSource(PhotographSource):
                 self.skipped += 1
 
 
-def own_prefixes(bucket: str, output: Output, ledger: tuple[str, str]) -> tuple[str, ...]:
+def reserved_prefixes(bucket: str, output: Output, ledger: tuple[str, str]) -> tuple[str, ...]:
     """Return the prefixes of a bucket whose objects are ours: results, and the ledger."""
     places = ((output.bucket, output.prefix), ledger)
     return tuple(prefix for own_bucket, prefix in places if own_bucket == bucket)

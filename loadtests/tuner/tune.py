@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ingest.cli.arguments import load_file
+from ingest.cli.settings import read_settings_file
 from ingest.units import parse_duration
 from loadtests.harness.shaped_models import benchmark_model
 from loadtests.tuner.report import label, write_page, write_yaml
@@ -74,7 +74,7 @@ def _arguments() -> argparse.Namespace:
 def _tune(options: argparse.Namespace, console: Console) -> None:
     p95_s = None if options.p95 is None else parse_duration(options.p95)
     model = benchmark_model(options.model)
-    shared = load_file(options.config) if options.config else {}
+    shared = read_settings_file(options.config) if options.config else {}
     args = {**shared, **model.settings}
     ladder = sorted(set(options.users))
     space: Space = {

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from ray.serve.schema import ServeDeploySchema
 
-from ingest.cli.arguments import load_file
+from ingest.cli.settings import read_settings_file
 from loadtests.benchmarks.plan_profile import ingest_per_s, overhead_s
 from loadtests.tuner.report import write_page, write_yaml
 from loadtests.tuner.target import application, serve_config, tuned_args
@@ -60,7 +60,7 @@ def winner(setting: Setting, folder: Path) -> AppConfig:
     path = folder / "cluster" / "serve.tuned.yaml"
     write_yaml(path, serve_config([final], "http://0.0.0.0:8000"), ["Chosen: by a test."])
     assert path.read_text().startswith("# Chosen: by a test.\n")
-    return AppConfig.load(load_file(path))
+    return AppConfig.load(read_settings_file(path))
 
 
 def test_the_winner_is_a_file_that_serves(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_winner_with_the_model_in_the_pipeline(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "cluster").glob("serve*.yaml")), ids=str)
 def test_the_serve_files_are_valid(path: Path) -> None:
     ServeDeploySchema.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    AppConfig.load(load_file(path))
+    AppConfig.load(read_settings_file(path))
 
 
 def test_locusts_numbers() -> None:

@@ -16,7 +16,7 @@ from ingest.runs import send as bulk
 from ingest.runs.folder import run_folder
 from ingest.runs.job_list import PART_JOBS, JobList
 from ingest.runs.manifest import read_manifest
-from ingest.sources.base import Entry, ListedPhotographs, PhotographSource
+from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
 from ingest.sqs.sender import RateLimiter
 from serve_app.errors import (
@@ -32,7 +32,7 @@ from tests.unit.runs.test_send import LEDGER, OUTPUT, QUEUE, FakeSqs
 MANY = 2 * PART_JOBS + 1_234
 
 
-class Shelf(PhotographSource):
+class Shelf(ImageSource):
     """Photographs that can be listed again from a key on; counts what is read of it."""
 
     ordered = True
@@ -56,12 +56,12 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path)
 
 
-def plan_of(photographs: PhotographSource) -> bulk.RunPlan:
-    return bulk.plan_run(photographs, run_id="r1", description="d", output=OUTPUT, recipe="cutout")
+def plan_of(source: ImageSource) -> bulk.RunPlan:
+    return bulk.plan_run(source, run_id="r1", description="d", output=OUTPUT, recipe="cutout")
 
 
-def send(client: Any, store: LocalStore, photographs: PhotographSource) -> None:
-    bulk.send_run(client, QUEUE.url, store, LEDGER, plan_of(photographs))
+def send(client: Any, store: LocalStore, source: ImageSource) -> None:
+    bulk.send_run(client, QUEUE.url, store, LEDGER, plan_of(source))
 
 
 def keys_of(client: FakeSqs) -> list[str]:
@@ -167,10 +167,10 @@ def test_photographs_without_an_order_go_on_by_their_number(store: LocalStore) -
     entries = [Entry("b", f"{number % 7_000}.jpg") for number in range(14_000)]
     client: Any = FakeSqs(lambda call, items: _refused(items) if call == 550 else [])
     with pytest.raises(QueueUnavailable):
-        send(client, store, ListedPhotographs(entries))
+        send(client, store, ListedImages(entries))
 
     again = FakeSqs()
-    send(again, store, ListedPhotographs(entries))
+    send(again, store, ListedImages(entries))
 
     assert set(keys_of(client)) | set(keys_of(again)) == {
         f"{number}.jpg" for number in range(7_000)

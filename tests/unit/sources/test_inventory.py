@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ingest.cli.arguments import OutputPlaces, collect
+from ingest.cli.arguments import SourceOptions, resolve_source
 from ingest.sources.base import Entry
 from ingest.sources.inventory import InventorySource
 from serve_app.config import LedgerConfig, QueueConfig
@@ -58,12 +58,12 @@ def test_current_images_of_every_file(store: LocalStore) -> None:
     )
     ledger, queue = LedgerConfig(bucket="l"), QueueConfig(url="q")
 
-    found = collect(WHERE, OutputPlaces(), "r", store, ledger, queue)
+    found = resolve_source(WHERE, SourceOptions(), "r", store, ledger, queue)
 
     assert found.output == Output(bucket="src")
-    assert list(found.photographs.entries()) == [Entry("src", "a b+cü.jpg"), Entry("src", "b.png")]
-    assert found.photographs.skipped == 1
-    assert found.photographs.digest is not None
+    assert list(found.source.entries()) == [Entry("src", "a b+cü.jpg"), Entry("src", "b.png")]
+    assert found.source.skipped == 1
+    assert found.source.digest is not None
 
 
 def test_a_local_copy_of_the_manifest(store: LocalStore, tmp_path: Path) -> None:
@@ -127,5 +127,7 @@ def test_a_damaged_file_gives_nothing(store: LocalStore) -> None:
 
 def test_results_would_land_among_the_sources(store: LocalStore) -> None:
     write(store, [row("a.jpg")])
-    with pytest.raises(InvalidConfig, match="choose another --output"):
-        collect(WHERE, OutputPlaces(output="s3://src"), "r", store, LedgerConfig(bucket="l"), None)
+    with pytest.raises(InvalidConfig, match="Choose another --output"):
+        resolve_source(
+            WHERE, SourceOptions(output="s3://src"), "r", store, LedgerConfig(bucket="l"), None
+        )

@@ -1,0 +1,111 @@
+"""Which images a source argument stands for, and where results and uploads go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.cli.arguments import SourceOptions, resolve_source
+from ingest.sources.base import Entry
+from ingest.sources.folder import FileUpload, upload_files
+from serve_app.config import LedgerConfig, QueueConfig
+from serve_app.contracts.job import Output
+from serve_app.errors import InvalidConfig, StorageUnavailable
+from serve_app.storage.local import LocalStore
+
+LEDGER = LedgerConfig(bucket="b")
+QUEUE = QueueConfig(url="http://localhost/queue")
+OUTPUT = Output(bucket="b")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def put(store: LocalStore, *keys: str, bucket: str = "b") -> None:
+    for key in keys:
+        store.put(bucket, key, key.encode(), "image/jpeg")
+
+
+def keys_of(entries: Iterable[Entry]) -> list[str]:
+    return [entry.key for entry in entries]
+
+
+def test_a_prefix_holds_images_and_nothing_of_ours(store: LocalStore) -> None:
+    put(store, "a.JPG", "sub/b.webp", "notes.txt", "cutouts/a/1.png", "_foreedge/runs/r/x.png")
+
+    found = resolve_source("s3://b/", SourceOptions(), "r1", store, LEDGER, QUEUE)
+
+    assert keys_of(found.source.entries()) == ["a.JPG", "sub/b.webp"]
+    assert found.source.skipped == 1
+    assert all(entry.etag for entry in found.source.entries())
+    assert found.output == OUTPUT
+
+
+def test_another_bucket_s_results_folder_is_a_source(store: LocalStore) -> None:
+    put(store, "cutouts/a.png", bucket="other")
+
+    found = resolve_source(
+        "s3://other/", SourceOptions(output="s3://b/cutouts"), "r1", store, LEDGER, QUEUE
+    )
+
+    assert keys_of(found.source.entries()) == ["cutouts/a.png"]
+
+
+@pytest.mark.parametrize("output", ["s3://b", "s3://b/in"])
+def test_results_do_not_land_among_the_sources(store: LocalStore, output: str) -> None:
+    put(store, "in/a.jpg")
+
+    with pytest.raises(InvalidConfig, match="choose another --output"):
+        resolve_source("s3://b/in/", SourceOptions(output=output), "r1", store, LEDGER, QUEUE)
+
+
+def test_several_buckets_need_an_output(store: LocalStore, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("b,1.jpg\nc,1.jpg\n")
+
+    with pytest.raises(InvalidConfig, match="several buckets"):
+        resolve_source(str(path), SourceOptions(), "r1", store, LEDGER, QUEUE)
+    found = resolve_source(str(path), SourceOptions(output="s3://o/p"), "r1", store, LEDGER, QUEUE)
+    assert found.output == Output(bucket="o", prefix="p/")
+
+
+def test_a_folder_is_uploaded_without_what_lies_outside(store: LocalStore, tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    for path in ("photographs/1.jpg", "photographs/sub/2.png", "secret/s.jpg"):
+        (tmp_path / path).write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    (folder / "out.jpg").symlink_to(tmp_path / "secret" / "s.jpg")
+    (folder / "again.jpg").symlink_to(folder / "1.jpg")
+    (folder / "linked").symlink_to(tmp_path / "secret")
+
+    found = resolve_source(str(folder), SourceOptions(), "r1", store, LEDGER, QUEUE)
+    upload_files(store, found.uploads)
+
+    expected = ["uploads/r1/1.jpg", "uploads/r1/again.jpg", "uploads/r1/sub/2.png"]
+    assert keys_of(found.source.entries()) == expected
+    assert [item.key for item in store.list("b", "")] == expected
+    assert found.source.skipped == 2
+
+
+def test_a_failed_upload_ends_the_run(store: LocalStore, tmp_path: Path) -> None:
+    files = [FileUpload(tmp_path / f"{i}.jpg", "b", f"{i}.jpg") for i in range(3)]
+
+    with pytest.raises(InvalidConfig, match=r"\.jpg"):
+        upload_files(store, files)
+
+
+def test_a_store_that_does_not_answer_ends_the_listing() -> None:
+    class DeadStore(LocalStore):
+        def list(self, bucket: str, prefix: str, after: str | None = None) -> Any:
+            raise StorageUnavailable("down")
+
+    found = resolve_source("s3://b/", SourceOptions(), "r1", DeadStore(Path()), LEDGER, QUEUE)
+    with pytest.raises(StorageUnavailable):
+        list(found.source.entries())
