@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.pictures import book, jpeg, saved
+from tests.support.images import book, jpeg, saved
 
 pytestmark = pytest.mark.timeout(300)
 

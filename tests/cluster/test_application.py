@@ -18,7 +18,7 @@ from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
 from serve_app.storage import open_store
-from tests.support.pictures import book, jpeg
+from tests.support.images import book, jpeg
 
 BUCKET = "autoscaled"
 IMAGES = 60

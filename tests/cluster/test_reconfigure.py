@@ -12,7 +12,7 @@ from ingest.local.application import APPLICATION
 from loadtests.tuner.target import Target, own_ray
 from loadtests.tuner.trials import Setting
 from serve_app.errors import InternalError
-from tests.support.pictures import book, jpeg
+from tests.support.images import book, jpeg
 
 
 def replicas(target: Target, deployment: str) -> set[str]:

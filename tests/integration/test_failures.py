@@ -9,7 +9,7 @@ import ray
 
 from ingest.local.application import APPLICATION
 from serve_app.contracts.outcome import Outcome
-from tests.support.pictures import book, jpeg
+from tests.support.images import book, jpeg
 from tests.support.running_app import App
 
 JOBS = 60

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.pictures import book, jpeg
+from tests.support.images import book, jpeg
 from tests.support.running_app import App
 
 BOOK = jpeg(book().image)

@@ -30,7 +30,7 @@ from serve_app.errors import BY_CODE, ForeedgeError
 from serve_app.imaging.decode import decode
 from serve_app.imaging.mask import model_input
 from serve_app.pipeline.steps import StageTimer, find_subject, render
-from tests.support.pictures import book, saved, traits
+from tests.support.images import book, saved, traits
 
 LIMITS = ImageLimits(max_pixels=4_000_000)
 """A mutated header may ask for very many pixels; with these, memory is only that of few."""

@@ -19,7 +19,7 @@ import pytest
 
 from serve_app.app import build
 from serve_app.contracts.recipe import MEDIA_TYPES
-from tests.support.pictures import book, jpeg
+from tests.support.images import book, jpeg
 from tests.support.running_app import ANY_SIZE, App, Aws
 
 KEY, NEXT_KEY = "the-first-key", "the-next-key"

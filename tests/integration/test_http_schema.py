@@ -20,7 +20,7 @@ from schemathesis.checks import CheckFunction
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
-from tests.support.pictures import book, defects, jpeg, saved
+from tests.support.images import book, defects, jpeg, saved
 from tests.support.running_app import App
 
 FUZZ = settings.get_current_profile_name() == "fuzz"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from serve_app.models.folio.training.score import iou
-from tests.support.pictures import HEIGHT, WIDTH, book, defects, jpeg, traits
+from tests.support.images import HEIGHT, WIDTH, book, defects, jpeg, traits
 from tests.support.running_app import ANY_SIZE, App
 
 

@@ -25,7 +25,7 @@ from serve_app.errors import SubjectTooSmall
 from serve_app.imaging.matting import UNKNOWN, Matte, make_trimap, matte
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.storage import open_store
-from tests.support.pictures import HEIGHT, WIDTH, book, jpeg
+from tests.support.images import HEIGHT, WIDTH, book, jpeg
 
 pytestmark = pytest.mark.timeout(600)
 

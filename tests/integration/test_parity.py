@@ -14,7 +14,7 @@ from PIL import Image
 from serve_app.config import AppConfig
 from serve_app.models.folio.synthetic.photograph import photograph
 from serve_app.models.registry import locate
-from tests.support.pictures import jpeg
+from tests.support.images import jpeg
 from tests.support.running_app import ANY_SIZE, App
 
 LEVELS = 2

@@ -17,7 +17,7 @@ from loadtests.peers.rembg_api import CASES, Case, judge
 from serve_app.config import AppConfig
 from serve_app.http.routes.rembg import PATH
 from serve_app.models.registry import locate
-from tests.support.pictures import book, jpeg
+from tests.support.images import book, jpeg
 from tests.support.running_app import App
 
 pytestmark = pytest.mark.timeout(600)

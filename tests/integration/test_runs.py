@@ -22,7 +22,7 @@ from ingest.runs.ledger import read_outcomes
 from ingest.runs.redrive import clear_dead_letters
 from serve_app.errors import SourceNotFound
 from serve_app.storage.s3 import S3Store
-from tests.support.pictures import book, jpeg
+from tests.support.images import book, jpeg
 from tests.support.running_app import App, Aws
 
 FOREEDGE = str(Path(sys.executable).with_name("foreedge"))

@@ -19,7 +19,7 @@ from serve_app.http.deployment import make_api
 from serve_app.http.openapi import operations, page
 from serve_app.pipeline.deployment import CutoutPipeline
 from tests.support.http_client import NoQueue, StuckPipeline, client_of, pipeline_of
-from tests.support.pictures import book, defects, jpeg
+from tests.support.images import book, defects, jpeg
 
 CONFIG = AppConfig.load()
 BOOK = jpeg(book().image)

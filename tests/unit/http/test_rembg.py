@@ -18,7 +18,7 @@ from serve_app.contracts.recipe import Matting
 from serve_app.errors import InvalidParameters
 from serve_app.http.routes.rembg import PATH, recipe_of
 from tests.support.http_client import client_of, pipeline_of
-from tests.support.pictures import book, jpeg
+from tests.support.images import book, jpeg
 
 SERVED = ("folio", "u2net")
 

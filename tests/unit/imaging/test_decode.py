@@ -20,7 +20,7 @@ from serve_app.errors import (
     UnsupportedFormat,
 )
 from serve_app.imaging.decode import decode, inspect
-from tests.support.pictures import Defect, Trait, bomb, book, defects, flat, jpeg, saved, traits
+from tests.support.images import Defect, Trait, bomb, book, defects, flat, jpeg, saved, traits
 
 LIMITS = ImageLimits()
 
