@@ -25,7 +25,7 @@ from ingest.runs.folder import run_folder
 from ingest.runs.manifest import RunManifest
 from ingest.runs.records import FAILED, REDRIVEN, Record, Records
 from ingest.sources.base import Entry
-from ingest.sqs.errors import call_sqs
+from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue import BATCH_ENTRIES
 from ingest.sqs.sender import send_messages
 from serve_app.config import LedgerConfig
@@ -34,6 +34,7 @@ from serve_app.storage.protocol import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 _PART_RECORDS = 1_000
 _HIDDEN_S = 300
@@ -133,34 +134,48 @@ def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Set[str]) -> 
     deleted = 0
     others: list[str] = []
     try:
-        while letters := call_sqs(
-            dead_url,
-            "ReceiveMessage",
-            client.receive_message,
-            MaxNumberOfMessages=BATCH_ENTRIES,
-            WaitTimeSeconds=_LOOK_S,
-            VisibilityTimeout=_HIDDEN_S,
-        ).get("Messages"):
+        while letters := _receive(client, dead_url):
             ours = [item["ReceiptHandle"] for item in letters if _job_id(item) in job_ids]
             others += [i["ReceiptHandle"] for i in letters if i["ReceiptHandle"] not in ours]
             if ours:
-                entries = [{"Id": str(i), "ReceiptHandle": h} for i, h in enumerate(ours)]
-                method = client.delete_message_batch
-                answer = call_sqs(dead_url, "DeleteMessageBatch", method, Entries=entries)
-                deleted += len(answer.get("Successful", []))
+                deleted += _delete(client, dead_url, ours)
     finally:
         for start in range(0, len(others), BATCH_ENTRIES):
-            some = others[start : start + BATCH_ENTRIES]
-            call_sqs(
-                dead_url,
-                "ChangeMessageVisibilityBatch",
-                client.change_message_visibility_batch,
-                Entries=[
-                    {"Id": str(i), "ReceiptHandle": h, "VisibilityTimeout": 0}
-                    for i, h in enumerate(some)
-                ],
-            )
+            _release(client, dead_url, others[start : start + BATCH_ENTRIES])
     return deleted
+
+
+def _receive(client: SQSClient, url: str) -> list[MessageTypeDef]:
+    with map_sqs_errors(f"{url}: ReceiveMessage"):
+        answer = client.receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=BATCH_ENTRIES,
+            WaitTimeSeconds=_LOOK_S,
+            VisibilityTimeout=_HIDDEN_S,
+        )
+    return answer.get("Messages", [])
+
+
+def _delete(client: SQSClient, url: str, handles: list[str]) -> int:
+    """Delete messages and return how many were deleted; blocks."""
+    with map_sqs_errors(f"{url}: DeleteMessageBatch"):
+        answer = client.delete_message_batch(
+            QueueUrl=url,
+            Entries=[{"Id": str(i), "ReceiptHandle": h} for i, h in enumerate(handles)],
+        )
+    return len(answer.get("Successful", []))
+
+
+def _release(client: SQSClient, url: str, handles: list[str]) -> None:
+    """Let messages be received again at once; blocks."""
+    with map_sqs_errors(f"{url}: ChangeMessageVisibilityBatch"):
+        client.change_message_visibility_batch(
+            QueueUrl=url,
+            Entries=[
+                {"Id": str(i), "ReceiptHandle": h, "VisibilityTimeout": 0}
+                for i, h in enumerate(handles)
+            ],
+        )
 
 
 class _Count:
@@ -202,13 +217,12 @@ def _write_down(
 
 
 def _dead_letter_url(client: SQSClient, queue_url: str) -> str:
-    method = client.get_queue_attributes
-    found = call_sqs(queue_url, "GetQueueAttributes", method, AttributeNames=["RedrivePolicy"])
+    with map_sqs_errors(f"{queue_url}: GetQueueAttributes"):
+        found = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])
     policy = json.loads(found.get("Attributes", {}).get("RedrivePolicy", "{}"))
     if "deadLetterTargetArn" not in policy:
         raise InvalidConfig(f"{queue_url} has no dead-letter queue")
     *_, account, name = policy["deadLetterTargetArn"].split(":")
-    # Not through ``call_sqs``: this one asks for a queue by name.
     answer: Any = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
     return str(answer["QueueUrl"])
 

@@ -27,7 +27,7 @@ from ingest.runs.job_list_writer import JobListWriter
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
 from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
-from ingest.sqs.errors import call_sqs
+from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue import check_url
 from ingest.sqs.sender import send_messages
 from serve_app.config import LedgerConfig
@@ -179,9 +179,8 @@ def send_run(
     """
     check_url(queue_url)
     # Before anything is written: a run that cannot start leaves no trace.
-    call_sqs(
-        queue_url, "GetQueueAttributes", client.get_queue_attributes, AttributeNames=["QueueArn"]
-    )
+    with map_sqs_errors(f"{queue_url}: GetQueueAttributes"):
+        client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     jobs = JobList(store, ledger, plan.run_id)
     manifest = RunManifest(
         run_id=plan.run_id,

@@ -18,13 +18,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest.messages.build import new_run_id
 from ingest.messages.parse import parse
 from ingest.runs.ledger import STATUS_RANK
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
-from ingest.sqs.errors import map_sqs_error
+from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue import BATCH_ENTRIES
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
@@ -152,10 +151,10 @@ class SqsJobs:
             failed: dict[int, QueueUnavailable] = {}
             entries: Any = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(batch)]
             try:
-                answer = self._sqs.send_message_batch(QueueUrl=url, Entries=entries)
-            except (ClientError, BotoCoreError, ValueError) as error:
-                whole = map_sqs_error(error, f"{url}: SendMessageBatch")
-                failed = dict.fromkeys(range(len(batch)), whole)
+                with map_sqs_errors(f"{url}: SendMessageBatch"):
+                    answer = self._sqs.send_message_batch(QueueUrl=url, Entries=entries)
+            except QueueUnavailable as error:
+                failed = dict.fromkeys(range(len(batch)), error)
             else:
                 for item in answer.get("Failed", []):
                     reason = f"{item.get('Code')}: {item.get('Message', '')}"

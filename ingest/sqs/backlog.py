@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ingest.sqs.errors import call_sqs
+from ingest.sqs.errors import map_sqs_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+
+
+_COUNTS: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,7 @@ def read_backlog(client: SQSClient, queue_url: str) -> Backlog:
     Raises:
         QueueUnavailable: It does not exist or does not answer.
     """
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    method = client.get_queue_attributes
-    found = call_sqs(queue_url, "GetQueueAttributes", method, AttributeNames=names)
-    waiting, in_flight = (int(found.get("Attributes", {}).get(name, 0)) for name in names)
+    with map_sqs_errors(f"{queue_url}: GetQueueAttributes"):
+        answer = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[*_COUNTS])
+    waiting, in_flight = (int(answer.get("Attributes", {}).get(name, 0)) for name in _COUNTS)
     return Backlog(waiting, in_flight)

@@ -1,41 +1,24 @@
-"""Map botocore's errors to QueueUnavailable, with advice for each code."""
+"""Map botocore's errors to QueueUnavailable, with advice on what to do about each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from serve_app.errors import QueueUnavailable
 
-if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
-    pass
-
-
-def call_sqs(queue_url: str, action: str, method: Callable[..., Any], **arguments: Any) -> Any:
-    """Return what a method of SQS's client answers; blocks.
-
-    Raises:
-        QueueUnavailable: It raised; says what to do.
-    """
-    try:
-        return method(QueueUrl=queue_url, **arguments)
-    except (ClientError, BotoCoreError, ValueError) as error:
-        raise map_sqs_error(error, f"{queue_url}: {action}") from error
-
-
-_CREDENTIALS = "renew them, or give the process a role"
-
+_MISSING = "create it, or correct queue.url and aws.region"
+_DENIED = "the role's policy must allow this action on the queue"
+_CREDENTIALS = "renew the credentials, or give the process a role"
 
 _ADVICE = {
-    "QueueDoesNotExist": "create it, or correct queue.url and aws.region",
-    "NonExistentQueue": "create it, or correct queue.url and aws.region",
+    "QueueDoesNotExist": _MISSING,
+    "NonExistentQueue": _MISSING,
     "InvalidAddress": "correct queue.url and aws.region",
-    "AccessDenied": "the role's policy must allow this action on the queue",
-    "AccessDeniedException": "the role's policy must allow this action on the queue",
+    "AccessDenied": _DENIED,
+    "AccessDeniedException": _DENIED,
     "ExpiredToken": _CREDENTIALS,
     "ExpiredTokenException": _CREDENTIALS,
     "InvalidClientTokenId": _CREDENTIALS,
@@ -45,17 +28,31 @@ _ADVICE = {
 }
 
 
-def map_sqs_error(error: Exception, where: str) -> QueueUnavailable:
-    """Return the error of our tree for one of botocore's.
+@contextmanager
+def map_sqs_errors(where: str, *, if_missing: str = _MISSING) -> Iterator[None]:
+    """Raise QueueUnavailable in place of an error of botocore.
 
     Args:
-        error: What botocore raised.
-        where: The queue and the action, for the message.
+        where: Queue and action, for the message.
+        if_missing: Advice if the queue does not exist.
+
+    Raises:
+        QueueUnavailable: The call in the ``with`` block failed. The text says what to do.
     """
-    advice = None
+    try:
+        yield
+    # A ValueError is botocore's answer to a queue URL that is none.
+    except (ClientError, BotoCoreError, ValueError) as error:
+        advice = _advice_on(error)
+        if advice == _MISSING:
+            advice = if_missing
+        raise QueueUnavailable(f"{where}: {error}" + (f" -- {advice}" if advice else "")) from error
+
+
+def _advice_on(error: Exception) -> str | None:
+    if isinstance(error, NoCredentialsError):
+        return _CREDENTIALS
     if isinstance(error, ClientError):
-        # Both of SQS's protocols: the older one's codes are "AWS.SimpleQueueService.…".
-        advice = _ADVICE.get(error.response.get("Error", {}).get("Code", "").rpartition(".")[2])
-    elif isinstance(error, NoCredentialsError):
-        advice = _CREDENTIALS
-    return QueueUnavailable(f"{where}: {error}" + (f" -- {advice}" if advice else ""))
+        # SQS has two protocols. In the older one, codes begin with "AWS.SimpleQueueService.".
+        return _ADVICE.get(error.response.get("Error", {}).get("Code", "").rpartition(".")[2])
+    return None

@@ -17,9 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from ingest.sqs.errors import map_sqs_error
+from ingest.sqs.errors import map_sqs_errors
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, QueueConfig
 from serve_app.errors import InvalidConfig
@@ -242,10 +240,8 @@ class SqsQueue:
 
     async def _call(self, action: str, call: Callable[[], T]) -> T:
         """Run a blocking call in a thread; botocore's errors become QueueUnavailable."""
-        try:
+        with map_sqs_errors(f"{self._url}: {action}"):
             return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-        except (ClientError, BotoCoreError, ValueError) as error:
-            raise map_sqs_error(error, f"{self._url}: {action}") from error
 
 
 def check_url(url: str) -> None:

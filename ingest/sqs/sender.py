@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from ingest.sqs.errors import call_sqs
+from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue import BATCH_ENTRIES
 from serve_app.errors import QueueUnavailable
 
@@ -125,8 +125,11 @@ def _send_batch(
     for attempt in range(_ATTEMPTS):
         if attempt:
             sleep(_BACKOFF_BASE_S * 2**attempt)
-        entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(remaining)]
-        answer = call_sqs(queue_url, "SendMessageBatch", client.send_message_batch, Entries=entries)
+        with map_sqs_errors(f"{queue_url}: SendMessageBatch"):
+            answer = client.send_message_batch(
+                QueueUrl=queue_url,
+                Entries=[{"Id": str(i), "MessageBody": body} for i, body in enumerate(remaining)],
+            )
         failed = answer.get("Failed", [])
         if not failed:
             return
