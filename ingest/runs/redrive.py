@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import json
 import secrets
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ingest.runs.records import FAILED, REDRIVEN, Record, Records
 from ingest.sources.base import Entry
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue import BATCH_ENTRIES
+from ingest.sqs.redrive_policy import read_redrive_policy
 from ingest.sqs.sender import send_messages
 from serve_app.config import LedgerConfig
 from serve_app.errors import InvalidConfig
@@ -128,9 +128,14 @@ def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Set[str]) -> 
 
     Raises:
         InvalidConfig: The queue has no dead-letter queue.
-        QueueUnavailable: One of both queues does not answer.
+        QueueUnavailable: One of the two queues does not exist or does not answer.
     """
-    dead_url = _dead_letter_url(client, queue_url)
+    policy = read_redrive_policy(client, queue_url)
+    if policy is None:
+        raise InvalidConfig(
+            f"{queue_url} has no dead-letter queue to clear; leave out --clear-dead-letters"
+        )
+    dead_url = policy.dead_letter_url
     deleted = 0
     others: list[str] = []
     try:
@@ -214,17 +219,6 @@ def _write_down(
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(6)}.jsonl.gz"
     key = f"{run_folder(ledger, run_id)}redriven/{name}"
     store.put(ledger.bucket, key, data, "application/gzip")
-
-
-def _dead_letter_url(client: SQSClient, queue_url: str) -> str:
-    with map_sqs_errors(f"{queue_url}: GetQueueAttributes"):
-        found = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])
-    policy = json.loads(found.get("Attributes", {}).get("RedrivePolicy", "{}"))
-    if "deadLetterTargetArn" not in policy:
-        raise InvalidConfig(f"{queue_url} has no dead-letter queue")
-    *_, account, name = policy["deadLetterTargetArn"].split(":")
-    answer: Any = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
-    return str(answer["QueueUrl"])
 
 
 def _job_id(message: Any) -> str | None:

@@ -8,7 +8,6 @@ do about it.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from ingest.sqs.errors import map_sqs_errors
+from ingest.sqs.redrive_policy import read_redrive_policy
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, QueueConfig
 from serve_app.errors import InvalidConfig
@@ -198,17 +198,10 @@ class SqsQueue:
         return visible, hidden
 
     async def _read_redrive_policy(self) -> None:
-        found = await self._attributes(["RedrivePolicy"])
-        policy = json.loads(found.get("RedrivePolicy", "{}"))
-        if "deadLetterTargetArn" not in policy:
-            return
-        self._max_receives = int(policy.get("maxReceiveCount", self._max_receives))
-        *_, account, name = policy["deadLetterTargetArn"].split(":")
-        answer = await self._call(
-            f"GetQueueUrl of the dead-letter queue {name}",
-            lambda: self._client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account),
-        )
-        self._dead_letter_url = answer["QueueUrl"]
+        policy = await self._in_thread(lambda: read_redrive_policy(self._client, self._url))
+        if policy is not None:
+            self._dead_letter_url = policy.dead_letter_url
+            self._max_receives = policy.max_receives
 
     async def _attributes(self, names: list[Any]) -> dict[Any, str]:
         answer = await self._call(
@@ -241,7 +234,10 @@ class SqsQueue:
     async def _call(self, action: str, call: Callable[[], T]) -> T:
         """Run a blocking call in a thread; botocore's errors become QueueUnavailable."""
         with map_sqs_errors(f"{self._url}: {action}"):
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            return await self._in_thread(call)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
 def check_url(url: str) -> None:

@@ -1,0 +1,51 @@
+"""A queue's redrive policy: its dead-letter queue, and how often SQS delivers a message."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ingest.sqs.errors import map_sqs_errors
+from serve_app.errors import QueueUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+_MAX_RECEIVES = 10
+"""SQS's default for a policy that does not set ``maxReceiveCount``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedrivePolicy:
+    """Where SQS moves a message that has been received too often."""
+
+    dead_letter_url: str
+    """URL of the dead-letter queue."""
+    max_receives: int
+    """Number of receives after which SQS moves a message to the dead-letter queue."""
+
+
+def read_redrive_policy(client: SQSClient, queue_url: str) -> RedrivePolicy | None:
+    """Return the redrive policy of a queue, or None if it has no dead-letter queue; blocks.
+
+    Raises:
+        QueueUnavailable: The queue or its dead-letter queue does not exist or does not answer.
+    """
+    with map_sqs_errors(f"{queue_url}: GetQueueAttributes"):
+        answer = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])
+    text = answer.get("Attributes", {}).get("RedrivePolicy", "{}")
+    try:
+        policy = json.loads(text)
+        if "deadLetterTargetArn" not in policy:
+            return None
+        *_, account, name = policy["deadLetterTargetArn"].split(":")
+        max_receives = int(policy.get("maxReceiveCount", _MAX_RECEIVES))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise QueueUnavailable(f"{queue_url}: unreadable redrive policy {text!r}") from error
+    with map_sqs_errors(
+        f"{queue_url}: GetQueueUrl of its dead-letter queue {name}",
+        if_missing="create it, or correct the queue's redrive policy",
+    ):
+        found = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
+    return RedrivePolicy(found["QueueUrl"], max_receives)
