@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from serve_app.contracts.job import RUN_ID_PATTERN
 from serve_app.contracts.submission import Receipt, RunCounts
 from serve_app.errors import (
     BY_CODE,
@@ -42,7 +43,7 @@ _JOB_SCHEMA: dict[str, Any] = {
         "job_id": {"type": "string", "maxLength": 200, "description": "Made where it is missing."},
         "run_id": {
             "type": "string",
-            "pattern": "^[A-Za-z0-9._-]{1,100}$",
+            "pattern": RUN_ID_PATTERN,
             "description": "Made where it is missing, one for the whole request.",
         },
         "source": {
@@ -142,7 +143,7 @@ async def submit(
     ),
 )
 async def counts(
-    run_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Of a run.")],
+    run_id: Annotated[str, Path(pattern=RUN_ID_PATTERN, description="Of a run.")],
     endpoint: CurrentEndpoint,
     timeout_s: AskedTimeout = None,
 ) -> RunCounts:
