@@ -1,5 +1,5 @@
-"""Values that cross a process or are stored: jobs, recipes, outcomes, model facts.
+"""Values that cross processes or are stored: jobs, recipes, outcomes, facts about models.
 
-All are frozen pydantic models. A value that exists is valid, and the same recipe always has the
-same canonical form, which is part of the fingerprint of a result.
+Nearly all are frozen pydantic models, so a value that exists is valid. The same recipe always has
+the same canonical form, which is part of the fingerprint of a result.
 """

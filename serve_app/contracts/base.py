@@ -1,4 +1,4 @@
-"""The base class of all contracts, and the text of a validation error."""
+"""The base class of contracts, and the text of a validation error."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Contract(BaseModel):
-    """Base of what crosses a boundary: frozen, and strict about unknown fields."""
+    """Base of the values that cross processes, frozen and strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Return a pydantic error as one line: each field with what is wrong with it."""
+    """Return a pydantic error as one line, which names each invalid field and the reason."""
     parts = []
     for item in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])

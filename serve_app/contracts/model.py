@@ -1,4 +1,4 @@
-"""What other deployments know of a model, and how its masks are requested."""
+"""Facts about a served model, and the interface through which its masks are requested."""
 
 from __future__ import annotations
 
@@ -9,44 +9,53 @@ import numpy.typing as npt
 
 from serve_app.contracts.base import Contract
 from serve_app.contracts.recipe import Recipe
-from serve_app.errors import (
-    UnknownModel,
-)
+from serve_app.errors import UnknownModel
 
 
 class ModelInfo(Contract):
-    """A model that is being served."""
+    """Facts about a model that is being served."""
 
     name: str
+    """Name of the model."""
     size_px: int
-    """Side of its square input."""
+    """Side of the model's square input, in pixels."""
     sha256: str
-    """Of its file."""
+    """SHA-256 of the model file, as hexadecimal digits."""
 
 
 class Segmenters(Protocol):
-    """The models that are being served, by name."""
+    """Access to the served models by name."""
 
     async def describe(self, name: str) -> ModelInfo:
-        """Return what is known of a model."""
+        """Return the facts about a model."""
         ...
 
     async def segment(self, name: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the mask, uint8 [S, S], of an image, uint8 [S, S, 3]."""
+        """Return the mask of an image.
+
+        Args:
+            name: Name of the model.
+            image: uint8 [S, S, 3], RGB, of the model's size.
+
+        Returns:
+            uint8 [S, S].
+        """
         ...
 
 
 def requested_models(recipe: Recipe, served: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the models that a recipe asks for, in its order.
+    """Return the models that a recipe requests, in its order of preference.
 
     Args:
-        recipe: Asks for all of those served where it names none.
-        served: By this application, in the order of preference.
+        recipe: The recipe. If it names no model, it requests all served ones.
+        served: Models that this application serves, in order of preference.
 
     Raises:
-        UnknownModel: One is not served.
+        UnknownModel: The recipe names a model that is not served.
     """
     for name in recipe.models:
         if name not in served:
-            raise UnknownModel(f"model {name!r} is not served here; ask for {', '.join(served)}")
+            raise UnknownModel(
+                f"model {name!r} is not served here; choose from {', '.join(served)}"
+            )
     return recipe.models or served

@@ -1,4 +1,4 @@
-"""Outcome: how a job ended, as the ledger records it."""
+"""Outcome: the end of a job, as the ledger records it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from serve_app.errors import ForeedgeError, Retry
 
 
 class Box(Contract):
-    """A rectangle of pixels; ``right`` and ``bottom`` are exclusive."""
+    """A rectangle in an image."""
 
     left: int
+    """First column, in pixels."""
     top: int
+    """First row, in pixels."""
     right: int
+    """Column after the last one, in pixels."""
     bottom: int
+    """Row after the last one, in pixels."""
 
     @property
     def width(self) -> int:
@@ -32,42 +36,57 @@ class Box(Contract):
 
 
 class Cutout(Contract):
-    """What is known of a finished cut-out, apart from its bytes."""
+    """Facts about a finished cut-out, without its bytes."""
 
     model: str
+    """Name of the model whose mask was used."""
     width: int
-    """Of the result, in pixels."""
+    """Width of the result, in pixels."""
     height: int
+    """Height of the result, in pixels."""
     subject: Box
-    """In pixels of the oriented source."""
+    """Bounding box of the subject, in pixels of the upright image."""
     mask_confidence: Annotated[float, Field(ge=0, le=1)]
-    """Share of the subject that the model was decided about; see ``imaging.mask.confidence``."""
+    """Share of the subject that the model was sure of (``imaging.mask.confidence``)."""
     stages_ms: dict[str, float] = Field(default_factory=dict)
-    """Milliseconds of each stage, in the order in which they ran."""
+    """Time of each stage in milliseconds, in the order in which the stages ran."""
 
 
 class Outcome(Contract):
-    """How one job ended; one record of the ledger."""
+    """The end of one job, which is one record of the ledger."""
 
     job_id: str
+    """Identifier of the job."""
     run_id: str
+    """Identifier of the run that the job belongs to."""
     status: Literal["done", "skipped_existing", "failed"]
+    """Whether the result was made, existed already, or could not be made."""
     source: Source | None = None
-    """None where the message could not be read."""
+    """Image of the job. None if the message could not be read."""
     output_bucket: str | None = None
+    """Bucket of the result."""
     output_key: str | None = None
+    """Key of the result."""
     thumbnail_key: str | None = None
+    """Key of the thumbnail. None if the recipe has no thumbnail."""
     output_bytes: int | None = None
+    """Size of the result, in bytes."""
     cutout: Cutout | None = None
+    """Facts about the cut-out. None unless this job made it."""
     code: str | None = None
+    """Code of the error (``serve_app.errors``)."""
     message: str | None = None
+    """Message of the error."""
     retry: Retry | None = None
+    """Whether another attempt can help."""
     receive_count: int = 1
+    """Number of times that SQS delivered the message."""
     finished_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    """Time at which the job ended."""
 
     @classmethod
     def failed(cls, job: Job, error: ForeedgeError) -> Outcome:
-        """Return the outcome of a job that ended with ``error``."""
+        """Return the outcome of a job that failed with an error."""
         return cls(
             job_id=job.job_id,
             run_id=job.run_id,

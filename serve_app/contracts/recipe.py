@@ -1,4 +1,4 @@
-"""Recipe: how an image becomes its outputs, and the presets."""
+"""Recipe: the description of a cut-out, and the presets."""
 
 from __future__ import annotations
 
@@ -13,84 +13,98 @@ from serve_app.errors import InvalidRecipe
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 """Media type of each output format."""
 
-
 _COLOUR = re.compile(r"#[0-9a-f]{6}([0-9a-f]{2})?")
 
 
 class Thumbnail(Contract):
-    """A JPEG beside the result, for lists and search pages."""
+    """A small JPEG next to the result, for lists and search pages."""
 
     size_px: Annotated[int, Field(ge=16, le=2048)] = 300
-    """Longest side in pixels."""
+    """Longest side of the thumbnail, in pixels."""
     quality: Annotated[int, Field(ge=1, le=100)] = 85
+    """JPEG quality of the thumbnail, from 1 to 100."""
 
 
 class Checks(Contract):
-    """What a mask must pass; a mask that fails sends the image to the recipe's next model."""
+    """Conditions that a mask must meet. If it fails one, the recipe's next model is tried."""
 
     min_subject_px: Annotated[int, Field(ge=0)] = 100
-    """Shortest side of the subject's bounding box in pixels; 0 accepts even an image without a
-    subject, whose mask is empty."""
+    """Minimum length of the shorter side of the subject's bounding box, in pixels. 0 accepts even
+    an image without a subject, whose mask is empty."""
     min_subject_area: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Least share of the image's pixels that the subject covers; None turns the check off."""
+    """Minimum share of the image's pixels that the subject covers. None turns the check off."""
     max_aspect_change: Annotated[float, Field(gt=1)] | None = None
-    """Largest ratio between the aspects of subject and image; None turns the check off."""
+    """Maximum ratio between the aspect ratios of the subject and the image. None turns the check
+    off."""
 
 
 class Matting(Contract):
-    """How soft edges get their transparency and colours; see ``imaging.matting``."""
+    """How soft edges get their transparency and colours (``imaging.matting``)."""
 
     method: Literal["off", "closed_form", "decontaminate"] = "off"
-    """``closed_form`` estimates both, in the band where the mask is unsure; ``decontaminate`` keeps
-    the mask and estimates colours alone, without the background's share."""
+    """Method of matting. ``closed_form`` estimates transparency and colours in the band of pixels
+    that the mask leaves uncertain. ``decontaminate`` keeps the mask and only removes the
+    background's share from the colours."""
     foreground_above: Annotated[int, Field(ge=0, le=255)] = 240
-    """Mask values above it are the subject's for certain."""
+    """Mask value, from 0 to 255, above which a pixel certainly belongs to the subject."""
     background_below: Annotated[int, Field(ge=0, le=255)] = 10
-    """Mask values below it are the background's for certain."""
+    """Mask value, from 0 to 255, below which a pixel certainly belongs to the background."""
     erode_px: Annotated[int, Field(ge=0, le=1000)] = 10
-    """Side of the square by which both are shrunk, so that the band between them gets wider."""
+    """Side, in pixels, of the square by which both certain areas are eroded, which widens the
+    uncertain band between them."""
 
 
 class Recipe(Contract):
-    """How an image becomes its outputs."""
+    """The description of a cut-out: models, edges, background and file format."""
 
     models: tuple[str, ...] = ()
-    """Models in order of preference; empty means those that the application serves, in order."""
+    """Models in order of preference. If empty, all models that the application serves, in its
+    order."""
     post_process_mask: bool = False
-    """Smooths the mask and leaves nothing half transparent, as rembg's option of this name."""
+    """Whether the mask is smoothed and loses its partial transparency, as with rembg's option of
+    the same name."""
     matting: Matting = Matting()
-    """An object, or its method alone: ``off``, ``closed_form`` or ``decontaminate``."""
+    """Matting of soft edges, as an object or as the name of its method alone: ``off``,
+    ``closed_form`` or ``decontaminate``."""
     background: str = "transparent"
-    """``transparent``, ``white``, ``black``, ``#rrggbb``, ``auto`` (black below a mean brightness
-    of the subject of 128, else white), or ``#rrggbbaa``, which keeps an alpha channel."""
+    """Background of the result: ``transparent``, ``white``, ``black``, ``#rrggbb``, ``#rrggbbaa``
+    (which keeps an alpha channel), or ``auto`` (black if the subject's mean brightness is below
+    128, otherwise white)."""
     format: Literal["png", "webp", "jpeg"] = "png"
+    """File format of the result."""
     quality: Annotated[int, Field(ge=1, le=100)] = 85
-    """Of WebP and JPEG."""
+    """Quality of a WebP or JPEG result, from 1 to 100."""
     png_compression: Annotated[int, Field(ge=0, le=9)] = 1
-    """1: fast, and on photographs some 10 % larger than 6, which takes 15 times as long
-    (docs/performance.md). The other levels are zlib's, with the best filter for each row."""
+    """Compression level of a PNG result, from 0 to 9. Level 1 is fast, and its files are about 10 %
+    larger than those of level 6, which takes 15 times as long (docs/performance.md)."""
     mask_only: bool = False
+    """Whether the result is the mask itself, as a grey image."""
     crop_to_subject: bool = False
+    """Whether the result is cropped to the subject's bounding box."""
     thumbnail: Thumbnail | None = None
+    """Thumbnail of the result. None makes none."""
     checks: Checks = Checks()
+    """Conditions that the mask must meet."""
 
     @field_validator("matting", mode="before")
     @classmethod
-    def _method_alone(cls, value: object) -> object:
+    def _expand_method(cls, value: object) -> object:
         return {"method": value} if isinstance(value, str) else value
 
     @field_validator("background")
     @classmethod
-    def _known_background(cls, value: str) -> str:
+    def _check_background(cls, value: str) -> str:
         value = value.lower()
         if value in {"transparent", "white", "black", "auto"} or _COLOUR.fullmatch(value):
             return value
         raise ValueError("must be transparent, white, black, auto, #rrggbb or #rrggbbaa")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_format(self) -> Self:
         if self.format == "jpeg" and self.has_alpha:
-            raise ValueError("jpeg has no transparency: choose another background, or png or webp")
+            raise ValueError(
+                "jpeg has no transparency: choose another background, or the format png or webp"
+            )
         return self
 
     @property
@@ -105,7 +119,7 @@ class Recipe(Contract):
         return MEDIA_TYPES[self.format]
 
     def canonical(self) -> str:
-        """Return the one JSON form of this recipe: every field, sorted by declaration."""
+        """Return this recipe's only JSON form: every field, in the order of declaration."""
         return self.model_dump_json()
 
 
@@ -118,15 +132,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "mask": {"mask_only": True},
 }
-"""Recipes by name: the fields in which each differs from the defaults."""
+"""Fields in which each preset differs from the default recipe, by the preset's name."""
 
 
 def parse_recipe(value: str | dict[str, Any] | None, **overrides: Any) -> Recipe:
-    """Make a recipe from a preset's name or its fields.
+    """Return the recipe that a preset's name or an object of fields describes.
 
     Args:
         value: Name of a preset, an object of recipe fields, or None for ``cutout``.
-        **overrides: Fields that win over those of ``value``.
+        **overrides: Fields that replace those of ``value``.
 
     Raises:
         InvalidRecipe: The preset is unknown, or a field is unknown or has an invalid value.
@@ -136,7 +150,7 @@ def parse_recipe(value: str | dict[str, Any] | None, **overrides: Any) -> Recipe
     if isinstance(value, str):
         if value not in PRESETS:
             known = ", ".join(PRESETS)
-            raise InvalidRecipe(f"recipe {value!r} is not a preset; the presets are {known}")
+            raise InvalidRecipe(f"recipe {value!r} is not a preset; choose from {known}")
         value = PRESETS[value]
     try:
         return Recipe.model_validate({**value, **overrides})

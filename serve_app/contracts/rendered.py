@@ -9,10 +9,13 @@ from serve_app.contracts.outcome import Cutout
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A finished cut-out."""
+    """A finished cut-out with its bytes."""
 
     data: bytes
+    """File of the result."""
     media_type: str
+    """Media type of the file."""
     thumbnail: bytes | None
-    """A JPEG."""
+    """JPEG file of the thumbnail. None if the recipe has no thumbnail."""
     cutout: Cutout
+    """Facts about the cut-out."""

@@ -1,4 +1,8 @@
-"""Keys of results: pure functions of source, recipe and model, so that duplicates are harmless."""
+"""Keys of results.
+
+A key is a pure function of the source, the recipe and the model files. A job that runs twice
+therefore writes the same object twice.
+"""
 
 from __future__ import annotations
 
@@ -10,45 +14,47 @@ from serve_app.contracts.job import Job, Source
 from serve_app.contracts.recipe import Recipe
 
 PIPELINE_VERSION = 2
-"""Part of every fingerprint: raised when the same inputs begin to give other bytes."""
-
+"""Version of the pipeline, a part of every fingerprint. It is raised when the same inputs begin to
+give other bytes."""
 
 _EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
-
-
 _FINGERPRINT_HEX_DIGITS = 20
 
 
 def fingerprint(source: Source, recipe: Recipe, model_digests: Sequence[str]) -> str:
-    """Return the name of a result: the same for the same input, recipe and model files.
+    """Return the fingerprint of the result of an object.
 
     Args:
-        source: Must have an ETag or a version, or else changed content would keep its name.
-        recipe: With its models resolved.
-        model_digests: sha256 of the recipe's model files, in the recipe's order.
+        source: The object. It needs an ETag or a version, so that changed content gets another
+            fingerprint.
+        recipe: The recipe, with its models resolved.
+        model_digests: SHA-256 of the recipe's model files, in the recipe's order.
 
     Returns:
-        20 hexadecimal digits (80 bits: at 10 million results the chance of any collision is
-        below 1e-10).
+        20 hexadecimal digits, which are 80 bits: among 10 million results the probability of any
+        collision is below 1e-10.
+
+    Raises:
+        ValueError: The source has neither an ETag nor a version.
     """
     content = source.version_id or source.etag
     if content is None:
         raise ValueError(f"s3://{source.bucket}/{source.key} has neither an ETag nor a version")
-    return _name(source.bucket, source.key, content, recipe.canonical(), *model_digests)
+    return _digest(source.bucket, source.key, content, recipe.canonical(), *model_digests)
 
 
 def content_fingerprint(data: bytes, recipe: Recipe, model_digests: Sequence[str]) -> str:
-    """Return the name of the result of an image that is in no object store.
+    """Return the fingerprint of the result of an image that is in no object store.
 
     Args:
         data: The image file.
-        recipe: With its models resolved.
-        model_digests: sha256 of the recipe's model files, in the recipe's order.
+        recipe: The recipe, with its models resolved.
+        model_digests: SHA-256 of the recipe's model files, in the recipe's order.
     """
-    return _name(hashlib.sha256(data).hexdigest(), recipe.canonical(), *model_digests)
+    return _digest(hashlib.sha256(data).hexdigest(), recipe.canonical(), *model_digests)
 
 
-def _name(*parts: str) -> str:
+def _digest(*parts: str) -> str:
     digest = hashlib.sha256()
     for part in [*parts, str(PIPELINE_VERSION)]:
         digest.update(part.encode() + b"\0")
@@ -56,15 +62,25 @@ def _name(*parts: str) -> str:
 
 
 def output_key(job: Job, name: str) -> str:
-    """Return the key of a job's result, given its fingerprint."""
-    return f"{_folder(job)}/{name}.{_EXTENSIONS[job.recipe.format]}"
+    """Return the key of a job's result.
+
+    Args:
+        job: The job.
+        name: Fingerprint of the result.
+    """
+    return f"{_result_folder(job)}/{name}.{_EXTENSIONS[job.recipe.format]}"
 
 
 def thumbnail_key(job: Job, name: str) -> str:
-    """Return the key of a job's thumbnail, given its fingerprint."""
-    return f"{_folder(job)}/{name}_thumb.jpg"
+    """Return the key of a job's thumbnail.
+
+    Args:
+        job: The job.
+        name: Fingerprint of the result.
+    """
+    return f"{_result_folder(job)}/{name}_thumb.jpg"
 
 
-def _folder(job: Job) -> str:
+def _result_folder(job: Job) -> str:
     stem = PurePosixPath(job.source.key).with_suffix("").as_posix().lstrip("/")
     return f"{job.output.prefix}{stem}"

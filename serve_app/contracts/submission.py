@@ -1,4 +1,4 @@
-"""What the endpoint needs of a queue: to put jobs on it, and to tell what became of them."""
+"""The interface through which the HTTP endpoint queues jobs and reports on runs."""
 
 from __future__ import annotations
 
@@ -11,36 +11,43 @@ from serve_app.errors import Retry
 
 
 class Receipt(Contract):
-    """What became of one job that was to be queued."""
+    """Whether one job was queued, and if not, why."""
 
     job_id: str | None = None
+    """Identifier of the job. None if the job has none and was refused."""
     run_id: str | None = None
+    """Identifier of the run that the job belongs to."""
     status: Literal["queued", "refused"]
+    """Whether the job is on the queue."""
     code: str | None = None
-    """Why it was refused."""
+    """Code of the error for which the job was refused (``serve_app.errors``)."""
     detail: str | None = None
+    """Message of that error."""
     retry: Retry | None = None
+    """Whether it can help to submit the job again."""
 
 
 class RunCounts(Contract):
-    """How far a run is."""
+    """Progress of a run."""
 
     run_id: str
-    jobs: int | None = Field(description="That belong to the run; null where nobody knows.")
-    counts: dict[str, int] = Field(description="Jobs by how they ended.")
-    remaining: int | None = Field(description="Jobs without a result; null where `jobs` is.")
-    codes: dict[str, int] = Field(description="Failed jobs by code, the most frequent first.")
+    jobs: int | None = Field(description="Jobs of the run, or null if their number is unknown.")
+    counts: dict[str, int] = Field(description="Number of jobs by their status.")
+    remaining: int | None = Field(description="Jobs without a result, or null if `jobs` is null.")
+    codes: dict[str, int] = Field(
+        description="Number of failed jobs by error code, the most frequent first."
+    )
     complete: bool = Field(
-        description="Whether every result that is recorded so far was counted. Where there are "
-        "very many they are counted in steps, one with each request."
+        description="Whether every result recorded so far was counted. If there are very many, "
+        "each request counts a further part of them."
     )
 
 
 class JobQueue(Protocol):
-    """Where jobs go that a client posts, and where is read what became of them."""
+    """The queue of submitted jobs, and the results of the runs they belong to."""
 
     async def submit(self, contents: list[Any]) -> list[Receipt]:
-        """Put jobs on the queue; return what became of each, in their order.
+        """Put jobs on the queue and return a receipt for each, in their order.
 
         Raises:
             QueueUnavailable: No queue is configured.
@@ -48,10 +55,10 @@ class JobQueue(Protocol):
         ...
 
     async def counts(self, run_id: str) -> RunCounts:
-        """Return how far a run is.
+        """Return the progress of a run.
 
         Raises:
-            SourceNotFound: There is no such run.
-            StorageUnavailable: No ledger is configured, or it does not answer.
+            SourceNotFound: The run does not exist.
+            StorageUnavailable: No ledger is configured, or the ledger does not answer.
         """
         ...
