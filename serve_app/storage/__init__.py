@@ -9,6 +9,8 @@ from serve_app.storage.local import LocalStore
 from serve_app.storage.protocol import ObjectStore
 from serve_app.storage.s3 import S3Store
 
+__all__ = ["check_allowed", "open_store"]
+
 
 def open_store(config: AppConfig) -> ObjectStore:
     """Return the store that the configuration names."""
