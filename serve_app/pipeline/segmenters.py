@@ -14,7 +14,6 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
 from serve_app.errors import DeadlineExceeded, ReplicaLost
-from serve_app.segmenter.deployment import Segmenter
 from serve_app.serving.handle_calls import call_deployment
 
 Mask = npt.NDArray[np.uint8]
@@ -54,6 +53,9 @@ class LocalSegmenters:
     """
 
     def __init__(self, config: AppConfig, threads: ThreadPoolExecutor) -> None:
+        # Only here, so that a replica that runs no model itself does not load ONNX Runtime.
+        from serve_app.segmenter.deployment import Segmenter
+
         self._models = {name: Segmenter(name, config, threads) for name in config.models}
         self._timeout_s = config.segmenter.timeout_s
 

@@ -1,0 +1,122 @@
+"""No replica loads the libraries and modules of another deployment.
+
+Serve gives a replica two pickles: the class of its deployment and the arguments of its constructor.
+The tests open both in a fresh interpreter, and look at what that imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from ray import cloudpickle
+from ray.serve._private.build_app import build_app
+
+from serve_app.app import build
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {"queue.url": "http://127.0.0.1:9/queue", "ledger.bucket": "ledger"}
+PIXELS = {"cv2", "PIL", "isal", "serve_app.imaging", "serve_app.imaging.png"}
+MODELS = {"onnxruntime", "onnx", "serve_app.models", "serve_app.segmenter"}
+AWS = {"boto3", "botocore", "serve_app.aws", "serve_app.storage"}
+HTTP = {"aiohttp", "jinja2", "serve_app.http"}
+NOWHERE = {
+    "rembg",
+    "pymatting",
+    "rich",
+    "typer",
+    "ingest.cli",
+    "ingest.local",
+    "serve_app.app",
+    "serve_app.replica_options",
+}
+"""Packages and modules that no replica loads when it starts with the default settings."""
+
+FOREIGN = {
+    "HttpApi": {*PIXELS, *MODELS, "serve_app.pipeline", "ingest.consumer"},
+    "CutoutPipeline": {*MODELS, *HTTP, "ingest"},
+    "Segmenter-folio": {*AWS, *HTTP, "cv2", "isal", "serve_app.pipeline", "ingest"},
+    "SqsIngest": {*PIXELS, *MODELS, *HTTP, "serve_app.pipeline"},
+}
+"""Packages and modules of the other deployments, by the deployment that must not load them."""
+
+PRINT_MODULES = "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+OPEN_PICKLES = """
+import sys
+from ray import cloudpickle
+for blob in cloudpickle.load(sys.stdin.buffer):
+    cloudpickle.loads(blob)
+"""
+"""What a replica does before it calls the constructor."""
+
+
+def imported_by(code: str, data: bytes = b"") -> set[str]:
+    """Return the names of all modules that a fresh interpreter has loaded after some code."""
+    answer = subprocess.run(
+        [sys.executable, "-c", code + PRINT_MODULES],
+        input=data,
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    return set(json.loads(answer.stdout))
+
+
+def loaded_of(names: set[str], modules: set[str]) -> set[str]:
+    """Return those of the names that are among the modules, or that are their packages."""
+    packages = {module.rsplit(".", up)[0] for module in modules for up in range(4)}
+    return names & packages
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """Return the modules that a replica of each deployment loads."""
+    application = build_app(build(SETTINGS), name="default")
+    return {
+        deployment.name: imported_by(
+            OPEN_PICKLES,
+            pickle.dumps(
+                [
+                    cloudpickle.dumps(deployment.func_or_class),
+                    cloudpickle.dumps(deployment.init_args),
+                ]
+            ),
+        )
+        for deployment in application.deployments
+    }
+
+
+@pytest.mark.parametrize("name", sorted(FOREIGN))
+def test_a_replica_loads_nothing_of_another_deployment(
+    name: str, loaded: dict[str, set[str]]
+) -> None:
+    assert loaded_of(FOREIGN[name] | NOWHERE, loaded[name]) == set()
+
+
+def test_all_deployments_and_existing_names_are_checked(loaded: dict[str, set[str]]) -> None:
+    assert loaded.keys() == FOREIGN.keys()
+    checked = PIXELS | MODELS | AWS | HTTP
+    assert loaded_of(checked, set().union(*loaded.values())) == checked
+    assert {name for name in NOWHERE if find_spec(name) is None} == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "foreign"),
+    [
+        # Ray Serve itself imports FastAPI, so that the replicas above cannot do without.
+        ("serve_app.segmenter.deployment", {"ray", "fastapi", "starlette"}),
+        # Every process that starts Ray imports this for the path of a middleware.
+        ("serve_app.serving.ray_environment", {"fastapi", "starlette", "serve_app.http"}),
+        ("serve_app", {"ray", "pydantic", "serve_app.app", "serve_app.config"}),
+        ("serve_app.contracts.job", {"ray", "numpy", "serve_app.config"}),
+    ],
+)
+def test_a_module_loads_nothing_that_it_does_not_use(module: str, foreign: set[str]) -> None:
+    assert loaded_of(foreign, imported_by(f"import {module}")) == set()
