@@ -21,11 +21,13 @@ from ingest.local.ports import free_port
 from ingest.local.processes import terminate_as_interrupt, wait_for_interrupt
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
+from ingest.runs.folder import RunFolder
 from ingest.runs.report import Report, read_report, source_url
 from ingest.runs.report_page import FAILURES_SHOWN, write_report
 from ingest.runs.status import RunMonitor, RunStatus, follow
 from ingest.sources import base as sources
 from ingest.sources.folder import image_files, plan_uploads, upload_files
+from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
@@ -125,27 +127,27 @@ def _run(config: AppConfig, folder: Path, files: list[Path], console: Console) -
     if ledger is None or queue is None:
         raise InvalidConfig("the demonstration needs a queue and a ledger")
     store = open_store(config)
-    run_id = new_run_id()
+    run = RunFolder(store, ledger, new_run_id())
     moved = plan_uploads(folder, files, BUCKET, "photographs/")
     with Progress(console=console) as progress:
         task = progress.add_task("Uploading", total=len(moved))
         upload_files(store, moved, lambda n: progress.update(task, advance=n))
     plan = bulk.plan_run(
         [sources.Entry(item.bucket, item.key) for item in moved],
-        run_id=run_id,
+        folder=run,
         description=str(folder),
         output=Output(bucket=BUCKET),
         recipe="cutout",
     )
-    manifest = bulk.send_run(aws_client("sqs", config.aws), queue.url, store, ledger, plan)
+    manifest = bulk.send_run(QueueClient(aws_client("sqs", config.aws), queue.url), plan)
     steps = follow(
-        RunMonitor(store, ledger, manifest),
+        RunMonitor(run, manifest),
         interval_s=0.5,
         stalled_after_s=_STALLED_AFTER_S,
         on_stalled=_give_up,
     )
     show_progress(console, steps, time.monotonic)
-    return read_report(store, ledger, run_id)
+    return read_report(run)
 
 
 def _give_up(now: RunStatus) -> None:

@@ -32,10 +32,12 @@ from ingest.cli.settings import load_config, merge_settings
 from ingest.local.processes import terminate_as_interrupt
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk_run
+from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList
 from ingest.runs.status import Rate, RunMonitor
 from ingest.sources import base as sources
 from ingest.sources.folder import upload_files
+from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import SEND_THREADS
 from ingest.units import format_duration
 from serve_app.aws import aws_client
@@ -119,12 +121,13 @@ def bulk(
     store = open_store(app_config)
     recipe_value = bulk_run.recipe_argument(recipe)
     run = run_id or new_run_id()
+    folder = RunFolder(store, ledger, run)
     places = SourceOptions(output, upload_to, url_encoded_keys)
     with console.status("Reading the source …"):
         found = resolve_source(source, places, run, store, ledger, app_config.queue)
         plan = bulk_run.plan_run(
             found.source,
-            run_id=run,
+            folder=folder,
             description=source,
             output=found.output,
             recipe=recipe_value,
@@ -134,7 +137,7 @@ def bulk(
         _count(console, plan)
         console.print("Nothing was sent (dry run).")
         return
-    before = JobList(store, ledger, run).sent()
+    before = JobList(folder).sent()
     if before is not None and before.complete:
         console.print(
             f"Run {run} was sent before, all {before.jobs:,} images of it; nothing was sent now. "
@@ -152,16 +155,13 @@ def bulk(
                 task = progress.add_task("Uploading", total=len(found.uploads), detail="")
                 upload_files(store, found.uploads, lambda n: progress.update(task, advance=n))
             manifest = bulk_run.send_run(
-                client,
-                app_config.queue.url,
-                store,
-                ledger,
+                QueueClient(client, app_config.queue.url),
                 plan,
                 _Sending(progress, found.source),
                 rate,
             )
     except KeyboardInterrupt:
-        sent = JobList(store, ledger, run).sent()
+        sent = JobList(folder).sent()
         number = sent.jobs if sent else 0
         console.print(f"Stopped: {number:,} messages are on the queue, nothing is lost.")
         options: dict[str, object] = {"--output": output, "--upload-to": upload_to}
@@ -178,7 +178,7 @@ def bulk(
         console.print(f"Watch it:  foreedge status {manifest.run_id} --watch", highlight=False)
         return
     backlog = run_commands.backlog_of(app_config, manifest)
-    run_commands.watch(console, RunMonitor(store, ledger, manifest, backlog))
+    run_commands.watch(console, RunMonitor(folder, manifest, backlog))
 
 
 class _Sending:

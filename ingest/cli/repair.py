@@ -24,10 +24,12 @@ from ingest.cli.settings import load_config
 from ingest.cli.terminal import counting, status, write_csv
 from ingest.messages.build import message_body
 from ingest.runs import redrive as redriving
+from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.send import recipe_argument
 from ingest.runs.verify import Missing, Verification, Verified
 from ingest.sqs.backlog import read_backlog
+from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import send_messages
 from serve_app.errors import QueueUnavailable
 from serve_app.storage import open_store
@@ -71,20 +73,17 @@ def redrive(
     """Put the failed jobs of a run on the queue again; safe to repeat."""
     app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
-    manifest = read_manifest(store, ledger, run)
+    folder = RunFolder(store, ledger, run)
+    manifest = read_manifest(folder)
     recipe_value = recipe_argument(recipe) if recipe is not None else None
     client, url = queue_of(app_config, manifest)
     console = Console()
     with counting("messages sent") as on_sent:
         done = redriving.redrive_failures(
-            client,
-            url,
-            store,
-            ledger,
+            QueueClient(client, url),
+            folder,
             manifest,
-            code=code,
-            as_they_are_now=as_they_are_now,
-            recipe=recipe_value,
+            redriving.RedriveOptions(code, as_they_are_now, recipe_value),
             rate=rate,
             on_sent=on_sent,
         )
@@ -98,7 +97,7 @@ def redrive(
     if done.unreadable:
         console.print(f"  {done.unreadable:,} name no photograph, and were left.")
     if clear_dead_letters and done.job_ids:
-        number = redriving.clear_dead_letters(client, url, done.job_ids)
+        number = redriving.clear_dead_letters(QueueClient(client, url), done.job_ids)
         console.print(f"{number:,} dead letters of theirs were deleted.")
     if done.job_ids:
         console.print(f"Watch it:  foreedge status {run} --watch", highlight=False)
@@ -124,10 +123,11 @@ def verify(
     """Check that every job of a run has exactly one outcome, and that its object exists."""
     app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
-    manifest = read_manifest(store, ledger, run)
+    folder = RunFolder(store, ledger, run)
+    manifest = read_manifest(folder)
     # The list of what is missing may go to the standard output.
     console = Console(stderr=to_csv == "-")
-    with Verification(store, ledger, manifest) as verification:
+    with Verification(folder, manifest) as verification:
         with status() as status_line:
             found = verification.run(status_line.update)
         console.print(_describe_verified(manifest, found), highlight=False)

@@ -26,6 +26,7 @@ from ingest.cli.options import (
 from ingest.cli.progress import describe_run, show_progress
 from ingest.cli.settings import load_config
 from ingest.cli.terminal import counting, write_csv
+from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import FAILED, Record, Records
 from ingest.runs.report import read_report, source_url
@@ -59,8 +60,9 @@ def status(
     console = Console()
     app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
-    manifest = read_manifest(store, ledger, run)
-    tally = RunMonitor(store, ledger, manifest, backlog_of(app_config, manifest))
+    folder = RunFolder(store, ledger, run)
+    manifest = read_manifest(folder)
+    tally = RunMonitor(folder, manifest, backlog_of(app_config, manifest))
     if watch_it and not as_json:
         watch(console, tally)
     if watch_it:
@@ -107,7 +109,7 @@ def report(
     """Write report.json (every job) and report.html (a page to judge the run by)."""
     app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
-    with counting() as on_read, read_report(store, ledger, run, on_read) as content:
+    with counting() as on_read, read_report(RunFolder(store, ledger, run), on_read) as content:
         page = write_report(content, store, app_config, out, pictures)
     console = Console()
     console.print(describe_run(content.standing), highlight=False)
@@ -131,11 +133,12 @@ def errors(
     """
     app_config = load_config(config, queue, ledger_bucket, endpoint_url)
     ledger, store = ledger_of(app_config), open_store(app_config)
-    with Records(store, ledger, run, keep=["failed"]) as records:
+    folder = RunFolder(store, ledger, run)
+    with Records(folder, keep=["failed"]) as records:
         with counting() as on_read:
             if not records.update(on_read):
                 # No results and no manifest: there is no such run.
-                read_manifest(store, ledger, run)
+                read_manifest(folder)
         _, codes, _ = records.counts()
         where = "WHERE rank = ? AND (? IS NULL OR code = ?) ORDER BY code, position"
         found = records.kept(where, [FAILED, code, code])

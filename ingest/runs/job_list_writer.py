@@ -1,4 +1,4 @@
-"""Reads the photographs of a run into the list of its jobs, ahead of what sends them."""
+"""A thread that lists a run's images as jobs, ahead of the thread that sends them."""
 
 from __future__ import annotations
 
@@ -13,73 +13,83 @@ from ingest.sources.base import Entry
 
 
 class JobListWriter(threading.Thread):
-    """Reads a run's photographs into the list of its jobs, ahead of what sends them."""
+    """Writes the job list of one run while another thread sends the listed jobs."""
 
     def __init__(
         self,
-        jobs: JobList,
-        read: Callable[[Entry | None, int], Iterator[Entry]],
+        job_list: JobList,
+        read_images: Callable[[Entry | None, int], Iterator[Entry]],
         manifest: RunManifest,
     ) -> None:
-        """Prepare to list.
+        """Prepare to list; call ``start`` to begin.
 
         Args:
-            jobs: The list; it may have a beginning.
-            read: Returns the photographs past the last one of those that are known, given that
-                and their number.
-            manifest: The run's; stored again as its list grows.
+            job_list: Job list to complete; it may already have parts.
+            read_images: Function that returns the images after the last listed one. It is called
+                with that image, or None, and with the number of listed images.
+            manifest: Manifest of the run, which is stored again each time its list grows.
         """
-        super().__init__(name="listing", daemon=True)
-        self._jobs, self._read = jobs, read
+        super().__init__(name="job-list", daemon=True)
+        self._job_list, self._read_images = job_list, read_images
         self.manifest = manifest
         self._stopping = threading.Event()
-        # Numbers of parts; None after the last one; or why there are no more.
+        # The number of each stored part, then None, or the error that ended the listing.
         self._parts: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """List what is not listed yet."""
+        """List the images that are not listed yet."""
         try:
-            self._list()
-        except Exception as error:  # noqa: BLE001 (raised again by the one who sends)
+            self._complete_list()
+        except Exception as error:  # noqa: BLE001 (raised again in the thread that sends)
             self._parts.put(error)
 
     def entries(self, after: int) -> Iterator[Entry]:
-        """Yield the jobs as they are listed, from a place in the list on; blocks."""
+        """Yield the jobs as they are listed, except the first ``after`` ones; blocks."""
         while (number := self._parts.get()) is not None:
             if isinstance(number, Exception):
                 raise number
             if (number + 1) * PART_JOBS > after:
-                yield from self._jobs.read(number)[max(0, after - number * PART_JOBS) :]
+                yield from self._job_list.read(number)[max(0, after - number * PART_JOBS) :]
 
     def stop(self) -> None:
-        """End after the part that is being written."""
+        """End the thread after the part that it is writing."""
         self._stopping.set()
         self.join()
 
-    def _list(self) -> None:
-        parts = self._jobs.parts()
-        last = self._jobs.read(parts - 1) if parts else []
+    def _complete_list(self) -> None:
+        parts = self._job_list.parts()
+        last = self._job_list.read(parts - 1) if parts else []
         listed = (parts - 1) * PART_JOBS + len(last) if parts else 0
         for number in range(parts):
             self._parts.put(number)
         if not (parts and self.manifest.complete):
-            entries = self._read(last[-1] if last else None, listed)
-            # Only the last part of a list is not full: that list was complete.
-            self._list_on(parts, listed, entries if listed % PART_JOBS == 0 else iter(()))
+            entries = self._read_images(last[-1] if last else None, listed)
+            # Only the last part of a list is not full, so a list that ends in one was complete.
+            self._append(parts, listed, entries if listed % PART_JOBS == 0 else iter(()))
         self._parts.put(None)
 
-    def _list_on(self, parts: int, listed: int, entries: Iterator[Entry]) -> None:
-        some = list(itertools.islice(entries, PART_JOBS))
+    def _append(self, parts: int, listed: int, entries: Iterator[Entry]) -> None:
+        """Write the remaining parts of the list.
+
+        Args:
+            parts: Number of stored parts.
+            listed: Number of jobs in them.
+            entries: Images that are not listed yet.
+        """
+        part = list(itertools.islice(entries, PART_JOBS))
         for number in itertools.count(parts):
-            if some:
-                self._jobs.write(number, some)
-                listed += len(some)
-            more = list(itertools.islice(entries, PART_JOBS)) if len(some) == PART_JOBS else []
-            # Before any of these is sent: whoever sees a result can tell what it is one of.
-            self.manifest = self.manifest.model_copy(update={"jobs": listed, "complete": not more})
-            write_manifest(self._jobs.store, self._jobs.ledger, self.manifest)
-            if some:
+            if part:
+                self._job_list.write(number, part)
+                listed += len(part)
+            following = list(itertools.islice(entries, PART_JOBS)) if len(part) == PART_JOBS else []
+            # The manifest is stored before any of these jobs is sent, so that it is there for
+            # whoever sees their results.
+            self.manifest = self.manifest.model_copy(
+                update={"jobs": listed, "complete": not following}
+            )
+            write_manifest(self._job_list.folder, self.manifest)
+            if part:
                 self._parts.put(number)
-            some = more
-            if not some or self._stopping.is_set():
+            part = following
+            if not part or self._stopping.is_set():
                 return

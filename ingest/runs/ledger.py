@@ -1,81 +1,59 @@
-"""The ledger: what was asked for in a run, and how each of its jobs ended.
+"""The ledger: how each job of a run ended, written in parts.
 
-A run is a folder in the object store::
-
-    {prefix}runs/{run_id}/run.json                                      what was asked for
-    {prefix}runs/{run_id}/jobs/{number}.jsonl.gz                        its jobs (``jobs``)
-    {prefix}runs/{run_id}/sent.json                                     those on the queue
-    {prefix}runs/{run_id}/results/{time}-{consumer}-{seq}.jsonl.gz      how jobs ended
-    {prefix}runs/{run_id}/redriven/{time}-{chance}.jsonl.gz             failures tried again
-
-A part is written once and never changed. A job may have several records, since a consumer that
-dies between the record and the deletion of the message leaves both; ``fold`` makes them one.
+A job may have several records: a consumer that dies after recording a job and before deleting its
+message leaves a duplicate, and a redriven job is recorded again. ``records`` folds them to one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import itertools
 import logging
-import random
 import uuid
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 import orjson
 
-from ingest.runs.folder import run_folder
+from ingest.runs.folder import RunFolder
+from ingest.sqs.backoff import RETRY_MAX_S, backoff_s
 from serve_app.config import LedgerConfig
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import (
-    ForeedgeError,
-    InternalError,
-    StorageUnavailable,
-    TransientError,
-)
+from serve_app.errors import ForeedgeError, InternalError, TransientError
 from serve_app.storage.protocol import ObjectStore
 
 _logger = logging.getLogger(__name__)
 
-_RETRY_MAX_S = 30.0
-_PARTS_READ_AHEAD = 16
 STATUS_RANK = {"done": 2, "skipped_existing": 1, "failed": 0}
 """Of two records of a job, the one whose status ranks higher counts."""
 
 
 class OutcomeSink(Protocol):
-    """Where a consumer puts outcomes; a Ledger, or a double of it in tests."""
+    """What a consumer writes outcomes to: a Ledger, or a stand-in for it in tests."""
 
     async def record(self, outcome: Outcome) -> None:
         """Return when the outcome is stored."""
         ...
 
     async def close(self) -> None:
-        """Store what waits for a part to fill, now."""
+        """Store the outcomes of unfinished parts now."""
         ...
 
 
-def read_outcomes(store: ObjectStore, ledger: LedgerConfig, run_id: str) -> Iterator[Outcome]:
-    """Yield every record of a run, part after part in the order of time; blocks.
+def read_outcomes(folder: RunFolder) -> Iterator[Outcome]:
+    """Yield every record of a run, part by part in order of time; blocks.
 
-    Duplicates are not folded, and the parts are not all held at once, so that a run of any size
-    can be read.
+    A job may have several records. They are not folded, and a few parts at a time are in memory,
+    so that a run of any size can be read.
     """
-
-    def read(key: str) -> bytes:
-        return gzip.decompress(store.get(ledger.bucket, key))
-
-    listing = store.list(ledger.bucket, f"{run_folder(ledger, run_id)}results/")
-    keys = (item.key for item in listing if item.key.endswith(".jsonl.gz"))
-    with ThreadPoolExecutor(_PARTS_READ_AHEAD, "ledger-read") as pool:
-        while some := list(itertools.islice(keys, _PARTS_READ_AHEAD)):
-            for data in pool.map(read, some):
-                for line in data.splitlines():
-                    yield Outcome.model_validate(orjson.loads(line))
+    for key, lines in folder.read_parts(folder.part_keys("results")):
+        for line in lines:
+            try:
+                yield Outcome.model_validate(orjson.loads(line))
+            except ValueError as error:
+                raise folder.damaged_part(key, error) from error
 
 
 def fold(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
@@ -98,15 +76,17 @@ def _weight(outcome: Outcome) -> tuple[int, datetime]:
 
 @dataclass(slots=True)
 class _Part:
-    """Records that will be stored together, and the news of it."""
+    """Records that will be stored together."""
 
     stored: asyncio.Future[None]
+    """Future that ends when the part is stored or refused."""
     timer: asyncio.TimerHandle
+    """Timer that closes the part if it does not fill up in time."""
     lines: list[bytes] = field(default_factory=list)
 
 
 class Ledger:
-    """Writes outcomes in parts. Belongs to one event loop."""
+    """A writer of outcomes to the ledger. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -116,13 +96,15 @@ class Ledger:
         consumer: str | None = None,
         retry_base_s: float = 0.5,
     ) -> None:
-        """Make a writer.
+        """Create a writer.
 
         Args:
-            store: Where parts go.
-            config: Bucket, prefix, and size of a part.
-            consumer: Part of each name, unique among the writers of a run; random by default.
-            retry_base_s: First back-off after a failed store; it doubles up to 30 s.
+            store: Object store of the ledger.
+            config: Bucket and prefix of the ledger, and the size of a part.
+            consumer: Name that no other writer of these runs has; random by default. It becomes
+                part of each key.
+            retry_base_s: Longest pause, in seconds, before a failed write is first repeated. It
+                doubles with each attempt, up to 30 s.
         """
         self._store = store
         self._config = config
@@ -130,57 +112,58 @@ class Ledger:
         self._retry_base_s = retry_base_s
         self._sequence = itertools.count()
         self._open: dict[str, _Part] = {}
-        self._storing: set[asyncio.Task[None]] = set()
+        self._writes: set[asyncio.Task[None]] = set()
 
     async def record(self, outcome: Outcome) -> None:
         """Return when the part that holds ``outcome`` is stored.
 
-        A store that does not answer is tried again for as long as it takes.
+        While the store is unavailable, the write is repeated indefinitely.
 
         Raises:
-            ForeedgeError: The store refuses the part for a reason that waiting does not mend,
-                such as a denied write.
+            ForeedgeError: The store refuses the part for a reason that waiting does not fix, e.g.
+                because the write is denied.
         """
-        part = self._open.get(outcome.run_id) or self._begin(outcome.run_id)
+        part = self._open.get(outcome.run_id) or self._open_part(outcome.run_id)
         part.lines.append(orjson.dumps(outcome.model_dump(mode="json", exclude_none=True)))
         if len(part.lines) >= self._config.part_records:
-            self._seal(outcome.run_id)
+            self._close_part(outcome.run_id)
         # Others wait for the same part: a waiter that is cancelled must not cancel theirs.
         await asyncio.shield(part.stored)
 
     async def close(self) -> None:
-        """Store every part that is still open, and return when all of them are settled."""
+        """Store every open part, and return when each is stored or refused."""
         for run_id in list(self._open):
-            self._seal(run_id)
-        if self._storing:
-            await asyncio.wait(self._storing)
+            self._close_part(run_id)
+        if self._writes:
+            await asyncio.wait(self._writes)
 
-    def _begin(self, run_id: str) -> _Part:
+    def _open_part(self, run_id: str) -> _Part:
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._config.part_interval_s, self._seal, run_id)
+        timer = loop.call_later(self._config.part_interval_s, self._close_part, run_id)
         part = self._open[run_id] = _Part(loop.create_future(), timer)
         return part
 
-    def _seal(self, run_id: str) -> None:
+    def _close_part(self, run_id: str) -> None:
         part = self._open.pop(run_id)
         part.timer.cancel()
-        task = asyncio.create_task(self._keep_storing(run_id, part))
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
+        write = asyncio.create_task(self._write_until_stored(run_id, part))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
 
-    async def _keep_storing(self, run_id: str, part: _Part) -> None:
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        name = f"{now}-{self._consumer}-{next(self._sequence):06d}.jsonl.gz"
-        key = f"{run_folder(self._config, run_id)}results/{name}"
-        for attempt in itertools.count():
+    async def _write_until_stored(self, run_id: str, part: _Part) -> None:
+        folder = RunFolder(self._store, self._config, run_id)
+        writer = f"{self._consumer}-{next(self._sequence):06d}"
+        key = folder.new_part_key("results", writer)
+        for attempt in itertools.count(1):
             try:
-                await asyncio.to_thread(self._put, key, part.lines)
+                await asyncio.to_thread(folder.write_part, key, part.lines)
             except TransientError as error:
-                limit_s = min(_RETRY_MAX_S, self._retry_base_s * 2 ** min(attempt, 16))
-                _logger.warning("ledger: %s; %d records wait", error.message, len(part.lines))
-                await asyncio.sleep(limit_s * random.uniform(0.5, 1))
+                _logger.warning(
+                    "ledger: %s; %d records wait for it", error.message, len(part.lines)
+                )
+                await asyncio.sleep(backoff_s(self._retry_base_s, attempt, RETRY_MAX_S))
             except ForeedgeError as error:
-                _logger.error("ledger: %s; %d records refused", error.message, len(part.lines))
+                _logger.error("ledger: %s; %d records were refused", error.message, len(part.lines))
                 part.stored.set_exception(error)
                 return
             except Exception as error:
@@ -190,14 +173,3 @@ class Ledger:
             else:
                 part.stored.set_result(None)
                 return
-
-    def _put(self, key: str, lines: list[bytes]) -> None:
-        """Store one part; blocks."""
-        bucket = self._config.bucket
-        data = gzip.compress(b"\n".join(lines) + b"\n", compresslevel=6, mtime=0)
-        # The name is ours alone: if it exists, an earlier attempt succeeded and its answer was
-        # lost. S3 also refuses where two writes meet, and then neither may have been kept.
-        if not self._store.put_if_absent(bucket, key, data, "application/gzip"):
-            info = self._store.head(bucket, key)
-            if info is None or info.size != len(data):
-                raise StorageUnavailable(f"s3://{bucket}/{key} was refused and is not stored")

@@ -15,24 +15,17 @@ so that it does not matter how the clocks of workers and operators differ.
 
 from __future__ import annotations
 
-import gzip
-import itertools
 import os
 import sqlite3
 import tempfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import orjson
 
-from ingest.runs.folder import run_folder
-from serve_app.config import LedgerConfig
-from serve_app.errors import InvalidMessage
-from serve_app.storage.protocol import ObjectStore
+from ingest.runs.folder import PART_TIME_FORMAT, PartKind, RunFolder
 
 Record = dict[str, Any]
 """One line of a part, as JSON: the fields of an Outcome."""
@@ -43,14 +36,12 @@ FAILED, REDRIVEN, SKIPPED, DONE = 0, 1, 2, 4
 STATUSES = {"failed": FAILED, "skipped_existing": SKIPPED, "done": DONE}
 """Ranks of the ways in which a job ends."""
 
-_PARTS_READ_AHEAD = 16
 _CACHE_KIB = 96 * 1024
 # A part has the time at which it was closed in its name, and comes to be there later: clocks
 # differ, and a writer whose store was away tries again. Names are looked for from this long ago,
 # and now and then from the beginning, so that even a part that is later than that is found.
 _OVERLAP = timedelta(minutes=15)
 _FULL_LISTING_EVERY = 300
-_TIME_FORMAT = "%Y%m%dT%H%M%S"
 
 _SCHEMA = f"""
 PRAGMA journal_mode = OFF;
@@ -93,9 +84,7 @@ class Records:
 
     def __init__(
         self,
-        store: ObjectStore,
-        ledger: LedgerConfig,
-        run_id: str,
+        folder: RunFolder,
         *,
         keep: Collection[str] = (),
         on_record: Callable[[Record], None] | None = None,
@@ -103,15 +92,11 @@ class Records:
         """Begin with none; see ``update``.
 
         Args:
-            store: Where the ledger is.
-            ledger: Its place.
-            run_id: The run.
+            folder: Folder of the run.
             keep: Statuses whose records are kept whole, in a temporary file.
             on_record: Called with each record that is read, before it is folded.
         """
-        self._store = store
-        self._bucket = ledger.bucket
-        self._folder = run_folder(ledger, run_id)
+        self._folder = folder
         self._keep = frozenset(keep)
         self._on_record = on_record
         self._seen: set[str] = set()
@@ -148,10 +133,11 @@ class Records:
             ForeedgeError: The store refuses or does not answer.
         """
         before = len(self._seen)
-        for key, data in self._fetch(self._new_keys("results/")):
-            self._add(key, self._lines(key, data), on_read)
-        for key, data in self._fetch(self._new_keys("redriven/")):
-            rows = ((r["job_id"], REDRIVEN, r["failed_at"]) for r, _ in self._lines(key, data))
+        for key, lines in self._folder.read_parts(self._new_keys("results")):
+            self._add(key, self._records(key, lines), on_read)
+        for key, lines in self._folder.read_parts(self._new_keys("redriven")):
+            found = (record for record, _ in self._records(key, lines))
+            rows = ((record["job_id"], REDRIVEN, record["failed_at"]) for record in found)
             self._fold((*row, "", None, None, None) for row in rows)
             self._remember(key)
         self._updates += 1
@@ -196,37 +182,22 @@ class Records:
         record: Record = orjson.loads(os.pread(self._kept.fileno(), length, position))
         return record
 
-    def _new_keys(self, kind: str) -> Iterator[str]:
+    def _new_keys(self, kind: PartKind) -> Iterator[str]:
         """Yield the keys of parts that were not read yet."""
-        prefix = f"{self._folder}{kind}"
-        after = None
+        after = ""
         if self._latest is not None and self._updates % _FULL_LISTING_EVERY:
-            after = f"{prefix}{self._latest - _OVERLAP:{_TIME_FORMAT}}"
-        for key in self._store.keys(self._bucket, prefix, after):
-            if key.endswith(".jsonl.gz") and key not in self._seen:
+            after = f"{self._latest - _OVERLAP:{PART_TIME_FORMAT}}"
+        for key in self._folder.part_keys(kind, after):
+            if key not in self._seen:
                 yield key
 
-    def _fetch(self, keys: Iterator[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield parts, several of which are fetched at a time."""
-
-        def read(key: str) -> tuple[str, bytes]:
-            data = self._store.get(self._bucket, key)
-            try:
-                return key, gzip.decompress(data)
-            except (OSError, EOFError, zlib.error) as error:
-                raise self._not_a_part(key, error) from error
-
-        with ThreadPoolExecutor(_PARTS_READ_AHEAD, "ledger-read") as pool:
-            while some := list(itertools.islice(keys, _PARTS_READ_AHEAD)):
-                yield from pool.map(read, some)
-
-    def _lines(self, key: str, data: bytes) -> Iterator[tuple[Record, bytes]]:
-        for line in data.splitlines():
+    def _records(self, key: str, lines: list[bytes]) -> Iterator[tuple[Record, bytes]]:
+        for line in lines:
             try:
                 record = orjson.loads(line)
                 record["job_id"]
             except (ValueError, KeyError, TypeError) as error:
-                raise self._not_a_part(key, error) from error
+                raise self._folder.damaged_part(key, error) from error
             yield record, line
 
     def _add(
@@ -244,7 +215,7 @@ class Records:
             try:
                 rows.append(_row(record, position, len(line)))
             except (ValueError, KeyError, TypeError) as error:
-                raise self._not_a_part(key, error) from error
+                raise self._folder.damaged_part(key, error) from error
             if self._on_record is not None:
                 self._on_record(record)
         if self._kept is not None:
@@ -264,13 +235,10 @@ class Records:
         self._seen.add(key)
         name = key.rpartition("/")[2]
         try:
-            at = datetime.strptime(name[:15], _TIME_FORMAT)
+            at = datetime.strptime(name[:15], PART_TIME_FORMAT)
         except ValueError:
             return
         self._latest = at if self._latest is None else max(self._latest, at)
-
-    def _not_a_part(self, key: str, error: Exception) -> InvalidMessage:
-        return InvalidMessage(f"s3://{self._bucket}/{key} is not a part of a ledger: {error!r}")
 
 
 def _row(record: Record, position: int | None, length: int) -> tuple[Any, ...]:

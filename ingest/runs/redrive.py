@@ -1,198 +1,211 @@
-"""Puts the failed jobs of a run on the queue again, and clears them from its dead letters.
+"""Put the failed jobs of a run on the queue again, and delete their dead letters.
 
-A redriven job keeps its id, so that its next result replaces the failure, and its output key, so
-that a job which is redriven twice, or whose dead letter SQS redrives too, makes one object. What
-was redriven is written down beside the results: such a failure is not redriven again, and the job
-counts as one without a result until it ends anew. It is written down after the messages are on
-the queue: whatever stops this in between costs a second message, never a job.
+A redriven job keeps its id, so that its next result replaces the failure. It also keeps its output
+key, so that a job that is redriven twice, or whose dead letter SQS redrives as well, makes one
+object.
+
+Each redriven failure is recorded next to the results. It is not redriven again, and its job counts
+as one without a result until it ends again. The record is written after the messages are on the
+queue, so an interruption in between costs a second message and never a job.
 """
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import secrets
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from ingest.messages.build import message_body
-from ingest.runs.folder import run_folder
+from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
 from ingest.runs.records import FAILED, REDRIVEN, Record, Records
 from ingest.sources.base import Entry
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue import BATCH_ENTRIES
+from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
 from ingest.sqs.sender import send_messages
-from serve_app.config import LedgerConfig
 from serve_app.errors import InvalidConfig
-from serve_app.storage.protocol import ObjectStore
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 _PART_RECORDS = 1_000
 _HIDDEN_S = 300
-_LOOK_S = 1
+_POLL_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveOptions:
+    """Which failures to redrive, and what to change about their jobs."""
+
+    code: str | None = None
+    """Error code of the failures to redrive; None for all of them."""
+    as_they_are_now: bool = False
+    """Whether to process the present content of each image. Otherwise a job that named an ETag
+    and failed with ``source_changed`` fails again."""
+    recipe: str | dict[str, Any] | None = None
+    """Recipe as messages carry it; None for the recipe of the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """What a redrive did."""
+    """The result of a redrive."""
 
     job_ids: Set[str]
-    """Jobs that were put on the queue."""
+    """Ids of the jobs that were put on the queue."""
     waiting: int
-    """Failed jobs that an earlier redrive put there, which have not ended since."""
+    """Number of failed jobs that an earlier redrive put on the queue and that have not ended."""
     unreadable: int
-    """Failed jobs whose record does not say which photograph it was."""
+    """Number of failed jobs whose record does not name an image."""
 
 
 def redrive_failures(
-    client: SQSClient,
-    queue_url: str,
-    store: ObjectStore,
-    ledger: LedgerConfig,
+    queue: QueueClient,
+    folder: RunFolder,
     manifest: RunManifest,
+    options: RedriveOptions,
     *,
-    code: str | None = None,
-    as_they_are_now: bool = False,
-    recipe: str | dict[str, Any] | None = None,
     rate: float | None = None,
     on_sent: Callable[[int], None] = lambda _: None,
 ) -> Redriven:
     """Put failed jobs on the queue again; blocks.
 
     Args:
-        client: Of SQS.
-        queue_url: Where they go.
-        store: Where the ledger is.
-        ledger: Its place.
-        manifest: The run.
-        code: Only jobs that failed with this code.
-        as_they_are_now: Take each photograph with the content that it has now, where a job named
-            an ETag; else a job that failed with ``source_changed`` does so again.
-        recipe: Another one than the run's, as messages carry it.
-        rate: Most messages per second; None sets no limit.
-        on_sent: Called with a number of messages that were sent.
+        queue: Queue to send to.
+        folder: Folder of the run.
+        manifest: Manifest of the run.
+        options: Which failures to redrive, and how.
+        rate: Maximum number of messages per second; None for no limit.
+        on_sent: Function to call with the number of messages in each batch that was sent.
 
     Raises:
-        QueueUnavailable: The queue does not exist, or did not take every message; what it took is
-            written down.
+        QueueUnavailable: The queue does not exist, or did not accept every message. Those that it
+            accepted are recorded.
     """
     output = manifest.output.model_dump()
-    recipe = manifest.recipe.model_dump(mode="json") if recipe is None else recipe
+    recipe = options.recipe
+    if recipe is None:
+        recipe = manifest.recipe.model_dump(mode="json")
     sent: set[str] = set()
-    unreadable = 0
-
-    def readable(records: Iterator[Record]) -> Iterator[Record]:
-        nonlocal unreadable
-        for record in records:
-            if record.get("source") is None:
-                unreadable += 1
-            else:
-                yield record
-
-    with Records(store, ledger, manifest.run_id, keep=["failed"]) as records:
+    with Records(folder, keep=["failed"]) as records:
         records.update()
-        [(waiting,)] = records.query("SELECT count(*) FROM job WHERE rank = ?", [REDRIVEN])
-        where = "WHERE rank = ? AND (? IS NULL OR code = ?) ORDER BY position"
-        failed = readable(records.kept(where, [FAILED, code, code]))
-        while some := list(itertools.islice(failed, _PART_RECORDS)):
-            entries = [_entry(record, as_they_are_now) for record in some]
+        failures = _Failures(records, options.code)
+        while batch := list(itertools.islice(failures, _PART_RECORDS)):
+            entries = [_entry(record, options.as_they_are_now) for record in batch]
             bodies = [message_body(manifest.run_id, output, recipe, entry) for entry in entries]
-            accepted = _Count(on_sent)
+            accepted = _MessageCount(on_sent)
             try:
-                send_messages(client, queue_url, bodies, accepted, rate=rate)
+                send_messages(queue.client, queue.url, bodies, accepted.add, rate=rate)
             finally:
                 if accepted.total:
-                    _write_down(store, ledger, manifest.run_id, some[: accepted.total])
-            sent.update(record["job_id"] for record in some)
-    return Redriven(sent, waiting, unreadable)
+                    _record_redriven(folder, batch[: accepted.total])
+            sent.update(record["job_id"] for record in batch)
+        return Redriven(sent, failures.waiting, failures.unreadable)
 
 
-def clear_dead_letters(client: SQSClient, queue_url: str, job_ids: Set[str]) -> int:
+class _Failures:
+    """The failures to redrive: an iterator that counts those whose image is unknown."""
+
+    def __init__(self, records: Records, code: str | None) -> None:
+        [(self.waiting,)] = records.query("SELECT count(*) FROM job WHERE rank = ?", [REDRIVEN])
+        self.unreadable = 0
+        where = "WHERE rank = ? AND (? IS NULL OR code = ?) ORDER BY position"
+        self._failed = records.kept(where, [FAILED, code, code])
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        for record in self._failed:
+            if record.get("source") is not None:
+                return record
+            self.unreadable += 1
+        raise StopIteration
+
+
+class _MessageCount:
+    """The number of messages that were sent."""
+
+    def __init__(self, on_sent: Callable[[int], None]) -> None:
+        self.total = 0
+        self._on_sent = on_sent
+
+    def add(self, messages: int) -> None:
+        """Count messages, and pass their number on."""
+        self.total += messages
+        self._on_sent(messages)
+
+
+def clear_dead_letters(queue: QueueClient, job_ids: Set[str]) -> int:
     """Delete the dead letters of jobs; return their number; blocks.
 
-    Other messages are hidden while this looks through the dead-letter queue, and then given back.
+    Other dead letters are hidden during the search, and released at its end.
 
     Args:
-        client: Of SQS.
-        queue_url: The queue whose dead-letter queue it is.
-        job_ids: The jobs.
+        queue: The queue that the dead-letter queue belongs to.
+        job_ids: Ids of the jobs.
 
     Raises:
         InvalidConfig: The queue has no dead-letter queue.
         QueueUnavailable: One of the two queues does not exist or does not answer.
     """
-    policy = read_redrive_policy(client, queue_url)
+    policy = read_redrive_policy(queue.client, queue.url)
     if policy is None:
         raise InvalidConfig(
-            f"{queue_url} has no dead-letter queue to clear; leave out --clear-dead-letters"
+            f"{queue.url} has no dead-letter queue to clear; leave out --clear-dead-letters"
         )
-    dead_url = policy.dead_letter_url
+    dead_letters = QueueClient(queue.client, policy.dead_letter_url)
     deleted = 0
     others: list[str] = []
     try:
-        while letters := _receive(client, dead_url):
-            ours = [item["ReceiptHandle"] for item in letters if _job_id(item) in job_ids]
-            others += [i["ReceiptHandle"] for i in letters if i["ReceiptHandle"] not in ours]
-            if ours:
-                deleted += _delete(client, dead_url, ours)
+        while messages := _receive(dead_letters):
+            wanted = [m["ReceiptHandle"] for m in messages if _job_id(m) in job_ids]
+            others += [m["ReceiptHandle"] for m in messages if m["ReceiptHandle"] not in wanted]
+            if wanted:
+                deleted += _delete(dead_letters, wanted)
     finally:
         for start in range(0, len(others), BATCH_ENTRIES):
-            _release(client, dead_url, others[start : start + BATCH_ENTRIES])
+            _release(dead_letters, others[start : start + BATCH_ENTRIES])
     return deleted
 
 
-def _receive(client: SQSClient, url: str) -> list[MessageTypeDef]:
-    with map_sqs_errors(f"{url}: ReceiveMessage"):
-        answer = client.receive_message(
-            QueueUrl=url,
+def _receive(queue: QueueClient) -> list[MessageTypeDef]:
+    with map_sqs_errors(f"{queue.url}: ReceiveMessage"):
+        answer = queue.client.receive_message(
+            QueueUrl=queue.url,
             MaxNumberOfMessages=BATCH_ENTRIES,
-            WaitTimeSeconds=_LOOK_S,
+            WaitTimeSeconds=_POLL_S,
             VisibilityTimeout=_HIDDEN_S,
         )
     return answer.get("Messages", [])
 
 
-def _delete(client: SQSClient, url: str, handles: list[str]) -> int:
+def _delete(queue: QueueClient, handles: list[str]) -> int:
     """Delete messages and return how many were deleted; blocks."""
-    with map_sqs_errors(f"{url}: DeleteMessageBatch"):
-        answer = client.delete_message_batch(
-            QueueUrl=url,
+    with map_sqs_errors(f"{queue.url}: DeleteMessageBatch"):
+        answer = queue.client.delete_message_batch(
+            QueueUrl=queue.url,
             Entries=[{"Id": str(i), "ReceiptHandle": h} for i, h in enumerate(handles)],
         )
     return len(answer.get("Successful", []))
 
 
-def _release(client: SQSClient, url: str, handles: list[str]) -> None:
+def _release(queue: QueueClient, handles: list[str]) -> None:
     """Let messages be received again at once; blocks."""
-    with map_sqs_errors(f"{url}: ChangeMessageVisibilityBatch"):
-        client.change_message_visibility_batch(
-            QueueUrl=url,
+    with map_sqs_errors(f"{queue.url}: ChangeMessageVisibilityBatch"):
+        queue.client.change_message_visibility_batch(
+            QueueUrl=queue.url,
             Entries=[
                 {"Id": str(i), "ReceiptHandle": h, "VisibilityTimeout": 0}
                 for i, h in enumerate(handles)
             ],
         )
-
-
-class _Count:
-    """Adds up the messages that were sent."""
-
-    def __init__(self, then: Callable[[int], None]) -> None:
-        self.total = 0
-        self._then = then
-
-    def __call__(self, messages: int) -> None:
-        self.total += messages
-        self._then(messages)
 
 
 def _entry(record: Record, as_they_are_now: bool) -> Entry:
@@ -201,24 +214,19 @@ def _entry(record: Record, as_they_are_now: bool) -> Entry:
     return Entry(source["bucket"], source["key"], etag, source.get("version_id"), record["job_id"])
 
 
-def _write_down(
-    store: ObjectStore, ledger: LedgerConfig, run_id: str, records: list[Record]
-) -> None:
-    lines = (
+def _record_redriven(folder: RunFolder, failures: list[Record]) -> None:
+    lines = [
         orjson.dumps(
             {
-                "job_id": record["job_id"],
-                "code": record.get("code"),
-                # Which failure it was, by the clock of the one who recorded it.
-                "failed_at": datetime.fromisoformat(record["finished_at"]).timestamp(),
+                "job_id": failure["job_id"],
+                "code": failure.get("code"),
+                # Identifies the failure, by the clock of the consumer that recorded it.
+                "failed_at": datetime.fromisoformat(failure["finished_at"]).timestamp(),
             }
         )
-        for record in records
-    )
-    data = gzip.compress(b"\n".join(lines) + b"\n", mtime=0)
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(6)}.jsonl.gz"
-    key = f"{run_folder(ledger, run_id)}redriven/{name}"
-    store.put(ledger.bucket, key, data, "application/gzip")
+        for failure in failures
+    ]
+    folder.write_part(folder.new_part_key("redriven", secrets.token_hex(6)), lines)
 
 
 def _job_id(message: Any) -> str | None:

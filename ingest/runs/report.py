@@ -11,11 +11,10 @@ from typing import Any, Self
 
 import orjson
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import DONE, FAILED, REDRIVEN, STATUSES, Record, Records
 from ingest.runs.status import RunStatus, run_status
-from serve_app.config import LedgerConfig
-from serve_app.storage.protocol import ObjectStore
 
 DOUBTFUL_BELOW = 0.8
 """Mask confidence under which a mask counts as doubtful."""
@@ -29,14 +28,13 @@ class Report:
 
     def __init__(
         self,
-        store: ObjectStore,
-        ledger: LedgerConfig,
+        folder: RunFolder,
         manifest: RunManifest,
         on_read: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Read the run's ledger; blocks. See ``read_report``."""
         self.manifest = manifest
-        self._records = Records(store, ledger, manifest.run_id, keep=STATUSES)
+        self._records = Records(folder, keep=STATUSES)
         try:
             self._records.update(on_read)
             self.standing: RunStatus = run_status(manifest, *self._records.counts())
@@ -175,24 +173,20 @@ def source_url(record: Record) -> str | None:
 
 
 def read_report(
-    store: ObjectStore,
-    ledger: LedgerConfig,
-    run_id: str,
+    folder: RunFolder,
     on_read: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Return the report of a run from its ledger; blocks.
 
     Args:
-        store: Where the ledger is.
-        ledger: Its place.
-        run_id: The run.
+        folder: Folder of the run.
         on_read: Called with a number of records as they are read.
 
     Raises:
         SourceNotFound: There is no such run.
         InvalidMessage: A part of the ledger cannot be read.
     """
-    return Report(store, ledger, read_manifest(store, ledger, run_id), on_read)
+    return Report(folder, read_manifest(folder), on_read)
 
 
 def write_json(report: Report, path: Path) -> None:

@@ -1,12 +1,12 @@
-"""Puts a run on the queue: one message for each photograph.
+"""Put a run on the queue: one message for each image.
 
-The run's jobs are listed in the ledger first, part by part (``jobs``), and sent from there: what
-reads a source may be ahead of what sends, no list of millions is in memory, and the number of
-jobs is known as soon as the source is read. Sending stops and goes on at any point: what is on the
-queue is known by its place in the list.
+The jobs of a run are first listed in the ledger, part by part (``job_list``), and sent from that
+list. So reading the source may be ahead of sending, no list of millions is in memory, and the
+number of jobs is known as soon as the source is read. Sending can stop at any point and resume:
+a job's place in the list says whether it is on the queue.
 
-The id of a job is a function of the run and the object: one that was sent twice, by a second
-attempt after a broken connection for example, is the same job, and a report counts it once.
+A job's id is a function of the run and the object. A job that is sent twice, e.g. by a second
+attempt after a broken connection, keeps its id, so that a report counts it once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
 from pydantic import ValidationError
 
 from ingest.messages.build import INVALID_RUN, message_body
+from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import PART_JOBS, JobList, Sent
 from ingest.runs.job_list_writer import JobListWriter
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
@@ -29,62 +30,70 @@ from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue import check_url
+from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import send_messages
-from serve_app.config import LedgerConfig
 from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.job import Job, Output, Source
 from serve_app.contracts.recipe import parse_recipe
 from serve_app.errors import ForeedgeError, InvalidConfig, InvalidRecipe, SourceNotFound
-from serve_app.storage.protocol import ObjectStore
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
 
 _JOB_ID_HEX_DIGITS = 32
-_TAKEN = ("live", INVALID_RUN)
+_RESERVED_RUN_IDS = ("live", INVALID_RUN)
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """A run that is ready to be sent."""
 
-    run_id: str
+    folder: RunFolder
     description: str
+    """Source of the images, for people, e.g. ``s3://b/in/``."""
     source: ImageSource
     output: Output
     recipe: str | dict[str, Any]
-    """As the messages carry it: a preset's name or an object."""
+    """Recipe as messages carry it: the name of a preset, or an object."""
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.folder.run_id
 
     def entries(self, after: Entry | None = None, known: int = 0) -> Iterator[Entry]:
-        """Yield the photographs, each once and with its job's id; blocks.
+        """Yield the images, each once and with the id of its job; blocks.
 
         Args:
-            after: The last one that is known already; None where none is.
-            known: How many are.
+            after: Last image that is known already; None if none is.
+            known: Number of images that are known already.
         """
-        source = self.source
-        if source.ordered:
-            for entry in source.entries(after.key if after else None):
-                yield _with_job_id(self.run_id, entry)
+        if self.source.ordered:
+            for entry in self.source.entries(after.key if after else None):
+                yield self._with_job_id(entry)
             return
-        yield from itertools.islice(self._distinct(), known, None)
+        yield from itertools.islice(self._distinct_entries(), known, None)
 
-    def _distinct(self) -> Iterator[Entry]:
+    def _distinct_entries(self) -> Iterator[Entry]:
         job_ids = Distinct()
         try:
-            for entry in self.source.entries():
-                job = _with_job_id(self.run_id, entry)
-                if job_ids.add(job.job_id):
-                    yield job
+            for entry in map(self._with_job_id, self.source.entries()):
+                if job_ids.add(entry.job_id):
+                    yield entry
         finally:
             job_ids.close()
 
+    def _with_job_id(self, entry: Entry) -> Entry:
+        if entry.job_id:
+            return entry
+        version = entry.version_id or entry.etag or ""
+        content = "\0".join((self.run_id, entry.bucket, entry.key, version))
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return entry._replace(job_id=digest[:_JOB_ID_HEX_DIGITS])
+
 
 def recipe_argument(text: str) -> str | dict[str, Any]:
-    """Return a recipe as messages carry it, from a preset's name or a JSON object.
+    """Return a recipe as messages carry it, from the name of a preset or a JSON object.
 
     Raises:
-        InvalidRecipe: It is neither, or has an unknown field or value.
+        InvalidRecipe: The text is neither, or the recipe has an unknown field or value.
     """
     value: Any = text
     if text.lstrip().startswith("{"):
@@ -100,89 +109,146 @@ def recipe_argument(text: str) -> str | dict[str, Any]:
 def plan_run(
     source: ImageSource | Iterable[Entry],
     *,
-    run_id: str,
+    folder: RunFolder,
     description: str,
     output: Output,
     recipe: str | dict[str, Any],
 ) -> RunPlan:
-    """Return the run of some photographs; reads no more than the first one.
+    """Return the plan of a run; reads no more than the first image's name.
 
     Raises:
-        InvalidConfig: There are none, or the run's name or a key is not allowed.
+        InvalidConfig: There are no images, or the run's name or a key is not allowed.
     """
-    if run_id in _TAKEN:
-        raise InvalidConfig(f"run_id: {run_id!r} is the run of other producers' messages")
+    if folder.run_id in _RESERVED_RUN_IDS:
+        raise InvalidConfig(
+            f"run_id: {folder.run_id!r} is reserved for messages of other producers; choose another"
+        )
     if not isinstance(source, ImageSource):
         source = ListedImages(source)
-    made = RunPlan(run_id, description, source, output, recipe)
-    first = next(made.entries(), None)
+    plan = RunPlan(folder, description, source, output, recipe)
+    first = next(plan.entries(), None)
     if first is None:
         raise InvalidConfig(f"{description}: no images there")
     try:
         Job(
             job_id=first.job_id or "",
-            run_id=run_id,
+            run_id=plan.run_id,
             source=Source(bucket=first.bucket, key=first.key),
             output=output,
             recipe=parse_recipe(recipe),
         )
     except ValidationError as error:
         raise InvalidConfig(describe_validation_error(error)) from error
-    return made
+    return plan
 
 
 class Observer(Protocol):
-    """Is told how far the sending of a run is."""
+    """A function that is called with the progress of sending a run."""
 
     def __call__(self, *, sent: int, listed: int, complete: bool) -> None:
-        """Take note.
+        """Take note of the progress.
 
         Args:
-            sent: Jobs on the queue.
-            listed: Jobs that are known.
-            complete: Whether these are all.
+            sent: Number of jobs on the queue.
+            listed: Number of jobs listed so far.
+            complete: Whether every job is listed.
         """
 
 
-def _unobserved(*, sent: int, listed: int, complete: bool) -> None:
+def _ignore_progress(*, sent: int, listed: int, complete: bool) -> None:
     return
 
 
 def send_run(
-    client: SQSClient,
-    queue_url: str,
-    store: ObjectStore,
-    ledger: LedgerConfig,
+    queue: QueueClient,
     plan: RunPlan,
-    observer: Observer = _unobserved,
+    observer: Observer = _ignore_progress,
     rate: float | None = None,
 ) -> RunManifest:
-    """List a run's jobs and send them, or go on where that was stopped; blocks.
+    """List the jobs of a run and send them, resuming a run that was stopped; blocks.
 
     Args:
-        client: Of SQS.
-        queue_url: Where the messages go.
-        store: Where the ledger is.
-        ledger: The place of the ledger.
+        queue: Queue to send to.
         plan: The run.
-        observer: Is told of each batch that was sent.
-        rate: Most messages per second; None sets no limit.
+        observer: Function to call after each batch.
+        rate: Maximum number of messages per second; None for no limit.
 
     Returns:
-        The run's manifest. Where all of its jobs had been sent before, nothing was sent now.
+        The manifest of the run. If every job had been sent before, nothing is sent now.
 
     Raises:
-        InvalidConfig: Another run of this name exists, or the queue is a FIFO queue.
-        QueueUnavailable: The queue does not exist, or did not take every message. To send the
-            run again under its name goes on with what was not sent.
-        KeyboardInterrupt: So does it after Ctrl-C.
+        InvalidConfig: A different run of this name exists, or the queue is a FIFO queue.
+        QueueUnavailable: The queue does not exist, or did not accept every message. Sending the
+            run again with the same name resumes it.
+        KeyboardInterrupt: The user pressed Ctrl-C. Sending the run again resumes it, too.
     """
-    check_url(queue_url)
-    # Before anything is written: a run that cannot start leaves no trace.
-    with map_sqs_errors(f"{queue_url}: GetQueueAttributes"):
-        client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
-    jobs = JobList(store, ledger, plan.run_id)
-    manifest = RunManifest(
+    check_url(queue.url)
+    # Before anything is written, so that a run that cannot start leaves no trace.
+    with map_sqs_errors(f"{queue.url}: GetQueueAttributes"):
+        queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["QueueArn"])
+    manifest = _open_manifest(plan, queue.url)
+    job_list = JobList(plan.folder)
+    before = job_list.sent() or Sent()
+    if before.complete:
+        return manifest
+    write_manifest(plan.folder, manifest)
+    writer = JobListWriter(job_list, plan.entries, manifest)
+    checkpoint = _Checkpoint(job_list, writer, before.jobs, observer)
+    checkpoint.store()
+    writer.start()
+    output = plan.output.model_dump()
+    bodies = (
+        message_body(plan.run_id, output, plan.recipe, entry)
+        for entry in writer.entries(before.jobs)
+    )
+    try:
+        send_messages(queue.client, queue.url, bodies, checkpoint.advance, rate=rate)
+    except ForeedgeError as error:
+        raise type(error)(
+            f"{error.message} -- {checkpoint.sent:,} messages are on the queue and nothing is "
+            f"lost: bulk with --run-id {plan.run_id} resumes from there"
+        ) from error
+    finally:
+        try:
+            checkpoint.store()
+        finally:
+            writer.stop()
+    return writer.manifest
+
+
+class _Checkpoint:
+    """The number of sent jobs, stored once for each part of the list and at the end."""
+
+    def __init__(
+        self, job_list: JobList, writer: JobListWriter, sent: int, observer: Observer
+    ) -> None:
+        self._job_list, self._writer, self._observer = job_list, writer, observer
+        self.sent = sent
+        self._stored = -1
+
+    def advance(self, messages: int) -> None:
+        """Count messages that were sent."""
+        self.sent += messages
+        if self.sent // PART_JOBS > self._stored // PART_JOBS:
+            self.store()
+        manifest = self._writer.manifest
+        self._observer(sent=self.sent, listed=manifest.jobs, complete=manifest.complete)
+
+    def store(self) -> None:
+        """Store the number of jobs sent so far."""
+        manifest = self._writer.manifest
+        complete = manifest.complete and self.sent >= manifest.jobs
+        self._job_list.write_sent(Sent(jobs=self.sent, complete=complete))
+        self._stored = self.sent
+
+
+def _open_manifest(plan: RunPlan, queue_url: str) -> RunManifest:
+    """Return the manifest of a new run, or that of the run to resume.
+
+    Raises:
+        InvalidConfig: A run of this name exists and differs from the plan.
+    """
+    wanted = RunManifest(
         run_id=plan.run_id,
         created_at=datetime.now(UTC),
         description=plan.description,
@@ -193,87 +259,21 @@ def send_run(
         complete=False,
         source_digest=plan.source.digest,
     )
-    manifest = _reconcile(store, ledger, manifest)
-    before = jobs.sent() or Sent()
-    if before.complete:
-        return manifest
-    write_manifest(store, ledger, manifest)
-    listing = JobListWriter(jobs, plan.entries, manifest)
-    sent = _Checkpoint(jobs, listing, before.jobs, observer)
-    sent.store()
-    listing.start()
-    output = plan.output.model_dump()
-    bodies = (
-        message_body(plan.run_id, output, plan.recipe, entry)
-        for entry in listing.entries(before.jobs)
-    )
     try:
-        send_messages(client, queue_url, bodies, sent.advance, rate=rate)
-    except ForeedgeError as error:
-        raise type(error)(
-            f"{error.message} -- {sent.messages:,} messages are on the queue and nothing is lost: "
-            f"bulk with --run-id {plan.run_id} goes on from there"
-        ) from error
-    finally:
-        try:
-            sent.store()
-        finally:
-            listing.stop()
-    return listing.manifest
-
-
-class _Checkpoint:
-    """Stores how far the sending is, once for each part of the list and in the end."""
-
-    def __init__(
-        self, jobs: JobList, listing: JobListWriter, sent: int, observer: Observer
-    ) -> None:
-        self._jobs, self._listing, self._observer = jobs, listing, observer
-        self.messages = sent
-        self._stored = -1
-
-    def advance(self, messages: int) -> None:
-        """Take note of messages that were sent."""
-        self.messages += messages
-        if self.messages // PART_JOBS > self._stored // PART_JOBS:
-            self.store()
-        manifest = self._listing.manifest
-        self._observer(sent=self.messages, listed=manifest.jobs, complete=manifest.complete)
-
-    def store(self) -> None:
-        """Store how far it is."""
-        manifest = self._listing.manifest
-        complete = manifest.complete and self.messages >= manifest.jobs
-        self._jobs.write_sent(Sent(jobs=self.messages, complete=complete))
-        self._stored = self.messages
-
-
-def _reconcile(store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) -> RunManifest:
-    """Return the manifest to store: that of the same run, where it was sent before."""
-    try:
-        known = read_manifest(store, ledger, manifest.run_id)
+        known = read_manifest(plan.folder)
     except SourceNotFound:
-        return manifest
-    wrong = [
-        name for name in ("output", "recipe") if getattr(known, name) != getattr(manifest, name)
+        return wanted
+    different = [
+        name for name in ("output", "recipe") if getattr(known, name) != getattr(wanted, name)
     ]
-    by_digest = known.source_digest is not None or manifest.source_digest is not None
+    by_digest = known.source_digest is not None or wanted.source_digest is not None
     identity = "source_digest" if by_digest else "description"
-    if getattr(known, identity) != getattr(manifest, identity):
-        wrong.insert(0, f"source ({known.description}, as that was when the run was begun)")
-    if wrong:
+    if getattr(known, identity) != getattr(wanted, identity):
+        different.insert(0, f"source ({known.description}, with its content at that time)")
+    if different:
+        names = " and a different ".join(different)
         raise InvalidConfig(
-            f"run {manifest.run_id} exists and has another {' and another '.join(wrong)}: to go on "
-            "with it, say what was said then; or choose another --run-id"
+            f"Run {plan.run_id} already exists with a different {names}. "
+            "Repeat the original values to resume it, or choose another --run-id"
         )
-    return known.model_copy(update={"queue_url": manifest.queue_url})
-
-
-def _with_job_id(run_id: str, entry: Entry) -> Entry:
-    return entry if entry.job_id else entry._replace(job_id=_job_id(run_id, entry))
-
-
-def _job_id(run_id: str, entry: Entry) -> str:
-    version = entry.version_id or entry.etag or ""
-    content = "\0".join((run_id, entry.bucket, entry.key, version))
-    return hashlib.sha256(content.encode()).hexdigest()[:_JOB_ID_HEX_DIGITS]
+    return known.model_copy(update={"queue_url": queue_url})

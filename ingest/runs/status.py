@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import DONE, FAILED, SKIPPED, Records
 from ingest.sqs.backlog import Backlog
-from serve_app.config import LedgerConfig
-from serve_app.storage.protocol import ObjectStore
 
 _RANKS = {"done": DONE, "skipped_existing": SKIPPED, "failed": FAILED}
 
@@ -112,26 +111,23 @@ class RunMonitor:
 
     def __init__(
         self,
-        store: ObjectStore,
-        ledger: LedgerConfig,
+        folder: RunFolder,
         manifest: RunManifest,
         backlog: Callable[[], Backlog | None] = lambda: None,
     ) -> None:
         """Begin to count.
 
         Args:
-            store: Where the ledger is.
-            ledger: Its place.
+            folder: Folder of the run.
             manifest: The run; read again for as long as its list of jobs grows.
             backlog: Returns what waits on the run's queue, where that is known.
         """
-        self._store = store
-        self._ledger = ledger
+        self._folder = folder
         self._manifest = manifest
         self._backlog = backlog
-        self._list = JobList(store, ledger, manifest.run_id)
+        self._list = JobList(folder)
         self._sent: Sent | None = Sent()
-        self._records = Records(store, ledger, manifest.run_id)
+        self._records = Records(folder)
 
     def update(self, on_read: Callable[[int], None] = lambda _: None) -> RunStatus:
         """Read what was added since the last time; blocks.
@@ -140,7 +136,7 @@ class RunMonitor:
             on_read: Called with a number of records as they are read.
         """
         if not self._manifest.complete:
-            self._manifest = read_manifest(self._store, self._ledger, self._manifest.run_id)
+            self._manifest = read_manifest(self._folder)
         if self._sent is not None and not self._sent.complete:
             self._sent = self._list.sent()
         self._records.update(on_read)

@@ -21,6 +21,7 @@ import orjson
 
 from ingest.messages.build import new_run_id
 from ingest.messages.parse import parse
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import STATUS_RANK
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
 from ingest.sqs.errors import map_sqs_errors
@@ -177,7 +178,7 @@ class SqsJobs:
             jobs=len(jobs),
             queue_url=queue.url,
         )
-        write_manifest(self._store, self._config.ledger, manifest)
+        write_manifest(RunFolder(self._store, self._config.ledger, run_id), manifest)
 
 
 class RunTally:
@@ -244,7 +245,7 @@ class RunTally:
 
     def _read_manifest(self) -> RunManifest | None:
         try:
-            return read_manifest(self._store, self._ledger, self._run_id)
+            return read_manifest(RunFolder(self._store, self._ledger, self._run_id))
         except SourceNotFound:
             return None
 

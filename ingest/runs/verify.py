@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList
 from ingest.runs.manifest import RunManifest
 from ingest.runs.records import FAILED, REDRIVEN, Record, Records
 from ingest.sources.base import Entry
-from serve_app.config import LedgerConfig
 from serve_app.storage.protocol import ObjectStore
 
 _PAGE = 1_000
@@ -64,15 +64,15 @@ class Missing(NamedTuple):
 class Verification:
     """A run against its list and its objects. A context manager: it has temporary files."""
 
-    def __init__(self, store: ObjectStore, ledger: LedgerConfig, manifest: RunManifest) -> None:
+    def __init__(self, folder: RunFolder, manifest: RunManifest) -> None:
         """Begin; see ``run``."""
-        self._store = store
+        self._store = folder.store
         self._manifest = manifest
-        self._jobs = JobList(store, ledger, manifest.run_id)
+        self._jobs = JobList(folder)
         self._objects = _Objects()
         self._some_absent = False
         self._read = 0
-        self._records = Records(store, ledger, manifest.run_id, on_record=self._take)
+        self._records = Records(folder, on_record=self._take)
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -39,7 +39,7 @@ from typing import Any
 import orjson
 
 from ingest.local.aws import use_dummy_credentials
-from ingest.runs.folder import run_folder
+from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import PART_JOBS, JobList, Sent
 from ingest.runs.manifest import RunManifest, write_manifest
 from ingest.sources.base import Entry
@@ -68,7 +68,8 @@ def make(root: Path, records: int, seed: int) -> None:
     """
     store = LocalStore(root)
     entries = _entries(records)
-    jobs = JobList(store, LEDGER, RUN)
+    run = RunFolder(store, LEDGER, RUN)
+    jobs = JobList(run)
     manifest = RunManifest(
         run_id=RUN,
         created_at=START,
@@ -78,10 +79,9 @@ def make(root: Path, records: int, seed: int) -> None:
         jobs=records,
         queue_url="http://127.0.0.1:9/none",
     )
-    write_manifest(store, LEDGER, manifest)
+    write_manifest(run, manifest)
     jobs.write_sent(Sent(jobs=records, complete=True))
     generator = random.Random(seed)
-    results = f"{run_folder(LEDGER, RUN)}results/"
     for number, start in enumerate(range(0, records, PART_JOBS)):
         part = [next(entries) for _ in range(min(PART_JOBS, records - start))]
         jobs.write(number, part)
@@ -91,9 +91,8 @@ def make(root: Path, records: int, seed: int) -> None:
             lines = [line for n, e in enumerate(some) for line in _lines(first + n, e, generator)]
             at = START + timedelta(seconds=(first + len(some)) / _RATE_PER_S)
             consumer = first // LEDGER.part_records % _CONSUMERS
-            name = f"{at:%Y%m%dT%H%M%S.%fZ}-consumer{consumer}-{first:06d}.jsonl.gz"
-            data = gzip.compress(b"\n".join(lines) + b"\n", compresslevel=6, mtime=0)
-            store.put(BUCKET, results + name, data, "application/gzip")
+            name = f"{at:%Y%m%dT%H%M%S.%fZ}-consumer{consumer}-{first:06d}"
+            run.write_part(run.part_key("results", name), lines)
             folder = root / BUCKET / f"cutouts/{first // 1000:06d}"
             folder.mkdir(parents=True, exist_ok=True)
             for n, entry in enumerate(some):

@@ -19,9 +19,11 @@ from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import read_outcomes
 from ingest.runs.status import RunMonitor, follow
 from ingest.sources import base as sources
+from ingest.sqs.queue_client import QueueClient
 from loadtests.harness.metering import Meter, ray_part, run_workers_beside_others
 from loadtests.harness.results import percentile
 from serve_app.aws import aws_client
@@ -148,7 +150,7 @@ class Foreedge:
         number = next(self._runs)
         plan = bulk.plan_run(
             [self._upload(path)._replace(job_id=f"{number}-{i}") for i, path in enumerate(paths)],
-            run_id=f"{new_run_id()}-{number}",
+            folder=RunFolder(self._store, ledger, f"{new_run_id()}-{number}"),
             description="benchmark",
             # Another place for each run: what is there would be skipped.
             output=Output(bucket=_BUCKET, prefix=f"cutouts/{number}/"),
@@ -157,12 +159,12 @@ class Foreedge:
         sqs = aws_client("sqs", self._config.aws)
         meter = Meter(os.getpid(), ray_part)
         started_at = time.time()
-        manifest = bulk.send_run(sqs, queue.url, self._store, ledger, plan)
-        tally = RunMonitor(self._store, ledger, manifest)
+        manifest = bulk.send_run(QueueClient(sqs, queue.url), plan)
+        tally = RunMonitor(plan.folder, manifest)
         for _ in follow(tally, stalled_after_s=_STALLED_AFTER_S, on_stalled=_give_up):
             pass
         cpu_s = meter.cpu_s()
-        outcomes = list(read_outcomes(self._store, ledger, plan.run_id))
+        outcomes = list(read_outcomes(plan.folder))
         bad = [outcome for outcome in outcomes if outcome.status != "done"]
         if bad:
             raise InternalError(f"{len(bad)} of {len(paths)} jobs not done: {bad[0]}")

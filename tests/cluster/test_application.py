@@ -12,8 +12,10 @@ from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
+from ingest.runs.folder import RunFolder
 from ingest.runs.status import RunMonitor, follow
 from ingest.sources import base as sources
+from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
@@ -57,17 +59,17 @@ def test_a_run_brings_replicas_and_every_image_is_done() -> None:
             store.put(BUCKET, key, data, "image/jpeg")
         plan = bulk.plan_run(
             [sources.Entry(BUCKET, key) for key in keys],
-            run_id=new_run_id(),
+            folder=RunFolder(store, config.ledger, new_run_id()),
             description="test",
             output=Output(bucket=BUCKET),
             recipe={"checks": {"min_subject_px": 1}},
         )
         with serving(args, port=free_port(), quiet=True) as endpoints:
             client = aws_client("sqs", config.aws)
-            manifest = bulk.send_run(client, config.queue.url, store, config.ledger, plan)
+            manifest = bulk.send_run(QueueClient(client, config.queue.url), plan)
             seen: dict[str, int] = {}
             done = 0
-            for standing in follow(RunMonitor(store, config.ledger, manifest), interval_s=0.3):
+            for standing in follow(RunMonitor(plan.folder, manifest), interval_s=0.3):
                 most_replicas(seen)
                 done = standing.counts["done"]
             assert done == IMAGES

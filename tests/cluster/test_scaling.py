@@ -24,8 +24,10 @@ from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
+from ingest.runs.folder import RunFolder
 from ingest.scaling.policy import read_queue
 from ingest.sources import base as sources
+from ingest.sqs.queue_client import QueueClient
 from serve_app.app import ingest_deployment
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
@@ -82,12 +84,12 @@ class Running:
     def send(self, jobs: int) -> None:
         plan = bulk.plan_run(
             [sources.Entry(BUCKET, f"{number}.jpg") for number in range(jobs)],
-            run_id=new_run_id(),
+            folder=RunFolder(open_store(self.config), self.ledger, new_run_id()),
             description="test",
             output=Output(bucket=BUCKET),
             recipe="cutout",
         )
-        bulk.send_run(self.sqs, self.queue.url, open_store(self.config), self.ledger, plan)
+        bulk.send_run(QueueClient(self.sqs, self.queue.url), plan)
 
     def messages(self) -> int:
         return sum(read_queue(self.sqs, self.queue.url))

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from ingest.runs import send as bulk
+from ingest.runs.folder import RunFolder
 from ingest.sources.base import Entry
+from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
@@ -122,13 +124,13 @@ async def test_messages_that_could_not_be_sent_are_sent_again(rig: Rig) -> None:
     assert config.ledger is not None
     plan = bulk.plan_run(
         [Entry(rig.bucket, f"in/{name}.jpg", job_id=name) for name in NAMES],
-        run_id=rig.run_id,
+        folder=RunFolder(open_store(config), config.ledger, rig.run_id),
         description="test",
         output=Output(bucket=rig.bucket, prefix=f"cutouts/{rig.run_id}/"),
         recipe=RECIPE,
     )
-    client = aws_client("sqs", config.aws)
-    await asyncio.to_thread(bulk.send_run, client, rig.url, open_store(config), config.ledger, plan)
+    queue = QueueClient(aws_client("sqs", config.aws), rig.url)
+    await asyncio.to_thread(bulk.send_run, queue, plan)
     assert rule.hits == 2
     async with rig.consumer():
         await rig.until_settled()

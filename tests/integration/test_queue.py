@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ingest.consumer.consumer import Consumer
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger, read_outcomes
 from ingest.sqs.queue import SqsQueue
 from serve_app.config import AwsConfig, LedgerConfig, QueueConfig
@@ -191,9 +192,11 @@ async def test_a_consumer_from_message_to_ledger(local_aws: Any, sqs: Sqs, queue
         await consumer.stop()
         await running
 
-    statuses = {item.job_id: item.status for item in read_outcomes(store, ledger_config, "r")}
+    statuses = {
+        item.job_id: item.status for item in read_outcomes(RunFolder(store, ledger_config, "r"))
+    }
     assert statuses == {f"j{n}": "done" for n in range(25)} | {"empty": "failed", "later": "done"}
-    assert [item.code for item in read_outcomes(store, ledger_config, "invalid")] == [
+    assert [item.code for item in read_outcomes(RunFolder(store, ledger_config, "invalid"))] == [
         "invalid_message"
     ]
     assert await queue.backlog() == (0, 0)

@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import read_outcomes
 from ingest.runs.redrive import clear_dead_letters
+from ingest.sqs.queue_client import QueueClient
 from serve_app.errors import SourceNotFound
 from serve_app.storage.s3 import S3Store
 from tests.support.images import book, jpeg
@@ -221,7 +223,7 @@ def test_dead_letters_of_redriven_jobs_are_cleared(shop: Shop) -> None:
         shop.sqs.send_message(QueueUrl=shop.dead_url, MessageBody=body)
     shop.sqs.send_message(QueueUrl=shop.dead_url, MessageBody="poison")
 
-    assert clear_dead_letters(shop.sqs, shop.queue_url, {"ours", "again"}) == 2
+    assert clear_dead_letters(QueueClient(shop.sqs, shop.queue_url), {"ours", "again"}) == 2
 
     left = shop.sqs.receive_message(QueueUrl=shop.dead_url, MaxNumberOfMessages=10)["Messages"]
     assert {message["Body"] for message in left} == {'{"job_id": "theirs"}', "poison"}
@@ -281,7 +283,7 @@ def test_from_failures_to_a_sound_run(app: App, local_aws: Aws, tmp_path: Path) 
     assert code == 0, out
     assert "Nothing is missing" in out
 
-    outcomes = [o for o in read_outcomes(app.store, app.ledger, "sound") if o.output_key]
+    outcomes = [o for o in read_outcomes(RunFolder(app.store, app.ledger, "sound")) if o.output_key]
     lost = outcomes[0]
     assert lost.output_key
     local_aws.client("s3").delete_object(Bucket=app.bucket, Key=lost.output_key)

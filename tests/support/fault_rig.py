@@ -25,6 +25,7 @@ from PIL import Image
 
 from ingest.consumer.consumer import Consumer
 from ingest.local.aws import LocalAws
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger, fold, read_outcomes
 from ingest.sqs.queue import SqsQueue
 from serve_app.aws import aws_client
@@ -240,7 +241,7 @@ class Rig:
     def records(self, run_id: str | None = None) -> list[Outcome]:
         config = AppConfig.load(self.args()).ledger
         assert config is not None
-        return list(read_outcomes(self.store, config, run_id or self.run_id))
+        return list(read_outcomes(RunFolder(self.store, config, run_id or self.run_id)))
 
     def outcomes(self) -> dict[str, Outcome]:
         return fold(self.records())

@@ -14,9 +14,11 @@ import httpx
 from ingest.local.aws import LocalAws
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import read_outcomes
 from ingest.runs.status import RunMonitor, RunStatus, follow
 from ingest.sources import base as sources
+from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig
 from serve_app.contracts.job import Output
@@ -97,13 +99,13 @@ class App:
         """Put a run on the queue."""
         plan = bulk.plan_run(
             entries,
-            run_id=new_run_id(),
+            folder=RunFolder(self.store, self.ledger, new_run_id()),
             description="test",
             output=Output(bucket=self.bucket),
             recipe=recipe,
         )
-        manifest = bulk.send_run(self.sqs, self.queue.url, self.store, self.ledger, plan)
-        return RunMonitor(self.store, self.ledger, manifest)
+        manifest = bulk.send_run(QueueClient(self.sqs, self.queue.url), plan)
+        return RunMonitor(plan.folder, manifest)
 
     def follow(self, tally: RunMonitor) -> Iterator[RunStatus]:
         """Yield how far a run is until every job has ended."""
@@ -117,7 +119,7 @@ class App:
         """Wait for the end of a run and read its results."""
         *_, standing = self.follow(tally)
         found = Run({})
-        for outcome in read_outcomes(self.store, self.ledger, standing.run_id):
+        for outcome in read_outcomes(RunFolder(self.store, self.ledger, standing.run_id)):
             assert outcome.source is not None
             name = outcome.source.key.rpartition("/")[2]
             assert name not in found.outcomes

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from ingest.cli import main as cli
 from ingest.cli import options
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger
 from ingest.runs.manifest import RunManifest, write_manifest
 from serve_app.config import LedgerConfig
@@ -103,7 +104,7 @@ def start_run(workshop: Workshop, *keys: str, jobs: int | None = None) -> None:
         jobs=len(keys) if jobs is None else jobs,
         queue_url="q",
     )
-    write_manifest(workshop.store, LEDGER, manifest)
+    write_manifest(RunFolder(workshop.store, LEDGER, "r1"), manifest)
     for key in keys:
         workshop.record("r1", key, key)
 

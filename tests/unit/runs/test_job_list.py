@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from ingest.runs import send as bulk
-from ingest.runs.folder import run_folder
+from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import PART_JOBS, JobList
 from ingest.runs.manifest import read_manifest
 from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
+from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import RateLimiter
 from serve_app.errors import (
     ForeedgeError,
@@ -56,12 +57,13 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path)
 
 
-def plan_of(source: ImageSource) -> bulk.RunPlan:
-    return bulk.plan_run(source, run_id="r1", description="d", output=OUTPUT, recipe="cutout")
+def plan_of(store: LocalStore, source: ImageSource) -> bulk.RunPlan:
+    folder = RunFolder(store, LEDGER, "r1")
+    return bulk.plan_run(source, folder=folder, description="d", output=OUTPUT, recipe="cutout")
 
 
 def send(client: Any, store: LocalStore, source: ImageSource) -> None:
-    bulk.send_run(client, QUEUE.url, store, LEDGER, plan_of(source))
+    bulk.send_run(QueueClient(client, QUEUE.url), plan_of(store, source))
 
 
 def keys_of(client: FakeSqs) -> list[str]:
@@ -74,11 +76,11 @@ def test_the_list_has_every_job_once(store: LocalStore, count: int) -> None:
 
     send(client, store, shelf)
 
-    jobs = JobList(store, LEDGER, "r1")
+    jobs = JobList(RunFolder(store, LEDGER, "r1"))
     assert keys_of(client) == shelf.keys
     assert [entry.key for entry in jobs.entries()] == shelf.keys
     assert jobs.parts() == -(-count // PART_JOBS)
-    manifest = read_manifest(store, LEDGER, "r1")
+    manifest = read_manifest(RunFolder(store, LEDGER, "r1"))
     assert (manifest.jobs, manifest.complete) == (count, True)
     sent = jobs.sent()
     assert sent is not None
@@ -107,7 +109,7 @@ def test_sending_goes_on_where_it_was_stopped(
     first, second = Failing(), FakeSqs()
     with pytest.raises(error):
         send(first, store, shelf)
-    sent = JobList(store, LEDGER, "r1").sent()
+    sent = JobList(RunFolder(store, LEDGER, "r1")).sent()
     assert sent is not None
     assert sent.jobs <= 10 * call
     assert not sent.complete
@@ -138,7 +140,7 @@ def test_listing_goes_on_where_it_was_stopped(store: LocalStore, read: int) -> N
     first, second = FakeSqs(), FakeSqs()
     with pytest.raises(StorageUnavailable, match=r"away -- .*nothing is lost"):
         send(first, store, broken)
-    listed = JobList(store, LEDGER, "r1").parts() * PART_JOBS
+    listed = JobList(RunFolder(store, LEDGER, "r1")).parts() * PART_JOBS
     assert len(first.bodies) <= listed <= read
 
     send(second, store, sound)
@@ -175,7 +177,7 @@ def test_photographs_without_an_order_go_on_by_their_number(store: LocalStore) -
     assert set(keys_of(client)) | set(keys_of(again)) == {
         f"{number}.jpg" for number in range(7_000)
     }
-    assert read_manifest(store, LEDGER, "r1").jobs == 7_000
+    assert read_manifest(RunFolder(store, LEDGER, "r1")).jobs == 7_000
 
 
 def _refused(items: list[Any]) -> list[Any]:
@@ -185,11 +187,11 @@ def _refused(items: list[Any]) -> list[Any]:
 def test_a_crash_before_the_manifest_was_stored(store: LocalStore) -> None:
     shelf = Shelf(10)
     send(FakeSqs(), store, shelf)
-    manifest = read_manifest(store, LEDGER, "r1")
-    folder = run_folder(LEDGER, "r1")
+    manifest = read_manifest(RunFolder(store, LEDGER, "r1"))
+    folder = RunFolder(store, LEDGER, "r1")
     stale = manifest.model_copy(update={"jobs": 0, "complete": False})
-    store.put("b", f"{folder}run.json", stale.model_dump_json().encode(), "application/json")
-    store.put("b", f"{folder}sent.json", b'{"jobs": 0}', "application/json")
+    store.put("b", folder.key("run.json"), stale.model_dump_json().encode(), "application/json")
+    store.put("b", folder.key("sent.json"), b'{"jobs": 0}', "application/json")
     shelf.keys.append("in/later.jpg")
 
     client = FakeSqs()
@@ -197,11 +199,11 @@ def test_a_crash_before_the_manifest_was_stored(store: LocalStore) -> None:
 
     # The list was complete, as its last part says, which is not full.
     assert keys_of(client) == shelf.keys[:10]
-    assert read_manifest(store, LEDGER, "r1") == manifest
+    assert read_manifest(RunFolder(store, LEDGER, "r1")) == manifest
 
 
 def test_two_processes_do_not_make_one_list(store: LocalStore) -> None:
-    other = JobList(store, LEDGER, "r1")
+    other = JobList(RunFolder(store, LEDGER, "r1"))
 
     def interfere(number: int) -> None:
         if number == PART_JOBS + 100:
@@ -212,12 +214,13 @@ def test_two_processes_do_not_make_one_list(store: LocalStore) -> None:
 
 
 def test_a_list_that_is_damaged(store: LocalStore) -> None:
-    jobs = JobList(store, LEDGER, "r1")
+    folder = RunFolder(store, LEDGER, "r1")
+    jobs = JobList(folder)
     for data in (b"x", gzip.compress(b"[1]"), gzip.compress(b'{"name": 1}')):
-        store.put("b", f"{run_folder(LEDGER, 'r1')}jobs/000000.jsonl.gz", data, "x")
-        with pytest.raises(InvalidMessage, match="not a list of jobs"):
+        store.put("b", folder.part_key("jobs", "000000"), data, "x")
+        with pytest.raises(InvalidMessage, match="damaged or not a part"):
             list(jobs.entries())
-    store.put("b", f"{run_folder(LEDGER, 'r1')}sent.json", b"{", "x")
+    store.put("b", folder.key("sent.json"), b"{", "x")
     with pytest.raises(ForeedgeError, match=r"sent\.json"):
         jobs.sent()
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger, fold, read_outcomes
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
 from serve_app.config import LedgerConfig
@@ -67,7 +68,7 @@ def ledger(store: FaultyStore, **changes: Any) -> Ledger:
 
 
 def ids(store: FaultyStore, run_id: str = "r") -> list[str]:
-    return [item.job_id for item in read_outcomes(store, config(), run_id)]
+    return [item.job_id for item in read_outcomes(RunFolder(store, config(), run_id))]
 
 
 async def test_a_full_part_is_stored_at_once(store: FaultyStore) -> None:
@@ -122,7 +123,7 @@ async def test_everything_of_an_outcome_is_read_again(store: FaultyStore) -> Non
         finished_at=NOW,
     )
     await ledger(store).record(full)
-    assert list(read_outcomes(store, config(), "r")) == [full]
+    assert list(read_outcomes(RunFolder(store, config(), "r"))) == [full]
 
 
 async def test_a_store_that_is_away_is_tried_until_it_answers(store: FaultyStore) -> None:
@@ -197,13 +198,13 @@ def test_manifest(store: FaultyStore) -> None:
         jobs=7,
         queue_url="https://sqs/q",
     )
-    write_manifest(store, config(), manifest)
-    assert read_manifest(store, config(), "r") == manifest
+    write_manifest(RunFolder(store, config(), "r"), manifest)
+    assert read_manifest(RunFolder(store, config(), "r")) == manifest
     with pytest.raises(SourceNotFound, match="no run 'x' in this ledger"):
-        read_manifest(store, config(), "x")
+        read_manifest(RunFolder(store, config(), "x"))
     store.put("b", "_foreedge/runs/y/run.json", b"{}", "application/json")
     with pytest.raises(InvalidMessage, match="not a manifest"):
-        read_manifest(store, config(), "y")
+        read_manifest(RunFolder(store, config(), "y"))
 
 
 def test_fold() -> None:

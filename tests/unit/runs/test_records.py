@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import fold
 from ingest.runs.records import DONE, FAILED, REDRIVEN, SKIPPED, Records
 from serve_app.config import LedgerConfig
@@ -47,7 +48,7 @@ def redriven(store: LocalStore, name: str, minute: int, job_id: str = "j") -> No
 
 
 def read(store: LocalStore, **options: Any) -> Records:
-    records = Records(store, LEDGER, "r", **options)
+    records = Records(RunFolder(store, LEDGER, "r"), **options)
     records.update()
     return records
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
-from ingest.runs.redrive import Redriven, redrive_failures
+from ingest.runs.redrive import Redriven, RedriveOptions, redrive_failures
 from ingest.runs.status import RunMonitor
+from ingest.sqs.queue_client import QueueClient
 from serve_app.contracts.job import Output, Source
 from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.recipe import Recipe
@@ -42,7 +44,8 @@ def failure(job_id: str, minute: int = 1, code: str = "no_subject") -> Outcome:
 
 def again(store: LocalStore, client: Any = None, **options: Any) -> tuple[Redriven, list[Any]]:
     client = client or FakeSqs()
-    done = redrive_failures(client, "q", store, LEDGER, MANIFEST, **options)
+    folder, wanted = RunFolder(store, LEDGER, "r"), RedriveOptions(**options)
+    done = redrive_failures(QueueClient(client, "q"), folder, MANIFEST, wanted)
     return done, [json.loads(body) for body in client.bodies]
 
 
@@ -60,9 +63,9 @@ def test_failures_are_sent_as_they_were(store: LocalStore) -> None:
 
 def test_a_second_redrive_sends_nothing_until_the_job_failed_anew(store: LocalStore) -> None:
     write(store, "1", failure("a"))
-    assert RunMonitor(store, LEDGER, MANIFEST).update().counts["failed"] == 1
+    assert RunMonitor(RunFolder(store, LEDGER, "r"), MANIFEST).update().counts["failed"] == 1
     again(store)
-    now = RunMonitor(store, LEDGER, MANIFEST).update()
+    now = RunMonitor(RunFolder(store, LEDGER, "r"), MANIFEST).update()
     assert (now.counts["failed"], now.missing) == (0, 3)
 
     assert again(store) == (Redriven(frozenset(), 1, 0), [])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger
 from ingest.runs.manifest import RunManifest, write_manifest
 from ingest.runs.report import Report, read_report
@@ -110,8 +111,8 @@ def record(store: LocalStore, *outcomes: Outcome) -> None:
 
 def summarize(store: LocalStore, jobs: int, *outcomes: Outcome) -> Report:
     record(store, *outcomes)
-    write_manifest(store, LEDGER, manifest(jobs))
-    return read_report(store, LEDGER, "r1")
+    write_manifest(RunFolder(store, LEDGER, "r1"), manifest(jobs))
+    return read_report(RunFolder(store, LEDGER, "r1"))
 
 
 def test_summary_counts_each_job_once(store: LocalStore) -> None:
@@ -184,10 +185,10 @@ def test_the_histogram_has_a_place_for_both_ends(store: LocalStore) -> None:
 def test_both_files_are_written_from_the_ledger(store: LocalStore, tmp_path: Path) -> None:
     for name in ("a", "b"):
         draw(store, name)
-    write_manifest(store, LEDGER, manifest(3))
+    write_manifest(RunFolder(store, LEDGER, "r1"), manifest(3))
     record(store, done("a"), done("b", 0.4), failure("c"))
 
-    with read_report(store, LEDGER, "r1") as report:
+    with read_report(RunFolder(store, LEDGER, "r1")) as report:
         page = write_report(report, store, AppConfig.load({}), tmp_path / "o", pictures=10)
 
     data = json.loads((tmp_path / "o" / "report.json").read_bytes())
@@ -222,8 +223,10 @@ def test_the_page_needs_no_network(store: LocalStore) -> None:
 def test_untrusted_names_are_escaped(store: LocalStore) -> None:
     nasty = "<script>alert(1)</script>\"' onload=x"
     record(store, failure(nasty), done(nasty + "2"), failure("x", code=nasty))
-    write_manifest(store, LEDGER, manifest(3).model_copy(update={"description": nasty}))
-    with read_report(store, LEDGER, "r1") as report:
+    write_manifest(
+        RunFolder(store, LEDGER, "r1"), manifest(3).model_copy(update={"description": nasty})
+    )
+    with read_report(RunFolder(store, LEDGER, "r1")) as report:
         html = render(report, store, LIMITS, pictures=4)
 
     assert "<script>" not in html
@@ -282,7 +285,7 @@ class CountingStore(LocalStore):
 
 def test_a_tally_reads_each_part_once_and_agrees_with_the_report(tmp_path: Path) -> None:
     store = CountingStore(tmp_path)
-    tally = RunMonitor(store, LEDGER, manifest(4))
+    tally = RunMonitor(RunFolder(store, LEDGER, "r1"), manifest(4))
     record(store, done("a"), failure("b"), failure("c"))
     assert tally.update().codes == {"no_subject": 2}
     record(store, done("b", after_s=20), failure("a", after_s=30), failure("c", "overloaded", 40))
@@ -292,8 +295,8 @@ def test_a_tally_reads_each_part_once_and_agrees_with_the_report(tmp_path: Path)
     parts = [key for key in store.read if "/results/" in key]
     assert len(parts) == len(set(parts)) == 2
     assert now.counts == {"done": 2, "skipped_existing": 0, "failed": 1, "missing": 1}
-    write_manifest(store, LEDGER, manifest(4))
-    with read_report(store, LEDGER, "r1") as report:
+    write_manifest(RunFolder(store, LEDGER, "r1"), manifest(4))
+    with read_report(RunFolder(store, LEDGER, "r1")) as report:
         expected = report.standing
     assert (now.counts, now.codes) == (expected.counts, expected.codes)
 
@@ -306,7 +309,7 @@ def stepping_clock() -> Iterator[float]:
 
 
 def test_following_ends_when_nothing_is_missing(store: LocalStore) -> None:
-    tally = RunMonitor(store, LEDGER, manifest(2))
+    tally = RunMonitor(RunFolder(store, LEDGER, "r1"), manifest(2))
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -328,7 +331,7 @@ def test_a_run_that_stands_still_is_reported(store: LocalStore) -> None:
     with pytest.raises(TimeoutError, match="2 remain"):
         list(
             follow(
-                RunMonitor(store, LEDGER, manifest(2)),
+                RunMonitor(RunFolder(store, LEDGER, "r1"), manifest(2)),
                 stalled_after_s=5,
                 on_stalled=stop,
                 sleep=lambda _: None,
@@ -339,4 +342,4 @@ def test_a_run_that_stands_still_is_reported(store: LocalStore) -> None:
 
 def test_an_unknown_run_is_not_found(store: LocalStore) -> None:
     with pytest.raises(SourceNotFound, match="no run 'r9'"):
-        read_report(store, LEDGER, "r9")
+        read_report(RunFolder(store, LEDGER, "r9"))

@@ -14,9 +14,11 @@ from botocore.exceptions import ClientError
 from ingest.messages.build import message_body, new_run_id
 from ingest.messages.parse import parse
 from ingest.runs import send as bulk
-from ingest.runs.manifest import read_manifest
+from ingest.runs.folder import RunFolder
+from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.sources.base import Entry
 from ingest.sqs import sender as sending
+from ingest.sqs.queue_client import QueueClient
 from serve_app.config import LedgerConfig, QueueConfig
 from serve_app.contracts.job import Output
 from serve_app.errors import InvalidConfig, InvalidRecipe, QueueUnavailable
@@ -58,18 +60,23 @@ def put(store: LocalStore, *keys: str, bucket: str = "b") -> None:
         store.put(bucket, key, key.encode(), "image/jpeg")
 
 
-def plan_of(entries: list[Entry], run_id: str = "r1", description: str = "d") -> bulk.RunPlan:
-    return bulk.plan_run(
-        entries, run_id=run_id, description=description, output=OUTPUT, recipe="cutout"
-    )
+def plan_of(
+    store: LocalStore, entries: list[Entry], run_id: str = "r1", **changes: Any
+) -> bulk.RunPlan:
+    options: dict[str, Any] = {"description": "d", "output": OUTPUT, "recipe": "cutout"} | changes
+    return bulk.plan_run(entries, folder=RunFolder(store, LEDGER, run_id), **options)
+
+
+def send(client: Any, plan: bulk.RunPlan, *options: Any) -> RunManifest:
+    return bulk.send_run(QueueClient(client, QUEUE.url), plan, *options)
 
 
 def keys_of(entries: Iterable[Entry]) -> list[str]:
     return [entry.key for entry in entries]
 
 
-def test_messages_are_what_the_ingest_reads() -> None:
-    plan = plan_of([Entry("b", "1.jpg", "e1"), Entry("b", "2.jpg", None, "v2", "mine")])
+def test_messages_are_what_the_ingest_reads(store: LocalStore) -> None:
+    plan = plan_of(store, [Entry("b", "1.jpg", "e1"), Entry("b", "2.jpg", None, "v2", "mine")])
 
     output = OUTPUT.model_dump()
     bodies = [message_body("r1", output, "cutout", entry) for entry in plan.entries()]
@@ -80,34 +87,34 @@ def test_messages_are_what_the_ingest_reads() -> None:
     assert first.output == OUTPUT
 
 
-def test_jobs_keep_their_ids_within_a_run() -> None:
+def test_jobs_keep_their_ids_within_a_run(store: LocalStore) -> None:
     entries = [Entry("b", "1.jpg", "e1")]
-    first, second = (next(plan_of(entries).entries()) for _ in range(2))
+    first, second = (next(plan_of(store, entries).entries()) for _ in range(2))
 
     assert first.job_id == second.job_id
-    assert next(plan_of(entries, run_id="r2").entries()).job_id != first.job_id
-    assert next(plan_of([Entry("b", "1.jpg", "e2")]).entries()).job_id != first.job_id
+    assert next(plan_of(store, entries, run_id="r2").entries()).job_id != first.job_id
+    assert next(plan_of(store, [Entry("b", "1.jpg", "e2")]).entries()).job_id != first.job_id
 
 
-def test_a_photograph_named_twice_is_sent_once() -> None:
-    plan = plan_of([Entry("b", "1.jpg"), Entry("b", "1.jpg"), Entry("b", "2.jpg")])
+def test_a_photograph_named_twice_is_sent_once(store: LocalStore) -> None:
+    plan = plan_of(store, [Entry("b", "1.jpg"), Entry("b", "1.jpg"), Entry("b", "2.jpg")])
 
     assert keys_of(plan.entries()) == ["1.jpg", "2.jpg"]
 
 
-def test_a_run_of_nothing_and_a_run_with_a_bad_name() -> None:
+def test_a_run_of_nothing_and_a_run_with_a_bad_name(store: LocalStore) -> None:
     with pytest.raises(InvalidConfig, match="no images"):
-        plan_of([])
+        plan_of(store, [])
     for name in ("../x", "live", "invalid", ""):
         with pytest.raises(InvalidConfig, match="run_id"):
-            plan_of([Entry("b", "1.jpg")], run_id=name)
+            plan_of(store, [Entry("b", "1.jpg")], run_id=name)
 
 
-def test_new_run_ids_differ_and_are_allowed() -> None:
+def test_new_run_ids_differ_and_are_allowed(store: LocalStore) -> None:
     first, second = new_run_id(), new_run_id()
 
     assert first != second
-    plan_of([Entry("b", "1.jpg")], run_id=first)
+    plan_of(store, [Entry("b", "1.jpg")], run_id=first)
 
 
 @pytest.mark.parametrize("text", ["nope", '{"format":"gif"}', "{", '{"format":'])
@@ -123,18 +130,18 @@ def test_an_inline_recipe_travels_as_it_is() -> None:
 def test_the_manifest_comes_first_and_counts_the_messages(store: LocalStore) -> None:
     class CheckingSqs(FakeSqs):
         def send_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
-            assert read_manifest(store, LEDGER, "r1").jobs == 25
+            assert read_manifest(RunFolder(store, LEDGER, "r1")).jobs == 25
             return super().send_message_batch(QueueUrl, Entries)
 
     client = CheckingSqs()
     seen: list[int] = []
-    plan = plan_of([Entry("b", f"{i}.jpg") for i in range(25)])
+    plan = plan_of(store, [Entry("b", f"{i}.jpg") for i in range(25)])
 
     def observe(*, sent: int, listed: int, complete: bool) -> None:
         assert (listed, complete) == (25, True)
         seen.append(sent)
 
-    bulk.send_run(client, QUEUE.url, store, LEDGER, plan, observe)  # type: ignore[arg-type]
+    send(client, plan, observe)
 
     assert sorted(json.loads(body)["source"]["key"] for body in client.bodies) == sorted(
         keys_of(plan.entries())
@@ -150,16 +157,16 @@ def test_a_queue_that_does_not_exist_leaves_no_run(store: LocalStore) -> None:
             raise ClientError(code, "GetQueueAttributes")  # type: ignore[arg-type]
 
     with pytest.raises(QueueUnavailable, match="create it"):
-        bulk.send_run(NoQueue(), QUEUE.url, store, LEDGER, plan_of([Entry("b", "1.jpg")]))  # type: ignore[arg-type]
+        send(NoQueue(), plan_of(store, [Entry("b", "1.jpg")]))
     assert list(store.list("b", "")) == []
 
 
 def test_a_run_that_was_sent_is_not_sent_again(store: LocalStore) -> None:
     client: Any = FakeSqs()
     entries = [Entry("b", "1.jpg")]
-    first = bulk.send_run(client, QUEUE.url, store, LEDGER, plan_of(entries))
+    first = send(client, plan_of(store, entries))
 
-    again = bulk.send_run(client, QUEUE.url, store, LEDGER, plan_of(entries))
+    again = send(client, plan_of(store, entries))
 
     assert again.created_at == first.created_at
     assert len(client.bodies) == 1
@@ -168,15 +175,13 @@ def test_a_run_that_was_sent_is_not_sent_again(store: LocalStore) -> None:
 def test_another_run_under_its_name_is_refused(store: LocalStore) -> None:
     client: Any = FakeSqs()
     entries = [Entry("b", "1.jpg")]
-    bulk.send_run(client, QUEUE.url, store, LEDGER, plan_of(entries, description="s3://b/in/"))
+    send(client, plan_of(store, entries, description="s3://b/in/"))
 
-    with pytest.raises(InvalidConfig, match=r"another source \(s3://b/in/"):
-        bulk.send_run(client, QUEUE.url, store, LEDGER, plan_of(entries, description="other"))
-    other = bulk.plan_run(
-        entries, run_id="r1", description="s3://b/in/", output=OUTPUT, recipe="mask"
-    )
-    with pytest.raises(InvalidConfig, match=r"another recipe: .* choose another --run-id"):
-        bulk.send_run(client, QUEUE.url, store, LEDGER, other)
+    with pytest.raises(InvalidConfig, match=r"different source \(s3://b/in/"):
+        send(client, plan_of(store, entries, description="other"))
+    other = plan_of(store, entries, description="s3://b/in/", recipe="mask")
+    with pytest.raises(InvalidConfig, match=r"different recipe\. .* choose another --run-id"):
+        send(client, other)
 
 
 def test_entries_that_failed_are_sent_again_alone() -> None:

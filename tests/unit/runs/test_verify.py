@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
 from ingest.runs.verify import Verification, Verified, absent
@@ -46,7 +47,7 @@ def done(job_id: str, thumbnail: bool = False) -> Outcome:
 
 def run(store: LocalStore, jobs: list[str]) -> RunManifest:
     """Store the list of a run's jobs."""
-    found = JobList(store, LEDGER, "r")
+    found = JobList(RunFolder(store, LEDGER, "r"))
     found.write(0, [Entry("b", f"in/{job}.jpg", None, None, job) for job in jobs])
     found.write_sent(Sent(jobs=len(jobs), complete=True))
     return RunManifest(
@@ -66,7 +67,7 @@ def put(store: LocalStore, *names: str) -> None:
 
 
 def verify(store: LocalStore, manifest: RunManifest) -> tuple[Verified, list[tuple[str, str]]]:
-    with Verification(store, LEDGER, manifest) as verification:
+    with Verification(RunFolder(store, LEDGER, "r"), manifest) as verification:
         found = verification.run()
         missing = [(str(item.entry.job_id), item.problem) for item in verification.missing()]
     return found, missing

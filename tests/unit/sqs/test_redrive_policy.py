@@ -11,6 +11,7 @@ from botocore.stub import Stubber
 from mypy_boto3_sqs import SQSClient
 
 from ingest.runs.redrive import clear_dead_letters
+from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import RedrivePolicy, read_redrive_policy
 from serve_app.errors import InvalidConfig, QueueUnavailable
 
@@ -96,7 +97,7 @@ def test_clearing_the_dead_letters_of_a_deleted_queue_is_an_error_of_ours(
     lose_dead_letter_queue(sqs)
 
     with pytest.raises(QueueUnavailable, match="images-dead"):
-        clear_dead_letters(client, QUEUE_URL, {"j1"})
+        clear_dead_letters(QueueClient(client, QUEUE_URL), {"j1"})
 
 
 def test_there_are_no_dead_letters_to_clear_without_their_queue(
@@ -105,4 +106,4 @@ def test_there_are_no_dead_letters_to_clear_without_their_queue(
     answer_policy(sqs, None)
 
     with pytest.raises(InvalidConfig, match="no dead-letter queue"):
-        clear_dead_letters(client, QUEUE_URL, {"j1"})
+        clear_dead_letters(QueueClient(client, QUEUE_URL), {"j1"})
