@@ -1,4 +1,4 @@
-"""How many replicas each deployment has: fixed, or following the backlog."""
+"""The deployment options that decide how many replicas run: a fixed number or autoscaling."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from ingest.scaling.policy import BacklogPolicy
+from ingest.scaling.policy_settings import PolicySettings
 from serve_app.config import AppConfig, QueueConfig, ScalingConfig
 
 
 def segmenter_replicas(name: str, config: AppConfig) -> dict[str, Any]:
-    """Return the options of a Segmenter that say how many replicas it has."""
+    """Return the replica options of one model's Segmenter."""
     options, scaling = config.segmenter, config.autoscaling
     if scaling is None:
         return replica_options(config, options.replicas)
     threads = options.threads if options.execution == "fan_out" else 1
-    # A model that is only asked where the first one fails sees few of the messages.
+    # The later models are asked only if an earlier one fails, so they see few of the messages.
     queue = config.queue if name == config.models[0] else None
     policy = _backlog_policy(
         config,
@@ -29,11 +30,11 @@ def segmenter_replicas(name: str, config: AppConfig) -> dict[str, Any]:
 
 
 def pipeline_replicas(config: AppConfig) -> dict[str, Any]:
-    """Return the options of CutoutPipeline that say how many replicas it has."""
+    """Return the replica options of CutoutPipeline."""
     options, scaling = config.pipeline, config.autoscaling
     if scaling is None:
         return replica_options(config, options.replicas)
-    # Its images spend part of their time in the Segmenter, and keep none of its threads busy.
+    # Images that wait for the Segmenter keep none of the pipeline's threads busy.
     waits = 1 + scaling.segment_s / scaling.pixels_s
     policy = _backlog_policy(
         config,
@@ -53,28 +54,31 @@ def _backlog_policy(
     seconds_per_image: float,
     slots: float,
 ) -> AutoscalingPolicy:
-    settings = {
-        # What the delay takes of the time cannot be won back: the replicas are sized for the rest.
-        "drain_s": scaling.drain_target_s - scaling.upscale_delay_s,
-        "answer_s": scaling.answer_target_s,
-        "away_after_s": scaling.away_after_s,
-        "read_period_s": scaling.read_period_s,
-        "seconds_per_image": seconds_per_image,
-        "slots": slots,
-        "permits": 0 if queue is None else queue.consumers * queue.max_in_flight,
-        "queue_url": None if queue is None else queue.url,
-        "aws": config.aws.model_dump(mode="json"),
-    }
-    return AutoscalingPolicy(policy_function=BacklogPolicy, policy_kwargs=settings)
+    settings = PolicySettings(
+        # The upscale delay cannot be made up for, so the replicas are sized for the time after it.
+        drain_s=scaling.drain_target_s - scaling.upscale_delay_s,
+        answer_s=scaling.answer_target_s,
+        away_after_s=scaling.away_after_s,
+        read_period_s=scaling.read_period_s,
+        seconds_per_image=seconds_per_image,
+        slots=slots,
+        permits=0 if queue is None else queue.consumers * queue.max_in_flight,
+        queue_url=None if queue is None else queue.url,
+        aws=config.aws,
+    )
+    return AutoscalingPolicy(
+        policy_function=BacklogPolicy,
+        policy_kwargs={"settings": settings.model_dump(mode="json")},
+    )
 
 
 def replica_options(config: AppConfig, replicas: int, **follows: Any) -> dict[str, Any]:
-    """Return the options of a deployment that say how many replicas it has.
+    """Return the replica options of a deployment.
 
     Args:
-        config: Without ``autoscaling`` there are ``replicas``, always.
-        replicas: The least, and those to start with.
-        follows: What says how many there are to be, as Serve's AutoscalingConfig has it.
+        config: The configuration. Without ``autoscaling`` the number of replicas is fixed.
+        replicas: The fixed number, or the minimum with which autoscaling starts.
+        **follows: What decides on the number, as fields of Serve's AutoscalingConfig.
     """
     scaling = config.autoscaling
     if scaling is None:

@@ -28,6 +28,8 @@ from ingest.cli.options import (
     RateOption,
     ledger_of,
 )
+from ingest.cli.plan_plot import plot_plan
+from ingest.cli.plan_tables import plan_as_json, print_plan
 from ingest.cli.settings import load_config, merge_settings
 from ingest.local.processes import terminate_as_interrupt
 from ingest.messages.build import new_run_id
@@ -35,11 +37,13 @@ from ingest.runs import send as bulk_run
 from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList
 from ingest.runs.status import Rate, RunMonitor
+from ingest.scaling.capacity_plan import PlanRequest, compare_families, make_plan
+from ingest.scaling.plan_inputs import find_instance, read_prices, read_profile
 from ingest.sources import base as sources
 from ingest.sources.folder import upload_files
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import SEND_THREADS
-from ingest.units import format_duration
+from ingest.units import format_duration, parse_count, parse_duration
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.errors import ForeedgeError, InvalidConfig
@@ -275,31 +279,26 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say which nodes, hours and money a run takes; simulates it."""
-    from ingest import units as quantities
-    from ingest.cli import plan_tables as plan_report
-    from ingest.scaling import capacity_plan as planning
-    from ingest.scaling import plan_inputs as plan_tables
-
-    prices = plan_tables.read_prices()
-    request = planning.PlanRequest(
-        images=quantities.parse_count(images),
-        deadline_s=quantities.parse_duration(deadline),
-        instance=plan_tables.find_instance(instance, prices),
+    prices = read_prices()
+    request = PlanRequest(
+        images=parse_count(images),
+        deadline_s=parse_duration(deadline),
+        instance=find_instance(instance, prices),
         model=model,
         spot=spot,
         price_per_hour=price,
         spot_fraction=spot_fraction,
         time_factor=time_factor,
-        node_start_s=quantities.parse_duration(node_start),
+        node_start_s=parse_duration(node_start),
     )
-    measured = plan_tables.read_profile(profile)
-    made = planning.make_plan(request, measured, prices)
+    measured = read_profile(profile)
+    made = make_plan(request, measured, prices)
     if as_json:
-        print(orjson.dumps(plan_report.as_json(made)).decode())
+        print(orjson.dumps(plan_as_json(made)).decode())
     else:
-        plan_report.show(made, planning.compare(request, measured, prices), Console())
+        print_plan(made, compare_families(request, measured, prices), Console())
     if plot is not None:
-        plan_report.plot(made, plot)
+        plot_plan(made, plot)
         if not as_json:
             Console().print(f"Plot  {plot}", highlight=False, soft_wrap=True)
 

@@ -1,8 +1,7 @@
-"""A plan for people: tables, and a plot of the simulated run."""
+"""A plan as tables and notes for people, and as JSON for programs."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,88 +11,38 @@ from rich.table import Table
 from ingest.scaling.capacity_plan import CapacityPlan
 from ingest.scaling.plan_inputs import NODE_RESERVE
 from ingest.units import format_duration
-from serve_app.errors import InvalidConfig
 
-_LITTLE_USED = 0.6
+_LOW_UTILISATION = 0.6
 
 
-def show(plan: CapacityPlan, others: list[CapacityPlan], console: Console) -> None:
-    """Print a plan, how other families compare, and the settings that run it."""
-    request, timeline = plan.request, plan.timeline
-    kind = "spot" if request.spot else "on demand"
-    table = Table(title=_title(plan), show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
-    rows = {
-        "Nodes": f"{plan.nodes} of {request.instance.name} ({kind}), each {request.instance.vcpus} "
-        f"vCPUs of {request.instance.family.processor}",
-        "Replicas": ", ".join(f"{count} {name}" for name, count in plan.replicas.items())
-        + f", {plan.settings['queue']['consumers']} SqsIngest",
-        "Rate": f"{plan.images_per_s:,.1f} images/s at the peak",
-        "Time": f"{format_duration(plan.hours * 3600)} of {format_duration(request.deadline_s)}",
-        "Node hours": f"{timeline.node_hours:,.1f}, {plan.utilisation:.0%} of their CPUs used",
-        "Nodes cost": f"${plan.compute_cost:,.2f} at ${plan.price_per_hour:.4f} a node and hour",
-        "Requests cost": f"${plan.request_cost:,.2f} (S3 and SQS)",
-        "Per million": f"${(plan.compute_cost + plan.request_cost) * 1e6 / request.images:,.2f}",
-    }
-    if request.spot:
-        rows["Lost nodes"] = f"{timeline.lost_nodes}, replaced (an assumption of 1 % an hour)"
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console.print(table)
+def print_plan(plan: CapacityPlan, others: list[CapacityPlan], console: Console) -> None:
+    """Print a plan, a comparison with other instance families, and the settings to run it."""
+    console.print(_summary(plan))
     console.print(_limits(plan))
     if len(others) > 1:
         console.print(_comparison(others))
-    console.print("Settings", style="bold")
+    console.print("Settings to run it", style="bold")
     console.print(yaml.safe_dump(plan.settings, sort_keys=False), markup=False, highlight=False)
-    for line in notes(plan):
-        console.print(f"  {line}", style="dim", markup=False, highlight=False)
+    console.print("Notes", style="bold")
+    for note in plan_notes(plan):
+        console.print(f"- {note}", style="dim", markup=False, highlight=False)
 
 
-def notes(plan: CapacityPlan) -> list[str]:
-    """Return what a reader must know about where the numbers come from."""
-    profile, prices, request = plan.profile, plan.prices, plan.request
-    factor = request.time_factor or request.instance.family.time_factor
-    source = "given" if request.time_factor else "ASSUMED, not measured"
-    lines = [
-        f"Seconds for an image: measured on {profile.machine}, {profile.measured_on}, with "
-        f"{profile.images}.",
-        f"Its seconds times {factor:g} for {request.instance.name} ({source}): "
-        f"{plan.segment_s:.3f} s in the model, {plan.pixels_s:.3f} s for the rest, of one thread.",
-    ]
-    if request.model not in profile.segment_s:
-        lines.append(
-            f"{request.model}: the time of a graph of its shape with random weights, which costs "
-            "the same."
-        )
-    if request.price_per_hour is None:
-        lines.append(
-            f"Prices: {prices.region}, written down as of {prices.as_of}; NOT fetched. Check them, "
-            "or give --price."
-        )
-    if request.spot and request.price_per_hour is None:
-        fraction = request.spot_fraction or request.instance.family.spot_fraction
-        lines.append(f"Spot: {fraction:.0%} of the price on demand, a typical value.")
-    lines.append(
-        f"Assumed too: a node starts in {format_duration(request.node_start_s)}, a replica in "
-        f"{format_duration(profile.replica_start_s)}; Ray takes {NODE_RESERVE:.0%} of a node."
+def plan_title(plan: CapacityPlan) -> str:
+    """Return one line that says what was planned."""
+    request = plan.request
+    return (
+        f"{request.images:,} images with {request.model} within "
+        f"{format_duration(request.deadline_s)} on {request.instance.name}"
     )
-    if plan.utilisation < _LITTLE_USED:
-        consumers = plan.settings["queue"]["consumers"]
-        why = (
-            "each ingest actor has a node of its own"
-            if consumers >= plan.nodes > 1
-            else "few images"
-        )
-        lines.append(f"Much of the nodes' CPUs is idle ({why}): a smaller instance costs less.")
-    lines.append(
-        "Every message is on the queue at the beginning, and a node for each ingest actor is up."
-    )
-    lines.append("Not in it: the head node, storage, traffic to other regions, NAT gateways.")
-    return lines
 
 
-def as_json(plan: CapacityPlan) -> dict[str, Any]:
+def plan_notes(plan: CapacityPlan) -> list[str]:
+    """Return what a reader must know about the origin of the numbers."""
+    return [*_time_notes(plan), *_price_notes(plan), *_assumption_notes(plan)]
+
+
+def plan_as_json(plan: CapacityPlan) -> dict[str, Any]:
     """Return a plan as one JSON object."""
     return {
         "images": plan.request.images,
@@ -111,82 +60,103 @@ def as_json(plan: CapacityPlan) -> dict[str, Any]:
             "price_per_hour": round(plan.price_per_hour, 5),
         },
         "settings": plan.settings,
-        "notes": notes(plan),
+        "notes": plan_notes(plan),
     }
 
 
-def plot(plan: CapacityPlan, path: Path) -> None:
-    """Write backlog, replicas and nodes over time as a PNG file.
-
-    Raises:
-        InvalidConfig: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InvalidConfig(
-            "--plot needs matplotlib, which is not installed: pip install 'foreedge[bench]'"
-        ) from error
-    moments = plan.timeline.moments
-    scale, unit = (3600, "hours") if moments[-1].at_s > 2 * 3600 else (60, "minutes")
-    times = [moment.at_s / scale for moment in moments]
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, sharex=True)
-    top.set_title(_title(plan), loc="left", fontsize=11)
-    most = max(moment.backlog for moment in moments)
-    thousands, word = (1e6, "millions") if most >= 2e6 else (1e3, "thousands")
-    top.fill_between(times, [m.backlog / thousands for m in moments], color="#4c78a8", alpha=0.35)
-    top.set_ylabel(f"backlog, {word}")
-    deadline = plan.request.deadline_s / scale
-    for axis in (top, middle, bottom):
-        axis.axvline(deadline, color="#b33", linestyle="--", linewidth=1)
-        axis.spines[["top", "right"]].set_visible(False)
-    top.annotate("deadline ", (deadline, 0.9), xycoords=("data", "axes fraction"), ha="right",
-                 color="#b33")  # fmt: skip
-    for index, name in enumerate(plan.replicas):
-        color = ("#54a24b", "#e45756")[index % 2]
-        middle.step(times, [m.running[index] for m in moments], where="post", color=color,
-                    label=f"{name}, running")  # fmt: skip
-        middle.step(times, [m.wanted[index] for m in moments], where="post", color=color,
-                    linestyle=":", label=f"{name}, wanted")  # fmt: skip
-    middle.set_ylabel("replicas")
-    middle.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8, frameon=False)
-    bottom.step(times, [m.nodes for m in moments], where="post", color="#333")
-    bottom.set_ylabel("nodes")
-    for axis in (middle, bottom):
-        axis.yaxis.get_major_locator().set_params(integer=True)
-    bottom.set_xlabel(unit)
-    for axis in (top, middle, bottom):
-        # Once everything is drawn: a limit that is set ends the automatic ones.
-        axis.set_ylim(bottom=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+def _summary(plan: CapacityPlan) -> Table:
+    request, timeline = plan.request, plan.timeline
+    instance = request.instance
+    kind = "spot" if request.spot else "on demand"
+    replicas = ", ".join(f"{count} {name}" for name, count in plan.replicas.items())
+    per_million = (plan.compute_cost + plan.request_cost) * 1e6 / request.images
+    rows = {
+        "Nodes": f"{plan.nodes} of {instance.name} ({kind}), {instance.vcpus} vCPUs each, "
+        f"{instance.family.processor}",
+        "Replicas": f"{replicas}, {plan.sizing.consumers} SqsIngest",
+        "Rate": f"{plan.images_per_s:,.1f} images/s at the peak",
+        "Time": f"{format_duration(plan.hours * 3600)} of {format_duration(request.deadline_s)}",
+        "Node-hours": f"{timeline.node_hours:,.1f} ({plan.utilisation:.0%} of their CPU time used)",
+        "Cost of nodes": f"${plan.compute_cost:,.2f} at ${plan.price_per_hour:.4f} per node-hour",
+        "Cost of requests": f"${plan.request_cost:,.2f} (S3 and SQS)",
+        "Cost per million": f"${per_million:,.2f}",
+    }
+    if request.spot:
+        rows["Lost nodes"] = f"{timeline.lost_nodes}, replaced (assuming 1 % per hour)"
+    table = Table(title=plan_title(plan), show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
 
 
-def _title(plan: CapacityPlan) -> str:
+def _time_notes(plan: CapacityPlan) -> list[str]:
+    profile, request = plan.profile, plan.request
+    factor = request.time_factor or request.instance.family.time_factor
+    origin = "given" if request.time_factor else "ASSUMED, not measured"
+    notes = [
+        f"Seconds per image: measured on {profile.machine}, {profile.measured_on}, with "
+        f"{profile.images}.",
+        f"Factor for {request.instance.name}: {factor:g} ({origin}). One thread takes "
+        f"{plan.times.segment_s:.3f} s in the model and {plan.times.pixels_s:.3f} s for the rest.",
+    ]
+    if request.model not in profile.segment_s:
+        notes.append(
+            f"{request.model}: measured with a graph of the same shape and random weights, which "
+            "takes the same time."
+        )
+    return notes
+
+
+def _price_notes(plan: CapacityPlan) -> list[str]:
+    prices, request = plan.prices, plan.request
+    if request.price_per_hour is not None:
+        return []
+    notes = [
+        f"Prices: {prices.region} as of {prices.as_of}; NOT fetched. Check them, or give --price."
+    ]
+    if request.spot:
+        fraction = request.spot_fraction or request.instance.family.spot_fraction
+        notes.append(f"Spot price: {fraction:.0%} of the on-demand price, a typical value.")
+    return notes
+
+
+def _assumption_notes(plan: CapacityPlan) -> list[str]:
     request = plan.request
-    return (
-        f"{request.images:,} images with {request.model} within "
-        f"{format_duration(request.deadline_s)} on {request.instance.name}"
-    )
+    notes = [
+        f"Assumed: a node starts in {format_duration(request.node_start_s)}, a replica in "
+        f"{format_duration(plan.profile.replica_start_s)}, and Ray takes {NODE_RESERVE:.0%} of a "
+        "node.",
+        "Assumed: all messages are on the queue at the beginning, when one node per ingest actor "
+        "is running.",
+        "Not included: the head node, storage, traffic to other regions, NAT gateways.",
+    ]
+    if plan.utilisation < _LOW_UTILISATION:
+        own_nodes = plan.sizing.consumers >= plan.nodes > 1
+        reason = "each ingest actor has its own node" if own_nodes else "there are few images"
+        notes.append(
+            f"Much of the CPU time is unused because {reason}. A smaller instance costs less."
+        )
+    return notes
 
 
 def _limits(plan: CapacityPlan) -> Table:
-    table = Table(title="Control plane", title_justify="left")
-    table.add_column("of one process")
+    table = Table(title="Load of the control plane, per process", title_justify="left")
+    table.add_column("")
     table.add_column("needed", justify="right")
     table.add_column("measured limit", justify="right")
-    table.add_column("")
+    table.add_column("load", justify="right")
     for name, (needed, limit) in plan.limits.items():
-        share = needed / limit
-        verdict = f"{share:.0%}" if share <= 1 else f"[red]{share:.0%}: too much[/red]"
+        load = needed / limit
+        verdict = f"{load:.0%}" if load <= 1 else f"[red]{load:.0%}: too high[/red]"
         table.add_row(name, f"{needed:,.1f}", f"{limit:,.0f}", verdict)
     return table
 
 
 def _comparison(plans: list[CapacityPlan]) -> Table:
     table = Table(
-        title="The same on other families (factors of time are assumed)", title_justify="left"
+        title="Same run on other families (their factors are assumed)", title_justify="left"
     )
     for name in ("instance", "processor", "nodes", "time", "cost", "factor"):
         table.add_column(name, justify="left" if name in ("instance", "processor") else "right")

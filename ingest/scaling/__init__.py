@@ -1,1 +1,1 @@
-"""How many replicas and nodes: the autoscaling policy, its simulation and the capacity plan."""
+"""Autoscaling by the backlog of the queue, its simulation, and the capacity planner."""

@@ -1,7 +1,7 @@
-"""``foreedge plan``: what a run needs of nodes, replicas, hours and money.
+"""The plan of a run: the nodes, replicas, hours and dollars that it takes.
 
-From measured seconds for an image (a profile), prices (a table with a date), and a simulation of
-the run with the real autoscaling policy. What is assumed and not measured is said so.
+It follows from measured seconds per image (a profile), dated prices, and a simulation of the run
+under the real autoscaling policy. Whatever is assumed instead of measured is named in the plan.
 """
 
 from __future__ import annotations
@@ -10,33 +10,31 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ingest.scaling.plan_inputs import Instance, Prices, Profile, find_instance
+from ingest.scaling.plan_inputs import ControlPlane, Instance, Prices, Profile, find_instance
 from ingest.scaling.scaler import Goals
-from ingest.scaling.simulation import (
-    ClusterModel,
-    OfferedLoad,
-    Rules,
-    Simulation,
-    StageModel,
-    Timeline,
-)
+from ingest.scaling.simulation import Simulation
+from ingest.scaling.simulation_inputs import ClusterModel, OfferedLoad, ScalingRules, StageModel
+from ingest.scaling.timeline import Timeline
+from ingest.units import format_duration
 from serve_app.config import AppConfig, ScalingConfig
 from serve_app.errors import InvalidConfig
 
-LEAST_DEADLINE_S = 300.0
+MIN_DEADLINE_S = 300.0
+
 _STEPS = 8_000
-_FITS = 12
-_LOAD_OF_LIMIT = 0.8
-"""Share of a measured limit of the control plane that is planned with."""
-_PERMITS_FOR_SLOTS = 1.5
-"""Jobs in flight for each image that is worked on, so that no thread waits for the queue."""
+_ATTEMPTS = 12
+_MAX_LOAD = 0.8
+"""Share of a measured limit of the control plane that a plan uses at most."""
+_PERMITS_PER_SLOT = 1.5
+"""Jobs in flight per image being processed, so that no thread waits for the queue."""
+_MIN_PERMITS = 64
 _SPOT_LOSSES_PER_NODE_HOUR = 0.01
-"""An assumption; AWS's Spot Instance Advisor shows that of a type."""
+"""An assumption. AWS's Spot Instance Advisor has the figure of each instance type."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What is asked for."""
+    """What a plan is asked for."""
 
     images: int
     deadline_s: float
@@ -44,206 +42,270 @@ class PlanRequest:
     model: str
     spot: bool = False
     price_per_hour: float | None = None
-    """Of a node; None: the table's."""
+    """US dollars per node-hour. None: the price in the table."""
     spot_fraction: float | None = None
+    """Spot price divided by the on-demand price. None: that of the instance's family."""
     time_factor: float | None = None
-    """None: the family's."""
+    """Seconds on the instance divided by those of the profile. None: the family's factor."""
     node_start_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
+class ImageTimes:
+    """Seconds that one thread of the instance needs per image."""
+
+    segment_s: float
+    """Seconds in the model."""
+    pixels_s: float
+    """Seconds for everything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The replicas, nodes and ingest actors that process a run in a target time."""
+
+    target_s: float
+    images_per_s: float
+    pipeline: StageModel
+    segmenter: StageModel
+    replicas: dict[str, int]
+    """Maximum number of replicas of each stage."""
+    nodes: int
+    consumers: int
+    """Number of ingest actors."""
+    permits_each: int
+    """Jobs in flight per ingest actor."""
+
+    @property
+    def ongoing_each(self) -> int:
+        """Jobs per pipeline replica, which holds their pixels while they wait for the model too."""
+        return math.ceil(self.consumers * self.permits_each / self.replicas[self.pipeline.name])
+
+
+@dataclass(frozen=True, slots=True)
 class CapacityPlan:
-    """What it takes."""
+    """What a run takes, with the settings that run it that way."""
 
     request: PlanRequest
     profile: Profile
     prices: Prices
-    segment_s: float
-    """Of one thread for an image, on the instance."""
-    pixels_s: float
-    price_per_hour: float
-    settings: dict[str, Any]
-    """Of AppConfig, to run it so."""
-    replicas: dict[str, int]
-    """The most of each deployment."""
-    nodes: int
+    times: ImageTimes
+    sizing: Sizing
     timeline: Timeline
-    step_s: float
-    images_per_s: float
-    """At the peak."""
-    limits: dict[str, tuple[float, float]]
-    """What the control plane has to do, and what one process of it was measured to do."""
+    settings: dict[str, Any]
+    """Settings of AppConfig."""
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """Maximum number of replicas of each stage."""
+        return self.sizing.replicas
+
+    @property
+    def nodes(self) -> int:
+        """Maximum number of nodes."""
+        return max(state.nodes for state in self.timeline.states)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images per second at the peak."""
+        return max(state.images_per_s for state in self.timeline.states)
 
     @property
     def hours(self) -> float:
-        """From the first message to the last."""
+        """Hours from the first message to the last result."""
         return (self.timeline.drained_at_s or math.inf) / 3600
 
     @property
     def utilisation(self) -> float:
-        """Share of the paid CPUs that the work takes."""
-        work_s = self.request.images * (self.segment_s + self.pixels_s)
+        """Share of the paid CPU time that the images use."""
+        work_s = self.request.images * (self.times.segment_s + self.times.pixels_s)
         return work_s / (self.timeline.node_hours * 3600 * self.request.instance.usable_cpus)
 
     @property
+    def price_per_hour(self) -> float:
+        """US dollars per node-hour."""
+        request = self.request
+        if request.price_per_hour is not None:
+            return request.price_per_hour
+        price = request.instance.on_demand_per_hour
+        if request.spot:
+            return price * (request.spot_fraction or request.instance.family.spot_fraction)
+        return price
+
+    @property
     def compute_cost(self) -> float:
-        """US dollars, for nodes."""
+        """US dollars for the nodes."""
         return self.timeline.node_hours * self.price_per_hour
 
     @property
     def request_cost(self) -> float:
-        """US dollars, for requests to S3 and SQS."""
+        """US dollars for requests to S3 and SQS."""
         return self.request.images * self.prices.requests.per_image
+
+    @property
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """What one process of the control plane must do, and the most that was measured."""
+        measured, sizing = self.profile.control_plane, self.sizing
+        per_consumer = sizing.images_per_s / sizing.consumers
+        per_pipeline = sizing.images_per_s / sizing.replicas[sizing.pipeline.name]
+        return {
+            "messages/s of an ingest actor": (per_consumer, measured.ingest_per_s),
+            "handle calls/s of an ingest actor": (per_consumer, measured.handle_calls_per_s),
+            "handle calls/s of a pipeline": (per_pipeline, measured.handle_calls_per_s),
+        }
 
 
 def make_plan(request: PlanRequest, profile: Profile, prices: Prices) -> CapacityPlan:
     """Return what a run takes.
 
-    The drain target is shortened until the simulated run, with the starts of its nodes and the
-    losses of spot ones, ends within the deadline.
+    The time that the replicas are sized for is shortened until the simulated run, in which nodes
+    take time to start and spot nodes are lost, ends before the deadline.
 
     Raises:
-        InvalidConfig: The deadline cannot be met.
+        InvalidConfig: The deadline cannot be met, or the instance is too small for a replica.
     """
-    if request.deadline_s < LEAST_DEADLINE_S:
-        raise InvalidConfig(f"--deadline must be at least {LEAST_DEADLINE_S:.0f} s")
-    family = request.instance.family
-    factor = request.time_factor or family.time_factor
-    segment_s = profile.segment(request.model) * factor
-    pixels_s = (profile.pixels_s + profile.overhead_s) * factor
+    if request.deadline_s < MIN_DEADLINE_S:
+        raise InvalidConfig(f"--deadline must be at least {MIN_DEADLINE_S:.0f} s")
+    times = _image_times(request, profile)
     target_s = request.deadline_s
-    for _ in range(_FITS):
-        plan = _simulate(request, profile, prices, segment_s, pixels_s, target_s)
-        late_s = plan.hours * 3600 - request.deadline_s
+    for _ in range(_ATTEMPTS):
+        sizing = _size(request, profile.control_plane, times, target_s)
+        timeline = _simulate(request, profile, sizing)
+        late_s = (timeline.drained_at_s or math.inf) - request.deadline_s
         if late_s <= 0:
-            return plan
+            settings = _settings(request, profile, times, sizing)
+            return CapacityPlan(request, profile, prices, times, sizing, timeline, settings)
         target_s -= max(0.02 * request.deadline_s, 1.05 * late_s)
         if target_s < request.deadline_s / 8:
             break
     started_s = ScalingConfig().upscale_delay_s + request.node_start_s + profile.replica_start_s
     raise InvalidConfig(
-        f"{request.images:,} images cannot be done within {request.deadline_s:.0f} s: "
-        f"{started_s:.0f} s pass before the nodes work; allow more time"
+        f"{request.images:,} images cannot be done within {format_duration(request.deadline_s)}, "
+        f"because {format_duration(started_s)} pass before the nodes work. Allow more time"
     )
 
 
-def _simulate(
-    request: PlanRequest,
-    profile: Profile,
-    prices: Prices,
-    segment_s: float,
-    pixels_s: float,
-    target_s: float,
-) -> CapacityPlan:
-    base = AppConfig.load({}).model_copy(update={"queue": None})
-    scaling = ScalingConfig()
-    threads, pixel_threads = base.segmenter.threads, base.pipeline.threads
-    pipeline = StageModel(
-        "CutoutPipeline",
-        pixels_s / pixel_threads,
-        pixel_threads * (1 + segment_s / pixels_s),
-        cpus=pixel_threads,
-    )
-    segmenter = StageModel("Segmenter", segment_s / threads, threads, cpus=threads)
-    stages = (pipeline, segmenter)
-    cpus = request.instance.usable_cpus
-    if cpus < max(stage.cpus for stage in stages):
-        raise InvalidConfig(f"{request.instance.name} has too few CPUs for a replica: {cpus:g}")
-    work_s = target_s - scaling.upscale_delay_s
-    per_s = request.images / work_s
-    replicas = {s.name: math.ceil(per_s * s.seconds_per_image) for s in stages}
-    nodes = math.ceil(sum(replicas[s.name] * s.cpus for s in stages) / cpus)
-    slots = sum(replicas[s.name] * s.slots for s in stages)
-    control = profile.control_plane
-    consumers = math.ceil(per_s / (control.ingest_per_s * _LOAD_OF_LIMIT))
-    in_work = max(64 * consumers, math.ceil(_PERMITS_FOR_SLOTS * slots))
-    permits_each = math.ceil(in_work / consumers)
-    # A pipeline holds the pixels of all its images, also of those that wait for the model.
-    ongoing_each = math.ceil(in_work / replicas[pipeline.name])
-    rules = Rules(
-        Goals(work_s, scaling.answer_target_s, 20, scaling.away_after_s),
-        max_replicas=max(replicas.values()),
-        upscale_delay_s=scaling.upscale_delay_s,
-        downscale_delay_s=scaling.downscale_delay_s,
-        look_back_s=scaling.look_back_s,
-        read_period_s=scaling.read_period_s,
-    )
-    # There is at most one ingest actor on a node, and there are always as many as are configured.
-    cluster = ClusterModel(
-        cpus,
-        max_nodes=max(nodes, consumers),
-        min_nodes=consumers,
-        node_start_s=request.node_start_s,
-        replica_start_s=profile.replica_start_s,
-        losses_per_node_hour=_SPOT_LOSSES_PER_NODE_HOUR if request.spot else 0.0,
-    )
-    load = OfferedLoad(
-        float(request.images),
-        permits=consumers * permits_each,
-        most_per_s=consumers * control.ingest_per_s,
-    )
-    step_s = max(0.5, request.deadline_s / _STEPS)
-    timeline = Simulation(stages, cluster, rules, load).run(
-        3 * request.deadline_s, step_s, stop_when_drained=True
-    )
-    return CapacityPlan(
-        request=request,
-        profile=profile,
-        prices=prices,
-        segment_s=segment_s,
-        pixels_s=pixels_s,
-        price_per_hour=_price(request),
-        settings={
-            "models": [request.model],
-            "queue": {"consumers": consumers, "max_in_flight": permits_each},
-            "pipeline": {
-                "threads": pixel_threads,
-                "num_cpus": pixel_threads,
-                "max_ongoing": max(base.pipeline.max_ongoing, ongoing_each),
-                "max_decoded_pixels": max(
-                    base.pipeline.max_decoded_pixels, ongoing_each * profile.image_pixels
-                ),
-            },
-            "segmenter": {"threads": threads, "num_cpus": threads},
-            "autoscaling": {
-                "max_replicas": max(replicas.values()),
-                "drain_target_s": round(target_s),
-                "segment_s": round(segment_s, 4),
-                "pixels_s": round(pixels_s, 4),
-            },
-        },
-        replicas=replicas,
-        nodes=max(moment.nodes for moment in timeline.moments),
-        timeline=timeline,
-        step_s=step_s,
-        images_per_s=max(moment.rate for moment in timeline.moments),
-        limits={
-            "messages/s of an ingest actor": (per_s / consumers, control.ingest_per_s),
-            "handle calls/s of an ingest actor": (per_s / consumers, control.handle_calls_per_s),
-            "handle calls/s of a pipeline": (
-                per_s / replicas[pipeline.name],
-                control.handle_calls_per_s,
-            ),
-        },
-    )
-
-
-def _price(request: PlanRequest) -> float:
-    price = request.price_per_hour or request.instance.on_demand_per_hour
-    if request.spot and request.price_per_hour is None:
-        return price * (request.spot_fraction or request.instance.family.spot_fraction)
-    return price
-
-
-def compare(request: PlanRequest, profile: Profile, prices: Prices) -> list[CapacityPlan]:
-    """Return the plans of the same run on the same size of every family."""
+def compare_families(request: PlanRequest, profile: Profile, prices: Prices) -> list[CapacityPlan]:
+    """Return the plans of the same run on the same instance size of every family."""
     size = request.instance.name.partition(".")[2]
     plans = []
     for name, family in prices.families.items():
         if size not in family.sizes:
             continue
         instance = find_instance(f"{name}.{size}", prices)
-        # What was given is of the instance that was asked for.
-        asked = replace(request, instance=instance, price_per_hour=None, time_factor=None)
-        plans.append(make_plan(request if instance == request.instance else asked, profile, prices))
+        # A given price or factor belongs to the requested instance alone.
+        other = replace(request, instance=instance, price_per_hour=None, time_factor=None)
+        asked = request if instance == request.instance else other
+        plans.append(make_plan(asked, profile, prices))
     return plans
+
+
+def _image_times(request: PlanRequest, profile: Profile) -> ImageTimes:
+    factor = request.time_factor or request.instance.family.time_factor
+    return ImageTimes(
+        segment_s=profile.segment(request.model) * factor,
+        pixels_s=(profile.pixels_s + profile.overhead_s) * factor,
+    )
+
+
+def _size(
+    request: PlanRequest, control: ControlPlane, times: ImageTimes, target_s: float
+) -> Sizing:
+    """Return what it takes to process all images in the target time at a steady rate."""
+    pipeline, segmenter = _stage_models(times)
+    cpus = request.instance.usable_cpus
+    if cpus < max(pipeline.cpus, segmenter.cpus):
+        raise InvalidConfig(
+            f"{request.instance.name} has too few CPUs for a replica ({cpus:g}). Choose a larger "
+            "--instance"
+        )
+    images_per_s = request.images / (target_s - ScalingConfig().upscale_delay_s)
+    stages = (pipeline, segmenter)
+    replicas = {s.name: math.ceil(images_per_s * s.seconds_per_image) for s in stages}
+    slots = sum(replicas[stage.name] * stage.slots for stage in stages)
+    consumers = math.ceil(images_per_s / (control.ingest_per_s * _MAX_LOAD))
+    in_flight = max(_MIN_PERMITS * consumers, math.ceil(_PERMITS_PER_SLOT * slots))
+    return Sizing(
+        target_s=target_s,
+        images_per_s=images_per_s,
+        pipeline=pipeline,
+        segmenter=segmenter,
+        replicas=replicas,
+        nodes=math.ceil(sum(replicas[stage.name] * stage.cpus for stage in stages) / cpus),
+        consumers=consumers,
+        permits_each=math.ceil(in_flight / consumers),
+    )
+
+
+def _stage_models(times: ImageTimes) -> tuple[StageModel, StageModel]:
+    """Return the pipeline and the segmenter with the threads that they have by default."""
+    defaults = AppConfig.load({})
+    pixel_threads, threads = defaults.pipeline.threads, defaults.segmenter.threads
+    pipeline = StageModel(
+        "CutoutPipeline",
+        times.pixels_s / pixel_threads,
+        # Images that wait for the model keep none of the pipeline's threads busy.
+        pixel_threads * (1 + times.segment_s / times.pixels_s),
+        cpus=pixel_threads,
+    )
+    segmenter = StageModel("Segmenter", times.segment_s / threads, threads, cpus=threads)
+    return pipeline, segmenter
+
+
+def _simulate(request: PlanRequest, profile: Profile, sizing: Sizing) -> Timeline:
+    """Return the course of the run with the replicas and nodes of a sizing."""
+    scaling = ScalingConfig()
+    drain_s = sizing.target_s - scaling.upscale_delay_s
+    rules = ScalingRules(
+        Goals(drain_s, scaling.answer_target_s, 20, scaling.away_after_s),
+        max_replicas=max(sizing.replicas.values()),
+        upscale_delay_s=scaling.upscale_delay_s,
+        downscale_delay_s=scaling.downscale_delay_s,
+        look_back_s=scaling.look_back_s,
+        read_period_s=scaling.read_period_s,
+    )
+    # A node holds at most one ingest actor, and their number is fixed.
+    cluster = ClusterModel(
+        request.instance.usable_cpus,
+        max_nodes=max(sizing.nodes, sizing.consumers),
+        min_nodes=sizing.consumers,
+        node_start_s=request.node_start_s,
+        replica_start_s=profile.replica_start_s,
+        losses_per_node_hour=_SPOT_LOSSES_PER_NODE_HOUR if request.spot else 0.0,
+    )
+    load = OfferedLoad(
+        float(request.images),
+        permits=sizing.consumers * sizing.permits_each,
+        max_images_per_s=sizing.consumers * profile.control_plane.ingest_per_s,
+    )
+    return Simulation((sizing.pipeline, sizing.segmenter), cluster, rules, load).run(
+        3 * request.deadline_s,
+        max(0.5, request.deadline_s / _STEPS),
+        stop_when_drained=True,
+    )
+
+
+def _settings(
+    request: PlanRequest, profile: Profile, times: ImageTimes, sizing: Sizing
+) -> dict[str, Any]:
+    """Return the settings of AppConfig that run the plan."""
+    defaults = AppConfig.load({}).pipeline
+    pixel_threads, threads = round(sizing.pipeline.cpus), round(sizing.segmenter.cpus)
+    decoded_pixels = sizing.ongoing_each * profile.image_pixels
+    return {
+        "models": [request.model],
+        "queue": {"consumers": sizing.consumers, "max_in_flight": sizing.permits_each},
+        "pipeline": {
+            "threads": pixel_threads,
+            "num_cpus": pixel_threads,
+            "max_ongoing": max(defaults.max_ongoing, sizing.ongoing_each),
+            "max_decoded_pixels": max(defaults.max_decoded_pixels, decoded_pixels),
+        },
+        "segmenter": {"threads": threads, "num_cpus": threads},
+        "autoscaling": {
+            "max_replicas": max(sizing.replicas.values()),
+            "drain_target_s": round(sizing.target_s),
+            "segment_s": round(times.segment_s, 4),
+            "pixels_s": round(times.pixels_s, 4),
+        },
+    }

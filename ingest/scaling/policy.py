@@ -1,11 +1,12 @@
-"""The backlog policy: how many replicas a deployment needs to drain the queue in time.
+"""The backlog policy: Ray Serve's autoscaling policy that drains the queue in time.
 
-Serve calls a policy in its controller every 0.1 s. A call that blocks holds up every deployment,
-and one that raises stops that round for other applications too: so the queue is read in a thread,
-and a call is arithmetic on the last reading. ``Scaler`` is that arithmetic with its memory; the
-simulation of ``foreedge plan`` runs the same one. Serve applies the delays and the bounds.
+Serve calls a policy in its controller every 0.1 s. A call that blocks would hold up every
+deployment, and one that raises would end that round for the other applications too. Therefore a
+thread reads the queue, and a call only computes from the last reading. The computation is
+``Scaler``, which the simulation of ``foreedge plan`` runs as well. Serve applies the delays and
+the bounds.
 
-Serve pickles this module by value: what it keeps at module level must be picklable.
+Serve pickles this module by value, so everything at module level must be picklable.
 """
 
 from __future__ import annotations
@@ -19,31 +20,28 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from ingest.scaling.scaler import BacklogReading, Goals, Scaler
+from ingest.scaling.policy_settings import PolicySettings
+from ingest.scaling.scaler import BacklogReading, Scaler
+from ingest.sqs.backlog import read_backlog
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
 from serve_app.serving.service_time import SECONDS_PER_IMAGE
 
-# Serve's own: what the policy has to say belongs in the controller's log.
+# Serve's own logger, so that the policy writes to the controller's log.
 _logger = logging.getLogger("ray.serve")
 
 _MEASURED_EVERY_S = 1.0
-_LATE_PERIODS = 4
-_COUNTS: tuple[Any, ...] = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-)
 
 
 class BacklogReader:
-    """Reads the number of messages of a queue, in a thread that ends with its owner."""
+    """Reads the backlog of a queue periodically, in a thread that ends with this object."""
 
     def __init__(self, queue_url: str, aws: AwsConfig, period_s: float) -> None:
         self._latest: list[BacklogReading] = []
         self._stop = threading.Event()
-        # The thread has no reference to the reader, or neither would ever be collected.
+        # The thread holds no reference to this object, which could otherwise not be collected.
         threading.Thread(
-            target=_read_forever,
+            target=_read_periodically,
             args=(queue_url, aws, period_s, self._latest, self._stop),
             name="backlog",
             daemon=True,
@@ -52,57 +50,45 @@ class BacklogReader:
 
     @property
     def latest(self) -> BacklogReading | None:
-        """The last reading, however old; None before the first one."""
+        """The last reading, however old. None before the first one."""
         return self._latest[0] if self._latest else None
 
 
 class BacklogPolicy:
-    """A deployment's autoscaling policy, as Ray Serve calls it."""
+    """The autoscaling policy of one deployment, as Ray Serve calls it."""
 
-    def __init__(
-        self,
-        *,
-        drain_s: float,
-        answer_s: float,
-        away_after_s: float,
-        seconds_per_image: float,
-        slots: float,
-        permits: float,
-        queue_url: str | None,
-        aws: dict[str, Any],
-        read_period_s: float,
-    ) -> None:
-        """Make a policy; the arguments are JSON, since Serve stores them so.
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Start reading the queue, if there is one.
 
         Args:
-            drain_s: See Goals.
-            answer_s: See Goals.
-            away_after_s: See Goals.
-            seconds_per_image: Of one replica, until the replicas have measured it.
-            slots: Ongoing requests that make a replica fully busy.
-            permits: Jobs that all ingest actors together have in flight at most.
-            queue_url: None: the deployment follows its ongoing requests alone.
-            aws: Settings of AwsConfig.
-            read_period_s: Between two readings of the queue.
+            settings: A ``PolicySettings`` as JSON, which is how Serve stores it.
         """
-        goals = Goals(drain_s, answer_s, _LATE_PERIODS * read_period_s, away_after_s)
+        loaded = PolicySettings.model_validate(settings)
         self._scaler = Scaler(
-            goals, seconds_per_image, slots, permits=permits, now_s=time.monotonic()
+            loaded.goals,
+            loaded.seconds_per_image,
+            loaded.slots,
+            permits=loaded.permits,
+            now_s=time.monotonic(),
         )
         self._measured_at_s = -math.inf
         self._failing = False
         self._reader = (
-            None if queue_url is None else BacklogReader(queue_url, AwsConfig(**aws), read_period_s)
+            None
+            if loaded.queue_url is None
+            else BacklogReader(loaded.queue_url, loaded.aws, loaded.read_period_s)
         )
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        """Return the replicas that are needed, and no state."""
+        """Return the number of replicas that are needed, and an empty state."""
         try:
             needed = self._decide(ctx)
-        # Raised from here, it would end the round for every other application as well.
+        # If it were raised, it would end the round for every other application as well.
         except Exception:
             if not self._failing:
-                _logger.exception("no decision for %s, which keeps its replicas", ctx.deployment_id)
+                _logger.exception(
+                    "The backlog policy failed for %s, which keeps its replicas", ctx.deployment_id
+                )
             self._failing = True
             return ctx.target_num_replicas, {}
         self._failing = False
@@ -112,25 +98,18 @@ class BacklogPolicy:
         now_s = time.monotonic()
         if now_s - self._measured_at_s >= _MEASURED_EVERY_S:
             self._measured_at_s = now_s
-            self._take_measurements(ctx)
+            self._apply_measurements(ctx)
         reading = BacklogReading(0, 0, now_s) if self._reader is None else self._reader.latest
         current = ctx.target_num_replicas
         return self._scaler.decide(reading, ctx.total_num_requests, current, now_s)
 
-    def _take_measurements(self, ctx: AutoscalingContext) -> None:
+    def _apply_measurements(self, ctx: AutoscalingContext) -> None:
         by_replica = (ctx.aggregated_metrics or {}).get(SECONDS_PER_IMAGE)
         if by_replica:
-            self._scaler.measured(sum(by_replica.values()) / len(by_replica))
+            self._scaler.apply_measurement(sum(by_replica.values()) / len(by_replica))
 
 
-def read_queue(client: Any, queue_url: str) -> tuple[int, int]:
-    """Return the messages that wait and those in flight, by SQS's own approximate counts."""
-    answer = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=list(_COUNTS))
-    waiting, in_flight = (int(answer["Attributes"][name]) for name in _COUNTS)
-    return waiting, in_flight
-
-
-def _read_forever(
+def _read_periodically(
     queue_url: str,
     aws: AwsConfig,
     period_s: float,
@@ -142,14 +121,15 @@ def _read_forever(
     while not stop.is_set():
         try:
             client = client or aws_client("sqs", aws, connections=1)
-            latest[:] = [BacklogReading(*read_queue(client, queue_url), time.monotonic())]
-        # Whatever it is, the next reading may succeed; without one the policy does without.
+            backlog = read_backlog(client, queue_url)
+            latest[:] = [BacklogReading(backlog.waiting, backlog.in_flight, time.monotonic())]
+        # Whatever the error is, the next reading may succeed. Until then the policy does without.
         except Exception as error:  # noqa: BLE001
             if not failing:
-                _logger.warning("the backlog of %s cannot be read: %s", queue_url, error)
+                _logger.warning("The backlog of %s cannot be read: %s", queue_url, error)
             failing = True
         else:
             if failing:
-                _logger.warning("the backlog of %s is read again", queue_url)
+                _logger.warning("The backlog of %s can be read again", queue_url)
             failing = False
         stop.wait(period_s)

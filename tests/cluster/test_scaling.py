@@ -25,8 +25,8 @@ from ingest.local.ports import free_port
 from ingest.messages.build import new_run_id
 from ingest.runs import send as bulk
 from ingest.runs.folder import RunFolder
-from ingest.scaling.policy import read_queue
 from ingest.sources import base as sources
+from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from serve_app.app import ingest_deployment
 from serve_app.aws import aws_client
@@ -92,7 +92,8 @@ class Running:
         bulk.send_run(QueueClient(self.sqs, self.queue.url), plan)
 
     def messages(self) -> int:
-        return sum(read_queue(self.sqs, self.queue.url))
+        backlog = read_backlog(self.sqs, self.queue.url)
+        return backlog.waiting + backlog.in_flight
 
     def replicas(self, *states: str) -> tuple[int, int]:
         """Return the replicas of the pipeline and of the segmenter."""

@@ -15,10 +15,10 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ingest.cli import plan_tables as plan_report
 from ingest.cli.main import app
-from ingest.scaling import capacity_plan as planning
-from ingest.scaling.capacity_plan import CapacityPlan, PlanRequest, make_plan
+from ingest.cli.plan_plot import plot_plan
+from ingest.cli.plan_tables import plan_notes, print_plan
+from ingest.scaling.capacity_plan import CapacityPlan, PlanRequest, compare_families, make_plan
 from ingest.scaling.plan_inputs import Profile, find_instance, read_prices, read_profile
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
@@ -148,25 +148,25 @@ def test_a_profile_that_is_none(tmp_path: Path) -> None:
 
 def test_what_is_assumed_is_said() -> None:
     made = plan(spot=True, time_factor=None)
-    said = "\n".join(plan_report.notes(made))
+    said = "\n".join(plan_notes(made))
     assert "ASSUMED" in said
     assert "random weights" in said
     assert f"as of {PRICES.as_of}; NOT fetched" in said
-    given = "\n".join(plan_report.notes(plan(price_per_hour=1.0, model="fast")))
+    given = "\n".join(plan_notes(plan(price_per_hour=1.0, model="fast")))
     assert "ASSUMED" not in given
     assert "NOT fetched" not in given
     assert "random weights" not in given
 
 
 def test_a_run_that_is_small_for_its_node_is_told_so() -> None:
-    assert "smaller instance" in "\n".join(plan_report.notes(plan(10_000)))
-    assert "smaller instance" not in "\n".join(plan_report.notes(plan(10_000_000)))
+    assert "smaller instance" in "\n".join(plan_notes(plan(10_000)))
+    assert "smaller instance" not in "\n".join(plan_notes(plan(10_000_000)))
 
 
 def test_the_tables_fit_a_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     made = plan()
-    plan_report.show(made, planning.compare(made.request, PROFILE, PRICES), console)
+    print_plan(made, compare_families(made.request, PROFILE, PRICES), console)
     text = console.export_text()
     assert "c7i.4xlarge" in text
     assert f"{made.nodes} of c8g.4xlarge" in text
@@ -174,7 +174,7 @@ def test_the_tables_fit_a_terminal() -> None:
 
 def test_the_plot(tmp_path: Path) -> None:
     path = tmp_path / "new" / "plan.png"
-    plan_report.plot(plan(), path)
+    plot_plan(plan(), path)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width > 800
@@ -183,7 +183,7 @@ def test_the_plot(tmp_path: Path) -> None:
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InvalidConfig, match=r"foreedge\[bench\]"):
-        plan_report.plot(plan(), tmp_path / "plan.png")
+        plot_plan(plan(), tmp_path / "plan.png")
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -1,25 +1,15 @@
-"""The backlog policy: its arithmetic, its memory, and its way through Serve's own machinery."""
+"""The arithmetic of the backlog policy, and what replicas measure for it."""
 
 from __future__ import annotations
 
-import gc
 import math
-import threading
-import time
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.serve._private.autoscaling_state import _resolve_policy_callable
-from ray.serve._private.common import DeploymentID
-from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
-from ingest.scaling.policy import BacklogPolicy
 from ingest.scaling.scaler import BacklogReading, Demand, Goals, Scaler, replicas_needed
-from serve_app import app
-from serve_app.config import AppConfig, PipelineConfig
-from serve_app.errors import InvalidConfig
+from serve_app.config import PipelineConfig
 from serve_app.pipeline.image_pipeline import replica_s
 from serve_app.serving.service_time import SECONDS_PER_IMAGE, ServiceTime
 
@@ -100,8 +90,8 @@ def test_a_late_reading_holds_and_an_old_one_counts_no_longer() -> None:
 @pytest.mark.parametrize("worthless", [0.0, -1.0, math.nan, math.inf])
 def test_what_replicas_measured_replaces_what_was_configured(worthless: float) -> None:
     own = scaler()
-    own.measured(2.0)
-    own.measured(worthless)
+    own.apply_measurement(2.0)
+    own.apply_measurement(worthless)
     assert own.decide(BacklogReading(1000, 0, 0), 0, current=1, now_s=1) == 20
 
 
@@ -134,163 +124,3 @@ def test_matting_has_threads_of_its_own() -> None:
     stages = {"fetch": 900.0, "decode": 60.0, "segment": 5000.0, "encode": 40.0, "publish": 300.0}
     assert replica_s(stages, config) == pytest.approx(0.05)
     assert replica_s({**stages, "matting": 800.0}, config) == pytest.approx(0.8)
-
-
-# --- in Serve ---
-
-KWARGS: dict[str, Any] = {
-    "drain_s": 100,
-    "answer_s": 10,
-    "away_after_s": 300,
-    "seconds_per_image": 0.5,
-    "slots": 2,
-    "permits": 64,
-    "aws": {"endpoint_url": "http://127.0.0.1:9", "connect_timeout_s": 0.2, "max_attempts": 1},
-    "read_period_s": 5,
-}
-
-
-def context(ongoing: Any, target: int, measured: dict[str, float] | None = None) -> Any:
-    values = {SECONDS_PER_IMAGE: measured} if measured else {}
-    return AutoscalingContext(
-        deployment_id=DeploymentID("Segmenter", "foreedge"),
-        deployment_name="Segmenter",
-        app_name="foreedge",
-        current_num_replicas=target,
-        target_num_replicas=target,
-        running_replicas=[],
-        total_num_requests=lambda: ongoing,
-        total_queued_requests=0.0,
-        aggregated_metrics=lambda: values,
-        raw_metrics={},
-        capacity_adjusted_min_replicas=1,
-        capacity_adjusted_max_replicas=100,
-        policy_state={},
-        last_scale_up_time=None,
-        last_scale_down_time=None,
-        current_time=time.time(),
-        config=AutoscalingConfig(max_replicas=100),
-    )
-
-
-def resolved(queue_url: str | None) -> Any:
-    """Return a policy as the controller has it: pickled, loaded, made."""
-    kwargs = {**KWARGS, "queue_url": queue_url}
-    return _resolve_policy_callable(
-        AutoscalingPolicy(policy_function=BacklogPolicy, policy_kwargs=kwargs)
-    )
-
-
-def test_without_a_queue_the_requests_decide() -> None:
-    policy = resolved(None)
-    assert policy(context(100, 2)) == (5, {})
-    assert policy(context(0, 2)) == (0, {})
-
-
-def test_the_measured_pace_is_taken_from_the_replicas() -> None:
-    policy = resolved(None)
-    assert policy(context(100, 1, {"a": 1.0, "b": 3.0})) == (20, {})
-
-
-def test_what_raises_keeps_the_replicas_and_is_logged_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    policy = resolved(None)
-    for _ in range(3):
-        assert policy(context("not a number", 4)) == (4, {})
-    assert len([record for record in caplog.records if record.exc_info]) == 1
-    assert policy(context(100, 4)) == (5, {})
-
-
-def readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "backlog"]
-
-
-def test_a_queue_that_never_answers_neither_blocks_nor_raises_and_its_thread_ends() -> None:
-    policy = resolved("http://127.0.0.1:9/000000000000/queue")
-    assert len(readers()) == 1
-    started_at = time.perf_counter()
-    assert policy(context(0, 6)) == (6, {})
-    assert policy(context(200, 6)) == (10, {})
-    # A call to the queue alone would take longer.
-    assert time.perf_counter() - started_at < 0.2
-    del policy
-    gc.collect()
-    for thread in readers():
-        thread.join(30)
-    assert readers() == []
-
-
-# --- wiring ---
-
-SETTINGS: dict[str, Any] = {
-    "models": ["folio", "u2netp"],
-    "queue": {"url": "http://127.0.0.1:9/0/queue"},
-    "ledger": {"bucket": "b"},
-    "pipeline": {"threads": 2},
-    "segmenter": {"threads": 4, "replicas": 2},
-    "autoscaling": {"max_replicas": 9, "pixels_s": 0.2, "segment_s": 0.6, "drain_target_s": 630},
-}
-
-
-def deployments(application: Any) -> dict[str, Any]:
-    """Return the deployments of an application by name."""
-    found: dict[str, Any] = {}
-
-    def visit(bound: Any) -> None:
-        deployment = bound._bound_deployment
-        found[deployment.name] = deployment
-        arguments = [*deployment.init_args, *deployment.init_kwargs.values()]
-        for argument in arguments:
-            for value in argument.values() if isinstance(argument, dict) else [argument]:
-                if hasattr(value, "_bound_deployment"):
-                    visit(value)
-
-    visit(application)
-    return found
-
-
-def test_both_deployments_follow_the_backlog_each_by_its_own_time() -> None:
-    built = deployments(app.build(SETTINGS))
-    scaling = {name: item._deployment_config.autoscaling_config for name, item in built.items()}
-    assert scaling["SqsIngest"] is None
-    segmenter, pipeline = scaling["Segmenter-folio"], scaling["CutoutPipeline"]
-    assert (segmenter.min_replicas, segmenter.max_replicas) == (2, 9)
-    assert (pipeline.min_replicas, pipeline.max_replicas) == (1, 9)
-    kwargs = segmenter.policy.policy_kwargs
-    assert (kwargs["seconds_per_image"], kwargs["slots"]) == (0.15, 4)
-    assert (kwargs["drain_s"], kwargs["permits"]) == (600, 64)
-    assert kwargs["queue_url"] == SETTINGS["queue"]["url"]
-    kwargs = pipeline.policy.policy_kwargs
-    assert (kwargs["seconds_per_image"], kwargs["slots"]) == (0.1, pytest.approx(8))
-    assert scaling["Segmenter-u2netp"].policy.policy_kwargs["queue_url"] is None
-    assert scaling["HttpApi"].target_ongoing_requests == 32
-
-
-def test_models_inside_of_the_pipeline_scale_with_nothing() -> None:
-    settings = {**SETTINGS, "segmenter": {"placement": "pipeline"}}
-    with pytest.raises(InvalidConfig, match=r"segmenter\.placement deployment"):
-        AppConfig.load(settings)
-    del settings["autoscaling"]
-    assert set(deployments(app.build(settings))) == {"HttpApi", "SqsIngest", "CutoutPipeline"}
-
-
-def test_without_the_section_the_replicas_are_fixed() -> None:
-    settings = {key: value for key, value in SETTINGS.items() if key != "autoscaling"}
-    for name, deployment in deployments(app.build(settings)).items():
-        config = deployment._deployment_config
-        assert config.autoscaling_config is None
-        assert config.num_replicas == (2 if name.startswith("Segmenter") else 1)
-
-
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({"max_replicas": 1}, "autoscaling.max_replicas must be at least 2"),
-        ({"drain_target_s": 50}, "twice upscale_delay_s"),
-        ({"max_replicas": 0}, "autoscaling.max_replicas"),
-    ],
-)
-def test_settings_that_cannot_be(section: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidConfig, match=message):
-        AppConfig.load({**SETTINGS, "autoscaling": section})

@@ -1,0 +1,104 @@
+"""The backlog policy within Serve's autoscaling: decisions, errors and the thread that reads."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ray.serve._private.common import DeploymentID
+from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
+
+from ingest.scaling.policy import BacklogPolicy
+from serve_app.serving.service_time import SECONDS_PER_IMAGE
+
+SETTINGS: dict[str, Any] = {
+    "drain_s": 100,
+    "answer_s": 10,
+    "away_after_s": 300,
+    "seconds_per_image": 0.5,
+    "slots": 2,
+    "permits": 64,
+    "aws": {"endpoint_url": "http://127.0.0.1:9", "connect_timeout_s": 0.2, "max_attempts": 1},
+    "read_period_s": 5,
+}
+
+
+def context(ongoing: Any, target: int, measured: dict[str, float] | None = None) -> Any:
+    values = {SECONDS_PER_IMAGE: measured} if measured else {}
+    return AutoscalingContext(
+        deployment_id=DeploymentID("Segmenter", "foreedge"),
+        deployment_name="Segmenter",
+        app_name="foreedge",
+        current_num_replicas=target,
+        target_num_replicas=target,
+        running_replicas=[],
+        total_num_requests=lambda: ongoing,
+        total_queued_requests=0.0,
+        aggregated_metrics=lambda: values,
+        raw_metrics={},
+        capacity_adjusted_min_replicas=1,
+        capacity_adjusted_max_replicas=100,
+        policy_state={},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=time.time(),
+        config=AutoscalingConfig(max_replicas=100),
+    )
+
+
+def resolved(queue_url: str | None) -> Any:
+    """Return a policy as the controller has it: pickled, loaded and instantiated."""
+    kwargs = {"settings": {**SETTINGS, "queue_url": queue_url}}
+    policy = AutoscalingPolicy(policy_function=BacklogPolicy, policy_kwargs=kwargs)
+    return policy.get_policy()(**policy.policy_kwargs)
+
+
+def test_without_a_queue_the_requests_decide() -> None:
+    policy = resolved(None)
+    assert policy(context(100, 2)) == (5, {})
+    assert policy(context(0, 2)) == (0, {})
+
+
+def test_the_measured_pace_is_taken_from_the_replicas() -> None:
+    policy = resolved(None)
+    assert policy(context(100, 1, {"a": 1.0, "b": 3.0})) == (20, {})
+
+
+def test_what_raises_keeps_the_replicas_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    policy = resolved(None)
+    for _ in range(3):
+        assert policy(context("not a number", 4)) == (4, {})
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+    assert policy(context(100, 4)) == (5, {})
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "backlog"]
+
+
+def test_a_queue_that_never_answers_neither_blocks_nor_raises_and_its_thread_ends() -> None:
+    policy = resolved("http://127.0.0.1:9/000000000000/queue")
+    assert len(readers()) == 1
+    started_at = time.perf_counter()
+    assert policy(context(0, 6)) == (6, {})
+    assert policy(context(200, 6)) == (10, {})
+    # A call to the queue alone would take longer.
+    assert time.perf_counter() - started_at < 0.2
+    del policy
+    gc.collect()
+    for thread in readers():
+        thread.join(30)
+    assert readers() == []
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(ValidationError, match="slots"):
+        BacklogPolicy({**SETTINGS, "slots": 0})
+    with pytest.raises(ValidationError, match="drain"):
+        BacklogPolicy({**SETTINGS, "drain": 1})
