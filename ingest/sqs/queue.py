@@ -87,10 +87,6 @@ class Queue(Protocol):
         """Copy a message to the dead-letter queue; return False where there is none."""
         ...
 
-    async def backlog(self) -> tuple[int, int]:
-        """Return the approximate numbers of messages that wait and that are in flight."""
-        ...
-
 
 class SqsQueue:
     """A queue in SQS. Blocking calls run in threads of its own."""
@@ -190,25 +186,11 @@ class SqsQueue:
         )
         return True
 
-    async def backlog(self) -> tuple[int, int]:
-        """See Queue."""
-        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = await self._attributes(names)
-        visible, hidden = (int(found[name]) for name in names)
-        return visible, hidden
-
     async def _read_redrive_policy(self) -> None:
         policy = await self._in_thread(lambda: read_redrive_policy(self._client, self._url))
         if policy is not None:
             self._dead_letter_url = policy.dead_letter_url
             self._max_receives = policy.max_receives
-
-    async def _attributes(self, names: list[Any]) -> dict[Any, str]:
-        answer = await self._call(
-            "GetQueueAttributes",
-            lambda: self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=names),
-        )
-        return dict(answer.get("Attributes", {}))
 
     async def _batch(
         self, action: str, call: Callable[[list[Any]], Any], handles: Sequence[str]

@@ -174,7 +174,7 @@ def feed(rig: Rig, jobs: int, ended: threading.Event, limit_s: float, console: C
 
         told = -1
         while time.monotonic() < give_up_at and not ended.is_set():
-            backlog = sum(rig.backlog())
+            backlog = rig.held()
             sent = len(rig.sent)
             if (share := 10 * (sent - backlog) // jobs) > told:
                 told = share
@@ -202,7 +202,7 @@ def verdict(rig: Rig) -> dict[str, int]:
         "lost (no outcome)": len(set(rig.sent) - set(outcomes)),
         "failed": sum(item.status == "failed" for item in outcomes.values()),
         "dead letters": len(rig.dead_letters()),
-        "left on the queue": sum(rig.backlog()),
+        "left on the queue": rig.held(),
         "duplicate objects": sum(folders.values()) - len(folders),
         "orphans (no outcome names it)": len(objects - set(named)),
         "missing objects": len(set(named) - objects),

@@ -12,6 +12,7 @@ import pytest
 from ingest.consumer.consumer import Consumer
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger, read_outcomes
+from ingest.sqs.backlog import Backlog, read_backlog
 from ingest.sqs.queue import SqsQueue
 from serve_app.config import AwsConfig, LedgerConfig, QueueConfig
 from serve_app.contracts.job import Job
@@ -62,9 +63,9 @@ async def test_receive_and_delete(sqs: Sqs, queue: SqsQueue) -> None:
     assert sorted(message.body for message in messages) == ["a", "b"]
     assert {message.receive_count for message in messages} == {1}
     assert messages[0].sent_at.year > 2000
-    assert await queue.backlog() == (0, 2)
+    assert read_backlog(sqs.client, sqs.url) == Backlog(0, 2)
     assert await queue.delete([message.receipt_handle for message in messages]) == set()
-    assert await queue.backlog() == (0, 0)
+    assert read_backlog(sqs.client, sqs.url) == Backlog(0, 0)
     assert await queue.receive(10, 0, 30) == []
 
 
@@ -92,7 +93,7 @@ async def test_failed_entries_are_told_and_the_others_succeed(sqs: Sqs, queue: S
     assert await queue.delete([gone]) == set()
     assert await queue.extend([gone, kept, "nonsense"], 30) == {gone, "nonsense"}
     assert await queue.delete([kept, "nonsense", last]) == {"nonsense"}
-    assert await queue.backlog() == (0, 0)
+    assert read_backlog(sqs.client, sqs.url) == Backlog(0, 0)
 
 
 async def test_dead_letter_says_why(sqs: Sqs, queue: SqsQueue) -> None:
@@ -199,6 +200,6 @@ async def test_a_consumer_from_message_to_ledger(local_aws: Any, sqs: Sqs, queue
     assert [item.code for item in read_outcomes(RunFolder(store, ledger_config, "invalid"))] == [
         "invalid_message"
     ]
-    assert await queue.backlog() == (0, 0)
+    assert read_backlog(sqs.client, sqs.url) == Backlog(0, 0)
     codes = [item["MessageAttributes"]["foreedge.code"]["StringValue"] for item in sqs.dead()]
     assert sorted(codes) == ["invalid_message", "no_subject"]

@@ -27,6 +27,7 @@ from ingest.consumer.consumer import Consumer
 from ingest.local.aws import LocalAws
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger, fold, read_outcomes
+from ingest.sqs.backlog import Backlog, read_backlog
 from ingest.sqs.queue import SqsQueue
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
@@ -246,11 +247,13 @@ class Rig:
     def outcomes(self) -> dict[str, Outcome]:
         return fold(self.records())
 
-    def backlog(self) -> tuple[int, int]:
-        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)
-        visible, hidden = (int(found["Attributes"][name]) for name in names)
-        return visible, hidden
+    def backlog(self) -> Backlog:
+        return read_backlog(self.sqs, self.url)
+
+    def held(self) -> int:
+        """Return the number of messages on the queue, waiting or in flight."""
+        backlog = self.backlog()
+        return backlog.waiting + backlog.in_flight
 
     def dead_letters(self) -> dict[str, str | None]:
         """Return the job of each dead letter with its code; None: SQS itself moved it.
@@ -275,7 +278,7 @@ class Rig:
 
     async def until_settled(self) -> None:
         """Return when no message is left on the queue."""
-        await self.until(lambda: self.backlog() == (0, 0))
+        await self.until(lambda: self.backlog() == Backlog(0, 0))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         give_up_at = time.monotonic() + _PATIENCE_S
@@ -305,6 +308,6 @@ class Rig:
         named = [item.output_key for item in outcomes.values() if item.output_key]
         assert len(named) == len(set(named)) == len(outcomes) - len(failed)
         assert self.objects() == set(named), "an object that no outcome names, or none for one"
-        assert self.backlog() == (0, 0)
+        assert self.backlog() == Backlog(0, 0)
         recorded_before_deleted(self.proxy.journal)
         return outcomes

@@ -138,11 +138,6 @@ class InMemoryQueue:
         self.log.append(("dead_letter", message.message_id))
         return True
 
-    async def backlog(self) -> tuple[int, int]:
-        await self._answer("backlog", 1)
-        visible = sum(item.visible_at <= self._clock() for item in self.stored.values())
-        return visible, len(self.stored) - visible
-
     async def _answer(self, what: str, entries: int) -> None:
         assert 1 <= entries <= 10
         self.calls.append((what, entries))

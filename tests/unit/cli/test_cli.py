@@ -49,7 +49,8 @@ class Workshop:
 
     # The part of SQS that a run needs.
     def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
-        return {}
+        counts = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+        return {"Attributes": dict.fromkeys(counts, "0")}
 
     def send_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
         self.sent += [item["MessageBody"] for item in Entries]

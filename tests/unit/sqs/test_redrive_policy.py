@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
-import boto3
 import pytest
 from botocore.stub import Stubber
 from mypy_boto3_sqs import SQSClient
@@ -21,20 +19,6 @@ POLICY = {
     "deadLetterTargetArn": "arn:aws:sqs:eu-west-1:123456789012:images-dead",
     "maxReceiveCount": 5,
 }
-
-
-@pytest.fixture
-def client() -> SQSClient:
-    return boto3.client(
-        "sqs", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="x"
-    )
-
-
-@pytest.fixture
-def sqs(client: SQSClient) -> Iterator[Stubber]:
-    with Stubber(client) as stubber:
-        yield stubber
-        stubber.assert_no_pending_responses()
 
 
 def answer_policy(sqs: Stubber, text: str | None) -> None:
