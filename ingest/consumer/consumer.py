@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from ingest.consumer.job_runner import JobRunner
 from ingest.consumer.leases import Lease, Leases
 from ingest.messages.build import INVALID_RUN
-from ingest.messages.parse import parse
+from ingest.messages.parse import parse_message
 from ingest.runs.ledger import OutcomeSink
 from ingest.sqs.backoff import backoff_s
 from ingest.sqs.queue import BATCH_ENTRIES, Message, Queue
@@ -251,7 +251,7 @@ class Consumer:
         """Return how each job of a message ended, in this attempt."""
         message = lease.message
         try:
-            jobs = parse(message.body, self._config)
+            jobs = parse_message(message.body, self._config)
         except PermanentError as error:
             unread = Outcome(
                 job_id=message.message_id,

@@ -35,7 +35,7 @@ _FOREIGN_SHAPES = {
 """Shapes other than the native one, by a field that only they have."""
 
 
-def parse(body: str, defaults: QueueConfig) -> list[Job]:
+def parse_message(body: str, defaults: QueueConfig) -> list[Job]:
     """Return the jobs that a message asks for.
 
     Args:

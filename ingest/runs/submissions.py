@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ingest.messages.build import new_run_id
-from ingest.messages.parse import parse
+from ingest.messages.parse import parse_message
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import STATUS_RANK
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
@@ -138,7 +138,7 @@ class SqsJobs:
         body = orjson.dumps(named)
         if len(body) > _MESSAGE_BYTES:
             raise InvalidMessage(f"the job has more than {_MESSAGE_BYTES:,} bytes")
-        [job] = parse(body.decode(), queue)
+        [job] = parse_message(body.decode(), queue)
         check_allowed(job.source.bucket, self._config.storage.allowed_buckets)
         check_allowed(job.output.bucket, self._config.storage.allowed_buckets)
         requested_models(job.recipe, self._config.models)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ingest.messages.parse import parse
+from ingest.messages.parse import parse_message
 from ingest.runs.submissions import PARTS_PER_REQUEST, SqsJobs
 from serve_app.config import AppConfig
 from serve_app.errors import SourceNotFound
@@ -71,7 +71,7 @@ async def test_a_thousand_jobs_are_messages_that_the_consumer_reads(
     assert int(attributes[name]) == 1000
     expected = {item.job_id: f"{number}.jpg" for number, item in enumerate(receipts)}
     for message in client.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]:
-        [read] = parse(message["Body"], config.queue)
+        [read] = parse_message(message["Body"], config.queue)
         assert expected[read.job_id] == read.source.key
     [run_id] = {item.run_id or "" for item in receipts}
     counts = await SqsJobs(config).counts(run_id)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.messages.parse import parse, parse_native_message
+from ingest.messages.parse import parse_message, parse_native_message
 from serve_app.config import QueueConfig
 from serve_app.errors import InvalidMessage, InvalidRecipe
 
@@ -69,7 +69,7 @@ def events(*records: dict[str, Any]) -> str:
 
 
 def test_native() -> None:
-    [job] = parse(json.dumps(NATIVE), BARE)
+    [job] = parse_message(json.dumps(NATIVE), BARE)
     assert (job.job_id, job.run_id) == ("j1", "r1")
     assert (job.source.bucket, job.source.key, job.source.etag) == ("b", "in/1.jpg", "abc")
     assert (job.output.bucket, job.output.prefix) == ("o", "p/")
@@ -78,7 +78,7 @@ def test_native() -> None:
 
 def test_native_takes_defaults_for_what_is_left_out_or_null() -> None:
     body = {"source": {"bucket": "b", "key": "k"}, "output": None, "recipe": None, "schema": None}
-    [job] = parse(json.dumps(body), DEFAULTS)
+    [job] = parse_message(json.dumps(body), DEFAULTS)
     assert (job.output.bucket, job.output.prefix) == ("out", "cut/")
     assert job.recipe.mask_only
     assert job.run_id == "live"
@@ -86,17 +86,17 @@ def test_native_takes_defaults_for_what_is_left_out_or_null() -> None:
 
 
 def test_native_through_sns() -> None:
-    assert parse(sns(json.dumps(NATIVE)), BARE) == parse(json.dumps(NATIVE), BARE)
+    assert parse_message(sns(json.dumps(NATIVE)), BARE) == parse_message(json.dumps(NATIVE), BARE)
 
 
 def test_native_with_a_recipe_in_place() -> None:
-    [job] = parse(json.dumps(NATIVE | {"recipe": {"format": "webp", "quality": 50}}), BARE)
+    [job] = parse_message(json.dumps(NATIVE | {"recipe": {"format": "webp", "quality": 50}}), BARE)
     assert (job.recipe.format, job.recipe.quality) == ("webp", 50)
 
 
 @pytest.mark.parametrize("body", [events(s3_record()), sns(events(s3_record()))])
 def test_s3_event(body: str) -> None:
-    [job] = parse(body, DEFAULTS)
+    [job] = parse_message(body, DEFAULTS)
     assert job.source.key == "in/a b+ü.jpg"
     assert (job.source.version_id, job.source.etag) == ("v7", "d41d")
     assert job.output.bucket == "out"
@@ -104,24 +104,24 @@ def test_s3_event(body: str) -> None:
 
 
 def test_eventbridge_does_not_encode_keys() -> None:
-    [job] = parse(json.dumps(eventbridge("in/100%25+a.jpg")), DEFAULTS)
+    [job] = parse_message(json.dumps(eventbridge("in/100%25+a.jpg")), DEFAULTS)
     assert job.source.key == "in/100%25+a.jpg"
     assert (job.source.version_id, job.source.etag) == ("v7", "d41d")
 
 
 def test_a_second_delivery_has_the_same_ids_and_another_event_has_others() -> None:
-    [first] = parse(events(s3_record()), DEFAULTS)
-    [again] = parse(sns(events(s3_record())), DEFAULTS)
-    [through_eventbridge] = parse(json.dumps(eventbridge()), DEFAULTS)
+    [first] = parse_message(events(s3_record()), DEFAULTS)
+    [again] = parse_message(sns(events(s3_record())), DEFAULTS)
+    [through_eventbridge] = parse_message(json.dumps(eventbridge()), DEFAULTS)
     later = s3_record()
     later["s3"]["object"]["sequencer"] = "0055AED7"
-    [overwritten] = parse(events(later), DEFAULTS)
+    [overwritten] = parse_message(events(later), DEFAULTS)
     assert first == again == through_eventbridge
     assert overwritten.job_id != first.job_id
 
 
 def test_several_records_are_several_jobs() -> None:
-    jobs = parse(events(*(s3_record(f"in/{n}.jpg") for n in range(3))), DEFAULTS)
+    jobs = parse_message(events(*(s3_record(f"in/{n}.jpg") for n in range(3))), DEFAULTS)
     assert [job.source.key for job in jobs] == ["in/0.jpg", "in/1.jpg", "in/2.jpg"]
     assert len({job.job_id for job in jobs}) == 3
 
@@ -139,14 +139,14 @@ def test_several_records_are_several_jobs() -> None:
     ],
 )
 def test_nothing_to_do(body: str) -> None:
-    assert parse(body, DEFAULTS) == []
+    assert parse_message(body, DEFAULTS) == []
 
 
 def test_the_guard_against_loops_spares_other_prefixes_and_buckets() -> None:
-    assert len(parse(events(s3_record("in/1.jpg", bucket="out")), DEFAULTS)) == 1
-    assert len(parse(events(s3_record("cut/1.jpg", bucket="b")), DEFAULTS)) == 1
+    assert len(parse_message(events(s3_record("in/1.jpg", bucket="out")), DEFAULTS)) == 1
+    assert len(parse_message(events(s3_record("cut/1.jpg", bucket="b")), DEFAULTS)) == 1
     no_slash = DEFAULTS.model_copy(update={"output_prefix": "cut"})
-    assert len(parse(events(s3_record("cutting/1.jpg", bucket="out")), no_slash)) == 1
+    assert len(parse_message(events(s3_record("cutting/1.jpg", bucket="out")), no_slash)) == 1
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_the_guard_against_loops_spares_other_prefixes_and_buckets() -> None:
 )
 def test_what_was_wrong_is_said(body: str, says: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
-        parse(body, BARE)
+        parse_message(body, BARE)
     assert says in caught.value.message
 
 
 def test_a_native_message_alone_is_the_same_job() -> None:
     body = json.dumps(NATIVE)
-    assert [parse_native_message(body, BARE)] == parse(body, BARE)
+    assert [parse_native_message(body, BARE)] == parse_message(body, BARE)
 
 
 @pytest.mark.parametrize(
@@ -209,12 +209,12 @@ def test_a_native_message_is_no_event_and_has_no_envelope(body: str, says: str) 
 @pytest.mark.parametrize("recipe", ["nonsense", {"format": "bmp"}, {"unknown": 1}])
 def test_recipe_errors_keep_their_code(recipe: object) -> None:
     with pytest.raises(InvalidRecipe):
-        parse(json.dumps(NATIVE | {"recipe": recipe}), BARE)
+        parse_message(json.dumps(NATIVE | {"recipe": recipe}), BARE)
 
 
 def test_a_long_message_gives_a_short_reason() -> None:
     with pytest.raises(InvalidMessage) as caught:
-        parse(json.dumps(NATIVE | {f"field{n}": n for n in range(10_000)}), BARE)
+        parse_message(json.dumps(NATIVE | {f"field{n}": n for n in range(10_000)}), BARE)
     assert len(caught.value.message) < 600
 
 
@@ -233,4 +233,4 @@ _JSON = st.recursive(
 @given(st.text() | _JSON.map(json.dumps))
 def test_any_text_is_jobs_or_a_permanent_error(body: str) -> None:
     with contextlib.suppress(InvalidMessage, InvalidRecipe):
-        assert isinstance(parse(body, DEFAULTS), list)
+        assert isinstance(parse_message(body, DEFAULTS), list)

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ingest.messages.build import message_body, new_run_id
-from ingest.messages.parse import parse
+from ingest.messages.parse import parse_message
 from ingest.runs import send as bulk
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, read_manifest
@@ -80,7 +80,7 @@ def test_messages_are_what_the_ingest_reads(store: LocalStore) -> None:
 
     output = OUTPUT.model_dump()
     bodies = [message_body("r1", output, "cutout", entry) for entry in plan.entries()]
-    first, second = (parse(body, QUEUE)[0] for body in bodies)
+    first, second = (parse_message(body, QUEUE)[0] for body in bodies)
 
     assert (first.run_id, first.source.key, first.source.etag) == ("r1", "1.jpg", "e1")
     assert (second.job_id, second.source.version_id) == ("mine", "v2")
