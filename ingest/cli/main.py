@@ -47,7 +47,7 @@ from ingest.units import format_duration, parse_count, parse_duration
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.errors import ForeedgeError, InvalidConfig
-from serve_app.http.api_keys import read_keys
+from serve_app.http.api_keys import read_api_keys
 from serve_app.storage import open_store
 
 INTERRUPTED = 130
@@ -225,7 +225,7 @@ def serve(
         args["models"] = list(model)
     http = (loaded := AppConfig.load(args)).http
     # Here they are read only to say at once what is wrong with them.
-    read_keys(http, loaded.aws)
+    read_api_keys(http, loaded.aws)
     console = Console()
     with serving(args, host=host, port=port, dashboard=dashboard) as endpoints:
         console.print(f"Cut-outs   {endpoints.http}/v1/cutout", highlight=False)

@@ -1,9 +1,9 @@
-"""API keys: where they come from, and who is let in.
+"""API keys: reading them from the configured sources, and checking those that clients present.
 
-Several keys count at once, so that a new one can be given out before the old one is taken away.
-Those of a file or of AWS Secrets Manager are read again from time to time, so that neither needs a
-restart. What cannot be read then leaves the keys as they were: a secret store that is away must
-not lock everybody out.
+Several keys are valid at once, so that a new key can be distributed before the old one is removed.
+Keys from a file or from AWS Secrets Manager are read again periodically, so that a rotation needs
+no restart. If that fails, the previous keys stay valid: an unavailable secret store must not lock
+every client out.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ _logger = logging.getLogger(__name__)
 
 
 class ApiKeys:
-    """The keys that open the endpoint. Only their digests are kept. Belongs to one event loop."""
+    """The valid API keys, stored as digests only. Belongs to one event loop."""
 
     def __init__(
         self, config: HttpConfig, aws: AwsConfig, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Read the keys; blocks.
+        """Read the keys. This call blocks.
 
         Args:
-            config: Says where they are.
-            aws: How Secrets Manager is reached.
-            clock: In seconds.
+            config: Settings that name the sources of the keys.
+            aws: Settings for the connection to Secrets Manager.
+            clock: Function that returns the time in seconds.
 
         Raises:
-            InvalidConfig: There are none where there should be some.
+            InvalidConfig: A configured source has no keys, or cannot be read.
         """
         self._config = config
         self._aws = aws
         self._clock = clock
         self._refreshing = asyncio.Lock()
-        self._digests = _digests(read_keys(config, aws))
+        self._digests = _digests(read_api_keys(config, aws))
         self._read_at = clock()
 
     async def accept(self, presented: Iterable[str]) -> bool:
-        """Return whether one of the presented keys is one of ours.
+        """Return whether one of the presented keys is valid.
 
-        The time that it takes does not depend on how much of a key is right.
+        The time that this takes does not depend on how much of a key is right.
         """
         await self._refresh()
         accepted = False
@@ -62,40 +62,45 @@ class ApiKeys:
 
     async def _refresh(self) -> None:
         fixed = self._config.api_keys_file is None and self._config.api_keys_secret is None
-        if fixed or not self._is_old():
+        if fixed or not self._is_stale():
             return
         async with self._refreshing:
-            if not self._is_old():
+            if not self._is_stale():
                 return
             try:
-                keys = await asyncio.to_thread(read_keys, self._config, self._aws)
+                keys = await asyncio.to_thread(read_api_keys, self._config, self._aws)
             except InvalidConfig as error:
-                _logger.error("the API keys stay as they were: %s", error.message)
+                _logger.error(
+                    "The API keys could not be read again; the previous keys stay valid: %s",
+                    error.message,
+                )
             else:
                 self._digests = _digests(keys)
             self._read_at = self._clock()
 
-    def _is_old(self) -> bool:
+    def _is_stale(self) -> bool:
         return self._clock() - self._read_at >= self._config.api_keys_refresh_s
 
 
-def read_keys(config: HttpConfig, aws: AwsConfig) -> tuple[str, ...]:
-    """Return the keys of all configured places; none where no place is configured. Blocks.
+def read_api_keys(config: HttpConfig, aws: AwsConfig) -> tuple[str, ...]:
+    """Return the keys of all configured sources. This call blocks.
+
+    Without a configured source there are no keys, and the result is empty.
 
     Raises:
-        InvalidConfig: A configured place has none, or cannot be read.
+        InvalidConfig: A configured source has no keys, or cannot be read.
     """
     keys: list[str] = [key.get_secret_value() for key in config.api_keys or ()]
     if config.api_keys_file is not None:
-        where = f"http.api_keys_file {config.api_keys_file}"
+        source = f"http.api_keys_file {config.api_keys_file}"
         try:
             text = config.api_keys_file.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfig(f"{where} cannot be read: {error}") from error
-        keys += _checked(_lines(text), where)
+            raise InvalidConfig(f"{source} cannot be read: {error}") from error
+        keys += _checked_keys(_keys_in_lines(text), source)
     if config.api_keys_secret is not None:
-        where = f"http.api_keys_secret {config.api_keys_secret}"
-        keys += _checked(_of_secret(config.api_keys_secret, aws, where), where)
+        source = f"http.api_keys_secret {config.api_keys_secret}"
+        keys += _checked_keys(_keys_in_secret(config.api_keys_secret, aws, source), source)
     return tuple(keys)
 
 
@@ -103,34 +108,39 @@ def _digests(keys: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
 
-def _checked(keys: Iterable[str], where: str) -> tuple[str, ...]:
+def _checked_keys(keys: Iterable[str], source: str) -> tuple[str, ...]:
     try:
-        return check_api_keys(keys, where)
+        return check_api_keys(keys, source)
     except ValueError as error:
         raise InvalidConfig(str(error)) from error
 
 
-def _lines(text: str) -> Iterator[str]:
+def _keys_in_lines(text: str) -> Iterator[str]:
     for line in text.splitlines():
         key = line.strip()
         if key and not key.startswith("#"):
             yield key
 
 
-def _of_secret(name: str, aws: AwsConfig, where: str) -> list[str]:
+def _keys_in_secret(name: str, aws: AwsConfig, source: str) -> list[str]:
     try:
         client = aws_client("secretsmanager", aws)
         text = client.get_secret_value(SecretId=name).get("SecretString", "")
     except (ClientError, BotoCoreError, ValueError) as error:
-        raise InvalidConfig(f"{where} cannot be read: {error}") from error
+        raise InvalidConfig(f"{source} cannot be read: {error}") from error
     if not text.lstrip().startswith(("[", "{")):
-        return list(_lines(text))
+        return list(_keys_in_lines(text))
     try:
         content = orjson.loads(text)
     except orjson.JSONDecodeError:
-        # Not chained: the error's own text quotes the secret.
-        raise InvalidConfig(f"{where} begins like JSON and is none") from None
+        # Not chained, because the message of the original error quotes the secret.
+        raise InvalidConfig(
+            f"{source} starts like JSON but is not valid JSON. Store a JSON array or object of "
+            "strings, or one key per line."
+        ) from None
     values = list(content.values()) if isinstance(content, dict) else content
     if not all(isinstance(value, str) for value in values):
-        raise InvalidConfig(f"{where}: the values of its JSON must be texts")
+        raise InvalidConfig(
+            f"{source} has JSON values that are not strings. Every key must be a string."
+        )
     return values

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ingest.cli.main import app
 from serve_app.config import AppConfig, AwsConfig, HttpConfig
 from serve_app.errors import InvalidConfig
-from serve_app.http.api_keys import ApiKeys, read_keys
+from serve_app.http.api_keys import ApiKeys, read_api_keys
 from tests.support.http_client import StuckPipeline, client_of
 
 AWS = AwsConfig()
@@ -44,12 +44,12 @@ def test_a_file_without_a_key(tmp_path: Path, text: str) -> None:
     path = tmp_path / "keys"
     path.write_text(text)
     with pytest.raises(InvalidConfig, match="api_keys_file"):
-        read_keys(http(api_keys_file=path), AWS)
+        read_api_keys(http(api_keys_file=path), AWS)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="cannot be read"):
-        read_keys(http(api_keys_file=tmp_path / "none"), AWS)
+        read_api_keys(http(api_keys_file=tmp_path / "none"), AWS)
 
 
 def test_foreedge_serve_says_at_once_what_is_wrong_with_keys(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_foreedge_serve_says_at_once_what_is_wrong_with_keys(tmp_path: Path) -> 
 def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, expected in (("a,b", ("a", "b")), ('["a", "b"]', ("a", "b")), ("123", ("123",))):
         monkeypatch.setenv("FOREEDGE_HTTP__API_KEYS", text)
-        assert read_keys(AppConfig.load().http, AWS) == expected
+        assert read_api_keys(AppConfig.load().http, AWS) == expected
     monkeypatch.setenv("FOREEDGE_HTTP__API_KEYS", "")
     with pytest.raises(InvalidConfig):
         AppConfig.load()
@@ -107,7 +107,7 @@ async def test_a_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFix
         path.write_text("")
         clock.now = 180
         assert await keys.accept([NEW]), "a file that was emptied by mistake locks nobody out"
-    assert "stay as they were" in caplog.text
+    assert "previous keys stay valid" in caplog.text
     assert NEW not in caplog.text
     path.unlink()
     clock.now = 240
