@@ -36,7 +36,7 @@ from loadtests.harness.results import between_markers
 from loadtests.peers.systems import PYTHON
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError
-from serve_app.http.routes.rembg import PATH
+from serve_app.http.routes.rembg import REMOVE_PATH
 from serve_app.models.folio.synthetic.photograph import photograph
 from serve_app.models.registry import BUNDLED, locate
 
@@ -179,7 +179,7 @@ class Server:
         self, method: str, fields: dict[str, Any], query: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; its parameters go into a form, but for the query."""
-        url = f"{self.url}{PATH}?{urlencode(query)}"
+        url = f"{self.url}{REMOVE_PATH}?{urlencode(query)}"
         body = fields if method == "POST" else None
         return self.http.request(method, url, fields=body, timeout=_TIMEOUT_S, retries=False)
 

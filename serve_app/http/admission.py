@@ -1,4 +1,4 @@
-"""Who is admitted while the endpoint is busy: bounds that refuse at once and never let wait."""
+"""Admission control: limits on concurrency and buffered bytes that reject with 503, never queue."""
 
 from __future__ import annotations
 
@@ -10,106 +10,113 @@ from contextlib import contextmanager
 
 from serve_app.errors import Overloaded
 
+Reserve = Callable[[int], None]
+"""Function that counts further buffered bytes. Raises Overloaded when the buffer is full."""
+
 _RETRY_MIN_S = 1
 _RETRY_MAX_S = 30
-# Weight of the newest stay in the mean of stays.
-_NEWEST = 0.1
+# Weight of the latest duration in the moving average of how long a slot is kept.
+_LATEST_WEIGHT = 0.1
 
 
-def _retry_after_s(stay_s: float) -> int:
-    """Return when to ask again: after one or two mean stays.
+def _retry_after_s(mean_s: float) -> int:
+    """Return the seconds after which a rejected client should try again: one to two mean durations.
 
-    By then all who are here now have left. Not the same for everybody, or else all who were
-    refused would come back together, and most of them be refused again.
+    By then, everything in progress now has finished. The value is random, because clients that were
+    rejected together would otherwise return together, and most would be rejected again.
     """
-    return max(_RETRY_MIN_S, min(_RETRY_MAX_S, math.ceil(stay_s * random.uniform(1, 2))))
+    return max(_RETRY_MIN_S, min(_RETRY_MAX_S, math.ceil(mean_s * random.uniform(1, 2))))
 
 
 class ConcurrencyLimit:
-    """A number of places, and how long they are kept. Belongs to one event loop."""
+    """A fixed number of slots, and how long each is kept. Belongs to one event loop."""
 
     def __init__(
         self, limit: int, setting: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Make free places.
+        """Create the limit with all slots free.
 
         Args:
-            limit: How many.
-            setting: That says so, for the message of a refusal.
-            clock: In seconds.
+            limit: Number of slots.
+            setting: Name of the setting that holds the limit, for the error message.
+            clock: Function that returns the time in seconds.
         """
         self._limit = limit
         self._setting = setting
         self._clock = clock
         self._taken = 0
-        self._stay_s = 0.0
+        self._mean_s = 0.0
 
     @property
     def taken(self) -> int:
-        """Places that are taken."""
+        """Number of slots in use."""
         return self._taken
 
     def check(self) -> None:
-        """Raise Overloaded where no place is free."""
+        """Raise Overloaded if no slot is free."""
         if self._taken >= self._limit:
             raise Overloaded(
-                f"all {self._limit} places are taken ({self._setting})",
-                _retry_after_s(self._stay_s),
+                f"The server is busy: all {self._limit} slots are in use ({self._setting}). "
+                "Try again later.",
+                _retry_after_s(self._mean_s),
             )
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Keep a place for as long as the context lasts.
+        """Keep a slot for the duration of the context.
 
         Raises:
-            Overloaded: None is free.
+            Overloaded: No slot is free.
         """
         self.check()
         self._taken += 1
-        since = self._clock()
+        started_at = self._clock()
         try:
             yield
         finally:
             self._taken -= 1
-            stay_s = self._clock() - since
-            self._stay_s += (stay_s - self._stay_s) * (_NEWEST if self._stay_s else 1)
+            kept_s = self._clock() - started_at
+            self._mean_s += (kept_s - self._mean_s) * (_LATEST_WEIGHT if self._mean_s else 1)
 
 
 class ByteBudget:
-    """A number of bytes that may be held at the same time. Belongs to one event loop."""
+    """The number of bytes that may be buffered at the same time. Belongs to one event loop."""
 
     def __init__(self, limit: int, setting: str) -> None:
-        """Make an unused budget.
+        """Create the budget with nothing reserved.
 
         Args:
-            limit: In bytes.
-            setting: That says so, for the message of a refusal.
+            limit: Maximum number of bytes.
+            setting: Name of the setting that holds the limit, for the error message.
         """
         self._limit = limit
         self._setting = setting
-        self._held = 0
+        self._reserved = 0
 
     @property
-    def held(self) -> int:
-        """Bytes that are held."""
-        return self._held
+    def reserved(self) -> int:
+        """Number of bytes in use."""
+        return self._reserved
 
     @contextmanager
-    def open(self) -> Iterator[Callable[[int], None]]:
-        """Yield a function that holds more bytes, until the context ends.
+    def reservation(self) -> Iterator[Reserve]:
+        """Yield a function that reserves bytes. The end of the context releases all of them.
 
-        The function raises Overloaded where they do not fit.
+        The function raises Overloaded if the bytes do not fit.
         """
         mine = 0
 
-        def hold(count: int) -> None:
+        def reserve(count: int) -> None:
             nonlocal mine
-            if self._held + count > self._limit:
-                raise Overloaded(f"{self._held:,} bytes are being held ({self._setting})")
-            self._held += count
+            if self._reserved + count > self._limit:
+                raise Overloaded(
+                    f"The server is busy: {self._reserved:,} of {self._limit:,} bytes of the "
+                    f"upload buffer are in use ({self._setting}). Try again later."
+                )
+            self._reserved += count
             mine += count
 
         try:
-            yield hold
+            yield reserve
         finally:
-            self._held -= mine
+            self._reserved -= mine

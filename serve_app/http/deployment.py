@@ -1,8 +1,8 @@
-"""HttpApi: the HTTP endpoint. No pixel is touched here.
+"""The HttpApi deployment: its application, the routers it mounts, and the check of API keys.
 
-The routes are in modules of their own, each with an ``APIRouter``; a further one is mounted by
-adding its router to ``GUARDED``, or to ``OPEN`` where it needs no API key. What a route needs of
-the deployment it takes as a parameter, see ``http_endpoint``.
+Each router is an ``APIRouter`` in a module of its own. To add one, add it to ``KEYED_ROUTERS``, or
+to ``OPEN_ROUTERS`` if its routes need no API key. A route takes what it needs of the deployment as
+a parameter (see ``http.endpoint``). No pixel is touched in this process.
 """
 
 from __future__ import annotations
@@ -15,21 +15,17 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from ray import serve
 
 from serve_app.errors import Unauthenticated
-from serve_app.http import openapi as http_docs
 from serve_app.http.endpoint import CurrentEndpoint, Endpoint
 from serve_app.http.middleware import DeadlineHeaderMiddleware, RembgCorsMiddleware
-from serve_app.http.problems import handle_errors, responses
-from serve_app.http.routes import cutout as http_cutout
-from serve_app.http.routes import health as http_status
-from serve_app.http.routes import jobs as http_jobs
-from serve_app.http.routes import pages as http_page
-from serve_app.http.routes import rembg as http_rembg
+from serve_app.http.openapi import DescribedApi
+from serve_app.http.problems import error_responses, install_error_handlers
+from serve_app.http.routes import cutout, health, jobs, pages, rembg
 
-GUARDED = (http_cutout.router, http_jobs.router, http_rembg.router)
-"""Routers whose routes need an API key, where there are some."""
+KEYED_ROUTERS = (cutout.router, jobs.router, rembg.router)
+"""Routers whose routes need an API key if keys are configured."""
 
-OPEN = (http_status.router, http_docs.router, http_page.router)
-"""Routers whose routes never need one."""
+OPEN_ROUTERS = (health.router, pages.router)
+"""Routers whose routes never need an API key."""
 
 
 async def require_key(
@@ -40,7 +36,7 @@ async def require_key(
             APIKeyHeader(
                 name="X-API-Key",
                 scheme_name="key",
-                description="One of the API keys, where the endpoint has some.",
+                description="API key. Required if the server has keys configured.",
                 auto_error=False,
             )
         ),
@@ -48,49 +44,53 @@ async def require_key(
     bearer: Annotated[
         HTTPAuthorizationCredentials | None,
         Security(
-            HTTPBearer(scheme_name="bearer", description="The same as a token.", auto_error=False)
+            HTTPBearer(
+                scheme_name="bearer",
+                description="The same API key as a bearer token.",
+                auto_error=False,
+            )
         ),
     ],
 ) -> None:
-    """Let a request pass that has a key, where keys are configured.
+    """Reject a request without a valid API key if keys are configured.
 
     Raises:
-        Unauthenticated: It has none, or a wrong one.
+        Unauthenticated: The request has no key, or none that is valid.
     """
     if endpoint.keys is None:
         return
     presented = [value for value in (key, bearer and bearer.credentials) if value]
     if not presented:
         raise Unauthenticated(
-            "this endpoint needs an API key: send it as 'X-API-Key: KEY' or "
-            "'Authorization: Bearer KEY'"
+            "This server needs an API key. Send it in the header 'X-API-Key: KEY' or "
+            "'Authorization: Bearer KEY'."
         )
     if not await endpoint.keys.accept(presented):
-        raise Unauthenticated("the API key is not one of this endpoint's")
+        raise Unauthenticated("The API key is not valid on this server.")
 
 
 def make_api() -> FastAPI:
-    """Return the application of all routes."""
-    api = http_docs.Api(
+    """Return the application with all routes."""
+    api = DescribedApi(
         title="Foreedge",
-        summary="Removes the background from photographs.",
+        summary="Removes the background from images.",
         version=version("foreedge"),
-        # Those of FastAPI load their scripts from another host.
+        # FastAPI's own documentation pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
     )
-    handle_errors(api)
-    api.add_middleware(RembgCorsMiddleware, path=http_rembg.PATH)
+    install_error_handlers(api)
+    api.add_middleware(RembgCorsMiddleware, path=rembg.REMOVE_PATH)
     api.add_middleware(DeadlineHeaderMiddleware)
-    for router in GUARDED:
+    for router in KEYED_ROUTERS:
         api.include_router(
-            router, dependencies=[Depends(require_key)], responses=responses(Unauthenticated)
+            router, dependencies=[Depends(require_key)], responses=error_responses(Unauthenticated)
         )
-    for router in OPEN:
+    for router in OPEN_ROUTERS:
         api.include_router(router)
     return api
 
 
 @serve.ingress(make_api())
 class HttpApi(Endpoint):
-    """The ingress: bounds what it accepts, and hands images to the pipeline."""
+    """Limits what it accepts, and passes images to the pipeline and jobs to the queue."""

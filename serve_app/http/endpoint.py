@@ -1,8 +1,8 @@
-"""What every route has at hand: the settings, the pipeline, and who is admitted.
+"""The endpoint as its routes see it: settings, admission, and calls to the other deployments.
 
-A route gets it as a parameter, ``endpoint: CurrentEndpoint``, and works on an image like this::
+A route takes it as a parameter, ``endpoint: CurrentEndpoint``, and processes an image like this::
 
-    async with endpoint.deadline(asked_s), endpoint.upload(request) as upload:
+    async with endpoint.deadline(requested_s), endpoint.receive_image(request) as upload:
         rendered = await endpoint.cut_out(upload.data, recipe)
 """
 
@@ -26,17 +26,20 @@ from serve_app.contracts.submission import JobQueue
 from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
-from serve_app.http.uploads import Upload, read_upload
+from serve_app.http.uploads import UploadedImage, read_uploaded_image
 from serve_app.serving.handle_calls import call_deployment
 from serve_app.serving.malloc import keep_freed_memory
 
-_READY_TIMEOUT_S = 5.0
+_STATUS_TIMEOUT_S = 5.0
 
 _logger = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """The other deployments as the routes see them. Belongs to one event loop."""
+    """What the routes share: limits, API keys and the other deployments.
+
+    Belongs to one event loop.
+    """
 
     def __init__(
         self,
@@ -45,16 +48,17 @@ class Endpoint:
         ingest: DeploymentHandle | None,
         jobs: JobQueue,
     ) -> None:
-        """Make the endpoint.
+        """Create the endpoint.
 
         Args:
-            config: Its ``http`` and ``limits`` count.
-            pipeline: The CutoutPipeline.
-            ingest: The SqsIngest, where a queue is served too.
-            jobs: The queue, for jobs that clients post.
+            config: Settings of the application. Only ``http``, ``limits``, ``models`` and ``aws``
+                are used.
+            pipeline: Handle of CutoutPipeline.
+            ingest: Handle of SqsIngest, or None if the application serves no queue.
+            jobs: Queue for the jobs that clients submit.
 
         Raises:
-            InvalidConfig: API keys are configured, and there are none.
+            InvalidConfig: API keys are configured, but their source has none.
         """
         keep_freed_memory()
         http = config.http
@@ -63,59 +67,60 @@ class Endpoint:
         self.keys = ApiKeys(http, config.aws) if http.authenticates else None
         if self.keys is None:
             _logger.warning(
-                "no API keys are configured: the endpoint is open to everybody who reaches its "
-                "port (http.api_keys, http.api_keys_file, http.api_keys_secret)"
+                "No API keys are configured: the endpoint is open to everybody who can reach its "
+                "port. Set http.api_keys, http.api_keys_file or http.api_keys_secret to protect it."
             )
         self.uploads = ConcurrencyLimit(http.max_uploads, "http.max_uploads")
         self.buffer = ByteBudget(http.max_buffered_bytes, "http.max_buffered_bytes")
-        self._places = ConcurrencyLimit(http.max_concurrent, "http.max_concurrent")
+        self._images = ConcurrencyLimit(http.max_concurrent, "http.max_concurrent")
         self._pipeline = pipeline
         self._ingest = ingest
         self._models: list[ModelInfo] = []
 
     @asynccontextmanager
-    async def deadline(self, asked_s: float | None) -> AsyncIterator[None]:
-        """Bound the time of a request.
+    async def deadline(self, requested_s: float | None) -> AsyncIterator[None]:
+        """Limit the time of a request.
 
         Args:
-            asked_s: What the client asks for; the configured time where it asks for nothing, or
-                for more.
+            requested_s: Time limit that the client requests, in seconds. The configured limit
+                applies if it is None or longer than that.
 
         Raises:
-            DeadlineExceeded: The time is over; all that the request has begun is cancelled.
+            DeadlineExceeded: The time is over. Everything that the request started is cancelled.
         """
-        most_s = self.config.http.request_timeout_s
-        limit_s = most_s if asked_s is None else min(asked_s, most_s)
+        configured_s = self.config.http.request_timeout_s
+        limit_s = configured_s if requested_s is None else min(requested_s, configured_s)
         try:
             async with asyncio.timeout(limit_s) as scope:
                 yield
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            raise DeadlineExceeded(f"there was no result within {limit_s:g} s") from error
+            raise DeadlineExceeded(f"There was no result within {limit_s:g} s.") from error
 
     @asynccontextmanager
-    async def upload(self, request: Request) -> AsyncIterator[Upload]:
-        """Read the image of a request, whose bytes count for as long as the context lasts.
+    async def receive_image(self, request: Request) -> AsyncIterator[UploadedImage]:
+        """Read the image of a request. Its bytes count as buffered until the context ends.
 
         Raises:
-            Overloaded: There is no room; where that is known beforehand, nothing is read.
-            ForeedgeError: See ``read_upload``.
+            Overloaded: A limit is reached. If that is known beforehand, nothing is read.
+            ForeedgeError: The image cannot be read, see ``read_uploaded_image``.
         """
-        self._places.check()
-        with self.buffer.open() as hold:
+        self._images.check()
+        with self.buffer.reservation() as reserve:
             with self.uploads.take():
-                upload = await read_upload(request, self.config.limits.max_bytes, hold)
-            yield upload
+                max_bytes = self.config.limits.max_bytes
+                image = await read_uploaded_image(request, max_bytes, reserve)
+            yield image
 
     async def cut_out(self, data: bytes, recipe: Recipe) -> Rendered:
         """Return the cut-out of an image file.
 
         Raises:
-            Overloaded: ``http.max_concurrent`` images are being worked on.
-            ForeedgeError: Why there is none.
+            Overloaded: The endpoint is processing ``http.max_concurrent`` images already.
+            ForeedgeError: The pipeline reported an error.
         """
-        with self._places.take():
+        with self._images.take():
             response = self._pipeline.cut_out.remote(data, recipe)
             rendered: Rendered | ForeedgeError = await call_deployment(
                 response, self.config.http.request_timeout_s
@@ -125,53 +130,55 @@ class Endpoint:
         return rendered
 
     async def resolve(self, recipe: Recipe) -> tuple[Recipe, list[str]]:
-        """Return a recipe with its models named, and the sha256 of each model's file.
+        """Return a recipe that names its models, and the SHA-256 of each model's file.
 
         Raises:
-            UnknownModel: A model is not served.
+            UnknownModel: The application does not serve one of the models.
         """
         names = requested_models(recipe, self.config.models)
         if not self._models:
-            # Asked for once: other files are another configuration, and so other replicas.
+            # Asked once: other model files need another configuration, and so new replicas.
             self._models = await self.models()
         digests = {model.name: model.sha256 for model in self._models}
         return recipe.model_copy(update={"models": names}), [digests[name] for name in names]
 
     async def models(self) -> list[ModelInfo]:
-        """Return the models that are served, in the order of preference."""
+        """Return the models that are served, in order of preference."""
         models: list[ModelInfo] = await call_deployment(
-            self._pipeline.models.remote(), _READY_TIMEOUT_S
+            self._pipeline.models.remote(), _STATUS_TIMEOUT_S
         )
         return models
 
     async def ingest_status(self) -> dict[str, Any] | None:
-        """Return what SqsIngest says of itself; None where no queue is served."""
+        """Return the status of SqsIngest, or None if the application serves no queue."""
         if self._ingest is None:
             return None
         status: dict[str, Any] = await call_deployment(
-            self._ingest.status.remote(), _READY_TIMEOUT_S
+            self._ingest.status.remote(), _STATUS_TIMEOUT_S
         )
         return status
 
 
-async def endpoint() -> Endpoint:
+async def current_endpoint() -> Endpoint:
     """Return the endpoint of the replica in which a route runs."""
-    # A coroutine, though it waits for nothing: FastAPI takes a function through a thread.
+    # A coroutine although it never waits: FastAPI runs plain functions in a thread.
     found = serve.get_replica_context().servable_object
     assert isinstance(found, Endpoint)
     return found
 
 
-CurrentEndpoint = Annotated[Endpoint, Depends(endpoint)]
+CurrentEndpoint = Annotated[Endpoint, Depends(current_endpoint)]
+"""Parameter of a route: the endpoint of this replica."""
 
-AskedTimeout = Annotated[
+RequestedTimeout = Annotated[
     float | None,
     Header(
         alias="x-request-timeout-seconds",
         gt=0,
         allow_inf_nan=False,
-        description="Time within which the client needs the answer, in seconds: past it 504. The "
-        "configured time (60 s by default) is also the most.",
+        description="Time in seconds within which the client needs the response. After it the "
+        "request fails with 504. It cannot exceed the limit of the server, which is 60 s by "
+        "default.",
     ),
 ]
-"""Parameter of a route: what goes into ``Endpoint.deadline``."""
+"""Parameter of a route: the argument of ``Endpoint.deadline``."""

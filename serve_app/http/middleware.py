@@ -1,11 +1,11 @@
-"""What stands between a client and Serve: ASGI middleware on both sides of what Serve does itself.
+"""ASGI middleware around Serve's proxy (outer) and around our routes (inner).
 
-Before a request gets to our routes, Serve acts on headers of a client on its own, and it answers in
-its own words, without a code, where a replica does not answer. ``ServeErrorMiddleware`` is around
-that, in Serve's proxy or, behind HAProxy, in the replica itself, and puts both right; Serve finds
-it through ``middlewares``, named by an environment variable (``serving.ray_environment``).
-``DeadlineHeaderMiddleware`` is within. Without ``ServeErrorMiddleware`` everything works but for
-those two things.
+Before a request reaches our routes, Serve acts on some headers of the client. If a replica does not
+answer, Serve answers itself, in plain text and without an error code. ``ServeErrorMiddleware``
+corrects both. It runs in Serve's proxy or, behind HAProxy, in the replica. Serve finds it through
+``middlewares``, which an environment variable names (see ``serving.ray_environment``).
+``DeadlineHeaderMiddleware`` is its counterpart in the replica. Without ``ServeErrorMiddleware``
+everything else works.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from serve_app.errors import (
     Overloaded,
     ReplicaLost,
 )
-from serve_app.http.problems import problem, unknown_path
+from serve_app.http.problems import not_found_response, problem_response
 
-# Serve would answer a deadline itself, just before the replica does, with 408 and no code.
+# Serve would enforce this deadline itself, just before the replica does, with 408 and no code.
 _TIMEOUT = b"x-request-timeout-seconds"
 _TIMEOUT_INSIDE = b"foreedge-request-timeout-seconds"
-# A client must not decide that its going away does not count, nor to which replica it goes.
+# A client must neither disable the detection of disconnects nor choose its replica.
 _DROPPED = {
     b"x-request-disconnect-disabled",
     b"serve_multiplexed_model_id",
@@ -40,118 +40,87 @@ _SERVE_ERRORS: dict[int, type[ForeedgeError]] = {
     500: ReplicaLost,
     503: Overloaded,
 }
+_SERVE_MESSAGES = {
+    408: "The request was not answered within the time limit of Ray Serve.",
+    500: "The replica ended while it processed the request. Try again.",
+    503: "Every replica of the endpoint is busy or being replaced. Try again later.",
+}
 
 
 def middlewares() -> list[Middleware]:
-    """Return what Serve puts around itself."""
+    """Return the middleware for Serve to wrap around its proxy."""
     return [Middleware(ServeErrorMiddleware)]
 
 
 class ServeErrorMiddleware:
-    """Keeps headers from Serve, and gives its own errors a code."""
+    """Hides some request headers from Serve, and gives Serve's own errors a code."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = False
-        refused = 0
+        replaced_status = 0
 
-        async def answer(message: Message) -> None:
-            nonlocal started, refused
+        async def send_unless_replaced(message: Message) -> None:
+            nonlocal started, replaced_status
             if message["type"] == "http.response.start":
-                if _of_serve(message):
-                    refused = message["status"]
+                if _is_serve_error(message):
+                    replaced_status = message["status"]
                 else:
                     started = True
-            if not refused:
+            if not replaced_status:
                 await send(message)
 
-        await self._app(_inside(scope), receive, answer)
+        await self._app(_scope_for_serve(scope), receive, send_unless_replaced)
         if not started:
-            await _answer_for_serve(refused or 500, scope, receive, send)
+            await _send_problem(replaced_status or 500, scope, receive, send)
 
 
 class DeadlineHeaderMiddleware:
-    """Runs in the replica: the deadline gets its name back, and HEAD is a GET without a body."""
+    """Restores the name of the deadline header, and answers HEAD as GET without a body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = [_restored(*item) for item in scope["headers"]]
-        head = scope["method"] == "HEAD"
-        method = "GET" if head else scope["method"]
+        headers = [_restored_header(*item) for item in scope["headers"]]
+        is_head = scope["method"] == "HEAD"
+        method = "GET" if is_head else scope["method"]
 
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.body" and head:
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body" and is_head:
                 message = dict(message, body=b"")
             await send(message)
 
-        await self._app(dict(scope, headers=headers, method=method), receive, answer)
-
-
-def _inside(scope: Scope) -> Scope:
-    renamed = (_renamed(*item) for item in scope["headers"])
-    return dict(scope, headers=[item for item in renamed if item is not None])
-
-
-def _renamed(name: bytes, value: bytes) -> tuple[bytes, bytes] | None:
-    if name in _DROPPED:
-        return None
-    return (_TIMEOUT_INSIDE if name == _TIMEOUT else name), value
-
-
-def _restored(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    return (_TIMEOUT if name == _TIMEOUT_INSIDE else name), value
-
-
-def _of_serve(start: Message) -> bool:
-    """Return whether an answer's head is one of Serve's own errors."""
-    if start["status"] not in {404, *_SERVE_ERRORS}:
-        return False
-    types = [value for name, value in start["headers"] if name.lower() == b"content-type"]
-    return not types or types[0].startswith(b"text/plain")
-
-
-async def _answer_for_serve(status: int, scope: Scope, receive: Receive, send: Send) -> None:
-    path = Request(scope).url.path
-    if status == 404:
-        await unknown_path(path)(scope, receive, send)
-        return
-    messages = {
-        408: "no answer within the time that Serve allows",
-        500: "the replica ended while it held the request; try again",
-        503: "every replica of the endpoint is busy or being replaced; try again",
-    }
-    error = _SERVE_ERRORS.get(status, ModelUnavailable)(messages.get(status, "try again"))
-    await problem(error, path)(scope, receive, send)
+        await self._app(dict(scope, headers=headers, method=method), receive, send_without_body)
 
 
 class RembgCorsMiddleware:
     """Lets web pages of every origin post images to rembg's API, as rembg's server does.
 
-    No page may read what the server fetches by itself: those hosts may be open to the server alone.
+    Only POST is open to them. With GET the server fetches a URL, and the hosts it fetches from may
+    be reachable for the server only, so no web page may read the result.
     """
 
     def __init__(self, app: ASGIApp, *, path: str) -> None:
         """Wrap an application.
 
         Args:
-            app: The application.
+            app: Application to wrap.
             path: Path of the route that is opened to every origin.
         """
         self._app = app
         self._path = path
-        self._open = CORSMiddleware(
+        self._app_with_cors = CORSMiddleware(
             app,
             allow_origins=["*"],
             allow_methods=["POST"],
@@ -160,7 +129,41 @@ class RembgCorsMiddleware:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle one ASGI connection."""
         posted = scope["type"] == "http" and scope["method"] in {"POST", "OPTIONS"}
-        app = self._open if posted and scope["path"] == self._path else self._app
+        app = self._app_with_cors if posted and scope["path"] == self._path else self._app
         await app(scope, receive, send)
+
+
+def _scope_for_serve(scope: Scope) -> Scope:
+    headers = (_hidden_header(*item) for item in scope["headers"])
+    return dict(scope, headers=[item for item in headers if item is not None])
+
+
+def _hidden_header(name: bytes, value: bytes) -> tuple[bytes, bytes] | None:
+    """Return a header under a name that Serve does not act on, or None to drop it."""
+    if name in _DROPPED:
+        return None
+    return (_TIMEOUT_INSIDE if name == _TIMEOUT else name), value
+
+
+def _restored_header(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    return (_TIMEOUT if name == _TIMEOUT_INSIDE else name), value
+
+
+def _is_serve_error(start: Message) -> bool:
+    """Return whether the start of a response is one of Serve's own errors."""
+    if start["status"] not in {404, *_SERVE_ERRORS}:
+        return False
+    types = [value for name, value in start["headers"] if name.lower() == b"content-type"]
+    return not types or types[0].startswith(b"text/plain")
+
+
+async def _send_problem(status: int, scope: Scope, receive: Receive, send: Send) -> None:
+    path = Request(scope).url.path
+    if status == 404:
+        await not_found_response(path)(scope, receive, send)
+        return
+    message = _SERVE_MESSAGES.get(status, "The endpoint failed. Try again.")
+    error = _SERVE_ERRORS.get(status, ModelUnavailable)(message)
+    await problem_response(error, path)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457), with the ``code`` of our tree of errors."""
+"""Problem documents: every error of the endpoint as ``application/problem+json`` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -22,70 +22,80 @@ from serve_app.errors import (
     Unauthenticated,
 )
 
-PROBLEM = "application/problem+json"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 _RETRY_AFTER_S = 5
 
 
 class Problem(BaseModel):
-    """Why a request failed (RFC 9457)."""
+    """Description of why a request failed (RFC 9457)."""
 
-    type: str = Field(description="``urn:foreedge:error:`` and the code.")
-    title: str = Field(description="The phrase of the status.")
-    status: int
-    detail: str = Field(description="What was wrong, with what, and what to do.")
+    type: str = Field(description="URN of the error: `urn:foreedge:error:` followed by the code.")
+    title: str = Field(description="Reason phrase of the HTTP status.")
+    status: int = Field(description="HTTP status code.")
+    detail: str = Field(description="What failed, on which object, and what to do about it.")
     instance: str = Field(description="Path of the request.")
-    code: str = Field(description="Stable name of the error; what a program looks at.")
+    code: str = Field(description="Stable identifier of the error, for programs to act on.")
     retry: Retry | None = Field(
-        None, description="``permanent``: the same request fails again. ``transient``: try again."
+        None,
+        description="Whether trying again can help. `permanent`: the same request fails again. "
+        "`transient`: it may succeed later. `fatal`: the server is misconfigured.",
     )
 
 
-def problem(error: ForeedgeError, instance: str, **members: Any) -> JSONResponse:
+def problem_response(error: ForeedgeError, instance: str, **members: Any) -> JSONResponse:
     """Return an error as a problem document.
 
     Args:
-        error: Of our tree.
+        error: Error to report.
         instance: Path of the request.
-        **members: Further members of the document.
+        **members: Additional members of the document.
     """
-    content = {**_document(error, instance), **members}
-    return JSONResponse(content, error.http_status, _headers(error), media_type=PROBLEM)
+    content = {**_problem_document(error, instance), **members}
+    return JSONResponse(
+        content, error.http_status, _error_headers(error), media_type=PROBLEM_MEDIA_TYPE
+    )
 
 
-def unknown_path(path: str) -> JSONResponse:
-    """Return the answer for a path that there is not."""
-    return _of_status(HTTPStatus.NOT_FOUND, f"there is no {path} here; see /docs", path)
+def not_found_response(path: str) -> JSONResponse:
+    """Return the response for a path without a route."""
+    detail = f"There is nothing at {path}. The page /docs lists all routes."
+    return _status_response(HTTPStatus.NOT_FOUND, detail, path)
 
 
-def responses(*errors: type[ForeedgeError]) -> dict[int | str, dict[str, Any]]:
-    """Return OpenAPI's description of errors that a route can answer with, with an example each."""
+def error_responses(*errors: type[ForeedgeError]) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of a route's errors, by status, with an example of each."""
     by_status: defaultdict[int, dict[str, Any]] = defaultdict(dict)
     for kind in errors:
-        meaning = (kind.__doc__ or "").strip().splitlines()[0]
-        example = _document(kind(meaning), "/v1/cutout")
-        by_status[kind.http_status][kind.code] = {"summary": meaning, "value": example}
+        summary = (kind.__doc__ or "").strip().splitlines()[0]
+        example = _problem_document(kind(summary), "/v1/cutout")
+        by_status[kind.http_status][kind.code] = {"summary": summary, "value": example}
     found: dict[int | str, dict[str, Any]] = {}
     for status, examples in sorted(by_status.items()):
         content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+        codes = " or ".join(f"`{code}`" for code in examples)
         found[status] = {
-            "description": ", ".join(f"`{code}`" for code in examples),
-            "content": {PROBLEM: content},
+            "description": f"The request failed with the code {codes}.",
+            "content": {PROBLEM_MEDIA_TYPE: content},
         }
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            seconds = {"schema": {"type": "integer", "minimum": 1}}
-            found[status]["headers"] = {"Retry-After": {"description": "In seconds.", **seconds}}
+            found[status]["headers"] = {
+                "Retry-After": {
+                    "description": "Seconds to wait before trying again.",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            }
     return found
 
 
-def handle_errors(api: FastAPI) -> None:
-    """Let every error of an application be answered as a problem document."""
-    api.add_exception_handler(ForeedgeError, _own_error)
-    api.add_exception_handler(RequestValidationError, _invalid_request)
-    api.add_exception_handler(HTTPException, _http_error)
+def install_error_handlers(api: FastAPI) -> None:
+    """Make an application report every error as a problem document."""
+    api.add_exception_handler(ForeedgeError, _handle_foreedge_error)
+    api.add_exception_handler(RequestValidationError, _handle_validation_error)
+    api.add_exception_handler(HTTPException, _handle_http_exception)
 
 
-def _document(error: ForeedgeError, instance: str) -> dict[str, Any]:
+def _problem_document(error: ForeedgeError, instance: str) -> dict[str, Any]:
     return {
         "type": f"urn:foreedge:error:{error.code}",
         "title": HTTPStatus(error.http_status).phrase,
@@ -97,7 +107,7 @@ def _document(error: ForeedgeError, instance: str) -> dict[str, Any]:
     }
 
 
-def _headers(error: ForeedgeError) -> dict[str, str]:
+def _error_headers(error: ForeedgeError) -> dict[str, str]:
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": 'Bearer realm="foreedge"'}
     if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -106,35 +116,36 @@ def _headers(error: ForeedgeError) -> dict[str, str]:
     return {}
 
 
-async def _own_error(request: Request, error: Exception) -> JSONResponse:
+async def _handle_foreedge_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ForeedgeError)
-    return problem(error, request.url.path)
+    return problem_response(error, request.url.path)
 
 
-async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
+async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     items = error.errors()
     message = "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in items)
-    # What is in the query are options of a recipe, on every route that has any.
-    of_recipe = all(item["loc"][0] == "query" for item in items)
-    own = InvalidRecipe(message) if of_recipe else InvalidRequest(message)
-    return problem(own, request.url.path)
+    # On every route with query parameters, these are the options of a recipe.
+    in_recipe = all(item["loc"][0] == "query" for item in items)
+    reported = InvalidRecipe(message) if in_recipe else InvalidRequest(message)
+    return problem_response(reported, request.url.path)
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     path = request.url.path
     if status == HTTPStatus.NOT_FOUND:
-        return unknown_path(path)
+        return not_found_response(path)
     if status == HTTPStatus.BAD_REQUEST:
-        return problem(InvalidRequest(error.detail), path)
-    return _of_status(status, error.detail, path, error.headers)
+        return problem_response(InvalidRequest(error.detail), path)
+    return _status_response(status, error.detail, path, error.headers)
 
 
-def _of_status(
+def _status_response(
     status: HTTPStatus, detail: str, instance: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
+    """Return a problem document for a status that has no error class."""
     content = {
         "type": "about:blank",
         "title": status.phrase,
@@ -143,4 +154,4 @@ def _of_status(
         "instance": instance,
         "code": status.phrase.lower().replace(" ", "_"),
     }
-    return JSONResponse(content, status, headers, media_type=PROBLEM)
+    return JSONResponse(content, status, headers, media_type=PROBLEM_MEDIA_TYPE)

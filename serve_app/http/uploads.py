@@ -1,8 +1,7 @@
-"""From a request to its image: bounded in bytes while they arrive, raw or in a form."""
+"""Reading request bodies: a raw image or a multipart form, limited in bytes while they arrive."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -20,123 +19,126 @@ from serve_app.errors import (
     InvalidRequest,
     UnsupportedFormat,
 )
+from serve_app.http.admission import Reserve
 
 RECIPE_BYTES = 64 * 1024
-"""Most bytes of a recipe that is the JSON part of a form."""
+"""Maximum size of a recipe that is a file of the form, in bytes."""
 
 _FORM_OVERHEAD_BYTES = 2 * RECIPE_BYTES
 _FORM_FIELDS = 30
 
 
-def is_form(request: Request) -> bool:
-    """Return whether a request's body is a multipart form."""
+def is_multipart_form(request: Request) -> bool:
+    """Return whether the body of a request is a multipart form."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    """What a request brought."""
+class UploadedImage:
+    """The image of a request, and the fields sent with it."""
 
     data: bytes
-    """An image file, for all that is known."""
+    """Content of the image file, not yet decoded."""
     fields: dict[str, str]
-    """Of the form beside it."""
+    """Text fields of the form by name. Empty if the body is the raw image."""
 
 
-async def read_upload(request: Request, max_bytes: int, hold: Callable[[int], None]) -> Upload:
-    """Return the image of a request, and the fields beside it in its form.
+async def read_uploaded_image(request: Request, max_bytes: int, reserve: Reserve) -> UploadedImage:
+    """Return the image of a request, and the fields of its form.
 
     Args:
-        request: The image is the raw body, or the file in a multipart form.
-        max_bytes: Of the image; what is longer is not read to its end.
-        hold: Told of the bytes as they come; may refuse.
+        request: Request whose body is the raw image, or a form with the image as a file.
+        max_bytes: Maximum size of the image. Reading stops once it is exceeded.
+        reserve: Called with the size of each chunk. Raises Overloaded when the buffer is full.
 
     Raises:
-        ImageTooLarge: The image has more bytes.
-        EmptyImage: There is none.
-        UnsupportedFormat: A form without exactly one file.
-        InvalidRequest: A form that cannot be read, or a client that went away.
+        ImageTooLarge: The image has more than ``max_bytes`` bytes.
+        EmptyImage: The image has no bytes.
+        UnsupportedFormat: The form does not have exactly one image file.
+        InvalidRequest: The form is malformed, or the client disconnected.
     """
-    form = is_form(request)
+    form = is_multipart_form(request)
     too_large = ImageTooLarge(
-        f"the image has more than {max_bytes:,} bytes, the limit (limits.max_bytes)"
+        f"The image has more than {max_bytes:,} bytes, the limit of this server (limits.max_bytes)."
     )
-    _bound(request, max_bytes + (_FORM_OVERHEAD_BYTES if form else 0), too_large, hold)
-    data, fields = await _read_form(request) if form else (await _read(request), {})
+    limit = max_bytes + (_FORM_OVERHEAD_BYTES if form else 0)
+    limited = _limited_request(request, limit, too_large, reserve)
+    data, fields = await _read_form(limited) if form else (await _read_all(limited), {})
     if len(data) > max_bytes:
         raise too_large
     if not data:
         raise EmptyImage(
-            "the request has no image: send its bytes as the body, or as the file of a form"
+            "The request has no image. Send its bytes as the body, or as a file of a form."
         )
-    return Upload(data, fields)
+    return UploadedImage(data, fields)
 
 
 async def read_body(
-    request: Request, max_bytes: int, too_large: ForeedgeError, hold: Callable[[int], None]
+    request: Request, max_bytes: int, too_large: ForeedgeError, reserve: Reserve
 ) -> bytes:
     """Return the body of a request.
 
     Args:
-        request: Whose body was not read yet.
-        max_bytes: What is longer is not read to its end.
-        too_large: The error that is raised then.
-        hold: Told of the bytes as they come; may refuse.
+        request: Request whose body has not been read yet.
+        max_bytes: Maximum size of the body. Reading stops once it is exceeded.
+        too_large: Error to raise for a longer body.
+        reserve: Called with the size of each chunk. Raises Overloaded when the buffer is full.
 
     Raises:
-        InvalidRequest: The client went away.
+        InvalidRequest: The client disconnected.
     """
-    _bound(request, max_bytes, too_large, hold)
-    return await _read(request)
+    return await _read_all(_limited_request(request, max_bytes, too_large, reserve))
 
 
-def _bound(
-    request: Request, limit: int, too_large: ForeedgeError, hold: Callable[[int], None]
-) -> None:
-    """Let a request's body end with an error once it is too long."""
+def _limited_request(
+    request: Request, limit: int, too_large: ForeedgeError, reserve: Reserve
+) -> Request:
+    """Return the same request with a body that raises an error once it exceeds a limit.
+
+    The limit is below Starlette's own reading, so that it also holds for its form parser.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
-    receive, received = request.receive, 0
+    received = 0
 
-    async def bounded() -> Message:
+    async def receive_limited() -> Message:
         nonlocal received
-        message = await receive()
+        message = await request.receive()
         count = len(message.get("body", b""))
         received += count
         if received > limit:
             raise too_large
-        hold(count)
+        reserve(count)
         return message
 
-    # Starlette offers no other place for a limit that also holds for its form parser.
-    request._receive = bounded
+    return Request(request.scope, receive_limited)
 
 
-async def _read(request: Request) -> bytes:
+async def _read_all(request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect as error:
-        raise InvalidRequest("the client went away before the body had arrived") from error
+        raise InvalidRequest("The client disconnected before the body was complete.") from error
 
 
 async def _read_form(request: Request) -> tuple[bytes, dict[str, str]]:
     try:
-        # A second file may be the recipe.
-        async with request.form(max_files=2, max_fields=_FORM_FIELDS) as content:
-            return await _parts(content)
+        # Two files: the image, and the recipe.
+        async with request.form(max_files=2, max_fields=_FORM_FIELDS) as form:
+            return await _image_and_fields(form)
     except ClientDisconnect as error:
-        raise InvalidRequest("the client went away before the form had arrived") from error
+        raise InvalidRequest("The client disconnected before the form was complete.") from error
     except HTTPException as error:
         if error.status_code != HTTPStatus.BAD_REQUEST:
             raise
-        raise InvalidRequest(f"the form cannot be read: {error.detail}") from error
+        raise InvalidRequest(f"The form cannot be read: {error.detail}") from error
     except (LookupError, UnicodeError) as error:
-        # A form that names a character set that there is not, or does not keep to it.
-        raise InvalidRequest(f"the form's text cannot be read: {error}") from error
+        # The form names an unknown character set, or has bytes that are invalid in it.
+        raise InvalidRequest(f"The text of the form cannot be decoded: {error}") from error
 
 
-async def _parts(form: FormData) -> tuple[bytes, dict[str, str]]:
+async def _image_and_fields(form: FormData) -> tuple[bytes, dict[str, str]]:
     files: list[UploadFile] = []
     fields: dict[str, str] = {}
     for name, value in form.multi_items():
@@ -145,10 +147,13 @@ async def _parts(form: FormData) -> tuple[bytes, dict[str, str]]:
         elif name == "recipe":
             text = await value.read(RECIPE_BYTES + 1)
             if len(text) > RECIPE_BYTES:
-                raise InvalidRecipe(f"the recipe has more than {RECIPE_BYTES:,} bytes")
+                raise InvalidRecipe(f"The recipe has more than {RECIPE_BYTES:,} bytes, the limit.")
             fields[name] = text.decode()
         else:
             files.append(value)
     if len(files) != 1:
-        raise UnsupportedFormat("the form must have exactly one file, the image")
+        raise UnsupportedFormat(
+            f"The form has {len(files)} files. Send exactly one, the image "
+            "(a file named 'recipe' is not counted)."
+        )
     return await files[0].read(), fields

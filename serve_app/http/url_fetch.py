@@ -1,8 +1,8 @@
-"""Fetching an image that a client names by its URL: from hosts on a list, and nowhere inside.
+"""Fetching an image by URL from allowed hosts only, safe against server-side request forgery.
 
-A name is resolved once. Every address that it has must be one that may be reached, and the
-connection goes to one of these addresses, so that a name which resolves to another one a moment
-later (DNS rebinding) gains nothing. Each redirect begins anew: list, name, addresses.
+A host name is resolved once per request. Every address that it has must be allowed, and the
+connection goes to one of exactly these addresses, so that a name that resolves differently a moment
+later (DNS rebinding) gains nothing. Each redirect passes the same checks: host, name and addresses.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
+from serve_app.http.admission import Reserve
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Function from a host name and a port to the addresses of the host."""
 
 MAX_REDIRECTS = 3
 
 _CHUNK_BYTES = 64 * 1024
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Python's own lists, which differ from version to version, have these as public or did so.
+# Networks that some versions of Python count as public.
 _NOT_PUBLIC: tuple[Network, ...] = (
     ipaddress.ip_network("192.0.0.0/24"),
     ipaddress.ip_network("192.88.99.0/24"),
@@ -47,35 +49,37 @@ _NOT_PUBLIC: tuple[Network, ...] = (
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
-async def fetch(
+async def fetch_image(
     url: str,
     config: HttpConfig,
     max_bytes: int,
-    hold: Callable[[int], None],
+    reserve: Reserve,
     resolve: Resolve | None = None,
 ) -> bytes:
-    """Return what is at a URL.
+    """Return the content at a URL.
 
     Args:
-        url: Of a host that the configuration allows.
-        config: Hosts, networks and time.
-        max_bytes: What is longer is not read to its end.
-        hold: Told of the bytes as they come; may refuse.
-        resolve: From a name and a port to addresses; the system's way where it is None.
+        url: HTTP or HTTPS URL on an allowed host.
+        config: Allowed hosts and networks, and the time limit.
+        max_bytes: Maximum size of the content. Reading stops once it is exceeded.
+        reserve: Called with the size of each chunk. Raises Overloaded when the buffer is full.
+        resolve: Function that looks up a host. The resolver of the system if None.
 
     Raises:
-        InvalidParameters: Not a URL of HTTP or HTTPS.
-        SourceNotAllowed: A host that is not on the list, or an address that may not be reached.
-        SourceForbidden: The host denies it.
-        SourceNotFound: The host does not have it, or there is no such host.
-        StorageUnavailable: The host fails, or does not answer.
-        ImageTooLarge: It is longer than ``max_bytes``.
-        DeadlineExceeded: It did not arrive in time.
+        InvalidParameters: The URL is not a valid HTTP or HTTPS URL.
+        SourceNotAllowed: The host or one of its addresses is not allowed.
+        SourceForbidden: The host denies access.
+        SourceNotFound: The host does not have the content, or does not exist.
+        StorageUnavailable: The host fails or does not answer.
+        ImageTooLarge: The content has more than ``max_bytes`` bytes.
+        DeadlineExceeded: The content did not arrive in time.
     """
     try:
         async with asyncio.timeout(config.fetch_timeout_s) as scope:
             for _ in range(1 + MAX_REDIRECTS):
-                found = await _get(_parse(url), config, max_bytes, hold, resolve or _system)
+                found = await _request(
+                    _parse_url(url), config, max_bytes, reserve, resolve or _resolve_with_system
+                )
                 if isinstance(found, bytes):
                     return found
                 url = urljoin(url, found)
@@ -83,41 +87,44 @@ async def fetch(
         if not scope.expired():
             raise
         raise DeadlineExceeded(
-            f"{url} did not arrive within {config.fetch_timeout_s:g} s (http.fetch_timeout_s)"
+            f"{url} did not arrive within {config.fetch_timeout_s:g} s (http.fetch_timeout_s)."
         ) from error
-    raise SourceNotFound(f"more than {MAX_REDIRECTS} redirects, the last one to {url}")
+    raise SourceNotFound(f"The URL has more than {MAX_REDIRECTS} redirects. The last is to {url}.")
 
 
 def check_host(url: URL, hosts: Iterable[str]) -> None:
-    """Return if a URL's host is on the list.
+    """Check that images may be fetched from the host of a URL.
 
     Args:
-        url: Of HTTP or HTTPS.
-        hosts: Names in lower case; ``*.`` stands for every name below, and ``:PORT`` allows that
-            port instead of those of HTTP and HTTPS.
+        url: HTTP or HTTPS URL.
+        hosts: Allowed host names in lower case. ``*.`` stands for every subdomain, and ``:PORT``
+            allows that port instead of the default ports of HTTP and HTTPS.
 
     Raises:
-        SourceNotAllowed: It is not.
+        SourceNotAllowed: The host is not allowed.
     """
     name = (url.host or "").rstrip(".").lower()
     for entry in hosts:
         host, _, port = entry.partition(":")
-        below = host.startswith("*.") and name.endswith(host[1:])
-        if (name == host or below) and url.port == (int(port) if port else _usual_port(url)):
+        is_subdomain = host.startswith("*.") and name.endswith(host[1:])
+        expected_port = int(port) if port else _default_port(url)
+        if (name == host or is_subdomain) and url.port == expected_port:
             return
     raise SourceNotAllowed(
-        f"{url.host}:{url.port} is not a host that images are fetched from (http.fetch_hosts)"
+        f"This server does not fetch images from {url.host}:{url.port}. "
+        "Its operator can allow the host (http.fetch_hosts)."
     )
 
 
-def is_public(address: Address) -> bool:
-    """Return whether an address is one of the open internet.
+def is_public_address(address: Address) -> bool:
+    """Return whether an address belongs to the public internet.
 
-    Addresses that carry another one (IPv4-mapped, 6to4, Teredo, NAT64) are as public as both are.
+    An address that embeds another one (IPv4-mapped, 6to4, Teredo, NAT64) is public only if the
+    embedded one is, too.
     """
     if isinstance(address, ipaddress.IPv6Address):
-        carried = _carried(address)
-        if carried is not None and not is_public(carried):
+        embedded = _embedded_address(address)
+        if embedded is not None and not is_public_address(embedded):
             return False
         if address.ipv4_mapped is not None or address in _NAT64:
             return True
@@ -132,41 +139,42 @@ def is_public(address: Address) -> bool:
 
 
 def check_addresses(host: str, addresses: Iterable[str], networks: Iterable[Network]) -> None:
-    """Return if every address of a host may be reached.
+    """Check that every address of a host may be connected to.
 
     Args:
-        host: For the message.
-        addresses: All that it has.
-        networks: That may be reached although they are not public.
+        host: Name of the host, for the error message.
+        addresses: All addresses of the host.
+        networks: Networks that are allowed although they are not public.
 
     Raises:
-        SourceNotAllowed: One may not be.
+        SourceNotAllowed: One of the addresses is not allowed.
     """
-    known = tuple(networks)
+    allowed = tuple(networks)
     for text in addresses:
         address = ipaddress.ip_address(text)
-        if not is_public(address) and not any(address in network for network in known):
+        if not is_public_address(address) and not any(address in network for network in allowed):
             raise SourceNotAllowed(
-                f"{host} has the address {address}, which is not public (http.fetch_networks)"
+                f"{host} has the address {address}, which is not public. "
+                "The operator of this server can allow its network (http.fetch_networks)."
             )
 
 
-def _parse(url: str) -> URL:
+def _parse_url(url: str) -> URL:
     try:
         parsed = URL(url)
         usable = parsed.scheme in {"http", "https"} and bool(parsed.host) and parsed.port
     except ValueError as error:
         raise InvalidParameters(f"url: {error}") from error
     if not usable or parsed.user or parsed.password:
-        raise InvalidParameters("url: must be one of http or https, without a user")
+        raise InvalidParameters("url: must be an http or https URL without user name and password")
     return parsed
 
 
-def _usual_port(url: URL) -> int:
+def _default_port(url: URL) -> int:
     return 443 if url.scheme == "https" else 80
 
 
-def _carried(address: ipaddress.IPv6Address) -> Address | None:
+def _embedded_address(address: ipaddress.IPv6Address) -> Address | None:
     if address.teredo is not None:
         return address.teredo[1]
     if address in _NAT64:
@@ -174,25 +182,21 @@ def _carried(address: ipaddress.IPv6Address) -> Address | None:
     return address.ipv4_mapped or address.sixtofour
 
 
-async def _get(
-    url: URL,
-    config: HttpConfig,
-    max_bytes: int,
-    hold: Callable[[int], None],
-    resolve: Resolve,
+async def _request(
+    url: URL, config: HttpConfig, max_bytes: int, reserve: Reserve, resolve: Resolve
 ) -> bytes | str:
-    """Return the body at a URL, or where it redirects to."""
+    """Return the body at a URL as bytes, or the target of its redirect as text."""
     check_host(url, config.fetch_hosts)
     host, port = url.host or "", url.port or 0
     try:
         addresses = await resolve(host, port)
     except OSError as error:
-        raise SourceNotFound(f"{host} cannot be resolved: {error}") from error
+        raise SourceNotFound(f"The host {host} cannot be resolved: {error}") from error
     check_addresses(host, addresses, config.fetch_networks)
-    connector = aiohttp.TCPConnector(resolver=_Pinned(addresses), force_close=True)
+    connector = aiohttp.TCPConnector(resolver=_CheckedAddresses(addresses), force_close=True)
     try:
         async with (
-            # The bytes as they are: what is compressed could be any size.
+            # Never decompress: a small body could become one of any size.
             aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
             session.get(
                 url,
@@ -204,17 +208,19 @@ async def _get(
             if response.status in _REDIRECTS and "Location" in response.headers:
                 return response.headers["Location"]
             _check_status(url, response.status)
-            return await _read(response, max_bytes, hold)
+            return await _read_limited(response, max_bytes, reserve)
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, TimeoutError):
-            raise DeadlineExceeded(f"{url} did not arrive in time") from error
+            raise DeadlineExceeded(
+                f"{url} did not arrive within {config.fetch_timeout_s:g} s (http.fetch_timeout_s)."
+            ) from error
         raise StorageUnavailable(f"{url} cannot be fetched: {error}") from error
 
 
 def _check_status(url: URL, status: int) -> None:
     if status == HTTPStatus.OK:
         return
-    message = f"{url} answers {status}"
+    message = f"{url} cannot be fetched: its host answered with status {status}."
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise SourceForbidden(message)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -222,31 +228,32 @@ def _check_status(url: URL, status: int) -> None:
     raise SourceNotFound(message)
 
 
-async def _read(
-    response: aiohttp.ClientResponse, max_bytes: int, hold: Callable[[int], None]
+async def _read_limited(
+    response: aiohttp.ClientResponse, max_bytes: int, reserve: Reserve
 ) -> bytes:
     too_large = ImageTooLarge(
-        f"{response.url} has more than {max_bytes:,} bytes, the limit (limits.max_bytes)"
+        f"The image at {response.url} has more than {max_bytes:,} bytes, the limit of this server "
+        "(limits.max_bytes)."
     )
     if (response.content_length or 0) > max_bytes:
         raise too_large
     data = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        hold(len(chunk))
+        reserve(len(chunk))
         data += chunk
         if len(data) > max_bytes:
             raise too_large
     return bytes(data)
 
 
-async def _system(host: str, port: int) -> list[str]:
+async def _resolve_with_system(host: str, port: int) -> list[str]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(sockaddr[0]) for *_, sockaddr in found]
 
 
-class _Pinned(AbstractResolver):
-    """Knows the addresses that were checked, and no others."""
+class _CheckedAddresses(AbstractResolver):
+    """A resolver that returns the addresses that were checked, whatever the name."""
 
     def __init__(self, addresses: list[str]) -> None:
         self._addresses = addresses
@@ -267,4 +274,4 @@ class _Pinned(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """See AbstractResolver."""
+        """Do nothing: there is nothing to close."""

@@ -15,7 +15,7 @@ import uvicorn
 from ingest.local.ports import free_port
 from serve_app.config import AppConfig
 from serve_app.http.deployment import make_api
-from serve_app.http.endpoint import Endpoint, endpoint
+from serve_app.http.endpoint import Endpoint, current_endpoint
 from tests.support.http_client import Handle, NoQueue, pipeline_of
 
 FLAGS = [
@@ -52,7 +52,7 @@ def serving_page(args: dict[str, Any]) -> Iterator[str]:
     async def current() -> Endpoint:
         return lazily()
 
-    api.dependency_overrides[endpoint] = current
+    api.dependency_overrides[current_endpoint] = current
     port = free_port()
     server = _Server(uvicorn.Config(api, port=port, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)

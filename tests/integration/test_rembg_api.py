@@ -15,7 +15,7 @@ from PIL import Image
 
 from loadtests.peers.rembg_api import CASES, Case, judge
 from serve_app.config import AppConfig
-from serve_app.http.routes.rembg import PATH
+from serve_app.http.routes.rembg import REMOVE_PATH
 from serve_app.models.registry import locate
 from tests.support.images import book, jpeg
 from tests.support.running_app import App
@@ -62,7 +62,7 @@ def test_the_answer_is_rembgs(app: App, rembg: Any, case: Case) -> None:
     for seed, size in ((9, (640, 480)), (21, (300, 400))):
         image = jpeg(book(seed, *size).image)
         answer = app.http.post(
-            PATH, files={"file": ("b.jpg", image)}, data=case.form, params=case.query
+            REMOVE_PATH, files={"file": ("b.jpg", image)}, data=case.form, params=case.query
         )
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "image/png"
@@ -72,16 +72,16 @@ def test_the_answer_is_rembgs(app: App, rembg: Any, case: Case) -> None:
 
 def test_small_subjects_and_none_are_answered(app: App) -> None:
     small = book(9, 100, 80)
-    answer = app.http.post(PATH, files={"file": jpeg(small.image)})
+    answer = app.http.post(REMOVE_PATH, files={"file": jpeg(small.image)})
     assert answer.status_code == 200
     assert Image.open(io.BytesIO(answer.content)).size == (100, 80)
-    empty = app.http.post(PATH, files={"file": jpeg(np.full((60, 80, 3), 90, np.uint8))})
+    empty = app.http.post(REMOVE_PATH, files={"file": jpeg(np.full((60, 80, 3), 90, np.uint8))})
     assert empty.status_code == 200
     assert Image.open(io.BytesIO(empty.content)).getbbox() is None
 
 
 def test_nothing_is_fetched_where_no_host_is_listed(app: App) -> None:
-    answer = app.http.get(PATH, params={"url": f"{app.url}/page/icon.svg"})
+    answer = app.http.get(REMOVE_PATH, params={"url": f"{app.url}/page/icon.svg"})
     assert (answer.status_code, answer.json()["code"]) == (403, "source_not_allowed")
 
 

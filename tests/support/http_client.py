@@ -14,7 +14,7 @@ from serve_app.contracts.model import ModelInfo
 from serve_app.contracts.submission import Receipt, RunCounts
 from serve_app.errors import QueueUnavailable, SourceNotFound
 from serve_app.http.deployment import make_api
-from serve_app.http.endpoint import Endpoint, endpoint
+from serve_app.http.endpoint import Endpoint, current_endpoint
 from serve_app.pipeline.deployment import CutoutPipeline
 
 
@@ -81,7 +81,7 @@ async def client_of(
     handle: Any = Handle(pipeline)
     made = Endpoint(config, handle, None, jobs or NoQueue())
     api = make_api()
-    api.dependency_overrides[endpoint] = lambda: made
+    api.dependency_overrides[current_endpoint] = lambda: made
     transport = httpx.ASGITransport(api, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", **options) as client:
         client.endpoint = made  # type: ignore[attr-defined]

@@ -1,1 +1,1 @@
-"""The routes, a module for each group of paths."""
+"""The routes of the endpoint, one module for each group of paths."""

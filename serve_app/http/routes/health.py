@@ -1,4 +1,4 @@
-"""Routes that tell how the application is; load balancers ask them, and they need no key."""
+"""Routes that report the state of the application, for load balancers. They need no API key."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from fastapi import APIRouter
 
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, Overloaded, ReplicaLost
 from serve_app.http.endpoint import CurrentEndpoint
-from serve_app.http.problems import responses
+from serve_app.http.problems import error_responses
 
 router = APIRouter(tags=["status"])
 
 
-@router.get("/healthz", response_description="It lives.")
-async def healthz() -> dict[str, str]:
-    """Answer as long as this replica lives."""
+@router.get("/healthz", response_description="The replica is alive.")
+async def check_liveness() -> dict[str, str]:
+    """Report that this replica is alive."""
     return {"status": "ok"}
 
 
 @router.get(
     "/readyz",
-    response_description="Ready.",
-    responses=responses(ModelUnavailable, ReplicaLost, Overloaded, DeadlineExceeded),
+    response_description="The application can process images.",
+    responses=error_responses(ModelUnavailable, ReplicaLost, Overloaded, DeadlineExceeded),
 )
-async def readyz(endpoint: CurrentEndpoint) -> dict[str, Any]:
-    """Answer 200 once the pipeline and every model can take an image.
+async def check_readiness(endpoint: CurrentEndpoint) -> dict[str, Any]:
+    """Report whether the application can process images.
 
-    The ingest's state is told and does not decide: an endpoint that is taken out of service
-    because a queue is away would be two failures instead of one.
+    The status is 200 if the pipeline and every model are ready. The state of the ingest is included
+    but does not affect the status: taking the endpoint out of service because a queue is
+    unavailable would turn one failure into two.
     """
     models = await endpoint.models()
     ready: dict[str, Any] = {"status": "ready", "models": [model.name for model in models]}

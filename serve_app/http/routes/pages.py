@@ -1,11 +1,17 @@
-"""The page at ``/``, on which a picture can be tried: static files, and nothing from elsewhere."""
+"""Routes of the web pages: the page at ``/`` to try an image, and the documentation at ``/docs``.
+
+Everything that they load comes from this endpoint.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse
+
+from serve_app.http.docs_page import render_docs_page
 
 router = APIRouter(include_in_schema=False)
 
@@ -16,35 +22,42 @@ _MEDIA_TYPES = {
     "icon.svg": "image/svg+xml",
 }
 _HEADERS = {
-    # Nothing is loaded from another host, and nothing is sent to one.
+    # The browser loads nothing from other hosts, and sends nothing to them.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # A newer version's page must not meet an older one's script.
+    # After an update, the page must not run with the previous version of its script.
     "Cache-Control": "no-cache",
 }
 
 
 @router.get("/")
-async def index() -> Response:
-    """Return the page."""
-    return _file("index.html")
+async def show_page() -> Response:
+    """Return the page on which an image can be tried."""
+    return _static_response("index.html")
 
 
 @router.get("/page/{name}")
-async def part(name: str) -> Response:
-    """Return one of the files that the page is made of."""
+async def load_page_file(name: str) -> Response:
+    """Return a file that the page loads."""
     if name not in _MEDIA_TYPES:
         raise HTTPException(404)
-    return _file(name)
+    return _static_response(name)
 
 
-def _file(name: str) -> Response:
-    return Response(_read(name), media_type=_MEDIA_TYPES[name], headers=_HEADERS)
+@router.get("/docs")
+async def show_docs(request: Request) -> HTMLResponse:
+    """Return the documentation of the API."""
+    assert isinstance(request.app, FastAPI)
+    return HTMLResponse(render_docs_page(request.app.openapi()))
+
+
+def _static_response(name: str) -> Response:
+    return Response(_read_static(name), media_type=_MEDIA_TYPES[name], headers=_HEADERS)
 
 
 @cache
-def _read(name: str) -> bytes:
+def _read_static(name: str) -> bytes:
     return (files("serve_app.http") / "static" / name).read_bytes()

@@ -66,14 +66,14 @@ def test_retry_after_follows_the_stays() -> None:
 def test_bytes_are_held_until_the_end_and_none_is_lost() -> None:
     budget = ByteBudget(10, "http.max_buffered_bytes")
     with ExitStack() as stack:
-        first = stack.enter_context(budget.open())
-        second = stack.enter_context(budget.open())
+        first = stack.enter_context(budget.reservation())
+        second = stack.enter_context(budget.reservation())
         first(6)
         second(4)
         with pytest.raises(Overloaded, match=r"http\.max_buffered_bytes"):
             second(1)
-        assert budget.held == 10
-    assert budget.held == 0
+        assert budget.reserved == 10
+    assert budget.reserved == 0
 
 
 def test_the_largest_image_must_fit_into_the_budget() -> None:

@@ -16,7 +16,8 @@ from serve_app.config import AppConfig
 from serve_app.contracts.submission import Receipt, RunCounts
 from serve_app.errors import leaves
 from serve_app.http.deployment import make_api
-from serve_app.http.openapi import operations, page
+from serve_app.http.docs_page import render_docs_page
+from serve_app.http.openapi import list_operations
 from serve_app.pipeline.deployment import CutoutPipeline
 from tests.support.http_client import NoQueue, StuckPipeline, client_of, pipeline_of
 from tests.support.images import book, defects, jpeg
@@ -229,7 +230,7 @@ async def test_the_byte_limit_holds_while_the_body_arrives() -> None:
         answer = await client.post("/v1/cutout", files={"file": ("a", bytes(100_001))})
         assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
         endpoint: Any = client
-        assert endpoint.endpoint.buffer.held == 0
+        assert endpoint.endpoint.buffer.reserved == 0
     assert stuck.begun == 0
 
 
@@ -425,7 +426,7 @@ async def test_jobs_without_a_queue() -> None:
 def test_every_parameter_and_every_error_is_described() -> None:
     schema = make_api().openapi()
     codes = {error.code for error in leaves()}
-    for method, path, operation in operations(schema):
+    for method, path, operation in list_operations(schema):
         where = f"{method} {path}"
         assert operation["description"], where
         for parameter in operation.get("parameters", []):
@@ -455,11 +456,11 @@ def test_every_parameter_and_every_error_is_described() -> None:
 async def test_the_page_needs_no_network(client: httpx.AsyncClient) -> None:
     answer = await client.get("/docs")
     assert answer.headers["content-type"].startswith("text/html")
-    for _, path, _ in operations(make_api().openapi()):
+    for _, path, _ in list_operations(make_api().openapi()):
         assert path in answer.text
     for outside in ("http://", "https://", "<script", "//cdn", "@import", "url("):
         assert outside not in answer.text, outside
-    assert page(make_api().openapi()) == answer.text
+    assert render_docs_page(make_api().openapi()) == answer.text
 
 
 async def test_unknown_paths_and_methods(client: httpx.AsyncClient) -> None:

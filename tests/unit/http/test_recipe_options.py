@@ -9,8 +9,8 @@ from serve_app.errors import InvalidRecipe, NotAcceptable
 from serve_app.http.recipe_options import (
     RecipeOptions,
     negotiate_format,
-    options_of,
     recipe_from_request,
+    recipe_options_from_form,
 )
 
 
@@ -81,7 +81,7 @@ def test_every_field_of_a_recipe_can_be_given() -> None:
         "matting_background_below": "5",
         "matting_erode_px": "3",
     }
-    recipe = recipe_from_request(options_of(given), None)
+    recipe = recipe_from_request(recipe_options_from_form(given), None)
     assert recipe == Recipe.model_validate(
         {
             "models": ["folio", "u2net"],
@@ -160,7 +160,7 @@ def test_recipes_that_cannot_be(recipe: str) -> None:
 )
 def test_options_that_cannot_be(fields: dict[str, str]) -> None:
     with pytest.raises(InvalidRecipe, match=next(iter(fields))):
-        options_of(fields)
+        recipe_options_from_form(fields)
 
 
 def test_media_types_are_those_of_the_formats() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from serve_app.config import AppConfig
 from serve_app.contracts.recipe import Matting
 from serve_app.errors import InvalidParameters
-from serve_app.http.routes.rembg import PATH, recipe_of
+from serve_app.http.routes.rembg import REMOVE_PATH, recipe_from_rembg
 from tests.support.http_client import client_of, pipeline_of
 from tests.support.images import book, jpeg
 
@@ -39,7 +39,7 @@ def pipeline(config: AppConfig) -> Any:
 
 
 def test_the_defaults_are_rembgs_with_the_first_model_that_is_served() -> None:
-    recipe = recipe_of({}, SERVED)
+    recipe = recipe_from_rembg({}, SERVED)
     assert recipe.models == ("folio",)
     assert recipe.matting == Matting(foreground_above=240, background_below=10, erode_px=10)
     assert (recipe.format, recipe.background, recipe.mask_only) == ("png", "transparent", False)
@@ -67,7 +67,9 @@ def test_the_defaults_are_rembgs_with_the_first_model_that_is_served() -> None:
     ],
 )
 def test_what_parameters_mean(fields: dict[str, str], expected: dict[str, object]) -> None:
-    assert recipe_of(fields, SERVED) == recipe_of({}, SERVED).model_copy(update=expected)
+    assert recipe_from_rembg(fields, SERVED) == recipe_from_rembg({}, SERVED).model_copy(
+        update=expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,15 +89,15 @@ def test_what_parameters_mean(fields: dict[str, str], expected: dict[str, object
 )
 def test_parameters_that_cannot_be(fields: dict[str, str]) -> None:
     with pytest.raises(InvalidParameters, match=next(iter(fields))):
-        recipe_of(fields, SERVED)
+        recipe_from_rembg(fields, SERVED)
 
 
 async def test_the_form_wins_over_the_query(config: AppConfig, pipeline: Any) -> None:
     async with client_of(config, pipeline) as client:
         files = {"file": ("b.jpg", photograph())}
-        answer = await client.post(f"{PATH}?om=true", files=files)
+        answer = await client.post(f"{REMOVE_PATH}?om=true", files=files)
         assert Image.open(io.BytesIO(answer.content)).mode == "L"
-        answer = await client.post(f"{PATH}?om=true", files=files, data={"om": "false"})
+        answer = await client.post(f"{REMOVE_PATH}?om=true", files=files, data={"om": "false"})
         assert Image.open(io.BytesIO(answer.content)).mode == "RGBA"
         assert answer.headers["content-type"] == "image/png"
 
@@ -115,7 +117,7 @@ async def test_requests_that_cannot_be(
     config: AppConfig, pipeline: Any, request_of: dict[str, Any], status: int, code: str
 ) -> None:
     async with client_of(config, pipeline) as client:
-        answer = await client.post(PATH, **request_of)
+        answer = await client.post(REMOVE_PATH, **request_of)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
@@ -125,7 +127,7 @@ async def test_an_image_without_a_subject_gives_an_empty_one(
     grey = jpeg(np.full((40, 60, 3), 128, np.uint8))
     async with client_of(config, pipeline) as client:
         for fields, mode in (({}, "RGBA"), ({"om": "true"}, "L"), ({"a": "true"}, "RGBA")):
-            answer = await client.post(PATH, files={"file": grey}, data=fields)
+            answer = await client.post(REMOVE_PATH, files={"file": grey}, data=fields)
             assert answer.status_code == 200, answer.text
             image = Image.open(io.BytesIO(answer.content))
             assert (image.mode, image.size, image.getbbox()) == (mode, (60, 40), None)
@@ -140,13 +142,15 @@ async def test_web_pages_of_every_origin_may_post_and_read_no_fetched_image(
     headers = {"Origin": "https://elsewhere.example"}
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
     async with client_of(config, pipeline) as client:
-        before = await client.options(PATH, headers=headers | asked)
+        before = await client.options(REMOVE_PATH, headers=headers | asked)
         assert before.status_code == 200
-        posted = await client.post(PATH, files={"file": photograph()}, headers=headers)
-        refused = await client.post(PATH, files={"file": b"x"}, headers=headers)
+        posted = await client.post(REMOVE_PATH, files={"file": photograph()}, headers=headers)
+        refused = await client.post(REMOVE_PATH, files={"file": b"x"}, headers=headers)
         for answer in (before, posted, refused):
             assert answer.headers["access-control-allow-origin"] == "*"
-        fetched = await client.get(PATH, params={"url": "http://x.example/"}, headers=headers)
+        fetched = await client.get(
+            REMOVE_PATH, params={"url": "http://x.example/"}, headers=headers
+        )
         other = await client.post("/v1/cutout", content=photograph(), headers=headers)
         for answer in (fetched, other):
             assert "access-control-allow-origin" not in answer.headers
@@ -177,25 +181,25 @@ async def test_by_url_where_it_is_allowed(pipeline: Any, site: str) -> None:
     allowed = {"fetch_hosts": [site], "fetch_networks": ["127.0.0.0/8", "::1/128"]}
     async with client_of(AppConfig.load({"http": allowed}), pipeline) as client:
         query = {"url": f"http://{site}/book.jpg", "om": "true"}
-        answer = await client.get(PATH, params=query)
+        answer = await client.get(REMOVE_PATH, params=query)
         assert answer.status_code == 200, answer.text
-        posted = await client.post(PATH, files={"file": photograph()}, data={"om": "true"})
+        posted = await client.post(REMOVE_PATH, files={"file": photograph()}, data={"om": "true"})
         assert answer.content == posted.content
-        assert client.endpoint.buffer.held == 0  # type: ignore[attr-defined]
+        assert client.endpoint.buffer.reserved == 0  # type: ignore[attr-defined]
         for path, status in (("/gone.jpg", 404), ("/", 415)):
-            answer = await client.get(PATH, params={"url": f"http://{site}{path}"})
+            answer = await client.get(REMOVE_PATH, params={"url": f"http://{site}{path}"})
             assert answer.status_code == status, answer.text
-        answer = await client.get(PATH, params=query | {"af": "999"})
+        answer = await client.get(REMOVE_PATH, params=query | {"af": "999"})
         assert answer.json()["code"] == "invalid_parameters"
 
 
 async def test_by_url_where_it_is_not(config: AppConfig, pipeline: Any, site: str) -> None:
     async with client_of(config, pipeline) as client:
-        answer = await client.get(PATH, params={"url": f"http://{site}/book.jpg"})
+        answer = await client.get(REMOVE_PATH, params={"url": f"http://{site}/book.jpg"})
         assert (answer.status_code, answer.json()["code"]) == (403, "source_not_allowed")
-        assert (await client.get(PATH)).status_code == 422
+        assert (await client.get(REMOVE_PATH)).status_code == 422
     listed = AppConfig.load({"http": {"fetch_hosts": [site]}})
     async with client_of(listed, pipeline) as client:
-        answer = await client.get(PATH, params={"url": f"http://{site}/book.jpg"})
+        answer = await client.get(REMOVE_PATH, params={"url": f"http://{site}/book.jpg"})
         assert (answer.status_code, answer.json()["code"]) == (403, "source_not_allowed")
         assert "not public" in answer.json()["detail"]

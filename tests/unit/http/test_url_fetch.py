@@ -22,7 +22,7 @@ from serve_app.errors import (
     SourceNotFound,
     StorageUnavailable,
 )
-from serve_app.http.url_fetch import check_addresses, check_host, fetch, is_public
+from serve_app.http.url_fetch import check_addresses, check_host, fetch_image, is_public_address
 
 LIMIT = 100_000
 
@@ -39,12 +39,12 @@ PUBLIC = "1.1.1.1 93.184.216.34 2606:4700::1111 ::ffff:1.1.1.1 64:ff9b::1.1.1.1"
 
 @pytest.mark.parametrize("address", PRIVATE.split())
 def test_addresses_that_are_not_public(address: str) -> None:
-    assert not is_public(ipaddress.ip_address(address))
+    assert not is_public_address(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", PUBLIC.split())
 def test_addresses_that_are(address: str) -> None:
-    assert is_public(ipaddress.ip_address(address))
+    assert is_public_address(ipaddress.ip_address(address))
 
 
 def test_every_address_counts_and_networks_can_be_allowed() -> None:
@@ -124,7 +124,7 @@ class Site:
 
     async def fetch(self, path: str, host: str = "site.example") -> bytes:
         url = f"http://{host}:{self.port}{path}"
-        return await fetch(url, self.config, LIMIT, lambda _: None, self.resolve)
+        return await fetch_image(url, self.config, LIMIT, lambda _: None, self.resolve)
 
 
 @pytest.fixture
@@ -240,14 +240,14 @@ async def test_hosts_that_do_not_do_as_they_should(
 )
 async def test_what_is_no_url_of_an_image(site: Site, url: str) -> None:
     with pytest.raises(InvalidParameters):
-        await fetch(url, site.config, LIMIT, lambda _: None, site.resolve)
+        await fetch_image(url, site.config, LIMIT, lambda _: None, site.resolve)
     assert site.names == []
 
 
 async def test_a_host_that_does_not_answer(site: Site) -> None:
     config = site.config.model_copy(update={"fetch_hosts": ("site.example:1",)})
     with pytest.raises(StorageUnavailable):
-        await fetch("http://site.example:1/", config, LIMIT, lambda _: None, site.resolve)
+        await fetch_image("http://site.example:1/", config, LIMIT, lambda _: None, site.resolve)
 
 
 async def test_the_system_resolves_where_nothing_else_does(site: Site) -> None:
@@ -256,7 +256,7 @@ async def test_the_system_resolves_where_nothing_else_does(site: Site) -> None:
     url = f"http://localhost:{site.port}/image"
     networks = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128"))
     config = config.model_copy(update={"fetch_networks": networks})
-    assert await fetch(url, config, LIMIT, lambda _: None) == bytes(10_000)
+    assert await fetch_image(url, config, LIMIT, lambda _: None) == bytes(10_000)
     public = config.model_copy(update={"fetch_networks": ()})
     with pytest.raises(SourceNotAllowed):
-        await fetch(url, public, LIMIT, lambda _: None)
+        await fetch_image(url, public, LIMIT, lambda _: None)

@@ -1,0 +1,61 @@
+"""The page at /docs: the OpenAPI description as HTML that needs no script and no other host."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from serve_app.http.openapi import list_operations
+
+_CODE = re.compile("`+([^`]+)`+")
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
+
+
+def render_docs_page(description: dict[str, Any]) -> str:
+    """Return an OpenAPI description as HTML."""
+    template = _environment().get_template("docs.html.j2")
+    return template.render(schema=description, operations=list_operations(description))
+
+
+def describe_values(schema: dict[str, Any]) -> str:
+    """Return in a few words which values a JSON schema allows."""
+    if "anyOf" in schema:
+        parts = [describe_values(item) for item in schema["anyOf"] if item.get("type") != "null"]
+        return " or ".join(parts)
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    bounds = [f"{text} {schema[name]:g}" for name, text in _BOUNDS.items() if name in schema]
+    words = [str(schema.get("type", "any")), ", ".join(bounds), schema.get("pattern", "")]
+    return " ".join(word for word in words if word)
+
+
+def prose_to_html(text: str) -> Markup:
+    """Return a description as HTML, with its paragraphs, and text in backticks as code."""
+    paragraphs = [_CODE.sub(r"<code>\1</code>", str(escape(part))) for part in text.split("\n\n")]
+    return Markup("</p><p>").join(Markup(part) for part in paragraphs)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("serve_app.http"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Many members of a description are optional.
+        undefined=jinja2.ChainableUndefined,
+    )
+    environment.filters["describe_values"] = describe_values
+    environment.filters["prose"] = prose_to_html
+    environment.filters["phrase"] = lambda status: HTTPStatus(int(status)).phrase
+    return environment
