@@ -16,7 +16,8 @@ from PIL import Image
 from serve_app.config import AppConfig
 from serve_app.contracts.recipe import Matting
 from serve_app.errors import InvalidParameters
-from serve_app.http.routes.rembg import REMOVE_PATH, recipe_from_rembg
+from serve_app.http.rembg_parameters import recipe_from_rembg
+from serve_app.http.routes.rembg import REMOVE_PATH
 from tests.support.http_client import client_of, pipeline_of
 from tests.support.images import book, jpeg
 
