@@ -18,6 +18,8 @@ from PIL import Image
 
 from serve_app.models.folio.synthetic.photograph import SyntheticPhotograph, photograph
 
+Pixels = npt.NDArray[np.uint8]
+
 WIDTH, HEIGHT = 400, 300
 _EXIF_ORIENTATION = 0x0112
 
@@ -32,6 +34,29 @@ _STORED_AS = {
     8: Image.Transpose.ROTATE_270,
 }
 """What a camera that was held in each way has done to an upright picture."""
+
+
+def noise(height: int, width: int, *channels: int, seed: int = 0) -> Pixels:
+    """Return random values, uint8 [height, width] or [height, width, channels]."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (height, width, *channels), dtype=np.uint8)
+
+
+def rectangle_mask(
+    box: tuple[int, int, int, int], height: int = 30, width: int = 40, value: int = 255
+) -> Pixels:
+    """Return a mask, uint8 [height, width], with a value in one rectangle and 0 around it.
+
+    Args:
+        box: Left, top, right and bottom of the rectangle, in pixels.
+        height: Height of the mask, in pixels.
+        width: Width of the mask, in pixels.
+        value: Value inside the rectangle, 0 to 255.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    left, top, right, bottom = box
+    mask[top:bottom, left:right] = value
+    return mask
 
 
 def book(seed: int = 7, width: int = WIDTH, height: int = HEIGHT) -> SyntheticPhotograph:

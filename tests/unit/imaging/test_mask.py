@@ -1,0 +1,132 @@
+"""Masks: the model's input, the subject in its answer, and the checks of a recipe."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from serve_app.contracts.outcome import Box
+from serve_app.contracts.recipe import Checks
+from serve_app.errors import NoSubject, SubjectTooSmall
+from serve_app.imaging.mask import (
+    check,
+    combine,
+    confidence,
+    full_size,
+    model_input,
+    post_process,
+    subject_box,
+)
+from tests.support.images import noise, rectangle_mask
+from tests.support.lanczos_interval import lanczos_interval
+
+ALL_PASS = Checks(min_subject_px=1)
+
+
+def test_model_input_is_the_whole_image_as_a_square() -> None:
+    rgb = noise(300, 200, 3)
+    lowest, highest = lanczos_interval(rgb, 64, 64)
+    found = model_input(rgb, 64)
+    assert np.all((lowest <= found) & (found <= highest))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.tuples(st.integers(0, 319), st.integers(0, 319)),
+    st.tuples(st.integers(2, 200), st.integers(2, 200)),
+    st.integers(0, 4),
+    st.tuples(st.integers(100, 700), st.integers(100, 700)),
+)
+def test_full_size_of_a_part_is_that_of_the_whole(
+    centre: tuple[int, int], axes: tuple[int, int], softness: int, size: tuple[int, int]
+) -> None:
+    mask = np.zeros((320, 320), np.uint8)
+    cv2.ellipse(mask, (centre, axes, 30), 255, -1, cv2.LINE_AA)
+    mask = np.asarray(cv2.blur(mask, (1 + 2 * softness,) * 2), np.uint8)
+    lowest, highest = lanczos_interval(mask, *size)
+    found = full_size(mask, *size)
+    assert np.all((lowest <= found) & (found <= highest))
+
+
+def test_full_size_of_an_empty_mask_is_empty() -> None:
+    assert not full_size(np.zeros((32, 32), np.uint8), 50, 70).any()
+
+
+def test_the_alpha_that_a_picture_has_is_multiplied() -> None:
+    mask = np.full((30, 40), 200, np.uint8)
+    alpha = rectangle_mask((0, 0, 10, 30), value=128)
+    assert combine(mask, None) is mask
+    found = combine(mask, alpha)
+    assert np.all(found[:, :10] == round(200 * 128 / 255))
+    assert not found[:, 10:].any()
+
+
+def test_subject_box_has_exclusive_ends() -> None:
+    assert subject_box(rectangle_mask((5, 7, 20, 25))) == Box(left=5, top=7, right=20, bottom=25)
+
+
+def test_what_is_below_128_is_no_subject() -> None:
+    assert subject_box(rectangle_mask((5, 7, 20, 25), value=128)).width == 15
+    empty = rectangle_mask((5, 7, 20, 25), value=127)
+    box = subject_box(empty)
+    assert box.width == box.height == 0
+    with pytest.raises(NoSubject):
+        check(empty, box, Checks(min_subject_px=1))
+    check(empty, box, Checks(min_subject_px=0, max_aspect_change=2))
+
+
+def test_a_subject_is_100_pixels_a_side_unless_the_recipe_says_otherwise() -> None:
+    narrow = rectangle_mask((0, 0, 99, 200), 300, 400)
+    with pytest.raises(SubjectTooSmall, match="at least 100"):
+        check(narrow, subject_box(narrow), Checks())
+    alpha = rectangle_mask((0, 0, 100, 100), 300, 400)
+    check(alpha, subject_box(alpha), Checks())
+
+
+@pytest.mark.parametrize(
+    ("name", "passes", "fails"),
+    [
+        ("min_subject_px", 3, 4),
+        ("min_subject_area", 0.0074, 0.0076),
+        ("max_aspect_change", 1.34, 1.3),
+    ],
+)
+def test_checks_say_which_of_them_failed(name: str, passes: float, fails: float) -> None:
+    alpha = rectangle_mask((0, 0, 3, 3))
+    box = subject_box(alpha)
+    check(alpha, box, ALL_PASS.model_copy(update={name: passes}))
+    with pytest.raises(SubjectTooSmall, match=name):
+        check(alpha, box, ALL_PASS.model_copy(update={name: fails}))
+
+
+def test_aspect_change_is_the_same_both_ways() -> None:
+    wide, tall = rectangle_mask((0, 0, 40, 10)), rectangle_mask((0, 0, 10, 30))
+    checks = Checks(min_subject_px=1, max_aspect_change=2)
+    for alpha, factor in ((wide, "3.00"), (tall, "4.00")):
+        with pytest.raises(SubjectTooSmall, match=f"factor of {factor}"):
+            check(alpha, subject_box(alpha), checks)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 0, 0, 0], 0.0), ([255, 255, 0, 25], 1.0), ([255, 26, 100, 229], 0.25), ([230, 25], 1.0)],
+)
+def test_confidence(values: list[int], expected: float) -> None:
+    assert confidence(np.array([values], np.uint8)) == expected
+
+
+def test_post_process_is_rembgs() -> None:
+    # As rembg.bg.post_process has it, with the libraries that it uses.
+    from scipy.ndimage import gaussian_filter
+    from skimage.morphology import disk, opening
+
+    for seed, size in enumerate([(60, 80), (5, 7), (1, 1), (2, 40)]):
+        noise = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+        mask = np.asarray(Image.fromarray(noise).resize((size[1] * 5, size[0] * 5)))
+        smooth = gaussian_filter(opening(mask, disk(1)).astype(np.float64), sigma=2)
+        expected = np.where(smooth < 127, 0, 255)
+        assert np.array_equal(post_process(mask), expected), size
