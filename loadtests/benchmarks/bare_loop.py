@@ -25,11 +25,11 @@ import numpy.typing as npt
 from loadtests.harness.shaped_models import benchmark_model
 from serve_app.config import AppConfig
 from serve_app.contracts.recipe import Checks, Recipe
-from serve_app.imaging import mask as masks
-from serve_app.imaging.compose import compose
-from serve_app.imaging.decode import decode
-from serve_app.imaging.encode import encode
-from serve_app.imaging.threads import stay_in_caller
+from serve_app.imaging.compose import compose_cutout
+from serve_app.imaging.decode import decode_image
+from serve_app.imaging.encode import encode_image
+from serve_app.imaging.mask import find_subject_box, resize_for_model, resize_mask
+from serve_app.imaging.threads import disable_library_threads
 from serve_app.models.inference import Model, load
 from serve_app.segmenter.batcher import Batcher
 from serve_app.serving.malloc import keep_freed_memory
@@ -70,15 +70,15 @@ class Loop:
     def _image(self, data: bytes) -> tuple[int, float]:
         """Return the size of a result in bytes, and the seconds that it took."""
         started_at = time.perf_counter()
-        photograph = self._measured("decode", decode, data, self._limits)
+        photograph = self._measured("decode", decode_image, data, self._limits)
         size_px = self._model.size_px
-        square = self._measured("resize", masks.model_input, photograph.rgb, size_px)
+        square = self._measured("resize", resize_for_model, photograph.rgb, size_px)
         mask = self._measured("infer", self._model.masks, square[None])[0]
         width, height = photograph.width, photograph.height
-        alpha = self._measured("mask", masks.full_size, mask, width, height)
-        box = masks.subject_box(alpha)
-        picture = self._measured("compose", compose, photograph.rgb, alpha, box, _RECIPE)
-        size = len(self._measured("encode", encode, picture, _RECIPE))
+        alpha = self._measured("mask", resize_mask, mask, width, height)
+        box = find_subject_box(alpha)
+        picture = self._measured("compose", compose_cutout, photograph.rgb, alpha, box, _RECIPE)
+        size = len(self._measured("encode", encode_image, picture, _RECIPE))
         return size, time.perf_counter() - started_at
 
     def _measured(self, stage: str, function: Callable[..., T], *args: Any) -> T:
@@ -90,8 +90,8 @@ class Loop:
 
 def segmented_per_s(model: Model, paths: Sequence[Path], threads: int, config: AppConfig) -> float:
     """Return images/s of the Segmenter's own code, without Ray, on a number of threads."""
-    decoded = [decode(path.read_bytes(), config.limits).rgb for path in paths]
-    squares = [masks.model_input(rgb, model.size_px) for rgb in decoded]
+    decoded = [decode_image(path.read_bytes(), config.limits).rgb for path in paths]
+    squares = [resize_for_model(rgb, model.size_px) for rgb in decoded]
 
     def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
         return list(model.masks(np.stack(images)))
@@ -120,7 +120,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     # As in a pipeline replica.
-    stay_in_caller()
+    disable_library_threads()
     keep_freed_memory()
     config = AppConfig.load(benchmark_model(options.model).settings)
     model = load(options.model, config)

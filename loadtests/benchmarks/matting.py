@@ -20,7 +20,7 @@ from PIL import Image
 from loadtests.harness.results import DOCS, between_markers, busy_elsewhere, machine
 from serve_app.config import PipelineConfig
 from serve_app.contracts.recipe import Matting
-from serve_app.imaging.matting import matte, warm
+from serve_app.imaging.matting import matte, preload_matting
 from serve_app.models.folio.synthetic.photograph import photograph
 
 SIZES = ((800, 600), (1600, 1200), (2048, 1536), (4000, 3000))
@@ -33,7 +33,7 @@ def measure(system: str, width: int, height: int) -> dict[str, float]:
     drawn = photograph(3, width=width, height=height, kind="book")
     mask = np.asarray(cv2.GaussianBlur(drawn.mask, (0, 0), width / 300), np.uint8)
     settings = Matting(method="closed_form")
-    warm()
+    preload_matting()
     if system == "rembg":
         from rembg.bg import alpha_matting_cutout
 

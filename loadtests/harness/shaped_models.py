@@ -34,7 +34,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from serve_app.config import AppConfig
-from serve_app.imaging.mask import model_input
+from serve_app.imaging.mask import resize_for_model
 from serve_app.models.folio.synthetic.photograph import photograph
 from serve_app.models.inference import normalize
 from serve_app.models.registry import BUNDLED, FACTS, locate, on_disk
@@ -289,7 +289,7 @@ def _fit(network: Network, name: str) -> None:
     rows, targets = [], []
     for seed in range(_FIT_PHOTOGRAPHS):
         taken = photograph(seed, width=size, height=size, kind="book")
-        tensor = normalize(model_input(taken.image, size)[None], facts)
+        tensor = normalize(resize_for_model(taken.image, size)[None], facts)
         found = session.run(names, {"image": tensor})
         rows.append(np.concatenate([_on_grid(value[0]) for value in found]).T)
         targets.append(_on_grid(taken.mask[None])[0] / 127.5 - 1)

@@ -47,7 +47,7 @@ class Cutout(Contract):
     subject: Box
     """Bounding box of the subject, in pixels of the upright image."""
     mask_confidence: Annotated[float, Field(ge=0, le=1)]
-    """Share of the subject that the model was sure of (``imaging.mask.confidence``)."""
+    """Share of the subject that the model was sure of (``imaging.mask.mask_confidence``)."""
     stages_ms: dict[str, float] = Field(default_factory=dict)
     """Time of each stage in milliseconds, in the order in which the stages ran."""
 

@@ -15,7 +15,7 @@ DARK_BELOW = 128
 """Mean brightness of a subject below which ``auto`` puts it on black."""
 
 
-def compose(
+def compose_cutout(
     rgb: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8], box: Box, recipe: Recipe
 ) -> npt.NDArray[np.uint8]:
     """Return the picture that a recipe asks for.
@@ -44,7 +44,7 @@ def compose(
         above = Image.fromarray(cut)
         return np.asarray(Image.alpha_composite(Image.new("RGBA", above.size, colour), above))
     if colour == "auto":
-        colour = "black" if brightness(rgb, alpha) < DARK_BELOW else "white"
+        colour = "black" if subject_brightness(rgb, alpha) < DARK_BELOW else "white"
     above = Image.fromarray(rgb)
     below = Image.new("RGB", above.size, colour)
     return np.asarray(Image.composite(above, below, Image.fromarray(alpha)))
@@ -62,7 +62,7 @@ def _transparent(rgb: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> np
     return rgba
 
 
-def brightness(rgb: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> float:
+def subject_brightness(rgb: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> float:
     """Return the mean brightness of the subject, 0 to 255 (luma of ITU-R BT.601).
 
     Args:

@@ -46,7 +46,7 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ImageHeader:
     """What an image says of itself before its pixels are decoded."""
 
     format: str
@@ -81,7 +81,7 @@ class DecodedImage:
         return int(self.rgb.shape[0])
 
 
-def inspect(data: bytes, limits: ImageLimits) -> Header:
+def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Return what the header says, if the image is one that is accepted.
 
     Args:
@@ -95,10 +95,10 @@ def inspect(data: bytes, limits: ImageLimits) -> Header:
         ImageTooLarge: Over a limit.
     """
     with _open(data, limits) as image:
-        return Header(image.format or "", image.width, image.height)
+        return ImageHeader(image.format or "", image.width, image.height)
 
 
-def decode(data: bytes, limits: ImageLimits) -> DecodedImage:
+def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
     """Return the pixels of a photograph; of an animation, those of its first frame.
 
     Args:
@@ -106,7 +106,7 @@ def decode(data: bytes, limits: ImageLimits) -> DecodedImage:
         limits: Bytes, pixels and sides over which it is refused.
 
     Raises:
-        ForeedgeError: As ``inspect``, and CorruptImage where the pixels cannot be decoded.
+        ForeedgeError: As ``read_header``, and CorruptImage where the pixels cannot be decoded.
     """
     with _open(data, limits) as image:
         try:

@@ -19,7 +19,7 @@ _MAX_SIDE_PX = {"webp": 16_383, "jpeg": 65_500, "png": 2**31 - 1}
 """What each format can hold: WebP's 14-bit sides, libjpeg's JPEG_MAX_DIMENSION, PNG's integers."""
 
 
-def encode(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> bytes:
+def encode_image(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> bytes:
     """Return a picture as a file of the recipe's format.
 
     Args:
@@ -49,7 +49,7 @@ def encode(pixels: npt.NDArray[np.uint8], recipe: Recipe) -> bytes:
     return file.getvalue()
 
 
-def thumbnail(pixels: npt.NDArray[np.uint8], spec: Thumbnail) -> bytes:
+def encode_thumbnail(pixels: npt.NDArray[np.uint8], spec: Thumbnail) -> bytes:
     """Return a small JPEG of a picture; what is transparent becomes white.
 
     Args:

@@ -78,7 +78,7 @@ def resize(
     return resized[top : top + end_y - first_y, left : left + end_x - first_x]
 
 
-def reached(first: int, end: int, count: int, size: int) -> tuple[int, int]:
+def affected_lines(first: int, end: int, count: int, size: int) -> tuple[int, int]:
     """Return the first and the end of the lines that some of a picture's lines have a part in.
 
     Args:

@@ -11,14 +11,14 @@ from serve_app.contracts.recipe import Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
 from serve_app.imaging import lanczos
 
-SUBJECT_FROM = 128
+SUBJECT_ALPHA_FROM = 128
 """Alpha from which a pixel counts as the subject's."""
 
 _UNDECIDED_FROM = 26
 _DECIDED_FROM = 230
 
 
-def model_input(rgb: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
+def resize_for_model(rgb: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
     """Return a photograph squashed to a model's square, with rembg's filter (Lanczos).
 
     Args:
@@ -31,7 +31,7 @@ def model_input(rgb: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint
     return lanczos.resize(rgb, size_px, size_px)
 
 
-def full_size(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
+def resize_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
     """Return a model's mask at the size of its photograph, with rembg's filter (Lanczos).
 
     Args:
@@ -47,14 +47,14 @@ def full_size(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArr
     left, top, wide, tall = cv2.boundingRect(mask)
     if wide:
         # Where the mask is 0, so is its enlargement: only what is around the subject is computed.
-        columns = lanczos.reached(left, left + wide, size, width)
-        rows = lanczos.reached(top, top + tall, size, height)
+        columns = lanczos.affected_lines(left, left + wide, size, width)
+        rows = lanczos.affected_lines(top, top + tall, size, height)
         part = lanczos.resize(mask, width, height, columns=columns, rows=rows)
         resized[slice(*rows), slice(*columns)] = part
     return resized
 
 
-def combine(
+def multiply_by_alpha(
     mask: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
 ) -> npt.NDArray[np.uint8]:
     """Return a mask, multiplied by the transparency that its photograph has of its own.
@@ -69,7 +69,7 @@ def combine(
     return mask if alpha is None else _as_uint8(cv2.multiply(mask, alpha, scale=1 / 255))
 
 
-def post_process(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def post_process_mask(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return a mask without specks and with a smooth, hard edge: rembg's ``post_process``.
 
     Args:
@@ -96,10 +96,10 @@ def subject_pixels(alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     Returns:
         uint8 [H, W].
     """
-    return _as_uint8(cv2.threshold(alpha, SUBJECT_FROM - 1, 255, cv2.THRESH_BINARY)[1])
+    return _as_uint8(cv2.threshold(alpha, SUBJECT_ALPHA_FROM - 1, 255, cv2.THRESH_BINARY)[1])
 
 
-def subject_box(alpha: npt.NDArray[np.uint8]) -> Box:
+def find_subject_box(alpha: npt.NDArray[np.uint8]) -> Box:
     """Return the smallest box around the subject; an empty one where there is none.
 
     Args:
@@ -109,7 +109,7 @@ def subject_box(alpha: npt.NDArray[np.uint8]) -> Box:
     return Box(left=left, top=top, right=left + width, bottom=top + height)
 
 
-def check(alpha: npt.NDArray[np.uint8], box: Box, checks: Checks) -> None:
+def check_subject(alpha: npt.NDArray[np.uint8], box: Box, checks: Checks) -> None:
     """Return if a mask is one that the recipe accepts.
 
     Args:
@@ -149,7 +149,7 @@ def check(alpha: npt.NDArray[np.uint8], box: Box, checks: Checks) -> None:
             )
 
 
-def confidence(mask: npt.NDArray[np.uint8]) -> float:
+def mask_confidence(mask: npt.NDArray[np.uint8]) -> float:
     """Return how sure a model was: the pixels that it is sure of, among those it considered.
 
     A pixel is considered from 10 % (26 of 255) and sure from 90 % (230). A crisp mask of a book

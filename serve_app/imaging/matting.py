@@ -25,10 +25,10 @@ import numpy.typing as npt
 
 from serve_app.contracts.recipe import Matting
 
-UNKNOWN = 128
+TRIMAP_UNKNOWN = 128
 """What a trimap has between 0, background, and 255, subject."""
 
-UNKNOWN_SHARE = 1 / 16
+MAX_BAND_SHARE = 1 / 16
 """Share of the pixel cap that the band itself may have: its equations take some 2 KB a pixel."""
 
 _STRIP_PIXELS = 1 << 16
@@ -80,7 +80,7 @@ class _Region:
         return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def warm() -> None:
+def preload_matting() -> None:
     """Import what matting needs, so that no image waits for it."""
     import pymatting  # noqa: F401
 
@@ -100,7 +100,7 @@ def matte(pixels: Pixels, mask: Pixels, settings: Matting, max_pixels: int) -> M
     """
     if settings.method == "closed_form":
         trimap = make_trimap(mask, settings)
-        region = _region(trimap == UNKNOWN, max_pixels, UNKNOWN_SHARE * max_pixels)
+        region = _region(trimap == TRIMAP_UNKNOWN, max_pixels, MAX_BAND_SHARE * max_pixels)
         alpha = _closed_form(region.of(pixels), _trimap_of(region, trimap))
         if alpha is not None:
             return _finish(region, pixels, trimap, alpha)
@@ -131,7 +131,7 @@ def make_trimap(mask: Pixels, settings: Matting) -> Pixels:
         )
         return np.asarray(found, np.uint8).view(np.bool_)
 
-    trimap = np.full(mask.shape, UNKNOWN, np.uint8)
+    trimap = np.full(mask.shape, TRIMAP_UNKNOWN, np.uint8)
     trimap[eroded(mask > settings.foreground_above, 0)] = 255
     trimap[eroded(mask < settings.background_below, 1)] = 0
     return trimap
@@ -158,7 +158,7 @@ def _trimap_of(region: _Region, trimap: Pixels) -> Pixels:
     if region.scale == 1:
         return part
     # A mean of several kinds of pixels is none of them.
-    return np.where((part == 0) | (part == 255), part, np.uint8(UNKNOWN))
+    return np.where((part == 0) | (part == 255), part, np.uint8(TRIMAP_UNKNOWN))
 
 
 def _closed_form(pixels: Pixels, trimap: Pixels) -> Floats | None:
@@ -168,7 +168,7 @@ def _closed_form(pixels: Pixels, trimap: Pixels) -> Floats | None:
     from pymatting import cg, ichol
 
     alpha = trimap / 255.0
-    unknown = trimap == UNKNOWN
+    unknown = trimap == TRIMAP_UNKNOWN
     if not unknown.any():
         return alpha
     equations, right_side = _equations(pixels, trimap)
@@ -204,7 +204,7 @@ def _equations(pixels: Pixels, trimap: Pixels) -> tuple[Any, Floats]:
     from scipy.sparse import csr_matrix
 
     height, width = trimap.shape
-    unknown = trimap == UNKNOWN
+    unknown = trimap == TRIMAP_UNKNOWN
     number = np.cumsum(unknown, dtype=np.int64).reshape(unknown.shape) - 1
     data, columns, lengths, right_side = [], [], [], []
     step = max(8, _STRIP_PIXELS // width)

@@ -6,7 +6,7 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 
-def stay_in_caller() -> None:
+def disable_library_threads() -> None:
     """Let OpenCV and NumPy's BLAS work in the thread that calls them.
 
     Each would start as many threads as there are cores, for every one of ours.

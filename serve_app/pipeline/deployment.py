@@ -11,7 +11,7 @@ from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.contracts.rendered import Rendered
 from serve_app.errors import ForeedgeError
-from serve_app.imaging import matting
+from serve_app.imaging.matting import preload_matting
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters, RemoteSegmenters
 from serve_app.serving.malloc import keep_freed_memory
@@ -35,7 +35,7 @@ class CutoutPipeline:
         keep_freed_memory()
         wanted = config.queue and parse_recipe(config.queue.recipe).matting.method != "off"
         if wanted or config.pipeline.preload_matting:
-            matting.warm()
+            preload_matting()
         imaging = imaging_threads(config.pipeline)
         models: Segmenters
         if config.segmenter.placement == "pipeline":

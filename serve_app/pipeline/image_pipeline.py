@@ -26,9 +26,9 @@ from serve_app.errors import (
     InternalError,
     SourceNotFound,
 )
-from serve_app.imaging import mask as masks
-from serve_app.imaging.decode import DecodedImage, decode, inspect
-from serve_app.imaging.threads import stay_in_caller
+from serve_app.imaging.decode import DecodedImage, decode_image, read_header
+from serve_app.imaging.mask import resize_for_model
+from serve_app.imaging.threads import disable_library_threads
 from serve_app.pipeline.pixel_budget import PixelBudget
 from serve_app.pipeline.steps import StageTimer, apply_matting, find_subject, render
 from serve_app.serving.service_time import ServiceTime
@@ -68,7 +68,7 @@ class ImagePipeline:
             segmenters: The models.
             imaging: Threads for the work on pixels.
         """
-        stay_in_caller()
+        disable_library_threads()
         self._config = config
         self._store = store
         self._segmenters = segmenters
@@ -188,13 +188,13 @@ class ImagePipeline:
         until_decoded: AsyncExitStack,
     ) -> Rendered:
         limits = self._config.limits
-        header = inspect(data, limits)
+        header = read_header(data, limits)
         matted = recipe.matting.method != "off"
         turn = self._matting_turn if matted else nullcontext()
         async with turn, self._pixels.hold(header.pixels):
             # From here on the budget of pixels bounds what is held.
             await until_decoded.aclose()
-            photograph = await self._measured(stages, "decode", decode, data, limits)
+            photograph = await self._measured(stages, "decode", decode_image, data, limits)
             try:
                 for name in names:
                     try:
@@ -209,7 +209,7 @@ class ImagePipeline:
         self, name: str, photograph: DecodedImage, recipe: Recipe, stages: StageTimer
     ) -> Rendered:
         size_px = (await self._describe(name)).size_px
-        image = await self._measured(stages, "resize", masks.model_input, photograph.rgb, size_px)
+        image = await self._measured(stages, "resize", resize_for_model, photograph.rgb, size_px)
         with stages.measure("segment"):
             mask = await self._segmenters.segment(name, image)
         subject = await self._run(

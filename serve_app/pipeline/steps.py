@@ -14,10 +14,17 @@ from serve_app.contracts.outcome import Box, Cutout
 from serve_app.contracts.recipe import Recipe
 from serve_app.contracts.rendered import Rendered
 from serve_app.errors import NoSubject
-from serve_app.imaging import mask as masks
-from serve_app.imaging.compose import compose
+from serve_app.imaging.compose import compose_cutout
 from serve_app.imaging.decode import DecodedImage
-from serve_app.imaging.encode import encode, thumbnail
+from serve_app.imaging.encode import encode_image, encode_thumbnail
+from serve_app.imaging.mask import (
+    check_subject,
+    find_subject_box,
+    mask_confidence,
+    multiply_by_alpha,
+    post_process_mask,
+    resize_mask,
+)
 from serve_app.imaging.matting import matte
 
 
@@ -75,13 +82,13 @@ def find_subject(
     if recipe.checks.min_subject_px and not mask.any():
         raise NoSubject(f"{model} found no subject in the image")
     with stages.measure("mask"):
-        full = masks.full_size(mask, photograph.width, photograph.height)
+        full = resize_mask(mask, photograph.width, photograph.height)
         if recipe.post_process_mask:
-            full = masks.post_process(full)
-        alpha = masks.combine(full, photograph.alpha)
-        box = masks.subject_box(alpha)
-        masks.check(alpha, box, recipe.checks)
-        sure = round(masks.confidence(mask), 4)
+            full = post_process_mask(full)
+        alpha = multiply_by_alpha(full, photograph.alpha)
+        box = find_subject_box(alpha)
+        check_subject(alpha, box, recipe.checks)
+        sure = round(mask_confidence(mask), 4)
     return Subject(model, photograph.rgb, full, alpha, box, sure)
 
 
@@ -102,9 +109,9 @@ def apply_matting(
     """
     with stages.measure("matting"):
         found = matte(photograph.rgb, subject.mask, recipe.matting, max_pixels)
-        alpha = masks.combine(found.alpha, photograph.alpha)
-        box = masks.subject_box(alpha)
-        masks.check(alpha, box, recipe.checks)
+        alpha = multiply_by_alpha(found.alpha, photograph.alpha)
+        box = find_subject_box(alpha)
+        check_subject(alpha, box, recipe.checks)
     return replace(subject, rgb=found.rgb, alpha=alpha, box=box)
 
 
@@ -120,10 +127,10 @@ def render(subject: Subject, recipe: Recipe, stages: StageTimer) -> Rendered:
         ImageTooLarge: The recipe's format cannot hold the result.
     """
     with stages.measure("compose"):
-        picture = compose(subject.rgb, subject.alpha, subject.box, recipe)
+        picture = compose_cutout(subject.rgb, subject.alpha, subject.box, recipe)
     with stages.measure("encode"):
-        data = encode(picture, recipe)
-        small = thumbnail(picture, recipe.thumbnail) if recipe.thumbnail else None
+        data = encode_image(picture, recipe)
+        small = encode_thumbnail(picture, recipe.thumbnail) if recipe.thumbnail else None
     cutout = Cutout(
         model=subject.model,
         width=picture.shape[1],

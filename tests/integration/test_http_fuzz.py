@@ -27,8 +27,8 @@ from PIL import Image
 from serve_app.config import ImageLimits
 from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.errors import BY_CODE, ForeedgeError
-from serve_app.imaging.decode import decode
-from serve_app.imaging.mask import model_input
+from serve_app.imaging.decode import decode_image
+from serve_app.imaging.mask import resize_for_model
 from serve_app.pipeline.steps import StageTimer, find_subject, render
 from tests.support.images import book, saved, traits
 
@@ -117,8 +117,8 @@ def mutated(draw: st.DrawFn, name: str) -> bytes:
 def attempt(data: bytes) -> str:
     """Take an image from its bytes to a picture; return ``picture``, or the error's code."""
     try:
-        photograph = decode(data, LIMITS)
-        model_input(photograph.rgb, MODEL_SIDE)
+        photograph = decode_image(data, LIMITS)
+        resize_for_model(photograph.rgb, MODEL_SIDE)
         mask = np.full((MODEL_SIDE, MODEL_SIDE), 255, np.uint8)
         subject = find_subject(photograph, mask, _recipe(), "folio", StageTimer())
         rendered = render(subject, _recipe(), StageTimer())

@@ -22,7 +22,7 @@ from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
 from serve_app.contracts.recipe import Checks, Matting, Recipe, parse_recipe
 from serve_app.errors import SubjectTooSmall
-from serve_app.imaging.matting import UNKNOWN, Matte, make_trimap, matte
+from serve_app.imaging.matting import TRIMAP_UNKNOWN, Matte, make_trimap, matte
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.storage import open_store
 from tests.support.images import HEIGHT, WIDTH, book, jpeg
@@ -83,7 +83,7 @@ def test_the_trimap_is_rembgs(
     noise = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     mask = np.asarray(cv2.blur(noise, (9, 9)), np.uint8)
     square = np.ones((erode_px, erode_px), np.uint8) if erode_px else None
-    expected = np.full(shape, UNKNOWN, np.uint8)
+    expected = np.full(shape, TRIMAP_UNKNOWN, np.uint8)
     expected[binary_erosion(mask > above, structure=square)] = 255
     expected[binary_erosion(mask < below, structure=square, border_value=1)] = 0
     wanted = Matting(foreground_above=above, background_below=below, erode_px=erode_px)
@@ -107,7 +107,7 @@ def test_closed_form_is_rembgs(seed: int, size: tuple[int, int], matting: Mattin
     assert difference[..., 3].mean() <= MEAN_DIFFERENCE
     assert difference[expected[..., 3] > 0].mean() <= MEAN_DIFFERENCE
     trimap = make_trimap(mask, matting)
-    assert 0 < (trimap == UNKNOWN).mean() < 0.5
+    assert 0 < (trimap == TRIMAP_UNKNOWN).mean() < 0.5
 
 
 def test_a_mask_that_is_unsure_everywhere() -> None:
@@ -194,7 +194,7 @@ def test_a_band_that_is_most_of_the_picture_counts_as_too_large() -> None:
     exact = matte(pixels, mask, CLOSED_FORM, PLENTY)
     assert not np.array_equal(found.alpha, exact.alpha)
     trimap = make_trimap(mask, CLOSED_FORM)
-    sure = trimap != UNKNOWN
+    sure = trimap != TRIMAP_UNKNOWN
     assert np.array_equal(found.alpha[sure], trimap[sure])
 
 

@@ -19,7 +19,7 @@ from serve_app.errors import (
     PermanentError,
     UnsupportedFormat,
 )
-from serve_app.imaging.decode import decode, inspect
+from serve_app.imaging.decode import decode_image, read_header
 from tests.support.images import Defect, Trait, bomb, book, defects, flat, jpeg, saved, traits
 
 LIMITS = ImageLimits()
@@ -27,7 +27,7 @@ LIMITS = ImageLimits()
 
 @pytest.mark.parametrize("trait", traits(), ids=lambda trait: trait.name)
 def test_traits(trait: Trait) -> None:
-    photograph = decode(trait.data, LIMITS)
+    photograph = decode_image(trait.data, LIMITS)
     found = photograph.rgb
     assert found.dtype == np.uint8
     assert found.shape == trait.expected.shape
@@ -52,39 +52,39 @@ UNDECODABLE = [defect for defect in defects() if defect.code != "no_subject"]
 @pytest.mark.parametrize("defect", UNDECODABLE, ids=lambda defect: defect.name)
 def test_defects(defect: Defect) -> None:
     with pytest.raises(ForeedgeError) as caught:
-        decode(defect.data, LIMITS)
+        decode_image(defect.data, LIMITS)
     assert caught.value.code == defect.code
     assert caught.value.http_status == defect.status
 
 
 def test_size_is_refused_before_pixels_are_decoded() -> None:
     with pytest.raises(ImageTooLarge, match="3,600,000,000 pixels"):
-        inspect(bomb(60_000, 60_000), LIMITS)
+        read_header(bomb(60_000, 60_000), LIMITS)
 
 
 def test_limits_are_inclusive() -> None:
     data = flat(40, 30)
     fits = ImageLimits(max_bytes=len(data), max_pixels=1200, max_side_px=40)
-    assert inspect(data, fits).pixels == 1200
+    assert read_header(data, fits).pixels == 1200
     for name, value in (("max_bytes", len(data) - 1), ("max_pixels", 1199), ("max_side_px", 39)):
         with pytest.raises(ImageTooLarge, match=name):
-            inspect(data, fits.model_copy(update={name: value}))
+            read_header(data, fits.model_copy(update={name: value}))
 
 
 def test_a_format_that_pillow_reads_and_we_do_not() -> None:
     with pytest.raises(UnsupportedFormat):
-        decode(saved(Image.new("RGB", (8, 8)), "PPM"), LIMITS)
+        decode_image(saved(Image.new("RGB", (8, 8)), "PPM"), LIMITS)
 
 
 def test_pixels_of_32_bits_are_refused() -> None:
     with pytest.raises(UnsupportedFormat, match="32 bits"):
-        decode(saved(Image.new("F", (8, 8), 0.5), "TIFF"), LIMITS)
+        decode_image(saved(Image.new("F", (8, 8), 0.5), "TIFF"), LIMITS)
 
 
 def test_header_of_an_mpo_is_a_jpeg() -> None:
     first, second = (Image.fromarray(book(seed).image) for seed in (1, 2))
     data = saved(first, "MPO", save_all=True, append_images=[second], quality=95)
-    photograph = decode(data, LIMITS)
+    photograph = decode_image(data, LIMITS)
     assert np.abs(photograph.rgb.astype(float) - np.asarray(first)).mean() < 4
 
 
@@ -98,18 +98,18 @@ def test_damaged_files_give_a_picture_or_a_code(data: st.DataObject) -> None:
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     kept = data.draw(st.integers(1, len(content)))
     with contextlib.suppress(PermanentError):
-        decode(bytes(content[:kept]), LIMITS)
+        decode_image(bytes(content[:kept]), LIMITS)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(min_size=1, max_size=300))
 def test_any_bytes_give_a_code(content: bytes) -> None:
     with pytest.raises((CorruptImage, UnsupportedFormat, ImageTooLarge)):
-        decode(content, LIMITS)
+        decode_image(content, LIMITS)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_exif_that_is_broken_does_not_refuse_the_picture() -> None:
     pixels = book().image
-    decoded = decode(jpeg(pixels, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), LIMITS)
+    decoded = decode_image(jpeg(pixels, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), LIMITS)
     assert decoded.width == pixels.shape[1]

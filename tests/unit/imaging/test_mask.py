@@ -13,13 +13,13 @@ from serve_app.contracts.outcome import Box
 from serve_app.contracts.recipe import Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
 from serve_app.imaging.mask import (
-    check,
-    combine,
-    confidence,
-    full_size,
-    model_input,
-    post_process,
-    subject_box,
+    check_subject,
+    find_subject_box,
+    mask_confidence,
+    multiply_by_alpha,
+    post_process_mask,
+    resize_for_model,
+    resize_mask,
 )
 from tests.support.images import noise, rectangle_mask
 from tests.support.lanczos_interval import lanczos_interval
@@ -30,7 +30,7 @@ ALL_PASS = Checks(min_subject_px=1)
 def test_model_input_is_the_whole_image_as_a_square() -> None:
     rgb = noise(300, 200, 3)
     lowest, highest = lanczos_interval(rgb, 64, 64)
-    found = model_input(rgb, 64)
+    found = resize_for_model(rgb, 64)
     assert np.all((lowest <= found) & (found <= highest))
 
 
@@ -48,43 +48,45 @@ def test_full_size_of_a_part_is_that_of_the_whole(
     cv2.ellipse(mask, (centre, axes, 30), 255, -1, cv2.LINE_AA)
     mask = np.asarray(cv2.blur(mask, (1 + 2 * softness,) * 2), np.uint8)
     lowest, highest = lanczos_interval(mask, *size)
-    found = full_size(mask, *size)
+    found = resize_mask(mask, *size)
     assert np.all((lowest <= found) & (found <= highest))
 
 
 def test_full_size_of_an_empty_mask_is_empty() -> None:
-    assert not full_size(np.zeros((32, 32), np.uint8), 50, 70).any()
+    assert not resize_mask(np.zeros((32, 32), np.uint8), 50, 70).any()
 
 
 def test_the_alpha_that_a_picture_has_is_multiplied() -> None:
     mask = np.full((30, 40), 200, np.uint8)
     alpha = rectangle_mask((0, 0, 10, 30), value=128)
-    assert combine(mask, None) is mask
-    found = combine(mask, alpha)
+    assert multiply_by_alpha(mask, None) is mask
+    found = multiply_by_alpha(mask, alpha)
     assert np.all(found[:, :10] == round(200 * 128 / 255))
     assert not found[:, 10:].any()
 
 
 def test_subject_box_has_exclusive_ends() -> None:
-    assert subject_box(rectangle_mask((5, 7, 20, 25))) == Box(left=5, top=7, right=20, bottom=25)
+    assert find_subject_box(rectangle_mask((5, 7, 20, 25))) == Box(
+        left=5, top=7, right=20, bottom=25
+    )
 
 
 def test_what_is_below_128_is_no_subject() -> None:
-    assert subject_box(rectangle_mask((5, 7, 20, 25), value=128)).width == 15
+    assert find_subject_box(rectangle_mask((5, 7, 20, 25), value=128)).width == 15
     empty = rectangle_mask((5, 7, 20, 25), value=127)
-    box = subject_box(empty)
+    box = find_subject_box(empty)
     assert box.width == box.height == 0
     with pytest.raises(NoSubject):
-        check(empty, box, Checks(min_subject_px=1))
-    check(empty, box, Checks(min_subject_px=0, max_aspect_change=2))
+        check_subject(empty, box, Checks(min_subject_px=1))
+    check_subject(empty, box, Checks(min_subject_px=0, max_aspect_change=2))
 
 
 def test_a_subject_is_100_pixels_a_side_unless_the_recipe_says_otherwise() -> None:
     narrow = rectangle_mask((0, 0, 99, 200), 300, 400)
     with pytest.raises(SubjectTooSmall, match="at least 100"):
-        check(narrow, subject_box(narrow), Checks())
+        check_subject(narrow, find_subject_box(narrow), Checks())
     alpha = rectangle_mask((0, 0, 100, 100), 300, 400)
-    check(alpha, subject_box(alpha), Checks())
+    check_subject(alpha, find_subject_box(alpha), Checks())
 
 
 @pytest.mark.parametrize(
@@ -97,10 +99,10 @@ def test_a_subject_is_100_pixels_a_side_unless_the_recipe_says_otherwise() -> No
 )
 def test_checks_say_which_of_them_failed(name: str, passes: float, fails: float) -> None:
     alpha = rectangle_mask((0, 0, 3, 3))
-    box = subject_box(alpha)
-    check(alpha, box, ALL_PASS.model_copy(update={name: passes}))
+    box = find_subject_box(alpha)
+    check_subject(alpha, box, ALL_PASS.model_copy(update={name: passes}))
     with pytest.raises(SubjectTooSmall, match=name):
-        check(alpha, box, ALL_PASS.model_copy(update={name: fails}))
+        check_subject(alpha, box, ALL_PASS.model_copy(update={name: fails}))
 
 
 def test_aspect_change_is_the_same_both_ways() -> None:
@@ -108,7 +110,7 @@ def test_aspect_change_is_the_same_both_ways() -> None:
     checks = Checks(min_subject_px=1, max_aspect_change=2)
     for alpha, factor in ((wide, "3.00"), (tall, "4.00")):
         with pytest.raises(SubjectTooSmall, match=f"factor of {factor}"):
-            check(alpha, subject_box(alpha), checks)
+            check_subject(alpha, find_subject_box(alpha), checks)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_aspect_change_is_the_same_both_ways() -> None:
     [([0, 0, 0, 0], 0.0), ([255, 255, 0, 25], 1.0), ([255, 26, 100, 229], 0.25), ([230, 25], 1.0)],
 )
 def test_confidence(values: list[int], expected: float) -> None:
-    assert confidence(np.array([values], np.uint8)) == expected
+    assert mask_confidence(np.array([values], np.uint8)) == expected
 
 
 def test_post_process_is_rembgs() -> None:
@@ -129,4 +131,4 @@ def test_post_process_is_rembgs() -> None:
         mask = np.asarray(Image.fromarray(noise).resize((size[1] * 5, size[0] * 5)))
         smooth = gaussian_filter(opening(mask, disk(1)).astype(np.float64), sigma=2)
         expected = np.where(smooth < 127, 0, 255)
-        assert np.array_equal(post_process(mask), expected), size
+        assert np.array_equal(post_process_mask(mask), expected), size

@@ -21,8 +21,8 @@ from rich.progress import track
 from rich.table import Table
 
 from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
-from serve_app.imaging.decode import decode
-from serve_app.imaging.mask import confidence, full_size, model_input, subject_pixels
+from serve_app.imaging.decode import decode_image
+from serve_app.imaging.mask import mask_confidence, resize_for_model, resize_mask, subject_pixels
 from serve_app.models.folio.synthetic.photograph import Kind, photograph
 from serve_app.models.inference import Model, OnnxModel, load
 from serve_app.models.registry import BUNDLED, FACTS, Weights
@@ -49,10 +49,10 @@ def off_border(mask: npt.NDArray[np.uint8]) -> float:
 
 
 SIGNALS: dict[str, Callable[[npt.NDArray[np.uint8]], float]] = {
-    "confidence": confidence,
+    "confidence": mask_confidence,
     "subject's share": subject_share,
     "border without subject": off_border,
-    "confidence x border": lambda mask: confidence(mask) * off_border(mask),
+    "confidence x border": lambda mask: mask_confidence(mask) * off_border(mask),
 }
 """What of a mask could tell its quality: each is higher for a better mask, if it tells."""
 
@@ -88,10 +88,10 @@ def iou(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
 
 def _score_one(model: Model, kind: Kind, seed: int) -> Score:
     taken = photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
-    seen = model_input(taken.image, model.size_px)
+    seen = resize_for_model(taken.image, model.size_px)
     mask = model.masks(seen[None])[0]
     signals = {name: signal(mask) for name, signal in SIGNALS.items()} if mask.any() else {}
-    alpha = full_size(mask, _WIDTH, _HEIGHT)
+    alpha = resize_mask(mask, _WIDTH, _HEIGHT)
     return Score(kind, taken.category, iou(alpha, taken.mask), signals)
 
 
@@ -146,12 +146,12 @@ def _references(model: Model, folder: Path) -> Table:
     """Return the scores of photographs whose cut-outs somebody else has made."""
     table = Table("photograph", "IoU", "mask confidence")
     for path in sorted(folder.glob("*.jpg")):
-        taken = decode(path.read_bytes(), ImageLimits())
-        wanted = decode(path.with_suffix(".out.png").read_bytes(), ImageLimits()).alpha
-        mask = model.masks(model_input(taken.rgb, model.size_px)[None])[0]
-        found = full_size(mask, taken.width, taken.height)
+        taken = decode_image(path.read_bytes(), ImageLimits())
+        wanted = decode_image(path.with_suffix(".out.png").read_bytes(), ImageLimits()).alpha
+        mask = model.masks(resize_for_model(taken.rgb, model.size_px)[None])[0]
+        found = resize_mask(mask, taken.width, taken.height)
         value = "no alpha" if wanted is None else f"{iou(found, wanted):.2f}"
-        table.add_row(path.stem, value, f"{confidence(mask):.2f}")
+        table.add_row(path.stem, value, f"{mask_confidence(mask):.2f}")
     return table
 
 
