@@ -17,7 +17,7 @@ from ingest.consumer.deployment import SqsIngest
 from ingest.runs.submissions import SqsJobs
 from serve_app.config import AppConfig, QueueConfig
 from serve_app.http.deployment import HttpApi
-from serve_app.models.registry import check_known
+from serve_app.models.registry import check_model_exists
 from serve_app.pipeline.deployment import CutoutPipeline
 from serve_app.replica_options import pipeline_replicas, replica_options, segmenter_replicas
 from serve_app.segmenter.deployment import Segmenter
@@ -43,7 +43,7 @@ def build(args: dict[str, Any]) -> Application:
     """
     config = AppConfig.load(args)
     for name in config.models:
-        check_known(name, config)
+        check_model_exists(name, config)
     _warn_of_waits(config)
     segmenters = {}
     if config.segmenter.placement == "deployment":

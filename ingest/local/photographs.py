@@ -63,9 +63,9 @@ def make_photographs(
 
 
 def _make_photograph(seed: int, kind: Any, size: tuple[int, int], path: Path) -> None:
-    from serve_app.models.folio.synthetic.photograph import photograph
+    from serve_app.models.folio.synthetic.photograph import draw_photograph
 
-    image = photograph(seed, width=size[0], height=size[1], kind=kind).image
+    image = draw_photograph(seed, width=size[0], height=size[1], kind=kind).image
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     # Whole or not at all: a file that is there is kept the next time.

@@ -30,7 +30,7 @@ from serve_app.imaging.decode import decode_image
 from serve_app.imaging.encode import encode_image
 from serve_app.imaging.mask import find_subject_box, resize_for_model, resize_mask
 from serve_app.imaging.threads import disable_library_threads
-from serve_app.models.inference import Model, load
+from serve_app.models.inference import Model, load_model
 from serve_app.segmenter.batcher import Batcher
 from serve_app.serving.malloc import keep_freed_memory
 
@@ -123,7 +123,7 @@ def main() -> None:
     disable_library_threads()
     keep_freed_memory()
     config = AppConfig.load(benchmark_model(options.model).settings)
-    model = load(options.model, config)
+    model = load_model(options.model, config)
     paths, threads = options.photographs, options.threads
     Loop(model, config).run(paths[:threads], threads)
     found = Loop(model, config).run(paths, threads)

@@ -31,7 +31,7 @@ from ingest.local.application import local_serve
 from ingest.local.ports import free_port
 from loadtests.harness.shaped_models import benchmark_model
 from serve_app.config import AppConfig
-from serve_app.models.inference import load
+from serve_app.models.inference import load_model
 from serve_app.segmenter.batcher import Batcher
 
 THREADS = 2
@@ -197,7 +197,7 @@ def model_work(name: str, images: int) -> Work:
     """Return the work of a real model, fanned out."""
     found = benchmark_model(name)
     config = AppConfig.load({**found.settings, "segmenter": {"threads": THREADS}})
-    model = load(found.name, config)
+    model = load_model(found.name, config)
     image = np.random.default_rng(_SEED).integers(
         0, 256, (model.size_px, model.size_px, 3), dtype=np.uint8
     )

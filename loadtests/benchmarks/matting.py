@@ -21,7 +21,7 @@ from loadtests.harness.results import DOCS, between_markers, busy_elsewhere, mac
 from serve_app.config import PipelineConfig
 from serve_app.contracts.recipe import Matting
 from serve_app.imaging.matting import matte, preload_matting
-from serve_app.models.folio.synthetic.photograph import photograph
+from serve_app.models.folio.synthetic.photograph import draw_photograph
 
 SIZES = ((800, 600), (1600, 1200), (2048, 1536), (4000, 3000))
 REMBG_UP_TO = 4_000_000
@@ -30,7 +30,7 @@ REMBG_UP_TO = 4_000_000
 
 def measure(system: str, width: int, height: int) -> dict[str, float]:
     """Return seconds of CPU and MB that one image takes; what is loaded before does not count."""
-    drawn = photograph(3, width=width, height=height, kind="book")
+    drawn = draw_photograph(3, width=width, height=height, kind="book")
     mask = np.asarray(cv2.GaussianBlur(drawn.mask, (0, 0), width / 300), np.uint8)
     settings = Matting(method="closed_form")
     preload_matting()

@@ -35,11 +35,11 @@ from loadtests.harness.results import (
     write,
 )
 from loadtests.harness.shaped_models import ARCHITECTURES, BenchmarkModel, benchmark_model
-from serve_app.models.registry import BUNDLED
+from serve_app.models.registry import BUNDLED_MODEL
 
 _IDLE_S = 5.0
 _ROUND_S = 10
-_MODELS = (BUNDLED, "u2netp")
+_MODELS = (BUNDLED_MODEL, "u2netp")
 _FEW_IMAGES = 24
 _MOST_IMAGES = 96
 """Of a round. The application does no photograph of a run twice, so that each must be another."""
@@ -48,7 +48,7 @@ _MOST_IMAGES = 96
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.benchmarks.overhead")
-    known = (BUNDLED, *ARCHITECTURES)
+    known = (BUNDLED_MODEL, *ARCHITECTURES)
     parser.add_argument("--models", nargs="+", default=list(_MODELS), choices=known)
     parser.add_argument("--photographs", default="1600x1200", help="set or folder")
     parser.add_argument("--count", type=int, help=f"of images in a round, up to {_MOST_IMAGES}")

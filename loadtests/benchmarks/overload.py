@@ -31,7 +31,7 @@ from ingest.local.application import serving
 from ingest.local.ports import free_port
 from loadtests.harness.metering import run_workers_beside_others
 from serve_app.config import AppConfig
-from serve_app.models.folio.synthetic.photograph import photograph
+from serve_app.models.folio.synthetic.photograph import draw_photograph
 
 BEST_OF = (4, 8, 16)
 """Numbers of clients among which the best throughput is looked for."""
@@ -191,7 +191,7 @@ def main(
 
 
 def _photograph(seed: int, width: int) -> bytes:
-    taken = photograph(seed, width=width, height=width * 3 // 4, kind="book")
+    taken = draw_photograph(seed, width=width, height=width * 3 // 4, kind="book")
     file = io.BytesIO()
     Image.fromarray(taken.image).save(file, "JPEG", quality=88)
     return file.getvalue()

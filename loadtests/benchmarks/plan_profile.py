@@ -25,12 +25,12 @@ from loadtests.harness.corpus import corpus
 from loadtests.harness.results import machine
 from loadtests.harness.shaped_models import benchmark_model
 from serve_app.errors import InvalidConfig
-from serve_app.models.registry import BUNDLED
+from serve_app.models.registry import BUNDLED_MODEL
 
 OUT = Path("out/bench/profile.json")
 OVERHEAD = Path("out/bench/overhead.json")
 INGEST = Path("out/bench/ingest.json")
-IMAGES = {BUNDLED: 48, "u2netp": 16, "u2net": 8, "isnet-general-use": 4}
+IMAGES = {BUNDLED_MODEL: 48, "u2netp": 16, "u2net": 8, "isnet-general-use": 4}
 """Images that each model is measured with."""
 
 _SET = "1600x1200"
@@ -59,12 +59,12 @@ def overhead_s(results: list[dict[str, Any]]) -> float:
         InvalidConfig: The bundled model is not among them.
     """
     for result in results:
-        if result["model"] == BUNDLED:
+        if result["model"] == BUNDLED_MODEL:
             bare = float(result["bare"]["cpu_s_per_image"])
             queue = result["queue"]
             whole = float(queue["cpu_s_per_image"]) - float(queue["idle_cpu_s_per_image"])
             return max(0.0, whole - bare)
-    raise InvalidConfig(f"{OVERHEAD} has no result of {BUNDLED}: run make bench")
+    raise InvalidConfig(f"{OVERHEAD} has no result of {BUNDLED_MODEL}: run make bench")
 
 
 def ingest_per_s(results: list[dict[str, Any]]) -> float:

@@ -35,9 +35,14 @@ from PIL import Image
 
 from serve_app.config import AppConfig
 from serve_app.imaging.mask import resize_for_model
-from serve_app.models.folio.synthetic.photograph import photograph
-from serve_app.models.inference import normalize
-from serve_app.models.registry import BUNDLED, FACTS, locate, on_disk
+from serve_app.models.folio.synthetic.photograph import draw_photograph
+from serve_app.models.inference import normalize_images
+from serve_app.models.registry import (
+    BUNDLED_MODEL,
+    MODEL_FACTS,
+    find_downloaded_file,
+    locate_weights,
+)
 
 FOLDER = Path("out/bench/models")
 
@@ -64,7 +69,7 @@ class BenchmarkModel:
     @property
     def settings(self) -> dict[str, Any]:
         """What serves it, for ``AppConfig.load``."""
-        if self.name == BUNDLED:
+        if self.name == BUNDLED_MODEL:
             return {"models": [self.name]}
         return {"models": [self.name], "model_files": {self.name: str(self.path.resolve())}}
 
@@ -118,11 +123,11 @@ def benchmark_model(name: str, folder: Path = FOLDER) -> BenchmarkModel:
         KeyError: Its architecture is not known.
     """
     config = AppConfig.load()
-    if name == BUNDLED:
-        return BenchmarkModel(name, locate(name, config).path, "bundled")
+    if name == BUNDLED_MODEL:
+        return BenchmarkModel(name, locate_weights(name, config).path, "bundled")
     architecture = ARCHITECTURES[name]
-    if on_disk(name, config) is not None:
-        return BenchmarkModel(name, locate(name, config).path, "rembg's weights")
+    if find_downloaded_file(name, config) is not None:
+        return BenchmarkModel(name, locate_weights(name, config).path, "rembg's weights")
     path = folder / f"{name}-shaped.onnx"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +139,7 @@ def benchmark_model(name: str, folder: Path = FOLDER) -> BenchmarkModel:
 
 def build(name: str, architecture: Architecture) -> Network:
     """Return a network with random weights and a fitted last layer."""
-    network = Network(architecture, FACTS[name].size_px)
+    network = Network(architecture, MODEL_FACTS[name].size_px)
     _fit(network, name)
     return network
 
@@ -281,15 +286,15 @@ class Network:
 
 def _fit(network: Network, name: str) -> None:
     """Fit the sides to masks of synthetic photographs, by ridge regression on their features."""
-    facts, size = FACTS[name], network.size_px
+    facts, size = MODEL_FACTS[name], network.size_px
     looked_at = network.features if network.architecture.fused else network.features[:1]
     names = [value for value, _ in looked_at]
     model = network.model(tuple(names)).SerializeToString()
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     rows, targets = [], []
     for seed in range(_FIT_PHOTOGRAPHS):
-        taken = photograph(seed, width=size, height=size, kind="book")
-        tensor = normalize(resize_for_model(taken.image, size)[None], facts)
+        taken = draw_photograph(seed, width=size, height=size, kind="book")
+        tensor = normalize_images(resize_for_model(taken.image, size)[None], facts)
         found = session.run(names, {"image": tensor})
         rows.append(np.concatenate([_on_grid(value[0]) for value in found]).T)
         targets.append(_on_grid(taken.mask[None])[0] / 127.5 - 1)

@@ -35,12 +35,15 @@ from loadtests.harness.results import (
 )
 from loadtests.harness.shaped_models import ARCHITECTURES, BenchmarkModel, benchmark_model
 from loadtests.peers.systems import PYTHON, Group, groups
-from serve_app.models.registry import BUNDLED
+from serve_app.models.registry import BUNDLED_MODEL
 
 _Ratio = tuple[tuple[str, str], float | None]
 
 _TARGETS: dict[str, tuple[_Ratio, ...]] = {
-    BUNDLED: ((("foreedge-http", "rembg-s"), 3.0), (("foreedge-queue", "foreedge-http"), None)),
+    BUNDLED_MODEL: (
+        (("foreedge-http", "rembg-s"), 3.0),
+        (("foreedge-queue", "foreedge-http"), None),
+    ),
     "u2netp": (
         (("foreedge-http", "rembg-s"), 2.0),
         (("foreedge-queue", "foreedge-http"), 0.9),
@@ -60,11 +63,11 @@ _ROUNDS = 5
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.peers")
-    parser.add_argument("--models", nargs="+", default=[BUNDLED, "u2netp"])
+    parser.add_argument("--models", nargs="+", default=[BUNDLED_MODEL, "u2netp"])
     parser.add_argument("--systems", nargs="+", help="some of them only")
     parser.add_argument("--photographs", default="1600x1200", help="set or folder")
     counts = (
-        f"of images in a round; {_COUNT_BUNDLED} of {BUNDLED}, {_COUNT} of others; "
+        f"of images in a round; {_COUNT_BUNDLED} of {BUNDLED_MODEL}, {_COUNT} of others; "
         "half where no aim is close"
     )
     parser.add_argument("--count", type=int, help=counts)
@@ -75,7 +78,7 @@ def main() -> None:
     if not PYTHON.is_file():
         parser.error("the peers are not installed: make .venv-peers/installed")
     for name in options.models:
-        if name != BUNDLED and name not in ARCHITECTURES:
+        if name != BUNDLED_MODEL and name not in ARCHITECTURES:
             parser.error(f"unknown model {name}")
     console = Console()
     content: dict[str, Any] = {
@@ -107,7 +110,7 @@ def compare(
 ) -> Iterator[dict[str, Any]]:
     """Yield the medians of every system with one model, after each round."""
     busy = busy_elsewhere()
-    usual = _COUNT_BUNDLED if model.name == BUNDLED else _COUNT
+    usual = _COUNT_BUNDLED if model.name == BUNDLED_MODEL else _COUNT
     paths = corpus(options.photographs, options.count or usual)
     console.print(f"{model.label}: {len(paths)} photographs, {busy} cores busy before")
     rounds: defaultdict[str, list[dict[str, float]]] = defaultdict(list)

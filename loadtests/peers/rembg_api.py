@@ -37,8 +37,8 @@ from loadtests.peers.systems import PYTHON
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError
 from serve_app.http.routes.rembg import REMOVE_PATH
-from serve_app.models.folio.synthetic.photograph import photograph
-from serve_app.models.registry import BUNDLED, locate
+from serve_app.models.folio.synthetic.photograph import draw_photograph
+from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
 DOCS = Path("docs/rembg.md")
 MODEL = "u2net_custom"
@@ -154,7 +154,7 @@ def photographs() -> dict[str, bytes]:
     found = {}
     for seed, size in ((9, (640, 480)), (21, (480, 640)), (3, (900, 600))):
         file = io.BytesIO()
-        drawn = photograph(seed, width=size[0], height=size[1], kind="book")
+        drawn = draw_photograph(seed, width=size[0], height=size[1], kind="book")
         Image.fromarray(drawn.image).save(file, "JPEG", quality=92)
         found[f"{_DRAWN}{seed}.jpg"] = file.getvalue()
     return found | {path.name: path.read_bytes() for path in sorted(_PHOTOS.glob("*.jpg"))}
@@ -189,7 +189,9 @@ def rembg_server() -> Iterator[Server]:
     """Run ``rembg s`` with the bundled model as its own file."""
     port = free_port()
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as log:
-        path = shutil.copy(locate(BUNDLED, AppConfig.load()).path, Path(home, "model.onnx"))
+        path = shutil.copy(
+            locate_weights(BUNDLED_MODEL, AppConfig.load()).path, Path(home, "model.onnx")
+        )
         listen = ["--host", "127.0.0.1", "--port", str(port)]
         process = subprocess.Popen(
             [str(PYTHON.with_name("rembg").absolute()), "s", "--no-ui", *listen],
@@ -216,7 +218,7 @@ def rembg_server() -> Iterator[Server]:
 @contextmanager
 def foreedge_server() -> Iterator[Server]:
     """Run Foreedge with the same file under the same name."""
-    path = str(locate(BUNDLED, AppConfig.load()).path)
+    path = str(locate_weights(BUNDLED_MODEL, AppConfig.load()).path)
     settings = {"models": [MODEL], "model_files": {MODEL: path}}
     with serving(settings, port=free_port(), quiet=True) as endpoints:
         # Its clients change the address, and nothing else.

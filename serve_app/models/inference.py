@@ -17,7 +17,7 @@ from PIL import Image
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.models import graph_rewrites as graph
-from serve_app.models.registry import ModelFacts, Weights, locate, rembg_session_class
+from serve_app.models.registry import ModelFacts, Weights, locate_weights, rembg_session_class
 
 _logger = logging.getLogger(__name__)
 
@@ -49,14 +49,14 @@ class Model(Protocol):
         ...
 
 
-def load(name: str, config: AppConfig) -> Model:
+def load_model(name: str, config: AppConfig) -> Model:
     """Return a model that is ready to run.
 
     Raises:
         FatalError: The model, its file or its graph is not what it should be.
         ModelUnavailable: Its weights could not be downloaded.
     """
-    weights = locate(name, config)
+    weights = locate_weights(name, config)
     if weights.facts is None:
         return RembgModel(weights, config.segmenter)
     return OnnxModel(weights, weights.facts, config.segmenter)
@@ -115,13 +115,13 @@ class OnnxModel:
 
     def masks(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """See Model."""
-        tensor = normalize(images, self._facts)
+        tensor = normalize_images(images, self._facts)
         try:
             answer = self._session.run([self._output], {self._input: tensor})[0]
         # ONNX Runtime's errors share no base class of their own.
         except Exception as error:
             raise ModelUnavailable(f"{self.name}: {_brief(error)}") from error
-        return stretch(answer[:, 0], self._facts)
+        return stretch_to_masks(answer[:, 0], self._facts)
 
 
 class RembgModel:
@@ -162,7 +162,7 @@ class RembgModel:
         return union
 
 
-def normalize(images: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.NDArray[np.float32]:
+def normalize_images(images: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.NDArray[np.float32]:
     """Return the tensor that rembg would make of each image: bit for bit the same.
 
     Args:
@@ -182,7 +182,7 @@ def normalize(images: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.NDArray[n
     return tensor
 
 
-def stretch(answers: npt.NDArray[np.float32], facts: ModelFacts) -> npt.NDArray[np.uint8]:
+def stretch_to_masks(answers: npt.NDArray[np.float32], facts: ModelFacts) -> npt.NDArray[np.uint8]:
     """Return answers as masks, each stretched from its own minimum to its own maximum.
 
     rembg stretches over the whole tensor, which is the same for its batches of one. It divides

@@ -40,7 +40,7 @@ class ModelFacts:
     """Of the file of rembg's release."""
 
 
-FACTS: dict[str, ModelFacts] = {
+MODEL_FACTS: dict[str, ModelFacts] = {
     "folio": ModelFacts(320, empty_below=0.5),
     "u2net": ModelFacts(320, md5="60024c5c889badc19c04ad937298a77b"),
     "u2netp": ModelFacts(320, md5="8e83ca70e441ab06c318d82300c84806"),
@@ -54,10 +54,10 @@ FACTS: dict[str, ModelFacts] = {
 """Facts by name: rembg's session classes say the same, in code. The md5 sums are those that rembg
 checks after a download; it does not check a file that is already there, and we do."""
 
-CUSTOM = ModelFacts(320)
+CUSTOM_MODEL_FACTS = ModelFacts(320)
 """Of the files that the configuration names under a name of its own: u2net's contract."""
 
-BUNDLED = "folio"
+BUNDLED_MODEL = "folio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +71,17 @@ class Weights:
     """None where only rembg knows how to run it."""
 
 
-def check_known(name: str, config: AppConfig) -> None:
+def check_model_exists(name: str, config: AppConfig) -> None:
     """Return if a model of this name can be served; loads no weights.
 
     Raises:
         InvalidConfig: There is no such model, or it is a service on the network.
     """
-    if name not in config.model_files and name not in FACTS:
+    if name not in config.model_files and name not in MODEL_FACTS:
         rembg_session_class(name)
 
 
-def locate(name: str, config: AppConfig) -> Weights:
+def locate_weights(name: str, config: AppConfig) -> Weights:
     """Return a model's weights, downloaded through rembg where they are not on this machine.
 
     Raises:
@@ -89,18 +89,20 @@ def locate(name: str, config: AppConfig) -> Weights:
         ModelChecksumMismatch: The file is not the one of rembg's release.
         ModelUnavailable: The download failed.
     """
-    check_known(name, config)
+    check_model_exists(name, config)
     if name in config.model_files:
         path = config.model_files[name]
         if not path.is_file():
             raise InvalidConfig(f"model_files.{name}: {path} is not a file")
         # Another file for a model that is known (quantized, for example) is used as that model is.
-        return Weights(name, path, _digest(path, "sha256"), FACTS.get(name, CUSTOM))
-    if name == BUNDLED:
+        return Weights(
+            name, path, _digest(path, "sha256"), MODEL_FACTS.get(name, CUSTOM_MODEL_FACTS)
+        )
+    if name == BUNDLED_MODEL:
         with as_file(files("serve_app.models.folio") / "folio.onnx") as path:
-            return Weights(name, path, _digest(path, "sha256"), FACTS[name])
-    facts = FACTS.get(name)
-    path = on_disk(name, config) or _download(name, config)
+            return Weights(name, path, _digest(path, "sha256"), MODEL_FACTS[name])
+    facts = MODEL_FACTS.get(name)
+    path = find_downloaded_file(name, config) or _download(name, config)
     if facts is not None and facts.md5 is not None and (found := _digest(path, "md5")) != facts.md5:
         raise ModelChecksumMismatch(
             f"{path} is not rembg's release of {name}: its md5 is {found} instead of "
@@ -122,16 +124,16 @@ def rembg_session_class(name: str) -> Any:
 
     session_class = sessions.get(name)
     if session_class is None:
+        known = ", ".join(sorted({*MODEL_FACTS, *sessions}))
         raise InvalidConfig(
-            f"model {name!r} is not known; the models are {', '.join(sorted({*FACTS, *sessions}))} "
-            "and those of model_files"
+            f"Model {name!r} is unknown. Use one of {known}, or add its file to model_files."
         )
     if not session_class.is_local():
         raise InvalidConfig(f"model {name!r} sends photographs to a service: it is not served")
     return session_class
 
 
-def on_disk(name: str, config: AppConfig) -> Path | None:
+def find_downloaded_file(name: str, config: AppConfig) -> Path | None:
     """Return the file that rembg would find, without an import of rembg."""
     homes = [config.u2net_home] if config.u2net_home else [Path("~/.rembg"), Path("~/.u2net")]
     for home in homes:

@@ -16,7 +16,7 @@ from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.base import describe_validation_error as describe_invalid
 from serve_app.contracts.model import ModelInfo
 from serve_app.errors import InvalidConfig
-from serve_app.models.inference import Model, load
+from serve_app.models.inference import Model, load_model
 from serve_app.segmenter.batcher import Batcher
 from serve_app.serving.service_time import ServiceTime
 
@@ -39,7 +39,7 @@ class Segmenter:
         Raises:
             ForeedgeError: The model cannot be served; Serve shows why.
         """
-        model = self._model = load(name, config)
+        model = self._model = load_model(name, config)
         options = self._options = config.segmenter
         if options.execution == "stack" and not model.batches:
             _logger.warning("%s has a fixed batch axis: its images run one by one", name)

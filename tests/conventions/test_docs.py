@@ -11,7 +11,7 @@ import yaml
 from serve_app.config import AppConfig
 from serve_app.contracts.recipe import PRESETS, Recipe
 from serve_app.errors import BY_CODE
-from serve_app.models.registry import FACTS
+from serve_app.models.registry import MODEL_FACTS
 from serve_app.serving.ray_environment import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_every_recipe_field_preset_and_model_is_named() -> None:
     names = set(re.findall(r"`(\w[\w-]*)`", README))
     assert set(Recipe.model_fields) - names == set()
     assert set(PRESETS) - names == set()
-    assert set(FACTS) - names == set()
+    assert set(MODEL_FACTS) - names == set()
 
 
 def test_the_serve_file_is_a_valid_configuration() -> None:

@@ -14,8 +14,8 @@ import pytest
 from serve_app.config import AppConfig
 from serve_app.models.folio.synthetic.photograph import Kind
 from serve_app.models.folio.training.score import HELD_OUT_SEED, Score, mean_iou, score
-from serve_app.models.inference import load
-from serve_app.models.registry import BUNDLED, locate
+from serve_app.models.inference import load_model
+from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
 PHOTOGRAPHS = 200
 _BLOCK = 50
@@ -32,7 +32,7 @@ def _scores(kind: Kind) -> list[Score]:
 
 
 def _score_block(kind: Kind, first_seed: int) -> list[Score]:
-    return score(load(BUNDLED, AppConfig.load()), kind, _BLOCK, first_seed)
+    return score(load_model(BUNDLED_MODEL, AppConfig.load()), kind, _BLOCK, first_seed)
 
 
 @pytest.mark.parametrize(("kind", "least"), [("book", 0.95), ("object", 0.90), ("empty", 0.95)])
@@ -41,7 +41,7 @@ def test_masks_of_photographs_that_no_training_has_seen(kind: Kind, least: float
 
 
 def test_the_file_obeys_u2nets_contract() -> None:
-    path: Path = locate(BUNDLED, AppConfig.load()).path
+    path: Path = locate_weights(BUNDLED_MODEL, AppConfig.load()).path
     assert path.stat().st_size <= _MAX_BYTES
     session = onnxruntime.InferenceSession(path)
     [taken] = session.get_inputs()

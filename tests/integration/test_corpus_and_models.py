@@ -13,8 +13,8 @@ from loadtests.harness.corpus import corpus
 from loadtests.harness.shaped_models import ARCHITECTURES, BenchmarkModel, Network
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
-from serve_app.models.inference import load
-from serve_app.models.registry import FACTS
+from serve_app.models.inference import load_model
+from serve_app.models.registry import MODEL_FACTS
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from serve_app.models.registry import FACTS
     [("u2netp", 1_131_181), ("u2net", 44_009_869), ("isnet-general-use", 44_046_790)],
 )
 def test_networks_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
-    assert Network(ARCHITECTURES[name], FACTS[name].size_px).parameters == parameters
+    assert Network(ARCHITECTURES[name], MODEL_FACTS[name].size_px).parameters == parameters
 
 
 def test_a_network_is_served_under_its_name(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_network_is_served_under_its_name(tmp_path: Path) -> None:
     path.write_bytes(Network(ARCHITECTURES["u2netp"], 320).model().SerializeToString())
     model = BenchmarkModel("u2netp", path, "random")
     stacking = {"segmenter": {"execution": "stack"}}
-    loaded = load("u2netp", AppConfig.load({**model.settings, **stacking}))
+    loaded = load_model("u2netp", AppConfig.load({**model.settings, **stacking}))
     assert loaded.batches
     images = np.random.default_rng(1).integers(0, 256, (2, 320, 320, 3), np.uint8)
     masks = loaded.masks(images)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from serve_app.config import AppConfig
-from serve_app.models.folio.synthetic.photograph import photograph
-from serve_app.models.registry import locate
+from serve_app.models.folio.synthetic.photograph import draw_photograph
+from serve_app.models.registry import locate_weights
 from tests.support.images import jpeg
 from tests.support.running_app import ANY_SIZE, App
 
@@ -30,7 +30,7 @@ def rembg_mask(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """
     home = tmp_path_factory.mktemp("rembg")
     weights = home / "folio.onnx"
-    weights.write_bytes(locate("folio", AppConfig.load()).path.read_bytes())
+    weights.write_bytes(locate_weights("folio", AppConfig.load()).path.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
         # rembg reads no file outside of its home.
         patch.setenv("U2NET_HOME", str(home))
@@ -49,7 +49,7 @@ def rembg_mask(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def photographs() -> dict[str, bytes]:
     sizes = {1: (400, 300), 2: (300, 400), 3: (1600, 1200), 4: (640, 480), 5: (200, 900)}
     found = {
-        f"{seed}-{kind}.jpg": jpeg(photograph(seed, width=w, height=h, kind=kind).image)
+        f"{seed}-{kind}.jpg": jpeg(draw_photograph(seed, width=w, height=h, kind=kind).image)
         for seed, (w, h) in sizes.items()
         for kind in ("book", "object")
     }

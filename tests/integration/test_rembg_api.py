@@ -16,7 +16,7 @@ from PIL import Image
 from loadtests.peers.rembg_api import CASES, Case, judge
 from serve_app.config import AppConfig
 from serve_app.http.routes.rembg import REMOVE_PATH
-from serve_app.models.registry import locate
+from serve_app.models.registry import locate_weights
 from tests.support.images import book, jpeg
 from tests.support.running_app import App
 
@@ -28,7 +28,7 @@ def rembg(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return what rembg's server does with a request: ``s_command.im_without_bg``."""
     home = tmp_path_factory.mktemp("rembg")
     weights = home / "folio.onnx"
-    weights.write_bytes(locate("folio", AppConfig.load()).path.read_bytes())
+    weights.write_bytes(locate_weights("folio", AppConfig.load()).path.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
         # rembg reads no file outside of its home.
         patch.setenv("U2NET_HOME", str(home))

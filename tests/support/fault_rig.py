@@ -33,8 +33,8 @@ from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
 from serve_app.contracts.outcome import Outcome
-from serve_app.models.folio.synthetic.photograph import photograph
-from serve_app.models.inference import Model, load
+from serve_app.models.folio.synthetic.photograph import draw_photograph
+from serve_app.models.inference import Model, load_model
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.segmenter.batcher import Batcher
 from serve_app.segmenter.deployment import describe
@@ -60,7 +60,7 @@ _INGEST = {
 def picture(seed: int = 7) -> bytes:
     """Return a small photograph of a book as a JPEG."""
     file = io.BytesIO()
-    image = photograph(seed, width=160, height=120, kind="book").image
+    image = draw_photograph(seed, width=160, height=120, kind="book").image
     Image.fromarray(image).save(file, "JPEG", quality=90)
     return file.getvalue()
 
@@ -74,7 +74,7 @@ def commented(number: int) -> bytes:
 
 @cache
 def _model() -> Model:
-    return load("folio", AppConfig.load())
+    return load_model("folio", AppConfig.load())
 
 
 class Models:

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from serve_app.models.registry import CUSTOM
+from serve_app.models.registry import CUSTOM_MODEL_FACTS
 
-SIDE_PX = CUSTOM.size_px
+SIDE_PX = CUSTOM_MODEL_FACTS.size_px
 
 
 def brightness(path: Path, *, batch: int | str = "N", side_px: int = SIDE_PX) -> Path:

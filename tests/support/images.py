@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serve_app.models.folio.synthetic.photograph import SyntheticPhotograph, photograph
+from serve_app.models.folio.synthetic.photograph import SyntheticPhotograph, draw_photograph
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -61,7 +61,7 @@ def rectangle_mask(
 
 def book(seed: int = 7, width: int = WIDTH, height: int = HEIGHT) -> SyntheticPhotograph:
     """Return a photograph of a book, with its true mask."""
-    return photograph(seed, width=width, height=height, kind="book")
+    return draw_photograph(seed, width=width, height=height, kind="book")
 
 
 def saved(image: Image.Image, file_format: str, **options: object) -> bytes:

@@ -11,8 +11,13 @@ import pytest
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelChecksumMismatch
-from serve_app.models.inference import load, normalize, session_options, stretch
-from serve_app.models.registry import FACTS, ModelFacts, check_known, locate
+from serve_app.models.inference import (
+    load_model,
+    normalize_images,
+    session_options,
+    stretch_to_masks,
+)
+from serve_app.models.registry import MODEL_FACTS, ModelFacts, check_model_exists, locate_weights
 from tests.support import graphs
 
 IMAGENET = ModelFacts(320)
@@ -47,23 +52,23 @@ def custom(path: Path, **segmenter: object) -> AppConfig:
 
 
 @pytest.mark.parametrize("highest", [256, 100, 2])
-@pytest.mark.parametrize("facts", [IMAGENET, FACTS["isnet-general-use"]])
+@pytest.mark.parametrize("facts", [IMAGENET, MODEL_FACTS["isnet-general-use"]])
 def test_normalize_is_rembgs_bit_for_bit(highest: int, facts: ModelFacts) -> None:
     batch = images(1, highest)
     expected = np.stack([rembg_tensor(image, facts) for image in batch])
-    found = normalize(batch, facts)
+    found = normalize_images(batch, facts)
     assert found.dtype == np.float32
     assert np.array_equal(found, expected)
 
 
 def test_normalize_divides_each_image_by_its_own_maximum() -> None:
     bright, dark = images(1)[:1], images(1)[:1] // 4
-    together = normalize(np.concatenate([bright, dark]), IMAGENET)
-    assert np.array_equal(together[1], normalize(dark, IMAGENET)[0])
+    together = normalize_images(np.concatenate([bright, dark]), IMAGENET)
+    assert np.array_equal(together[1], normalize_images(dark, IMAGENET)[0])
 
 
 def test_normalize_of_a_black_image_is_finite() -> None:
-    assert np.isfinite(normalize(np.zeros((1, 8, 8, 3), np.uint8), IMAGENET)).all()
+    assert np.isfinite(normalize_images(np.zeros((1, 8, 8, 3), np.uint8), IMAGENET)).all()
 
 
 def test_stretch_is_rembgs_for_each_image_of_a_batch() -> None:
@@ -71,25 +76,27 @@ def test_stretch_is_rembgs_for_each_image_of_a_batch() -> None:
     scales = np.array([0.2, 1, 3, 1], np.float32).reshape(4, 1, 1)
     answers = rng.random((4, 20, 20), dtype=np.float32) * scales
     expected = np.stack([rembg_mask(answer) for answer in answers])
-    assert np.array_equal(stretch(answers, IMAGENET), expected)
+    assert np.array_equal(stretch_to_masks(answers, IMAGENET), expected)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, 1.0])
 def test_a_constant_answer_is_an_empty_mask(value: float) -> None:
-    assert not stretch(np.full((1, 8, 8), value, np.float32), IMAGENET).any()
+    assert not stretch_to_masks(np.full((1, 8, 8), value, np.float32), IMAGENET).any()
 
 
 def test_a_low_answer_is_empty_only_where_the_facts_say_so() -> None:
     answer = np.linspace(0, 0.49, 64, dtype=np.float32).reshape(1, 8, 8)
-    assert stretch(answer, IMAGENET).max() == 255
-    assert not stretch(answer, ModelFacts(320, empty_below=0.5)).any()
-    assert stretch(answer + np.float32(0.02), ModelFacts(320, empty_below=0.5)).max() == 255
+    assert stretch_to_masks(answer, IMAGENET).max() == 255
+    assert not stretch_to_masks(answer, ModelFacts(320, empty_below=0.5)).any()
+    assert (
+        stretch_to_masks(answer + np.float32(0.02), ModelFacts(320, empty_below=0.5)).max() == 255
+    )
 
 
 def test_logits_pass_a_sigmoid_first() -> None:
     logits = np.array([[[-800.0, -1.0, 0.0, 4.0, 800.0]]], np.float32)
     with np.errstate(over="ignore"):
-        found = stretch(logits, ModelFacts(320, sigmoid=True))
+        found = stretch_to_masks(logits, ModelFacts(320, sigmoid=True))
     expected = rembg_mask(1 / (1 + np.exp(-logits[:, :, 1:-1].astype(np.float64))))
     assert found[0, 0, 0] == 0
     assert found[0, 0, -1] == 255
@@ -100,7 +107,7 @@ def test_logits_pass_a_sigmoid_first() -> None:
 
 
 def test_a_model_of_a_file_runs_batches(tmp_path: Path) -> None:
-    model = load("own", custom(graphs.brightness(tmp_path / "own.onnx"), execution="stack"))
+    model = load_model("own", custom(graphs.brightness(tmp_path / "own.onnx"), execution="stack"))
     batch = np.zeros((3, 320, 320, 3), np.uint8)
     for position, image in enumerate(batch):
         image[50 : 100 + position] = 255
@@ -117,13 +124,13 @@ def test_a_model_takes_one_image_where_its_file_does_or_where_images_fan_out(
     tmp_path: Path,
 ) -> None:
     path = graphs.brightness(tmp_path / "fixed.onnx", batch=1)
-    assert not load("own", custom(path, execution="stack")).batches
+    assert not load_model("own", custom(path, execution="stack")).batches
     path = graphs.brightness(tmp_path / "open.onnx")
-    assert not load("own", custom(path, execution="fan_out")).batches
+    assert not load_model("own", custom(path, execution="fan_out")).batches
 
 
 def test_a_batch_gives_what_single_images_give(tmp_path: Path) -> None:
-    model = load("own", custom(graphs.brightness(tmp_path / "own.onnx"), execution="stack"))
+    model = load_model("own", custom(graphs.brightness(tmp_path / "own.onnx"), execution="stack"))
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (4, 320, 320, 3), dtype=np.uint8)
     batch[1] //= 3
@@ -132,7 +139,7 @@ def test_a_batch_gives_what_single_images_give(tmp_path: Path) -> None:
 
 
 def test_a_constant_graph_finds_nothing(tmp_path: Path) -> None:
-    model = load("own", custom(graphs.constant(tmp_path / "own.onnx")))
+    model = load_model("own", custom(graphs.constant(tmp_path / "own.onnx")))
     assert not model.masks(np.zeros((1, 320, 320, 3), np.uint8)).any()
 
 
@@ -151,7 +158,7 @@ def test_files_that_are_no_model(
     path = tmp_path / "own.onnx"
     make(path)
     with pytest.raises(InvalidConfig, match=expected):
-        load("own", custom(path))
+        load_model("own", custom(path))
 
 
 def test_threads_go_inside_of_a_run_only_where_runs_are_not_parallel() -> None:
@@ -166,7 +173,7 @@ def test_threads_go_inside_of_a_run_only_where_runs_are_not_parallel() -> None:
 
 
 def test_every_size_of_the_facts_can_hold_a_mask() -> None:
-    assert {facts.size_px for facts in FACTS.values()} == {320, 1024}
+    assert {facts.size_px for facts in MODEL_FACTS.values()} == {320, 1024}
 
 
 @pytest.mark.parametrize("layout", ["u2netp.onnx", "models/u2netp/u2netp.onnx"])
@@ -175,14 +182,14 @@ def test_a_file_that_is_not_rembgs_release(tmp_path: Path, layout: str) -> None:
     graphs.brightness(path)
     config = AppConfig.load({"models": ["u2netp"], "u2net_home": tmp_path})
     with pytest.raises(ModelChecksumMismatch, match="remove the file"):
-        locate("u2netp", config)
+        locate_weights("u2netp", config)
 
 
 def test_a_configured_file_wins_over_a_name_of_rembgs(tmp_path: Path) -> None:
     path = graphs.brightness(tmp_path / "mine.onnx")
     config = AppConfig.load({"models": ["u2net"], "model_files": {"u2net": path}})
-    check_known("u2net", config)
-    found = locate("u2net", config)
+    check_model_exists("u2net", config)
+    found = locate_weights("u2net", config)
     assert found.path == path
     assert len(found.sha256) == 64
 
@@ -190,9 +197,9 @@ def test_a_configured_file_wins_over_a_name_of_rembgs(tmp_path: Path) -> None:
 def test_different_files_have_different_digests(tmp_path: Path) -> None:
     first = custom(graphs.brightness(tmp_path / "a.onnx"))
     second = custom(graphs.constant(tmp_path / "b.onnx"))
-    assert locate("own", first).sha256 != locate("own", second).sha256
+    assert locate_weights("own", first).sha256 != locate_weights("own", second).sha256
 
 
 def test_the_bundled_model_needs_nothing() -> None:
-    found = locate("folio", AppConfig.load())
+    found = locate_weights("folio", AppConfig.load())
     assert found.path.stat().st_size <= 3_000_000

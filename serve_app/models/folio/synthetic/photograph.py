@@ -52,7 +52,7 @@ class SyntheticPhotograph:
     ``empty``."""
 
 
-def photograph(
+def draw_photograph(
     seed: int, *, width: int = 320, height: int = 320, kind: Kind | None = None
 ) -> SyntheticPhotograph:
     """Return a synthetic photograph.

@@ -23,9 +23,9 @@ from rich.table import Table
 from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
 from serve_app.imaging.decode import decode_image
 from serve_app.imaging.mask import mask_confidence, resize_for_model, resize_mask, subject_pixels
-from serve_app.models.folio.synthetic.photograph import Kind, photograph
-from serve_app.models.inference import Model, OnnxModel, load
-from serve_app.models.registry import BUNDLED, FACTS, Weights
+from serve_app.models.folio.synthetic.photograph import Kind, draw_photograph
+from serve_app.models.inference import Model, OnnxModel, load_model
+from serve_app.models.registry import BUNDLED_MODEL, MODEL_FACTS, Weights
 
 HELD_OUT_SEED = 500_000
 """Seeds of scores begin here; those of the training are from 1,000,000 on."""
@@ -87,7 +87,7 @@ def iou(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
 
 
 def _score_one(model: Model, kind: Kind, seed: int) -> Score:
-    taken = photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
+    taken = draw_photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
     seen = resize_for_model(taken.image, model.size_px)
     mask = model.masks(seen[None])[0]
     signals = {name: signal(mask) for name, signal in SIGNALS.items()} if mask.any() else {}
@@ -114,10 +114,10 @@ def main(
     console = Console()
     loaded: Model
     if model is None:
-        loaded = load(BUNDLED, AppConfig.load())
+        loaded = load_model(BUNDLED_MODEL, AppConfig.load())
     else:
-        weights = Weights(BUNDLED, model, "", FACTS[BUNDLED])
-        loaded = OnnxModel(weights, FACTS[BUNDLED], SegmenterConfig())
+        weights = Weights(BUNDLED_MODEL, model, "", MODEL_FACTS[BUNDLED_MODEL])
+        loaded = OnnxModel(weights, MODEL_FACTS[BUNDLED_MODEL], SegmenterConfig())
     if references is not None:
         console.print(_references(loaded, references))
         return

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
-from serve_app.models.folio.synthetic.photograph import photograph
+from serve_app.models.folio.synthetic.photograph import draw_photograph
 from serve_app.models.folio.training.network import SIDE_PX, Folio, export, restore
 
 Pixels = npt.NDArray[np.uint8]
@@ -72,7 +72,7 @@ _PHASES = (Phase(224, 32, 0.42, 1.0), Phase(SIDE_PX, 16, 1.0, 0.8))
 def draw(seeds: range) -> tuple[Pixels, Pixels]:
     """Return photographs, uint8 [N, 320, 320, 3], and their masks, uint8 [N, 320, 320]."""
     cv2.setNumThreads(1)
-    drawn = [photograph(seed, width=SIDE_PX, height=SIDE_PX) for seed in seeds]
+    drawn = [draw_photograph(seed, width=SIDE_PX, height=SIDE_PX) for seed in seeds]
     return np.stack([p.image for p in drawn]), np.stack([p.mask for p in drawn])
 
 
