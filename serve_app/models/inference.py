@@ -16,7 +16,7 @@ from PIL import Image
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
-from serve_app.models import graph_rewrites as graph
+from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.registry import ModelFacts, Weights, locate_weights, rembg_session_class
 
 _logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class OnnxModel:
         try:
             on_cpu = providers == ["CPUExecutionProvider"]
             batches = config.execution == "stack"
-            file = graph.optimize_for_cpu(weights.path, batches=batches) if on_cpu else weights.path
+            file = optimize_for_cpu(weights.path, batches=batches) if on_cpu else weights.path
             self._session = ort.InferenceSession(file, session_options(config), providers=providers)
         except Exception as error:
             raise InvalidConfig(f"{weights.path} cannot be loaded: {_brief(error)}") from error

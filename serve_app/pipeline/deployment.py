@@ -65,4 +65,4 @@ class CutoutPipeline:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what the autoscaling policy is told; Serve asks."""
-        return self._pipeline.pace.stats()
+        return self._pipeline.service_time.stats()

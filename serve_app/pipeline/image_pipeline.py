@@ -30,7 +30,7 @@ from serve_app.imaging.decode import DecodedImage, decode_image, read_header
 from serve_app.imaging.mask import resize_for_model
 from serve_app.imaging.threads import disable_library_threads
 from serve_app.pipeline.pixel_budget import PixelBudget
-from serve_app.pipeline.steps import StageTimer, apply_matting, find_subject, render
+from serve_app.pipeline.steps import StageTimer, apply_matting, find_subject, render_cutout
 from serve_app.serving.service_time import ServiceTime
 from serve_app.storage import check_allowed
 from serve_app.storage.protocol import ObjectStore
@@ -83,7 +83,7 @@ class ImagePipeline:
         self._fetched = asyncio.Semaphore(_STORAGE_THREADS)
         self._models: dict[str, ModelInfo] = {}
         # One: it is told what an image takes of the replica, over all of its threads.
-        self.pace = ServiceTime(threads=1)
+        self.service_time = ServiceTime(threads=1)
         """Of this replica."""
 
     async def process(self, job: Job) -> Outcome:
@@ -203,7 +203,7 @@ class ImagePipeline:
                         refused = error
                 raise refused
             finally:
-                self.pace.add(replica_s(stages.ms, self._config.pipeline))
+                self.service_time.add(replica_seconds(stages.ms, self._config.pipeline))
 
     async def _with_model(
         self, name: str, photograph: DecodedImage, recipe: Recipe, stages: StageTimer
@@ -220,7 +220,7 @@ class ImagePipeline:
             subject = await self._run(
                 self._matting, apply_matting, subject, photograph, recipe, max_pixels, stages
             )
-        return await self._run(self._imaging, render, subject, recipe, stages)
+        return await self._run(self._imaging, render_cutout, subject, recipe, stages)
 
     async def _measured(
         self, stages: StageTimer, stage: str, function: Callable[..., T], *args: object
@@ -241,7 +241,7 @@ class ImagePipeline:
         return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
 
 
-def replica_s(stages_ms: dict[str, float], config: PipelineConfig) -> float:
+def replica_seconds(stages_ms: dict[str, float], config: PipelineConfig) -> float:
     """Return the seconds of a replica that an image takes: of the threads that it keeps longest."""
     pixels_ms = sum(ms for name, ms in stages_ms.items() if name not in _NOT_PIXELS)
     matting_ms = stages_ms.get("matting", 0.0)

@@ -115,7 +115,7 @@ def apply_matting(
     return replace(subject, rgb=found.rgb, alpha=alpha, box=box)
 
 
-def render(subject: Subject, recipe: Recipe, stages: StageTimer) -> Rendered:
+def render_cutout(subject: Subject, recipe: Recipe, stages: StageTimer) -> Rendered:
     """Return the cut-out of a subject.
 
     Args:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from serve_app.config import AppConfig, SegmenterConfig
-from serve_app.contracts.base import describe_validation_error as describe_invalid
+from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.model import ModelInfo
 from serve_app.errors import InvalidConfig
 from serve_app.models.inference import Model, load_model
@@ -44,12 +44,12 @@ class Segmenter:
         if options.execution == "stack" and not model.batches:
             _logger.warning("%s has a fixed batch axis: its images run one by one", name)
         limits = batch_limits(options, model)
-        self._pace = ServiceTime(limits["slots"])
+        self._service_time = ServiceTime(limits["slots"])
 
         def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
             started_at = time.perf_counter()
             masks = list(model.masks(np.stack(images)))
-            self._pace.add(time.perf_counter() - started_at, len(images))
+            self._service_time.add(time.perf_counter() - started_at, len(images))
             return masks
 
         self._batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
@@ -72,7 +72,7 @@ class Segmenter:
 
     async def describe(self) -> ModelInfo:
         """Return what is known of the model."""
-        return describe(self._model)
+        return model_info(self._model)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take over limits while it runs: Serve calls it with the deployment's ``user_config``.
@@ -92,14 +92,14 @@ class Segmenter:
         try:
             options = SegmenterConfig(**{**self._options.model_dump(), **user_config})
         except ValidationError as error:
-            raise InvalidConfig(f"user_config: {describe_invalid(error)}") from error
+            raise InvalidConfig(f"user_config: {describe_validation_error(error)}") from error
         limits = batch_limits(options, self._model)
         self._batcher.resize(**limits)
-        self._pace = ServiceTime(limits["slots"])
+        self._service_time = ServiceTime(limits["slots"])
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what the autoscaling policy is told; Serve asks."""
-        return self._pace.stats()
+        return self._service_time.stats()
 
 
 def batch_limits(options: SegmenterConfig, model: Model) -> dict[str, int]:
@@ -109,6 +109,6 @@ def batch_limits(options: SegmenterConfig, model: Model) -> dict[str, int]:
     return {"slots": 1, "max_batch_size": options.max_batch_size if model.batches else 1}
 
 
-def describe(model: Model) -> ModelInfo:
+def model_info(model: Model) -> ModelInfo:
     """Return what is known of a loaded model."""
     return ModelInfo(name=model.name, size_px=model.size_px, sha256=model.sha256)

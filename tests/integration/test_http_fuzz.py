@@ -29,7 +29,7 @@ from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.errors import BY_CODE, ForeedgeError
 from serve_app.imaging.decode import decode_image
 from serve_app.imaging.mask import resize_for_model
-from serve_app.pipeline.steps import StageTimer, find_subject, render
+from serve_app.pipeline.steps import StageTimer, find_subject, render_cutout
 from tests.support.images import book, saved, traits
 
 LIMITS = ImageLimits(max_pixels=4_000_000)
@@ -121,7 +121,7 @@ def attempt(data: bytes) -> str:
         resize_for_model(photograph.rgb, MODEL_SIDE)
         mask = np.full((MODEL_SIDE, MODEL_SIDE), 255, np.uint8)
         subject = find_subject(photograph, mask, _recipe(), "folio", StageTimer())
-        rendered = render(subject, _recipe(), StageTimer())
+        rendered = render_cutout(subject, _recipe(), StageTimer())
         Image.open(io.BytesIO(rendered.data)).load()
     except ForeedgeError as error:
         return error.code

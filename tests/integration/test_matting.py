@@ -276,7 +276,7 @@ async def test_checks_hold_before_and_after_matting() -> None:
 
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     code = (
-        "import sys; import serve_app.image_pipeline, serve_app.pipeline; "
+        "import sys; import serve_app.pipeline.deployment; "
         "sys.exit(any(name in sys.modules for name in ('pymatting', 'numba', 'scipy', 'rembg')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -37,7 +37,7 @@ from serve_app.models.folio.synthetic.photograph import draw_photograph
 from serve_app.models.inference import Model, load_model
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.segmenter.batcher import Batcher
-from serve_app.segmenter.deployment import describe
+from serve_app.segmenter.deployment import model_info
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
 from tests.support.fault_proxy import Proxy, recorded_before_deleted
@@ -82,7 +82,7 @@ class Models:
 
     def __init__(self) -> None:
         model = _model()
-        self._info = describe(model)
+        self._info = model_info(model)
 
         def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
             return list(model.masks(np.stack(images)))

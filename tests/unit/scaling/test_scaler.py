@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ingest.scaling.scaler import BacklogReading, Demand, Goals, Scaler, replicas_needed
 from serve_app.config import PipelineConfig
-from serve_app.pipeline.image_pipeline import replica_s
+from serve_app.pipeline.image_pipeline import replica_seconds
 from serve_app.serving.service_time import SECONDS_PER_IMAGE, ServiceTime
 
 GOALS = Goals(drain_s=100, answer_s=10, late_after_s=20, away_after_s=300)
@@ -122,5 +122,5 @@ def test_what_the_queue_dispatched_has_the_time_of_the_backlog() -> None:
 def test_matting_has_threads_of_its_own() -> None:
     config = PipelineConfig(threads=2, matting_threads=1)
     stages = {"fetch": 900.0, "decode": 60.0, "segment": 5000.0, "encode": 40.0, "publish": 300.0}
-    assert replica_s(stages, config) == pytest.approx(0.05)
-    assert replica_s({**stages, "matting": 800.0}, config) == pytest.approx(0.8)
+    assert replica_seconds(stages, config) == pytest.approx(0.05)
+    assert replica_seconds({**stages, "matting": 800.0}, config) == pytest.approx(0.8)

@@ -286,7 +286,7 @@ def opened(rng: np.random.Generator, layer: Layer) -> None:
     longest = min(layer.height, layer.width) * rng.uniform(0.6, 1.0)
     columns = int(np.clip(longest, 64, 1600)) // 2 * 2
     rows, bow_px = int(columns * rng.uniform(0.56, 0.8)), int(columns * 0.06)
-    sheets = [page(rng, rows, columns // 2) for _ in range(2)]
+    sheets = [draw_page(rng, rows, columns // 2) for _ in range(2)]
     spread = np.concatenate([np.asarray(cv2.flip(sheets[0], 1)), sheets[1]], axis=1)
     spread = np.asarray(cv2.copyMakeBorder(spread, bow_px, bow_px, 0, 0, cv2.BORDER_REPLICATE))
     x = np.abs(np.linspace(-1, 1, columns, dtype=np.float32))
@@ -309,7 +309,7 @@ def opened(rng: np.random.Generator, layer: Layer) -> None:
     layer.picture(np.asarray(bowed, np.uint8), corners, shape)
 
 
-def page(rng: np.random.Generator, height: int, width: int) -> Pixels:
+def draw_page(rng: np.random.Generator, height: int, width: int) -> Pixels:
     """Return a right-hand page, uint8 [H, W, 3]: text, sometimes a plate, dark at the fold."""
     paper = np.clip(_PAPER * np.float32(rng.uniform(0.8, 1.03)), 0, 255)
     picture = fill(height, width, near(rng, paper, 3))

@@ -101,7 +101,7 @@ def rank_correlation(first: list[float], second: list[float]) -> float:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def main(
+def print_scores(
     model: Annotated[Path | None, typer.Option(help="An ONNX file; else the bundled one.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Photographs of each kind.")] = 300,
     first_seed: Annotated[int, typer.Option(help="Of the photographs.")] = HELD_OUT_SEED,
@@ -177,4 +177,4 @@ def _add_row(table: Table, name: str, scores: list[Score]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(print_scores)
