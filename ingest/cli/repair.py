@@ -150,7 +150,7 @@ def verify(
                 message_body(run, output, recipe, item.entry) for item in verification.missing()
             )
             with counting("messages sent") as on_sent:
-                send_messages(client, url, bodies, on_sent, rate=rate)
+                send_messages(QueueClient(client, url), bodies, on_sent, rate=rate)
             console.print(f"{number:,} jobs are on the queue again.")
     if found.jobs and not found.sound:
         raise typer.Exit(1)

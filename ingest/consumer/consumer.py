@@ -29,7 +29,8 @@ from ingest.messages.build import INVALID_RUN
 from ingest.messages.parse import parse_message
 from ingest.runs.ledger import OutcomeSink
 from ingest.sqs.backoff import backoff_s
-from ingest.sqs.queue import BATCH_ENTRIES, Message, Queue
+from ingest.sqs.limits import BATCH_ENTRIES
+from ingest.sqs.queue import Message, Queue
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
-from ingest.sqs.queue import BATCH_ENTRIES, Message, Queue
+from ingest.sqs.limits import BATCH_ENTRIES
+from ingest.sqs.queue import Message, Queue
 from serve_app.errors import QueueUnavailable
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from ingest.runs.manifest import RunManifest
 from ingest.runs.records import FAILED, REDRIVEN, Record, Records
 from ingest.sources.base import Entry
 from ingest.sqs.errors import map_sqs_errors
-from ingest.sqs.queue import BATCH_ENTRIES
+from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
 from ingest.sqs.sender import send_messages
@@ -101,7 +101,7 @@ def redrive_failures(
             bodies = [message_body(manifest.run_id, output, recipe, entry) for entry in entries]
             accepted = _MessageCount(on_sent)
             try:
-                send_messages(queue.client, queue.url, bodies, accepted.add, rate=rate)
+                send_messages(queue, bodies, accepted.add, rate=rate)
             finally:
                 if accepted.total:
                     _record_redriven(folder, batch[: accepted.total])

@@ -202,7 +202,7 @@ def send_run(
         for entry in writer.entries(before.jobs)
     )
     try:
-        send_messages(queue.client, queue.url, bodies, checkpoint.advance, rate=rate)
+        send_messages(queue, bodies, checkpoint.advance, rate=rate)
     except ForeedgeError as error:
         raise type(error)(
             f"{error.message} -- {checkpoint.sent:,} messages are on the queue and nothing is "

@@ -24,8 +24,8 @@ from ingest.messages.parse import parse_message
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import STATUS_RANK
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
-from ingest.sqs.errors import map_sqs_errors
-from ingest.sqs.queue import BATCH_ENTRIES
+from ingest.sqs.queue_client import QueueClient
+from ingest.sqs.sender import batches, send_batch
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig, QueueConfig
 from serve_app.contracts.job import Job
@@ -48,8 +48,11 @@ PARTS_PER_REQUEST = 64
 """Parts of the ledger that one request reads at most: 64,000 results, within about a second."""
 
 _MESSAGE_BYTES = 24 * 1024
-"""Most bytes of a message, so that a batch is never over SQS's limit (256 KiB): there one message
-that is too long would take its neighbours with it."""
+"""Maximum size of a posted job in bytes."""
+
+_SEND_ATTEMPTS = 2
+"""Number of times that a message is sent at most. The client waits meanwhile, and may post again
+what was not accepted."""
 
 _FOLDED_JOBS = 200_000
 _RUNS_IN_MEMORY = 16
@@ -145,23 +148,12 @@ class SqsJobs:
         return job, body.decode()
 
     def _send(self, url: str, bodies: Sequence[str]) -> list[QueueUnavailable | None]:
-        """Send messages; return what went wrong with each. Blocks."""
-        results: list[QueueUnavailable | None] = []
-        for start in range(0, len(bodies), BATCH_ENTRIES):
-            batch = bodies[start : start + BATCH_ENTRIES]
-            failed: dict[int, QueueUnavailable] = {}
-            entries: Any = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(batch)]
-            try:
-                with map_sqs_errors(f"{url}: SendMessageBatch"):
-                    answer = self._sqs.send_message_batch(QueueUrl=url, Entries=entries)
-            except QueueUnavailable as error:
-                failed = dict.fromkeys(range(len(batch)), error)
-            else:
-                for item in answer.get("Failed", []):
-                    reason = f"{item.get('Code')}: {item.get('Message', '')}"
-                    failed[int(item["Id"])] = QueueUnavailable(f"{url} refused it: {reason}")
-            results += [failed.get(index) for index in range(len(batch))]
-        return results
+        """Send messages; return for each why it was not sent, or None if it was. Blocks."""
+        queue = QueueClient(self._sqs, url)
+        errors: list[QueueUnavailable | None] = []
+        for batch in batches(bodies):
+            errors += send_batch(queue, batch, attempts=_SEND_ATTEMPTS)
+        return errors
 
     def _write_manifest(self, run_id: str, jobs: list[Job], queue: QueueConfig) -> None:
         """Store what was asked for, where it is one thing: the jobs of a run share a recipe."""

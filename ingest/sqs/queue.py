@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from ingest.sqs.errors import map_sqs_errors
+from ingest.sqs.limits import PAYLOAD_BYTES, VISIBILITY_MAX_S
 from ingest.sqs.redrive_policy import read_redrive_policy
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, QueueConfig
@@ -27,16 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BATCH_ENTRIES = 10
-"""Most entries of one batch call, and most messages of one receive; SQS's own limit."""
-
-VISIBILITY_MAX_S = 43_200
-"""Twelve hours, SQS's own limit."""
-
 _THREADS = 8
 _REASON_CHARACTERS = 1_000
-_MESSAGE_BYTES = 1_048_576
-"""Most bytes of a message's body and attributes together; SQS's own limit."""
 # What SQS accepts in text is what XML 1.0 does.
 _REFUSED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -55,7 +48,7 @@ class Message:
 
 
 class Queue(Protocol):
-    """A queue with visibility time-outs. Batches have at most ``BATCH_ENTRIES`` entries.
+    """A queue with visibility time-outs. Batches have at most ``limits.BATCH_ENTRIES`` entries.
 
     Every method raises QueueUnavailable where the queue does not answer.
     """
@@ -176,7 +169,7 @@ class SqsQueue:
         texts = {"foreedge.code": code, "foreedge.job_id": job_id, "foreedge.reason": reason}
         attributes: Any = {
             name: {"DataType": "String", "StringValue": text}
-            for name, text in fitting(texts, _MESSAGE_BYTES - len(message.body.encode())).items()
+            for name, text in fitting(texts, PAYLOAD_BYTES - len(message.body.encode())).items()
         }
         await self._call(
             "SendMessage to the dead-letter queue",

@@ -1,32 +1,33 @@
-"""Sends messages: in batches, from several threads, no faster than asked, and in a known order."""
+"""Send messages in batches: from several threads, no faster than a given rate, in a known order."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
 from ingest.sqs.errors import map_sqs_errors
-from ingest.sqs.queue import BATCH_ENTRIES
+from ingest.sqs.limits import BATCH_ENTRIES, PAYLOAD_BYTES
+from ingest.sqs.queue_client import QueueClient
 from serve_app.errors import QueueUnavailable
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-
-BATCH_BYTES = 256 * 1024
-"""Most bytes of one batch's bodies together; SQS's own limit."""
+    from mypy_boto3_sqs.type_defs import (
+        BatchResultErrorEntryTypeDef,
+        SendMessageBatchRequestEntryTypeDef,
+    )
 
 SEND_THREADS = 8
-"""Batches that are sent at the same time."""
+"""Number of batches that are sent at the same time."""
 
 _ATTEMPTS = 6
-_BACKOFF_BASE_S = 0.2
 
 
 class RateLimiter:
-    """Holds a sender to a rate."""
+    """Delays a sender so that it does not exceed a rate."""
 
     def __init__(
         self,
@@ -34,30 +35,29 @@ class RateLimiter:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin now.
+        """Start the limiter.
 
         Args:
-            per_s: Most messages per second; None sets no limit.
-            sleep: Waits, in seconds.
-            clock: Seconds; never goes back.
+            per_s: Maximum number of messages per second; None sets no limit.
+            sleep: Function that waits for a number of seconds.
+            clock: Function that returns seconds and never goes back.
         """
         self._per_s, self._sleep, self._clock = per_s, sleep, clock
         self._free_at = clock()
 
     def wait(self, messages: int) -> None:
-        """Return when that many may be sent."""
+        """Return when this number of messages may be sent."""
         if self._per_s is None:
             return
         now = self._clock()
         if self._free_at > now:
             self._sleep(self._free_at - now)
-        # What was not used in a pause is not made up for: the limit holds at any moment.
+        # Unused capacity is not carried over, so the limit holds at every moment.
         self._free_at = max(now, self._free_at) + messages / self._per_s
 
 
 def send_messages(
-    client: SQSClient,
-    queue_url: str,
+    queue: QueueClient,
     bodies: Iterable[str],
     on_sent: Callable[[int], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -66,21 +66,21 @@ def send_messages(
     """Send messages in batches from several threads; blocks.
 
     Args:
-        client: Of SQS.
-        queue_url: Where they go.
-        bodies: The messages.
-        on_sent: Called after a batch, with its number of messages; in the order of the messages,
-            also where the sending fails or is interrupted: every earlier one is on the queue.
-        sleep: Waits, in seconds.
-        rate: Most messages per second; None sets no limit.
+        queue: Queue to send to.
+        bodies: Bodies of the messages.
+        on_sent: Called after each batch with its number of messages, in the order of the messages.
+            When it is called, every earlier message is on the queue. This holds even if sending
+            fails or is interrupted.
+        sleep: Function that waits for a number of seconds.
+        rate: Maximum number of messages per second; None sets no limit.
 
     Raises:
-        QueueUnavailable: Some were not accepted after several attempts.
+        QueueUnavailable: SQS did not accept some of the messages.
     """
-    pace = RateLimiter(rate, sleep)
+    limiter = RateLimiter(rate, sleep)
     sending: deque[tuple[Future[None], int]] = deque()
 
-    def settle() -> None:
+    def finish_first() -> None:
         future, messages = sending[0]
         future.result()
         sending.popleft()
@@ -89,56 +89,84 @@ def send_messages(
     with ThreadPoolExecutor(SEND_THREADS, "send") as pool:
         try:
             for batch in batches(bodies):
-                pace.wait(len(batch))
-                future = pool.submit(_send_batch, client, queue_url, batch, sleep)
+                limiter.wait(len(batch))
+                future = pool.submit(_send_whole_batch, queue, batch, sleep)
                 sending.append((future, len(batch)))
                 if len(sending) >= 2 * SEND_THREADS:
-                    settle()
+                    finish_first()
             while sending:
-                settle()
+                finish_first()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             while sending and not (sending[0][0].cancelled() or sending[0][0].exception()):
-                settle()
+                finish_first()
             raise
 
 
 def batches(bodies: Iterable[str]) -> Iterator[list[str]]:
-    """Yield messages in groups that one call of SQS takes."""
+    """Yield messages in groups that fit into one call of SQS."""
     batch: list[str] = []
-    size = 0
+    batch_bytes = 0
     for body in bodies:
         body_bytes = len(body.encode())
-        if batch and (len(batch) == BATCH_ENTRIES or size + body_bytes > BATCH_BYTES):
+        if batch and (len(batch) == BATCH_ENTRIES or batch_bytes + body_bytes > PAYLOAD_BYTES):
             yield batch
-            batch, size = [], 0
+            batch, batch_bytes = [], 0
         batch.append(body)
-        size += body_bytes
+        batch_bytes += body_bytes
     if batch:
         yield batch
 
 
-def _send_batch(
-    client: SQSClient, queue_url: str, batch: list[str], sleep: Callable[[float], None]
-) -> None:
-    remaining = batch
-    for attempt in range(_ATTEMPTS):
+def send_batch(
+    queue: QueueClient,
+    bodies: Sequence[str],
+    *,
+    attempts: int = _ATTEMPTS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[QueueUnavailable | None]:
+    """Send the messages of one batch, and send again those that fail through SQS's fault; blocks.
+
+    Args:
+        queue: Queue to send to.
+        bodies: Bodies of the messages; see ``batches``.
+        attempts: Maximum number of times that a message is sent.
+        sleep: Function that waits for a number of seconds.
+
+    Returns:
+        For each message, why SQS did not accept it, or None if it did.
+    """
+    errors: dict[int, QueueUnavailable] = {}
+    remaining = list(range(len(bodies)))
+    for attempt in range(attempts):
         if attempt:
-            sleep(_BACKOFF_BASE_S * 2**attempt)
-        with map_sqs_errors(f"{queue_url}: SendMessageBatch"):
-            answer = client.send_message_batch(
-                QueueUrl=queue_url,
-                Entries=[{"Id": str(i), "MessageBody": body} for i, body in enumerate(remaining)],
-            )
+            sleep(backoff_s(RETRY_BASE_S, attempt, RETRY_MAX_S))
+        entries: list[SendMessageBatchRequestEntryTypeDef] = [
+            {"Id": str(index), "MessageBody": bodies[index]} for index in remaining
+        ]
+        for index in remaining:
+            errors.pop(index, None)
+        try:
+            with map_sqs_errors(f"{queue.url}: SendMessageBatch"):
+                answer = queue.client.send_message_batch(QueueUrl=queue.url, Entries=entries)
+        except QueueUnavailable as error:
+            # The client has already tried the whole call several times.
+            errors.update(dict.fromkeys(remaining, error))
+            break
         failed = answer.get("Failed", [])
-        if not failed:
-            return
-        if refused := next((item for item in failed if item.get("SenderFault")), None):
-            raise QueueUnavailable(
-                f"{queue_url} refused a message: {refused.get('Code')}: {refused.get('Message')}"
-            )
-        remaining = [remaining[int(item["Id"])] for item in failed]
-    raise QueueUnavailable(
-        f"{queue_url} did not accept {len(remaining)} messages in {_ATTEMPTS} attempts "
-        f"({failed[0].get('Code')})"
-    )
+        errors.update({int(entry["Id"]): _refusal(queue.url, entry) for entry in failed})
+        remaining = [int(entry["Id"]) for entry in failed if not entry.get("SenderFault")]
+        if not remaining:
+            break
+    return [errors.get(index) for index in range(len(bodies))]
+
+
+def _refusal(url: str, entry: BatchResultErrorEntryTypeDef) -> QueueUnavailable:
+    reason = f"{entry.get('Code')}: {entry.get('Message', '')}"
+    return QueueUnavailable(f"{url} refused a message: {reason}")
+
+
+def _send_whole_batch(queue: QueueClient, batch: list[str], sleep: Callable[[float], None]) -> None:
+    for error in send_batch(queue, batch, sleep=sleep):
+        if error is not None:
+            raise error

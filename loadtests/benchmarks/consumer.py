@@ -35,7 +35,8 @@ from ingest.local.application import local_serve
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from ingest.runs.ledger import Ledger
-from ingest.sqs.queue import BATCH_ENTRIES, SqsQueue
+from ingest.sqs.limits import BATCH_ENTRIES
+from ingest.sqs.queue import SqsQueue
 from loadtests.harness.metering import run_workers_beside_others
 from loadtests.harness.standins import Feed, Nowhere, Standin, body
 from serve_app.aws import aws_client

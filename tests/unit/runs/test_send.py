@@ -17,7 +17,6 @@ from ingest.runs import send as bulk
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.sources.base import Entry
-from ingest.sqs import sender as sending
 from ingest.sqs.queue_client import QueueClient
 from serve_app.config import LedgerConfig, QueueConfig
 from serve_app.contracts.job import Output
@@ -182,39 +181,3 @@ def test_another_run_under_its_name_is_refused(store: LocalStore) -> None:
     other = plan_of(store, entries, description="s3://b/in/", recipe="mask")
     with pytest.raises(InvalidConfig, match=r"different recipe\. .* choose another --run-id"):
         send(client, other)
-
-
-def test_entries_that_failed_are_sent_again_alone() -> None:
-    def refuse(call: int, entries: list[Any]) -> list[Any]:
-        code = {"SenderFault": False, "Code": "InternalError"}
-        return [{"Id": item["Id"], **code} for item in entries[call + 1 :]] if call < 2 else []
-
-    client: Any = FakeSqs(refuse)
-    waits: list[float] = []
-
-    sending.send_messages(client, QUEUE.url, list("abcde"), sleep=waits.append)
-
-    assert sorted(client.bodies) == list("abcde")
-    assert client.calls == 3
-    assert len(waits) == 2
-
-
-@pytest.mark.parametrize(("fault", "calls"), [(True, 1), (False, 6)])
-def test_a_message_that_is_never_accepted_is_an_error(fault: bool, calls: int) -> None:
-    def refuse(_: int, entries: list[Any]) -> list[Any]:
-        return [{"Id": item["Id"], "SenderFault": fault, "Code": "No"} for item in entries]
-
-    client: Any = FakeSqs(refuse)
-
-    with pytest.raises(QueueUnavailable, match="No"):
-        sending.send_messages(client, QUEUE.url, ["a"], sleep=lambda _: None)
-    assert client.calls == calls
-
-
-def test_batches_obey_both_limits() -> None:
-    small = list(sending.batches(str(i) for i in range(21)))
-    large = list(sending.batches("ä" * 50_000 for _ in range(5)))
-
-    assert [len(batch) for batch in small] == [10, 10, 1]
-    assert [len(batch) for batch in large] == [2, 2, 1]
-    assert list(sending.batches([])) == []
