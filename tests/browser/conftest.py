@@ -16,7 +16,7 @@ from ingest.local.ports import free_port
 from serve_app.config import AppConfig
 from serve_app.http.deployment import make_api
 from serve_app.http.endpoint import Endpoint, current_endpoint
-from tests.support.http_client import Handle, NoQueue, pipeline_of
+from tests.support.http_client import LocalHandle, NoQueue, local_pipeline
 
 FLAGS = [
     "--no-sandbox",
@@ -44,7 +44,7 @@ def serving_page(args: dict[str, Any]) -> Iterator[str]:
     def lazily() -> Endpoint:
         # In the server's event loop, which the parts belong to.
         if not made:
-            handle: Any = Handle(pipeline_of(config))
+            handle: Any = LocalHandle(local_pipeline(config))
             queue: Any = NoQueue()
             made.append(Endpoint(config, handle, None, queue))
         return made[0]

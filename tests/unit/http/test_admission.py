@@ -1,4 +1,4 @@
-"""Places and bytes: never more than there are, and none is lost."""
+"""Concurrency limit and byte budget: never exceeded, and always released."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ class Clock:
         return self.now
 
 
-def test_one_place() -> None:
-    places = ConcurrencyLimit(1, "http.max_concurrent")
-    with places.take():
-        assert places.taken == 1
-        with pytest.raises(Overloaded, match=r"http\.max_concurrent") as caught, places.take():
-            raise AssertionError("there was none")
+def test_a_limit_of_one_slot() -> None:
+    slots = ConcurrencyLimit(1, "http.max_concurrent")
+    with slots.take():
+        assert slots.taken == 1
+        with pytest.raises(Overloaded, match=r"http\.max_concurrent") as caught, slots.take():
+            raise AssertionError("no slot was free")
         assert caught.value.retry_after_s == 1
         with pytest.raises(Overloaded):
-            places.check()
-    assert places.taken == 0
-    places.check()
+            slots.check()
+    assert slots.taken == 0
+    slots.check()
 
 
-def test_a_place_is_freed_by_an_error() -> None:
-    places = ConcurrencyLimit(1, "x")
-    with pytest.raises(ZeroDivisionError), places.take():
+def test_an_error_frees_the_slot() -> None:
+    slots = ConcurrencyLimit(1, "x")
+    with pytest.raises(ZeroDivisionError), slots.take():
         raise ZeroDivisionError
-    assert places.taken == 0
+    assert slots.taken == 0
 
 
-def _refused_for_s(places: ConcurrencyLimit) -> int:
+def _refused_for_s(slots: ConcurrencyLimit) -> int:
     with pytest.raises(Overloaded) as caught:
-        places.check()
+        slots.check()
     return caught.value.retry_after_s
 
 
-def test_retry_after_follows_the_stays() -> None:
+def test_retry_after_follows_how_long_slots_are_kept() -> None:
     clock = Clock()
-    places = ConcurrencyLimit(2, "x", clock)
+    slots = ConcurrencyLimit(2, "x", clock)
     for _ in range(100):
-        with places.take():
+        with slots.take():
             clock.now += 5
-    with places.take(), places.take():
-        seen = {_refused_for_s(places) for _ in range(200)}
+    with slots.take(), slots.take():
+        seen = {_refused_for_s(slots) for _ in range(200)}
     assert min(seen) >= 5
     assert max(seen) <= 10
-    assert len(seen) > 1, "not all who were refused come back together"
+    assert len(seen) > 1, "clients rejected together come back at different times"
     for _ in range(100):
-        with places.take():
+        with slots.take():
             clock.now += 10_000
-    with places.take(), places.take():
-        assert _refused_for_s(places) == 30
+    with slots.take(), slots.take():
+        assert _refused_for_s(slots) == 30
 
 
-def test_bytes_are_held_until_the_end_and_none_is_lost() -> None:
+def test_bytes_are_reserved_until_the_context_ends() -> None:
     budget = ByteBudget(10, "http.max_buffered_bytes")
     with ExitStack() as stack:
         first = stack.enter_context(budget.reservation())

@@ -1,4 +1,4 @@
-"""API keys: where they come from, who is let in, and that nobody sees them."""
+"""API keys: their sources, which requests they admit, and that they never appear in a text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ingest.cli.main import app
 from serve_app.config import AppConfig, AwsConfig, HttpConfig
 from serve_app.errors import InvalidConfig
 from serve_app.http.api_keys import ApiKeys, read_api_keys
-from tests.support.http_client import StuckPipeline, client_of
+from tests.support.http_client import StuckPipeline, endpoint_client
 
 AWS = AwsConfig()
 OLD, NEW = "an-old-key-0123456789", "a-new-key-9876543210"
@@ -34,25 +34,25 @@ def http(**settings: Any) -> HttpConfig:
 
 
 @pytest.mark.parametrize("value", [[], "", "   ", ["a", ""], "a,,b", ["two words"], ["schlüssel"]])
-def test_keys_that_are_configured_and_are_none(value: object) -> None:
+def test_invalid_configured_keys_are_rejected(value: object) -> None:
     with pytest.raises(InvalidConfig, match="api_keys"):
         http(api_keys=value)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "two words\n"])
-def test_a_file_without_a_key(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_key_is_rejected(tmp_path: Path, text: str) -> None:
     path = tmp_path / "keys"
     path.write_text(text)
     with pytest.raises(InvalidConfig, match="api_keys_file"):
         read_api_keys(http(api_keys_file=path), AWS)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="cannot be read"):
         read_api_keys(http(api_keys_file=tmp_path / "none"), AWS)
 
 
-def test_foreedge_serve_says_at_once_what_is_wrong_with_keys(tmp_path: Path) -> None:
+def test_foreedge_serve_checks_the_keys_before_it_starts(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("# none yet\n")
     answer = CliRunner().invoke(app, ["serve", "--set", f"http.api_keys_file={path}"])
@@ -60,7 +60,7 @@ def test_foreedge_serve_says_at_once_what_is_wrong_with_keys(tmp_path: Path) -> 
     assert str(path) in answer.exception.message
 
 
-def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, expected in (("a,b", ("a", "b")), ('["a", "b"]', ("a", "b")), ("123", ("123",))):
         monkeypatch.setenv("FOREEDGE_HTTP__API_KEYS", text)
         assert read_api_keys(AppConfig.load().http, AWS) == expected
@@ -69,7 +69,7 @@ def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         AppConfig.load()
 
 
-def test_nobody_sees_a_key() -> None:
+def test_keys_appear_in_no_text() -> None:
     config = AppConfig.load({"http": {"api_keys": [OLD]}})
     keys = ApiKeys(config.http, AWS)
     for shown in (
@@ -83,7 +83,7 @@ def test_nobody_sees_a_key() -> None:
     assert OLD not in config.model_dump_json()
 
 
-async def test_several_keys_count_at_once() -> None:
+async def test_several_keys_are_valid_at_once() -> None:
     keys = ApiKeys(http(api_keys=[OLD, NEW]), AWS)
     assert await keys.accept([OLD])
     assert await keys.accept([NEW])
@@ -92,7 +92,7 @@ async def test_several_keys_count_at_once() -> None:
         assert not await keys.accept(wrong)
 
 
-async def test_a_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_key_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, clock = tmp_path / "keys", Clock()
     path.write_text(f"# rotated on Mondays\n{OLD}\n")
     keys = ApiKeys(http(api_keys_file=path, api_keys_refresh_s=60), AWS, clock)
@@ -119,8 +119,8 @@ def config() -> AppConfig:
     return AppConfig.load({"http": {"api_keys": [OLD, NEW]}})
 
 
-async def test_routes_are_guarded(config: AppConfig) -> None:
-    async with client_of(config, StuckPipeline()) as client:
+async def test_routes_need_a_key(config: AppConfig) -> None:
+    async with endpoint_client(config, StuckPipeline()) as client:
         for method, path in (
             ("POST", "/v1/cutout"),
             ("POST", "/v1/cutout?quality=nonsense"),
@@ -153,16 +153,16 @@ async def test_routes_are_guarded(config: AppConfig) -> None:
         ({"Authorization": f"Bearer {OLD},{NEW}"}, 401),
     ],
 )
-async def test_ways_to_present_a_key(
+async def test_every_way_to_present_a_key(
     config: AppConfig, headers: dict[str, str], status: int
 ) -> None:
-    async with client_of(config, StuckPipeline()) as client:
+    async with endpoint_client(config, StuckPipeline()) as client:
         answer = await client.get("/v1/models", headers=headers)
         assert answer.status_code == status
         assert OLD not in answer.text
 
 
-async def test_without_a_key_nothing_of_the_body_is_read(config: AppConfig) -> None:
+async def test_without_a_key_the_body_is_not_read(config: AppConfig) -> None:
     read = 0
 
     async def body() -> Any:
@@ -172,14 +172,14 @@ async def test_without_a_key_nothing_of_the_body_is_read(config: AppConfig) -> N
             yield bytes(1024)
             await asyncio.sleep(0)
 
-    async with client_of(config, StuckPipeline()) as client:
+    async with endpoint_client(config, StuckPipeline()) as client:
         assert (await client.post("/v1/cutout", content=body())).status_code == 401
     assert read == 0
 
 
-async def test_without_keys_it_is_open_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_endpoint_without_keys_is_open_and_warns(caplog: pytest.LogCaptureFixture) -> None:
     assert "FOREEDGE_HTTP__API_KEYS" not in os.environ
     with caplog.at_level(logging.WARNING):
-        async with client_of(AppConfig.load(), StuckPipeline()) as client:
+        async with endpoint_client(AppConfig.load(), StuckPipeline()) as client:
             assert (await client.get("/v1/models")).status_code == 200
     assert "open to everybody" in caplog.text

@@ -1,4 +1,4 @@
-"""The middleware on both sides of the way to a replica, around applications of a few lines."""
+"""The outer and the inner middleware, around applications of a few lines."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def headers_seen(scope: Scope, receive: Receive, send: Send) -> None:
         (None, 503, "replica_lost"),
     ],
 )
-async def test_what_serve_says_gets_a_code(
+async def test_errors_of_serve_get_a_code(
     response: Response | None, status: int, code: str
 ) -> None:
     answer = await ask(ServeErrorMiddleware(app_of(response)))
@@ -57,17 +57,17 @@ async def test_what_serve_says_gets_a_code(
 
 
 @pytest.mark.parametrize("status", [200, 404, 408, 503])
-async def test_what_a_replica_says_is_left_alone(status: int) -> None:
+async def test_responses_of_a_replica_are_unchanged(status: int) -> None:
     own = JSONResponse({"code": "own"}, status, media_type="application/problem+json")
     answer = await ask(ServeErrorMiddleware(app_of(own)))
     assert (answer.status_code, answer.json()) == (status, {"code": "own"})
 
 
-async def test_text_of_a_replica_that_is_no_error_is_left_alone() -> None:
+async def test_a_text_response_without_an_error_is_unchanged() -> None:
     assert (await ask(ServeErrorMiddleware(app_of(PlainTextResponse("success"))))).text == "success"
 
 
-async def test_headers_that_serve_would_act_on_do_not_reach_it() -> None:
+async def test_headers_that_serve_acts_on_do_not_reach_it() -> None:
     sent = {
         "x-request-timeout-seconds": "3",
         "x-request-disconnect-disabled": "?1",
@@ -77,7 +77,7 @@ async def test_headers_that_serve_would_act_on_do_not_reach_it() -> None:
     }
     seen = (await ask(ServeErrorMiddleware(headers_seen), headers=sent)).json()
     assert sent.keys() & seen.keys() == {"x-request-id"}
-    # The replica finds the deadline under its own name, whether a proxy was before it or not.
+    # The replica sees the deadline under its usual name, with and without a proxy.
     for app in (
         ServeErrorMiddleware(DeadlineHeaderMiddleware(headers_seen)),
         DeadlineHeaderMiddleware(headers_seen),
@@ -85,7 +85,7 @@ async def test_headers_that_serve_would_act_on_do_not_reach_it() -> None:
         assert (await ask(app, headers=sent)).json()["x-request-timeout-seconds"] == "3"
 
 
-async def test_nobody_can_forge_the_inner_name() -> None:
+async def test_a_client_cannot_set_the_inner_header() -> None:
     forged = {"foreedge-request-timeout-seconds": "9"}
     seen = (
         await ask(ServeErrorMiddleware(DeadlineHeaderMiddleware(headers_seen)), headers=forged)
@@ -102,7 +102,7 @@ async def test_head_is_a_get_without_a_body() -> None:
     assert (answer.content, answer.headers["content-length"]) == (b"", "3")
 
 
-def test_serve_takes_it() -> None:
+def test_serve_accepts_the_middleware() -> None:
     assert validate_http_proxy_callback_return(middlewares())
     module, _, name = ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].rpartition(".")
     assert (module, name) == (middlewares.__module__, middlewares.__name__)

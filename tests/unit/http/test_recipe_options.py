@@ -1,4 +1,4 @@
-"""From a request's headers and options to a recipe."""
+"""Recipes from the options and the headers of a request."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from serve_app.http.recipe_options import (
         (",,image/webp,", "webp"),
     ],
 )
-def test_the_format_that_a_client_likes_best(accept: str | None, expected: str) -> None:
+def test_the_accept_header_selects_the_preferred_format(accept: str | None, expected: str) -> None:
     assert negotiate_format(accept) == expected
 
 
 @pytest.mark.parametrize(
     "accept", ["text/html", "application/json", "image/gif", "*/*;q=0", "image/png;q=0"]
 )
-def test_a_client_that_takes_no_format(accept: str) -> None:
+def test_an_accept_header_without_an_available_format_is_rejected(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="image/png, image/webp, image/jpeg"):
         negotiate_format(accept)
 
 
-def test_a_format_that_is_asked_for_wins_over_accept() -> None:
+def test_a_requested_format_takes_precedence_over_accept() -> None:
     assert recipe_from_request(RecipeOptions(format="webp"), "text/html").format == "webp"
     inline = RecipeOptions(recipe='{"format": "webp"}')
     assert recipe_from_request(inline, "image/png").format == "webp"
 
 
-def test_a_client_of_jpeg_alone_gets_a_background() -> None:
+def test_a_client_that_accepts_only_jpeg_gets_a_white_background() -> None:
     assert recipe_from_request(RecipeOptions(), "image/jpeg").background == "white"
     assert (
         recipe_from_request(RecipeOptions(background="black"), "image/jpeg").background == "black"
@@ -63,7 +63,7 @@ def test_a_client_of_jpeg_alone_gets_a_background() -> None:
     assert recipe_from_request(inline, "image/jpeg").background == "#102030"
 
 
-def test_every_field_of_a_recipe_can_be_given() -> None:
+def test_every_field_of_a_recipe_has_an_option() -> None:
     given = {
         "models": "folio, u2net",
         "background": "#FFEEDD",
@@ -113,7 +113,7 @@ def test_every_field_of_a_recipe_can_be_given() -> None:
     assert named == set(Recipe.model_fields)
 
 
-def test_options_win_over_a_whole_recipe_and_checks_are_merged() -> None:
+def test_options_override_a_whole_recipe_and_checks_are_merged() -> None:
     whole = '{"checks": {"min_subject_px": 7, "min_subject_area": 0.2}, "quality": 50}'
     recipe = recipe_from_request(RecipeOptions(recipe=whole, quality=60, min_subject_px=9), None)
     assert recipe.quality == 60
@@ -130,7 +130,7 @@ def test_matting_of_a_preset_and_its_options_are_merged() -> None:
         recipe_from_request(RecipeOptions(recipe='{"matting": 3}', matting_erode_px=3), None)
 
 
-def test_a_thumbnail_makes_no_difference() -> None:
+def test_a_thumbnail_is_ignored() -> None:
     plain = recipe_from_request(RecipeOptions(recipe="{}"), None)
     assert (
         recipe_from_request(RecipeOptions(recipe='{"thumbnail": {"size_px": 100}}'), None) == plain
@@ -140,7 +140,7 @@ def test_a_thumbnail_makes_no_difference() -> None:
 @pytest.mark.parametrize(
     "recipe", ["nonsense", "{", '{"models": 3}', '{"colour": "red"}', '{"checks": 1}', "", '{"a":']
 )
-def test_recipes_that_cannot_be(recipe: str) -> None:
+def test_invalid_recipes_are_rejected(recipe: str) -> None:
     with pytest.raises(InvalidRecipe):
         recipe_from_request(RecipeOptions(recipe=recipe, min_subject_px=1), None)
 
@@ -158,7 +158,7 @@ def test_recipes_that_cannot_be(recipe: str) -> None:
         {"colour": "red"},
     ],
 )
-def test_options_that_cannot_be(fields: dict[str, str]) -> None:
+def test_invalid_options_are_rejected(fields: dict[str, str]) -> None:
     with pytest.raises(InvalidRecipe, match=next(iter(fields))):
         recipe_options_from_form(fields)
 

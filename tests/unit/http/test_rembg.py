@@ -1,4 +1,4 @@
-"""rembg's HTTP API: what its parameters mean here, and fetching by URL, in one process."""
+"""The HTTP API of rembg: the recipes its parameters stand for, CORS, and fetching by URL."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from serve_app.contracts.recipe import Matting
 from serve_app.errors import InvalidParameters
 from serve_app.http.rembg_parameters import recipe_from_rembg
 from serve_app.http.routes.rembg import REMOVE_PATH
-from tests.support.http_client import client_of, pipeline_of
+from tests.support.http_client import endpoint_client
 from tests.support.images import book, jpeg
 
 SERVED = ("folio", "u2net")
 
 
 @functools.cache
-def photograph() -> bytes:
+def encoded_book() -> bytes:
     return jpeg(book().image)
 
 
@@ -34,12 +34,7 @@ def config() -> AppConfig:
     return AppConfig.load({})
 
 
-@pytest.fixture(scope="module")
-def pipeline(config: AppConfig) -> Any:
-    return pipeline_of(config)
-
-
-def test_the_defaults_are_rembgs_with_the_first_model_that_is_served() -> None:
+def test_the_defaults_are_those_of_rembg_with_the_first_served_model() -> None:
     recipe = recipe_from_rembg({}, SERVED)
     assert recipe.models == ("folio",)
     assert recipe.matting == Matting(foreground_above=240, background_below=10, erode_px=10)
@@ -67,7 +62,7 @@ def test_the_defaults_are_rembgs_with_the_first_model_that_is_served() -> None:
         ({"a": "true", "om": "true"}, {"mask_only": True}),
     ],
 )
-def test_what_parameters_mean(fields: dict[str, str], expected: dict[str, object]) -> None:
+def test_parameters_stand_for_recipes(fields: dict[str, str], expected: dict[str, object]) -> None:
     assert recipe_from_rembg(fields, SERVED) == recipe_from_rembg({}, SERVED).model_copy(
         update=expected
     )
@@ -88,14 +83,14 @@ def test_what_parameters_mean(fields: dict[str, str], expected: dict[str, object
         {"extras": '{"sam_prompt": []}'},
     ],
 )
-def test_parameters_that_cannot_be(fields: dict[str, str]) -> None:
+def test_invalid_parameters_are_rejected(fields: dict[str, str]) -> None:
     with pytest.raises(InvalidParameters, match=next(iter(fields))):
         recipe_from_rembg(fields, SERVED)
 
 
 async def test_the_form_wins_over_the_query(config: AppConfig, pipeline: Any) -> None:
-    async with client_of(config, pipeline) as client:
-        files = {"file": ("b.jpg", photograph())}
+    async with endpoint_client(config, pipeline) as client:
+        files = {"file": ("b.jpg", encoded_book())}
         answer = await client.post(f"{REMOVE_PATH}?om=true", files=files)
         assert Image.open(io.BytesIO(answer.content)).mode == "L"
         answer = await client.post(f"{REMOVE_PATH}?om=true", files=files, data={"om": "false"})
@@ -110,23 +105,23 @@ async def test_the_form_wins_over_the_query(config: AppConfig, pipeline: Any) ->
         ({"data": {"om": "true"}}, 422, "invalid_parameters"),
         ({"files": {"note": (None, "no file")}}, 422, "invalid_parameters"),
         ({"content": b""}, 422, "invalid_parameters"),
-        ({"files": {"file": ("b.txt", b"no picture")}}, 415, "unsupported_format"),
+        ({"files": {"file": ("b.txt", b"no image")}}, 415, "unsupported_format"),
         ({"files": {"file": ("b.jpg", b"")}, "params": {"af": "x"}}, 422, "invalid_parameters"),
     ],
 )
-async def test_requests_that_cannot_be(
+async def test_invalid_requests_have_the_status_of_rembg(
     config: AppConfig, pipeline: Any, request_of: dict[str, Any], status: int, code: str
 ) -> None:
-    async with client_of(config, pipeline) as client:
+    async with endpoint_client(config, pipeline) as client:
         answer = await client.post(REMOVE_PATH, **request_of)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-async def test_an_image_without_a_subject_gives_an_empty_one(
+async def test_an_image_without_a_subject_gives_an_empty_result(
     config: AppConfig, pipeline: Any
 ) -> None:
     grey = jpeg(np.full((40, 60, 3), 128, np.uint8))
-    async with client_of(config, pipeline) as client:
+    async with endpoint_client(config, pipeline) as client:
         for fields, mode in (({}, "RGBA"), ({"om": "true"}, "L"), ({"a": "true"}, "RGBA")):
             answer = await client.post(REMOVE_PATH, files={"file": grey}, data=fields)
             assert answer.status_code == 200, answer.text
@@ -137,22 +132,22 @@ async def test_an_image_without_a_subject_gives_an_empty_one(
 # --- web pages ---
 
 
-async def test_web_pages_of_every_origin_may_post_and_read_no_fetched_image(
+async def test_web_pages_of_every_origin_may_post_but_not_read_fetched_images(
     config: AppConfig, pipeline: Any
 ) -> None:
     headers = {"Origin": "https://elsewhere.example"}
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
-    async with client_of(config, pipeline) as client:
+    async with endpoint_client(config, pipeline) as client:
         before = await client.options(REMOVE_PATH, headers=headers | asked)
         assert before.status_code == 200
-        posted = await client.post(REMOVE_PATH, files={"file": photograph()}, headers=headers)
+        posted = await client.post(REMOVE_PATH, files={"file": encoded_book()}, headers=headers)
         refused = await client.post(REMOVE_PATH, files={"file": b"x"}, headers=headers)
         for answer in (before, posted, refused):
             assert answer.headers["access-control-allow-origin"] == "*"
         fetched = await client.get(
             REMOVE_PATH, params={"url": "http://x.example/"}, headers=headers
         )
-        other = await client.post("/v1/cutout", content=photograph(), headers=headers)
+        other = await client.post("/v1/cutout", content=encoded_book(), headers=headers)
         for answer in (fetched, other):
             assert "access-control-allow-origin" not in answer.headers
 
@@ -162,8 +157,8 @@ async def test_web_pages_of_every_origin_may_post_and_read_no_fetched_image(
 
 @pytest.fixture
 def site(tmp_path: Any) -> Iterator[str]:
-    """Serve a folder with a photograph on this machine; yield its host and port."""
-    (tmp_path / "book.jpg").write_bytes(photograph())
+    """Serve a folder with an image on this machine, and yield its host and port."""
+    (tmp_path / "book.jpg").write_bytes(encoded_book())
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -178,15 +173,15 @@ def site(tmp_path: Any) -> Iterator[str]:
         thread.join()
 
 
-async def test_by_url_where_it_is_allowed(pipeline: Any, site: str) -> None:
+async def test_an_image_is_fetched_from_an_allowed_host(pipeline: Any, site: str) -> None:
     allowed = {"fetch_hosts": [site], "fetch_networks": ["127.0.0.0/8", "::1/128"]}
-    async with client_of(AppConfig.load({"http": allowed}), pipeline) as client:
+    async with endpoint_client(AppConfig.load({"http": allowed}), pipeline) as client:
         query = {"url": f"http://{site}/book.jpg", "om": "true"}
         answer = await client.get(REMOVE_PATH, params=query)
         assert answer.status_code == 200, answer.text
-        posted = await client.post(REMOVE_PATH, files={"file": photograph()}, data={"om": "true"})
+        posted = await client.post(REMOVE_PATH, files={"file": encoded_book()}, data={"om": "true"})
         assert answer.content == posted.content
-        assert client.endpoint.buffer.reserved == 0  # type: ignore[attr-defined]
+        assert client.endpoint.buffer.reserved == 0
         for path, status in (("/gone.jpg", 404), ("/", 415)):
             answer = await client.get(REMOVE_PATH, params={"url": f"http://{site}{path}"})
             assert answer.status_code == status, answer.text
@@ -194,13 +189,15 @@ async def test_by_url_where_it_is_allowed(pipeline: Any, site: str) -> None:
         assert answer.json()["code"] == "invalid_parameters"
 
 
-async def test_by_url_where_it_is_not(config: AppConfig, pipeline: Any, site: str) -> None:
-    async with client_of(config, pipeline) as client:
+async def test_nothing_is_fetched_from_other_hosts(
+    config: AppConfig, pipeline: Any, site: str
+) -> None:
+    async with endpoint_client(config, pipeline) as client:
         answer = await client.get(REMOVE_PATH, params={"url": f"http://{site}/book.jpg"})
         assert (answer.status_code, answer.json()["code"]) == (403, "source_not_allowed")
         assert (await client.get(REMOVE_PATH)).status_code == 422
     listed = AppConfig.load({"http": {"fetch_hosts": [site]}})
-    async with client_of(listed, pipeline) as client:
+    async with endpoint_client(listed, pipeline) as client:
         answer = await client.get(REMOVE_PATH, params={"url": f"http://{site}/book.jpg"})
         assert (answer.status_code, answer.json()["code"]) == (403, "source_not_allowed")
         assert "not public" in answer.json()["detail"]

@@ -1,4 +1,4 @@
-"""Fetching by URL: hosts, addresses, redirects, sizes and times. Only this machine is a target."""
+"""Fetching by URL: hosts, addresses, redirects, sizes and time limits, on this machine only."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ PUBLIC = "1.1.1.1 93.184.216.34 2606:4700::1111 ::ffff:1.1.1.1 64:ff9b::1.1.1.1"
 
 
 @pytest.mark.parametrize("address", PRIVATE.split())
-def test_addresses_that_are_not_public(address: str) -> None:
+def test_private_addresses(address: str) -> None:
     assert not is_public_address(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", PUBLIC.split())
-def test_addresses_that_are(address: str) -> None:
+def test_public_addresses(address: str) -> None:
     assert is_public_address(ipaddress.ip_address(address))
 
 
-def test_every_address_counts_and_networks_can_be_allowed() -> None:
+def test_every_address_must_be_public_or_in_an_allowed_network() -> None:
     check_addresses("h", ["1.1.1.1"], [])
     with pytest.raises(SourceNotAllowed, match=r"10\.0\.0\.1"):
         check_addresses("h", ["1.1.1.1", "10.0.0.1"], [])
@@ -68,7 +68,7 @@ HOSTS = ("images.example", "*.cdn.example", "local.example:8080")
         "http://local.example:8080/",
     ],
 )
-def test_hosts_on_the_list(url: str) -> None:
+def test_allowed_hosts(url: str) -> None:
     check_host(URL(url), HOSTS)
 
 
@@ -86,19 +86,19 @@ def test_hosts_on_the_list(url: str) -> None:
         "http://127.0.0.1/",
     ],
 )
-def test_hosts_that_are_not(url: str) -> None:
+def test_other_hosts_are_rejected(url: str) -> None:
     with pytest.raises(SourceNotAllowed, match="fetch_hosts"):
         check_host(URL(url), HOSTS)
 
 
 @pytest.mark.parametrize("host", ["", "HTTP://x", "a b", "*", "*.*.x", "https://x/", "x:y"])
-def test_a_list_with_what_is_no_host(host: str) -> None:
+def test_an_invalid_host_in_the_configuration_is_rejected(host: str) -> None:
     with pytest.raises(InvalidConfig, match="fetch_hosts"):
         AppConfig.load({"http": {"fetch_hosts": [host]}})
 
 
 class Site:
-    """A server on this machine, under whatever name a test gives it."""
+    """A server on this machine, reachable under any name."""
 
     def __init__(self) -> None:
         self.hosts: list[str] = []
@@ -108,7 +108,7 @@ class Site:
 
     @property
     def config(self) -> HttpConfig:
-        # Two of this machine's own addresses, of which the network allows one.
+        # This machine answers at 127.0.0.1 and 127.0.0.2. Only the first is allowed.
         return HttpConfig.model_validate(
             {
                 "fetch_hosts": [f"site.example:{self.port}"],
@@ -118,7 +118,7 @@ class Site:
         )
 
     async def resolve(self, name: str, port: int) -> list[str]:
-        """Stand for DNS, which may answer otherwise the next time."""
+        """Return the next list of addresses, as DNS would."""
         self.names.append(name)
         return self.addresses.pop(0) if len(self.addresses) > 1 else self.addresses[0]
 
@@ -164,15 +164,15 @@ async def site() -> AsyncIterator[Site]:
     await runner.cleanup()
 
 
-async def test_an_image_from_a_host_on_the_list(site: Site) -> None:
+async def test_an_image_is_fetched_from_an_allowed_host(site: Site) -> None:
     assert await site.fetch("/image") == bytes(10_000)
     assert site.hosts == [f"site.example:{site.port}"]
 
 
-async def test_a_name_is_resolved_once_and_the_checked_address_is_the_one_that_is_met(
+async def test_a_name_is_resolved_once_and_the_connection_goes_to_the_checked_address(
     site: Site,
 ) -> None:
-    # A name that changes: what a second resolution would give is never asked for.
+    # The name changes between requests. Within one request it is resolved only once.
     site.addresses = [["127.0.0.1"], ["127.0.0.2"]]
     assert await site.fetch("/image")
     assert site.names == ["site.example"]
@@ -181,14 +181,14 @@ async def test_a_name_is_resolved_once_and_the_checked_address_is_the_one_that_i
     assert len(site.hosts) == 1
 
 
-async def test_one_private_address_among_others_is_enough(site: Site) -> None:
+async def test_one_private_address_among_others_is_rejected(site: Site) -> None:
     site.addresses = [["127.0.0.1", "10.0.0.1"]]
     with pytest.raises(SourceNotAllowed, match=r"10\.0\.0\.1"):
         await site.fetch("/image")
     assert site.hosts == []
 
 
-async def test_redirects_begin_anew(site: Site) -> None:
+async def test_every_redirect_is_checked(site: Site) -> None:
     assert await site.fetch("/hop/2") == bytes(10_000)
     assert site.names == ["site.example"] * 4
     with pytest.raises(SourceNotFound, match="redirects"):
@@ -218,7 +218,7 @@ async def test_redirects_begin_anew(site: Site) -> None:
         ("/trickle", DeadlineExceeded),
     ],
 )
-async def test_hosts_that_do_not_do_as_they_should(
+async def test_failures_of_the_host_have_a_code(
     site: Site, path: str, error: type[ForeedgeError]
 ) -> None:
     with pytest.raises(error):
@@ -238,19 +238,19 @@ async def test_hosts_that_do_not_do_as_they_should(
         "gopher://site.example:70/",
     ],
 )
-async def test_what_is_no_url_of_an_image(site: Site, url: str) -> None:
+async def test_invalid_urls_are_rejected(site: Site, url: str) -> None:
     with pytest.raises(InvalidParameters):
         await fetch_image(url, site.config, LIMIT, lambda _: None, site.resolve)
     assert site.names == []
 
 
-async def test_a_host_that_does_not_answer(site: Site) -> None:
+async def test_a_host_that_does_not_answer_is_unavailable(site: Site) -> None:
     config = site.config.model_copy(update={"fetch_hosts": ("site.example:1",)})
     with pytest.raises(StorageUnavailable):
         await fetch_image("http://site.example:1/", config, LIMIT, lambda _: None, site.resolve)
 
 
-async def test_the_system_resolves_where_nothing_else_does(site: Site) -> None:
+async def test_the_default_resolver_is_that_of_the_system(site: Site) -> None:
     hosts = (f"localhost:{site.port}",)
     config = site.config.model_copy(update={"fetch_hosts": hosts})
     url = f"http://localhost:{site.port}/image"
