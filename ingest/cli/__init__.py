@@ -1,1 +1,1 @@
-"""The foreedge command."""
+"""The ``foreedge`` command."""

@@ -1,54 +1,92 @@
-"""Options that several commands have."""
+"""The options that several commands share, and the session that they open."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from ingest.cli.settings import load_config
+from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
+from ingest.sqs.queue_client import QueueClient
+from ingest.sqs.sender import SEND_THREADS
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig
 from serve_app.errors import InvalidConfig
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
+from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="YAML file: settings, or a Serve file with applications."),
+    typer.Option("--config", help="YAML file with settings, or a Serve file with one application."),
 ]
 QueueOption = Annotated[str | None, typer.Option("--queue", help="URL of the SQS queue.")]
 LedgerOption = Annotated[
-    str | None, typer.Option("--ledger-bucket", help="Bucket where results of runs are recorded.")
+    str | None,
+    typer.Option("--ledger-bucket", help="Bucket of the ledger, which records results of runs."),
 ]
 EndpointOption = Annotated[
-    str | None, typer.Option("--endpoint-url", help="Of a local server instead of AWS.")
+    str | None,
+    typer.Option("--endpoint-url", help="URL of a local server to use in place of AWS."),
 ]
 RateOption = Annotated[
-    float | None, typer.Option("--rate", min=0.1, help="Most messages per second.")
+    float | None, typer.Option("--rate", min=0.1, help="Maximum number of messages per second.")
 ]
-CodeOption = Annotated[str | None, typer.Option("--code", help="Only failures with this code.")]
+CodeOption = Annotated[
+    str | None, typer.Option("--code", help="Only failures with this error code.")
+]
 CsvOption = Annotated[
-    str | None, typer.Option("--csv", help="Write all of them as CSV to a file, or - for here.")
+    str | None,
+    typer.Option("--csv", help="File to write the whole list to as CSV, or - for standard output."),
 ]
-RunArgument = Annotated[str, typer.Argument(help="The run's id, as foreedge bulk prints it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+RunArgument = Annotated[str, typer.Argument(help="Id of the run, as printed by foreedge bulk.")]
 
 
-def ledger_of(config: AppConfig) -> LedgerConfig:
-    """Return where the ledger is.
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a command works with: the configuration, the object store and the ledger."""
+
+    config: AppConfig
+    store: ObjectStore
+    ledger: LedgerConfig
+
+    def run_folder(self, run_id: str) -> RunFolder:
+        """Return the folder of a run in the ledger."""
+        return RunFolder(self.store, self.ledger, run_id)
+
+    def queue_client(self, manifest: RunManifest | None = None) -> QueueClient:
+        """Return the configured queue, or else the one that a run was sent to.
+
+        Raises:
+            InvalidConfig: There is neither.
+        """
+        if self.config.queue is not None:
+            url = self.config.queue.url
+        elif manifest is not None:
+            url = manifest.queue_url
+        else:
+            raise InvalidConfig(
+                "no queue is configured. Give --queue, or set FOREEDGE_QUEUE__URL to its URL"
+            )
+        return QueueClient(aws_client("sqs", self.config.aws, connections=SEND_THREADS), url)
+
+
+def open_session(
+    file: Path | None, queue: str | None, ledger_bucket: str | None, endpoint_url: str | None
+) -> Session:
+    """Return the session that the shared options of a command describe.
 
     Raises:
-        InvalidConfig: Nobody said.
+        InvalidConfig: A setting is wrong, or no ledger is configured.
     """
+    config = load_config(file, queue, ledger_bucket, endpoint_url)
     if config.ledger is None:
-        raise InvalidConfig("which ledger? Give --ledger-bucket or FOREEDGE_LEDGER__BUCKET")
-    return config.ledger
-
-
-def queue_of(config: AppConfig, manifest: RunManifest) -> tuple[SQSClient, str]:
-    """Return a client, and the queue: the one that was asked for, or else that of the run."""
-    url = config.queue.url if config.queue else manifest.queue_url
-    client: SQSClient = aws_client("sqs", config.aws)
-    return client, url
+        raise InvalidConfig(
+            "no ledger is configured. Give --ledger-bucket, or set FOREEDGE_LEDGER__BUCKET to the "
+            "bucket in which runs are recorded"
+        )
+    return Session(config, open_store(config), config.ledger)

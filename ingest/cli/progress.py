@@ -1,4 +1,4 @@
-"""What commands show of a run: a bar while it proceeds, and its status as text."""
+"""Progress bars of a run, and its status as text."""
 
 from __future__ import annotations
 
@@ -9,62 +9,84 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ingest.runs.status import Rate, RunStatus
+from ingest.sources.base import ImageSource
 from ingest.units import format_duration
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return a bar whose tasks have a ``detail`` text next to them."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
+class SendingProgress:
+    """The progress of sending a run, as a task of a bar. Called after each batch of messages."""
+
+    def __init__(self, progress: Progress, source: ImageSource) -> None:
+        self._progress, self._source = progress, source
+        self._task = progress.add_task("Sending", total=None, detail="")
+        self._rate = Rate()
+
+    def __call__(self, *, sent: int, listed: int, complete: bool) -> None:
+        """Update the bar. See ``Observer`` for the arguments."""
+        per_s = self._rate.after(sent)
+        total = listed if complete else self._source.total
+        detail = f"{sent:,} of {total or listed:,}{'' if total else ' found so far'}"
+        detail += f" · {per_s:,.0f} messages/s"
+        if total and per_s:
+            detail += f" · {format_duration((total - sent) / per_s)} left"
+        self._progress.update(self._task, total=total, completed=sent, detail=detail)
 
 
 def show_progress(
     console: Console, steps: Iterator[RunStatus], clock: Callable[[], float]
 ) -> RunStatus:
-    """Draw a bar while a run proceeds; return how far it was in the end.
+    """Show a bar until a run ends, and return its last status.
 
     Args:
-        console: Where to.
-        steps: See ``follow``.
+        console: The terminal.
+        steps: The statuses that ``follow`` yields.
         clock: A monotonic clock, in seconds.
     """
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[count]}"),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-    )
     last: RunStatus | None = None
     rate = Rate(clock)
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("Cutting out", total=None, count="", detail="")
+    with progress_bar(console) as progress:
+        task = progress.add_task("Cutting out", total=None, detail="")
         for now in steps:
             last = now
-            per_s = rate.after(now.finished)
             progress.update(
                 task,
                 total=now.jobs if now.listed else None,
                 completed=now.finished,
-                count=f"{now.finished:,} of {now.jobs:,}{'' if now.listed else ' or more'}",
-                detail=_detail(now, per_s),
+                detail=_detail(now, rate.after(now.finished)),
             )
     if last is None:
-        raise ValueError("there was no step to show")
+        raise ValueError("there was no status to show")
     return last
 
 
-def _detail(now: RunStatus, rate: float) -> str:
-    parts = []
+def _detail(now: RunStatus, images_per_s: float) -> str:
+    parts = [f"{now.finished:,} of {now.jobs:,}{'' if now.listed else ' or more'}"]
     if now.counts["failed"]:
         codes = ", ".join(f"{escape(code)} {count:,}" for code, count in now.codes.items())
         parts.append(f"[red]{now.counts['failed']:,} failed[/red] ({codes})")
-    parts.append(f"{rate:.1f} images/s")
+    parts.append(f"{images_per_s:.1f} images/s")
     if now.backlog is not None:
         parts.append(f"{now.backlog.in_flight:,} in flight")
     if now.unsent:
         parts.append(f"{now.unsent:,} not sent yet")
-    if rate and now.missing and now.listed:
-        parts.append(f"{format_duration(now.missing / rate)} left")
+    if images_per_s and now.missing and now.listed:
+        parts.append(f"{format_duration(now.missing / images_per_s)} left")
     return " · ".join(parts)
 
 
 def describe_run(now: RunStatus) -> str:
-    """Return a run's standing as lines of text with rich's markup."""
+    """Return the status of a run as lines of text with rich's markup."""
     counts = now.counts
     lines = [
         f"[bold]{now.finished:,}[/bold] of {now.jobs:,} images have a result"
@@ -72,9 +94,9 @@ def describe_run(now: RunStatus) -> str:
         f"  done     {counts['done']:,}",
     ]
     if now.unsent or not now.listed:
-        lines.append(f"  [yellow]not on the queue yet: {now.unsent:,}[/yellow]")
+        lines.append(f"  [yellow]not sent yet: {now.unsent:,}[/yellow]")
     if counts["skipped_existing"]:
-        lines.append(f"  existed  {counts['skipped_existing']:,}")
+        lines.append(f"  skipped  {counts['skipped_existing']:,} (the result already existed)")
     if counts["failed"]:
         lines.append(f"  failed   [red]{counts['failed']:,}[/red]")
         lines += [f"    {escape(code)}: {count:,}" for code, count in now.codes.items()]
@@ -82,5 +104,5 @@ def describe_run(now: RunStatus) -> str:
         waiting, in_flight = now.backlog.waiting, now.backlog.in_flight
         lines.append(f"  queue    {waiting:,} waiting, {in_flight:,} in flight")
     if now.wall_s:
-        lines.append(f"  {now.images_per_s:.2f} images/s over {now.wall_s:,.1f} s")
+        lines.append(f"  {now.images_per_s:.2f} images/s over {format_duration(now.wall_s)}")
     return "\n".join(lines)

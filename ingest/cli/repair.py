@@ -1,9 +1,10 @@
-"""The commands that repair a run: redrive and verify."""
+"""The commands that repair a run: ``foreedge redrive`` and ``verify``."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,174 +18,161 @@ from ingest.cli.options import (
     QueueOption,
     RateOption,
     RunArgument,
-    ledger_of,
-    queue_of,
+    open_session,
 )
-from ingest.cli.settings import load_config
-from ingest.cli.terminal import counting, status, write_csv
+from ingest.cli.terminal import running_count, status_line, write_csv
 from ingest.messages.build import message_body
-from ingest.runs import redrive as redriving
-from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, read_manifest
+from ingest.runs.redrive import Redriven, RedriveOptions, clear_dead_letters, redrive_failures
 from ingest.runs.send import recipe_argument
 from ingest.runs.verify import Missing, Verification, Verified
 from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import send_messages
 from serve_app.errors import QueueUnavailable
-from serve_app.storage import open_store
 
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-
-app = typer.Typer()
-
-_SHOWN = 20
+_SHOWN_MISSING = 20
 _COLUMNS = ("problem", "job_id", "source", "etag")
 
+AsTheyAreNowOption = Annotated[
+    bool,
+    typer.Option(
+        "--as-they-are-now",
+        help="Accept images that have changed since the run was sent (code source_changed).",
+    ),
+]
+OtherRecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="Recipe to use instead of the run's: a preset or a JSON object."),
+]
+ClearDeadLettersOption = Annotated[
+    bool,
+    typer.Option("--clear-dead-letters", help="Then delete these jobs from the dead-letter queue."),
+]
+EnqueueMissingOption = Annotated[
+    bool, typer.Option("--enqueue-missing", help="Put the missing jobs on the queue again.")
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Do so even if the queue still holds messages.")
+]
 
-@app.command()
+
 def redrive(
     run: RunArgument,
     code: CodeOption = None,
-    as_they_are_now: Annotated[
-        bool,
-        typer.Option(
-            "--as-they-are-now",
-            help="Take each photograph with the content that it has now (after source_changed).",
-        ),
-    ] = False,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="Another recipe than the run's: a preset, or a JSON object."),
-    ] = None,
-    clear_dead_letters: Annotated[
-        bool,
-        typer.Option(
-            "--clear-dead-letters", help="Then delete these jobs from the dead-letter queue."
-        ),
-    ] = False,
+    as_they_are_now: AsTheyAreNowOption = False,
+    recipe: OtherRecipeOption = None,
+    clear: ClearDeadLettersOption = False,
     rate: RateOption = None,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:
-    """Put the failed jobs of a run on the queue again; safe to repeat."""
-    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
-    ledger, store = ledger_of(app_config), open_store(app_config)
-    folder = RunFolder(store, ledger, run)
+    """Put the failed jobs of a run on the queue again.
+
+    It is safe to repeat: a job that was redriven and has no new result is not sent again.
+    """
+    session = open_session(config, queue, ledger_bucket, endpoint_url)
+    folder = session.run_folder(run)
     manifest = read_manifest(folder)
-    recipe_value = recipe_argument(recipe) if recipe is not None else None
-    client, url = queue_of(app_config, manifest)
+    options = RedriveOptions(
+        code, as_they_are_now, None if recipe is None else recipe_argument(recipe)
+    )
+    target = session.queue_client(manifest)
     console = Console()
-    with counting("messages sent") as on_sent:
-        done = redriving.redrive_failures(
-            QueueClient(client, url),
-            folder,
-            manifest,
-            redriving.RedriveOptions(code, as_they_are_now, recipe_value),
-            rate=rate,
-            on_sent=on_sent,
-        )
-    console.print(f"{len(done.job_ids):,} failed jobs are on the queue again.")
-    if done.waiting:
+    with running_count("messages sent") as on_sent:
+        redriven = redrive_failures(target, folder, manifest, options, rate=rate, on_sent=on_sent)
+    _print_redriven(console, run, redriven)
+    if not redriven.job_ids:
+        return
+    if clear:
+        number = clear_dead_letters(target, redriven.job_ids)
+        console.print(f"Deleted {number:,} dead letters of these jobs.")
+    console.print(f"To watch:  foreedge status {run} --watch", highlight=False)
+
+
+def _print_redriven(console: Console, run_id: str, redriven: Redriven) -> None:
+    console.print(f"{len(redriven.job_ids):,} failed jobs are on the queue again.")
+    if redriven.waiting:
         console.print(
-            f"  {done.waiting:,} more are there since an earlier redrive and have not ended; "
-            f"should they be lost: foreedge verify {run}",
+            f"  {redriven.waiting:,} more were redriven before and have no new result yet. If they "
+            f"were lost:  foreedge verify {run_id}",
             highlight=False,
         )
-    if done.unreadable:
-        console.print(f"  {done.unreadable:,} name no photograph, and were left.")
-    if clear_dead_letters and done.job_ids:
-        number = redriving.clear_dead_letters(QueueClient(client, url), done.job_ids)
-        console.print(f"{number:,} dead letters of theirs were deleted.")
-    if done.job_ids:
-        console.print(f"Watch it:  foreedge status {run} --watch", highlight=False)
+    if redriven.unreadable:
+        console.print(
+            f"  {redriven.unreadable:,} were left out, because their records name no image."
+        )
 
 
-@app.command()
 def verify(
     run: RunArgument,
     to_csv: CsvOption = None,
-    enqueue_missing: Annotated[
-        bool, typer.Option("--enqueue-missing", help="Put what is missing on the queue again.")
-    ] = False,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Also while the queue still holds messages."),
-    ] = False,
+    enqueue_missing: EnqueueMissingOption = False,
+    force: ForceOption = False,
     rate: RateOption = None,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:
-    """Check that every job of a run has exactly one outcome, and that its object exists."""
-    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
-    ledger, store = ledger_of(app_config), open_store(app_config)
-    folder = RunFolder(store, ledger, run)
+    """Check that every job of a run has an outcome and a result.
+
+    Each job must have exactly one outcome, and the object that it names must exist.
+    """
+    session = open_session(config, queue, ledger_bucket, endpoint_url)
+    folder = session.run_folder(run)
     manifest = read_manifest(folder)
-    # The list of what is missing may go to the standard output.
+    # The list of missing jobs may go to the standard output.
     console = Console(stderr=to_csv == "-")
     with Verification(folder, manifest) as verification:
-        with status() as status_line:
-            found = verification.run(status_line.update)
+        with status_line() as line:
+            found = verification.run(line.update)
         console.print(_describe_verified(manifest, found), highlight=False)
         number = found.without_outcome + found.without_object
         if to_csv is not None:
             write_csv(to_csv, _COLUMNS, map(_missing_row, verification.missing()))
         elif number:
-            for _, item in zip(range(_SHOWN), verification.missing(), strict=False):
-                line = f"  {item.problem}  s3://{item.entry.bucket}/{item.entry.key}"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-            if number > _SHOWN:
-                console.print(f"  … and {number - _SHOWN:,} more; all of them: --csv FILE")
+            _print_missing(console, number, verification.missing())
         if number and not enqueue_missing:
             console.print("To put them on the queue again: --enqueue-missing", highlight=False)
-        if enqueue_missing and number:
-            client, url = queue_of(app_config, manifest)
-            _check_drained(client, url, number, force)
-            output, recipe = manifest.output.model_dump(), manifest.recipe.model_dump(mode="json")
-            bodies = (
-                message_body(run, output, recipe, item.entry) for item in verification.missing()
-            )
-            with counting("messages sent") as on_sent:
-                send_messages(QueueClient(client, url), bodies, on_sent, rate=rate)
+        elif number:
+            target = session.queue_client(manifest)
+            _check_drained(target, number, force)
+            _send_again(target, manifest, verification.missing(), rate)
             console.print(f"{number:,} jobs are on the queue again.")
     if found.jobs and not found.sound:
         raise typer.Exit(1)
 
 
 def _describe_verified(manifest: RunManifest, found: Verified) -> str:
+    run_id = manifest.run_id
     if not found.jobs:
         return (
-            f"[yellow]Run {manifest.run_id} has no list of its jobs: only runs that this version "
-            f"of foreedge bulk sent do.[/yellow]\n  {found.strange:,} outcomes name "
-            f"{found.objects:,} objects"
+            f"[yellow]Run {run_id} has no list of its jobs, because it was not sent by foreedge "
+            f"bulk.[/yellow]\n  {found.strange:,} outcomes name {found.objects:,} objects"
         )
     lines = [
-        f"[bold]{found.ended:,}[/bold] of {found.jobs:,} jobs have exactly one outcome; "
-        f"{found.objects:,} objects were looked for"
+        f"[bold]{found.ended:,}[/bold] of {found.jobs:,} jobs have exactly one outcome. "
+        f"{found.objects:,} objects were looked up."
     ]
+    resume = f"Resume it with foreedge bulk and --run-id {run_id}"
     if found.without_outcome:
         lines.append(f"  [red]{found.without_outcome:,} jobs have no outcome[/red]")
     if found.unsent:
-        lines.append(
-            f"    {found.unsent:,} of them were not sent yet: foreedge bulk with the same --run-id "
-            "goes on"
-        )
+        lines.append(f"    {found.unsent:,} of them were not sent yet. {resume}")
     if found.without_object:
         lines.append(f"  [red]{found.without_object:,} jobs have no object[/red]")
     if not found.listed:
         lines.append(
-            "  [red]the list of jobs is not complete[/red]: the run is still being sent, or was "
-            "stopped; foreedge bulk with the same --run-id goes on"
+            "  [red]The list of jobs is not complete[/red], because the run is still being sent "
+            f"or was stopped. {resume}"
         )
     if found.failed:
-        lines.append(f"  {found.failed:,} outcomes are failures: foreedge errors {manifest.run_id}")
+        lines.append(f"  {found.failed:,} outcomes are failures:  foreedge errors {run_id}")
     if found.duplicates:
-        lines.append(f"  {found.duplicates:,} records more: deliveries that came again, redrives")
+        lines.append(f"  {found.duplicates:,} more records, from repeated deliveries and redrives")
     if found.strange:
         lines.append(f"  {found.strange:,} outcomes are of jobs that are not in the list")
     if found.sound:
@@ -192,15 +180,32 @@ def _describe_verified(manifest: RunManifest, found: Verified) -> str:
     return "\n".join(lines)
 
 
-def _check_drained(client: SQSClient, url: str, number: int, force: bool) -> None:
-    """Refuse to send what may only be waiting."""
-    held = read_backlog(client, url)
+def _print_missing(console: Console, number: int, missing: Iterable[Missing]) -> None:
+    for item in itertools.islice(missing, _SHOWN_MISSING):
+        line = f"  {item.problem}  s3://{item.entry.bucket}/{item.entry.key}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if number > _SHOWN_MISSING:
+        console.print(f"  … and {number - _SHOWN_MISSING:,} more. To list all: --csv FILE")
+
+
+def _check_drained(target: QueueClient, number: int, force: bool) -> None:
+    """Refuse to send jobs again that may only be waiting on the queue."""
+    held = read_backlog(target.client, target.url)
     if (held.waiting or held.in_flight) and not force:
         raise QueueUnavailable(
-            f"{url} still holds {held.waiting:,} messages and {held.in_flight:,} in flight: some "
-            f"of the {number:,} jobs may only be waiting there. Wait until it is drained, or say "
-            "--force; jobs that come twice cost time and make one object"
+            f"{target.url} still holds {held.waiting:,} messages, and {held.in_flight:,} are in "
+            f"flight. Some of the {number:,} jobs may only be waiting there. Wait until the queue "
+            "is empty, or use --force: a job that is sent twice costs time but makes one object"
         )
+
+
+def _send_again(
+    target: QueueClient, manifest: RunManifest, missing: Iterable[Missing], rate: float | None
+) -> None:
+    output, recipe = manifest.output.model_dump(), manifest.recipe.model_dump(mode="json")
+    bodies = (message_body(manifest.run_id, output, recipe, item.entry) for item in missing)
+    with running_count("messages sent") as on_sent:
+        send_messages(target, bodies, on_sent, rate=rate)
 
 
 def _missing_row(item: Missing) -> Iterable[Any]:

@@ -1,11 +1,12 @@
-"""The commands that look at a run: status, report and errors."""
+"""The commands that look at a run: ``foreedge status``, ``report`` and ``errors``."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
@@ -17,106 +18,107 @@ from ingest.cli.options import (
     ConfigOption,
     CsvOption,
     EndpointOption,
+    JsonOption,
     LedgerOption,
     QueueOption,
     RunArgument,
-    ledger_of,
-    queue_of,
+    Session,
+    open_session,
 )
 from ingest.cli.progress import describe_run, show_progress
-from ingest.cli.settings import load_config
-from ingest.cli.terminal import counting, write_csv
-from ingest.runs.folder import RunFolder
+from ingest.cli.terminal import INTERRUPTED, running_count, write_csv
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import FAILED, Record, Records
 from ingest.runs.report import read_report, source_url
-from ingest.runs.report_page import write_report
 from ingest.runs.status import RunMonitor, follow
 from ingest.sqs.backlog import Backlog, read_backlog
-from serve_app.config import AppConfig
+from ingest.sqs.queue_client import QueueClient
 from serve_app.errors import QueueUnavailable
-from serve_app.storage import open_store
 
-app = typer.Typer()
-
-_SHOWN = 20
+_SHOWN_FAILURES = 20
 _QUEUE_PAUSE_S = 60
 _COLUMNS = ("job_id", "source", "code", "message", "receive_count", "finished_at")
 
+WatchOption = Annotated[bool, typer.Option("--watch", help="Watch until every job has a result.")]
+ReportOutOption = Annotated[Path, typer.Option(help="Folder of the report.")]
+PicturesOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=1_000,
+        help="Number of sample results on the page. Up to 200 doubtful masks and 200 failures are "
+        "added. 0 leaves out all images.",
+    ),
+]
 
-@app.command()
+
 def status(
     run: RunArgument,
-    watch_it: Annotated[
-        bool, typer.Option("--watch", help="Until every job has a result.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    watch: WatchOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:
-    """Show how far a run is: results, failures by code, what the queue holds."""
+    """Show the progress of a run.
+
+    It counts the results and the failures by code, and shows what the queue holds.
+    """
     console = Console()
-    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
-    ledger, store = ledger_of(app_config), open_store(app_config)
-    folder = RunFolder(store, ledger, run)
-    manifest = read_manifest(folder)
-    tally = RunMonitor(folder, manifest, backlog_of(app_config, manifest))
-    if watch_it and not as_json:
-        watch(console, tally)
-    if watch_it:
-        for now in follow(tally):
+    session = open_session(config, queue, ledger_bucket, endpoint_url)
+    manifest = read_manifest(session.run_folder(run))
+    if watch and not as_json:
+        watch_run(console, session, manifest)
+    monitor = _monitor(session, manifest)
+    if watch:
+        for now in follow(monitor):
             print(orjson.dumps(now.as_dict()).decode(), flush=True)
         raise typer.Exit(1 if now.counts["failed"] else 0)
-    with counting() as on_read:
-        now = tally.update(on_read)
+    with running_count() as on_read:
+        now = monitor.update(on_read)
     if as_json:
         print(orjson.dumps(now.as_dict()).decode())
     else:
         console.print(describe_run(now), highlight=False)
 
 
-def watch(console: Console, tally: RunMonitor) -> None:
-    """Show a run until its end, and then end the command; 1 where an image failed."""
+def watch_run(console: Console, session: Session, manifest: RunManifest) -> NoReturn:
+    """Show the progress of a run until it ends, and then exit: with 1 if an image failed."""
     try:
-        now = show_progress(console, follow(tally), time.monotonic)
+        now = show_progress(console, follow(_monitor(session, manifest)), time.monotonic)
     except KeyboardInterrupt:
-        console.print("Not watched any more; the run goes on.")
-        raise typer.Exit(130) from None
+        console.print("Stopped watching. The run continues.")
+        raise typer.Exit(INTERRUPTED) from None
     console.print(describe_run(now), highlight=False)
     raise typer.Exit(1 if now.counts["failed"] else 0)
 
 
-@app.command()
 def report(
     run: RunArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("out/report"),
-    pictures: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=1_000,
-            help="Results in the sample; doubtful masks and failures come on top, up to 200 each. "
-            "0: no pictures.",
-        ),
-    ] = 48,
+    out: ReportOutOption = Path("out/report"),
+    pictures: PicturesOption = 48,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:
-    """Write report.json (every job) and report.html (a page to judge the run by)."""
-    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
-    ledger, store = ledger_of(app_config), open_store(app_config)
-    with counting() as on_read, read_report(RunFolder(store, ledger, run), on_read) as content:
-        page = write_report(content, store, app_config, out, pictures)
+    """Write report.json and report.html of a run.
+
+    report.json lists every job. report.html is a page of numbers and sample results.
+    """
+    # Lazy, to keep `foreedge --help` fast: loads Jinja, Pillow and OpenCV.
+    from ingest.runs.report_page import write_report
+
+    session = open_session(config, queue, ledger_bucket, endpoint_url)
+    folder = session.run_folder(run)
+    with running_count() as on_read, read_report(folder, on_read) as content:
+        page = write_report(content, session.store, session.config, out, pictures)
     console = Console()
     console.print(describe_run(content.standing), highlight=False)
     console.print(f"Report  {page}", highlight=False, soft_wrap=True)
 
 
-@app.command()
 def errors(
     run: RunArgument,
     code: CodeOption = None,
@@ -128,57 +130,66 @@ def errors(
 ) -> None:
     """List the jobs of a run that failed.
 
-    Also of the runs "live" (messages of other producers) and "invalid" (messages that could not
-    be read).
+    RUN may also be "live" (messages of other producers) or "invalid" (messages that could not be
+    read).
     """
-    app_config = load_config(config, queue, ledger_bucket, endpoint_url)
-    ledger, store = ledger_of(app_config), open_store(app_config)
-    folder = RunFolder(store, ledger, run)
+    session = open_session(config, queue, ledger_bucket, endpoint_url)
+    folder = session.run_folder(run)
     with Records(folder, keep=["failed"]) as records:
-        with counting() as on_read:
+        with running_count() as on_read:
             if not records.update(on_read):
-                # No results and no manifest: there is no such run.
+                # Without results and without a manifest, there is no such run.
                 read_manifest(folder)
-        _, codes, _ = records.counts()
         where = "WHERE rank = ? AND (? IS NULL OR code = ?) ORDER BY code, position"
-        found = records.kept(where, [FAILED, code, code])
+        failures = records.kept(where, [FAILED, code, code])
         if to_csv is not None:
-            write_csv(to_csv, _COLUMNS, map(_error_row, found))
+            write_csv(to_csv, _COLUMNS, map(_failure_row, failures))
             return
-        console = Console()
-        shown = codes[code] if code is not None else codes.total()
-        console.print(f"{shown:,} failed jobs", highlight=False)
-        for name, number in codes.most_common():
-            if code in (None, name):
-                console.print(f"  {escape(name)}: {number:,}", highlight=False)
-        for _, record in zip(range(_SHOWN), found, strict=False):
-            line = f"{source_url(record) or record['job_id']}: {record.get('code')}: "
-            line += str(record.get("message"))
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if shown > _SHOWN:
-            console.print(f"… and {shown - _SHOWN:,} more; all of them: --csv FILE")
+        _, codes, _ = records.counts()
+        counts = {name: n for name, n in codes.most_common() if code in (None, name)}
+        _print_failures(Console(), counts, failures)
 
 
-def backlog_of(config: AppConfig, manifest: RunManifest) -> Callable[[], Backlog | None]:
-    """Return what asks the run's queue for its backlog; a queue that is away has none."""
-    client, url = queue_of(config, manifest)
-
-    again_at = 0.0
-
-    def ask() -> Backlog | None:
-        nonlocal again_at
-        if time.monotonic() < again_at:
-            return None
-        try:
-            return read_backlog(client, url)
-        except QueueUnavailable:
-            # It is tried several times before this, which must not hold up every look at the run.
-            again_at = time.monotonic() + _QUEUE_PAUSE_S
-            return None
-
-    return ask
+def _print_failures(console: Console, counts: dict[str, int], failures: Iterable[Record]) -> None:
+    total = sum(counts.values())
+    console.print(f"{total:,} failed jobs", highlight=False)
+    for code, count in counts.items():
+        console.print(f"  {escape(code)}: {count:,}", highlight=False)
+    for record in itertools.islice(failures, _SHOWN_FAILURES):
+        line = f"{source_url(record) or record['job_id']}: {record.get('code')}: "
+        line += str(record.get("message"))
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if total > _SHOWN_FAILURES:
+        console.print(f"… and {total - _SHOWN_FAILURES:,} more. To list all: --csv FILE")
 
 
-def _error_row(record: Record) -> Iterable[Any]:
+def _failure_row(record: Record) -> Iterable[Any]:
     values = record | {"source": source_url(record)}
     return (values.get(name) for name in _COLUMNS)
+
+
+def _monitor(session: Session, manifest: RunManifest) -> RunMonitor:
+    probe = _BacklogProbe(session.queue_client(manifest))
+    return RunMonitor(session.run_folder(manifest.run_id), manifest, probe)
+
+
+class _BacklogProbe:
+    """Reads the backlog of a queue, with a pause of a minute while the queue is unavailable.
+
+    A failed attempt takes long, because the client retries. Without the pause it would hold up
+    every look at the run.
+    """
+
+    def __init__(self, queue: QueueClient) -> None:
+        self._queue = queue
+        self._paused_until_s = 0.0
+
+    def __call__(self) -> Backlog | None:
+        """Return the backlog, or None if the queue is unavailable."""
+        if time.monotonic() < self._paused_until_s:
+            return None
+        try:
+            return read_backlog(self._queue.client, self._queue.url)
+        except QueueUnavailable:
+            self._paused_until_s = time.monotonic() + _QUEUE_PAUSE_S
+            return None

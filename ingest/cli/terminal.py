@@ -1,46 +1,61 @@
-"""What commands show while they work, and the tables that they write."""
+"""Status lines on the terminal, and CSV tables."""
 
 from __future__ import annotations
 
 import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.status import Status
 
+from serve_app.errors import InvalidConfig
 
-def write_csv(place: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table to a file, or to the standard output where ``place`` is ``-``."""
-    with ExitStack() as stack:
-        if place == "-":
-            file: TextIO = sys.stdout
-        else:
-            file = stack.enter_context(Path(place).open("w", encoding="utf-8", newline=""))
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+def write_csv(target: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table as CSV to a file, or to the standard output if the target is ``-``.
+
+    Raises:
+        InvalidConfig: The file cannot be written.
+    """
+    if target == "-":
+        _write_rows(sys.stdout, columns, rows)
+        return
+    try:
+        with Path(target).open("w", encoding="utf-8", newline="") as file:
+            _write_rows(file, columns, rows)
+    except OSError as error:
+        raise InvalidConfig(f"--csv: cannot write {target}: {error.strerror}") from error
+
+
+def _write_rows(file: TextIO, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    writer.writerows(rows)
 
 
 @contextmanager
-def status() -> Iterator[Status]:
-    """Show what is being done, on the standard error, where that is a terminal."""
+def status_line() -> Iterator[Status]:
+    """Show a line that says what is being done, if the standard error is a terminal."""
     with Console(stderr=True).status("") as shown:
         yield shown
 
 
 @contextmanager
-def counting(what: str = "records read") -> Iterator[Callable[[int], None]]:
-    """Show how many of something there were so far."""
+def running_count(what: str = "records read") -> Iterator[Callable[[int], None]]:
+    """Show a line with a count, and yield the function that adds to it."""
     total = 0
-    with status() as shown:
+    with status_line() as shown:
 
-        def count(number: int) -> None:
+        def add(number: int) -> None:
             nonlocal total
             total += number
             shown.update(f"{total:,} {what}")
 
-        yield count
+        yield add

@@ -128,13 +128,13 @@ def test_a_run_that_was_interrupted_goes_on(shop: Shop, tmp_path: Path, end: int
     code, out, errors = shop.run(*command)
 
     assert (code, errors) == (0, "")
-    assert f"goes on after {sent} messages" in out
+    assert f"Resuming after {sent} messages" in out
     messages = shop.drain()
     assert sorted(m["source"]["key"] for m in messages) == keys
     assert len({m["job_id"] for m in messages}) == 150
     code, out, _ = shop.run(*command)
     assert (code, shop.waiting()) == (0, 0)
-    assert "was sent before" in out
+    assert "was already sent" in out
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ingest.cli import main as cli
 from ingest.cli import options
+from ingest.cli.main import app, main
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger
 from ingest.runs.manifest import RunManifest, write_manifest
@@ -42,7 +42,7 @@ class Workshop:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Run a command; return its exit code, output and errors."""
-        result = CliRunner().invoke(cli.app, [*arguments, "--config", str(self.config)])
+        result = CliRunner().invoke(app, [*arguments, "--config", str(self.config)])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, result.stdout, result.stderr
@@ -82,8 +82,7 @@ class Workshop:
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     made = Workshop(tmp_path)
-    for commands in (cli, options):
-        monkeypatch.setattr(commands, "aws_client", lambda *_, **__: made)
+    monkeypatch.setattr(options, "aws_client", lambda *_, **__: made)
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("FOREEDGE_QUEUE__URL", "FOREEDGE_LEDGER__BUCKET"):
         monkeypatch.delenv(name, raising=False)
@@ -116,8 +115,8 @@ def test_a_dry_run_sends_and_writes_nothing(workshop: Workshop) -> None:
     code, out, _ = workshop.run("bulk", "s3://b/in/", "--dry-run")
 
     assert code == 0
-    assert "2 images, each once" in out
-    assert "1 other names skipped" in out
+    assert "2 images, each counted once" in out
+    assert "1 other files skipped" in out
     assert "s3://b/in/1.jpg" in out
     assert "s3://b/cutouts/" in out
     assert workshop.sent == []
@@ -193,7 +192,7 @@ def test_a_report_is_written(workshop: Workshop) -> None:
     ("arguments", "expected"),
     [
         (["status", "r9"], "source_not_found: no run 'r9'"),
-        (["bulk", "s3://b/in/"], "invalid_config: which queue?"),
+        (["bulk", "s3://b/in/"], "invalid_config: no queue is configured"),
         (["bulk", "s3://", "--dry-run"], "invalid_config: 's3://'"),
         (["bulk", "nowhere", "--dry-run"], "invalid_config: nowhere"),
         (["bulk", "s3://b/in/", "--dry-run", "--recipe", "x"], "invalid_recipe: recipe 'x'"),
@@ -213,7 +212,7 @@ def test_errors_are_one_line_and_exit_2(
     monkeypatch.setattr(sys, "argv", command)
 
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
 
     assert ended.value.code == 2
     error = capsys.readouterr().err
@@ -225,12 +224,26 @@ def test_a_ledger_is_needed(workshop: Workshop, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "argv", ["foreedge", "status", "r1"])
 
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
 
     assert ended.value.code == 2
 
 
-def test_help_does_not_load_ray() -> None:
-    code = "import sys, ingest.cli; sys.exit('ray' in sys.modules or 'onnxruntime' in sys.modules)"
+def test_the_command_starts_without_the_libraries_that_only_some_commands_need() -> None:
+    heavy = "ray onnxruntime numpy cv2 PIL jinja2 fastapi aiohttp matplotlib moto"
+    code = f"import sys, ingest.cli.main; print(*(set(sys.modules) & set({heavy!r}.split())))"
 
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize("words", [[], ["bulk"], ["serve"], ["plan"], ["demo"], ["verify"]])
+def test_the_help_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    result = CliRunner().invoke(app, [*words, "--help"])
+
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "…" not in result.stdout

@@ -1,0 +1,209 @@
+"""``foreedge bulk``: put a run on the queue."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ingest.cli.arguments import RunSource, SourceOptions, resolve_source
+from ingest.cli.options import (
+    ConfigOption,
+    EndpointOption,
+    LedgerOption,
+    QueueOption,
+    RateOption,
+    Session,
+    open_session,
+)
+from ingest.cli.progress import SendingProgress, progress_bar
+from ingest.cli.runs import watch_run
+from ingest.cli.terminal import INTERRUPTED
+from ingest.local.processes import terminate_as_interrupt
+from ingest.messages.build import new_run_id
+from ingest.runs.job_list import JobList, Sent
+from ingest.runs.manifest import RunManifest
+from ingest.runs.send import RunPlan, plan_run, recipe_argument, send_run
+from ingest.sources.folder import upload_files
+
+_SHOWN_IMAGES = 3
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="s3://bucket/prefix, a manifest (CSV or JSON lines, also .gz), the manifest.json of "
+        "an S3 Inventory (in S3 or a local copy), or a local folder."
+    ),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        help="s3://bucket/prefix for the results. Default: cutouts/ in the bucket of the images, "
+        "unless the settings name another place."
+    ),
+]
+RecipeOption = Annotated[
+    str, typer.Option(help="Preset (cutout, catalog or mask) or JSON object of options.")
+]
+RunIdOption = Annotated[
+    str | None,
+    typer.Option(help="Id of the run. Default: a new one. A stopped run is resumed by its id."),
+]
+UploadToOption = Annotated[
+    str | None,
+    typer.Option(
+        help="If SOURCE is a folder: s3://bucket/prefix to upload its images to. Default: "
+        "uploads/ in the ledger's bucket."
+    ),
+]
+UrlEncodedKeysOption = Annotated[
+    bool,
+    typer.Option(help="Whether the keys in a manifest are URL-encoded (as S3 Batch does it)."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")
+]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Watch the run until it ends.")]
+
+
+def bulk(
+    source: SourceArgument,
+    output: OutputOption = None,
+    recipe: RecipeOption = "cutout",
+    run_id: RunIdOption = None,
+    upload_to: UploadToOption = None,
+    url_encoded_keys: UrlEncodedKeysOption = False,
+    rate: RateOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    config: ConfigOption = None,
+    queue: QueueOption = None,
+    ledger_bucket: LedgerOption = None,
+    endpoint_url: EndpointOption = None,
+) -> None:
+    """Put a run on the queue: one message per image.
+
+    Ctrl-C stops it and prints the command that resumes it. No image is lost or sent twice.
+    """
+    console = Console()
+    session = open_session(config, queue, ledger_bucket, endpoint_url)
+    if not dry_run:
+        session.queue_client()  # Without a queue, the command fails before it reads the source.
+    options = SourceOptions(output, upload_to, url_encoded_keys)
+    with console.status("Reading the source …"):
+        run, plan = _plan(session, source, options, run_id or new_run_id(), recipe)
+    _print_plan(console, plan, recipe)
+    if dry_run:
+        _print_count(console, plan)
+        console.print("Nothing was sent (dry run).")
+        return
+    before = JobList(plan.folder).sent()
+    if before is not None and before.complete:
+        _print_already_sent(console, plan.run_id, before)
+        return
+    try:
+        manifest = _send(session, console, run, plan, rate)
+    except KeyboardInterrupt:
+        again: dict[str, object] = {"--run-id": plan.run_id, "--output": output}
+        again |= {"--upload-to": upload_to, "--recipe": recipe, "--rate": rate, "--config": config}
+        again |= {"--queue": queue, "--ledger-bucket": ledger_bucket}
+        again |= {"--endpoint-url": endpoint_url, "--url-encoded-keys": url_encoded_keys or None}
+        _print_stopped(console, plan, source, again)
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(f"{manifest.jobs:,} messages are on the queue.")
+    if wait:
+        watch_run(console, session, manifest)
+    console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
+
+
+def _plan(
+    session: Session, source: str, options: SourceOptions, run_id: str, recipe: str
+) -> tuple[RunSource, RunPlan]:
+    """Return the images that the source names, and the run of them."""
+    message_recipe = recipe_argument(recipe)
+    run = resolve_source(
+        source, options, run_id, session.store, session.ledger, session.config.queue
+    )
+    plan = plan_run(
+        run.source,
+        folder=session.run_folder(run_id),
+        description=source,
+        output=run.output,
+        recipe=message_recipe,
+    )
+    return run, plan
+
+
+def _send(
+    session: Session, console: Console, run: RunSource, plan: RunPlan, rate: float | None
+) -> RunManifest:
+    """Upload the images of a folder and send the run, while a bar shows the progress."""
+    before = JobList(plan.folder).sent()
+    if before is not None:
+        console.print(f"Resuming after {before.jobs:,} messages that were already sent.")
+    console.print(f"Run     {plan.run_id}", highlight=False)
+    with terminate_as_interrupt(), progress_bar(console) as progress:
+        if run.uploads and before is None:
+            task = progress.add_task("Uploading", total=len(run.uploads), detail="")
+            upload_files(session.store, run.uploads, lambda n: progress.update(task, advance=n))
+        return send_run(session.queue_client(), plan, SendingProgress(progress, run.source), rate)
+
+
+def _print_plan(console: Console, plan: RunPlan, recipe: str) -> None:
+    total = plan.source.total
+    images = "Images" if total is None else f"{total:,} images"
+    console.print(f"{images} from {plan.description}", markup=False, highlight=False)
+    entries = plan.entries()
+    for _, entry in zip(range(_SHOWN_IMAGES), entries, strict=False):
+        console.print(f"  s3://{entry.bucket}/{entry.key}", markup=False, highlight=False)
+    if next(entries, None) is not None:
+        console.print("  …")
+    console.print(f"Recipe  {recipe}", markup=False, highlight=False)
+    output = f"s3://{plan.output.bucket}/{plan.output.prefix}"
+    console.print(f"Output  {output}", markup=False, highlight=False)
+
+
+def _print_count(console: Console, plan: RunPlan) -> None:
+    """Print the number of images, unless it is already known without reading all of them."""
+    if plan.source.total is not None:
+        return
+    with console.status("Counting …"):
+        number = sum(1 for _ in plan.entries())
+    console.print(f"{number:,} images, each counted once", highlight=False)
+    if skipped := plan.source.skipped:
+        console.print(f"  {skipped:,} other files skipped", highlight=False)
+
+
+def _print_already_sent(console: Console, run_id: str, sent: Sent) -> None:
+    console.print(
+        f"Run {run_id} was already sent with all of its {sent.jobs:,} images, so nothing was sent "
+        "now.\n"
+        f"To send its failures again:  foreedge redrive {run_id}\n"
+        f"To check for missing results:  foreedge verify {run_id}",
+        highlight=False,
+    )
+
+
+def _print_stopped(
+    console: Console, plan: RunPlan, source: str, options: dict[str, object]
+) -> None:
+    """Print how far the run was sent, and the command that resumes it.
+
+    Args:
+        console: The terminal.
+        plan: The run.
+        source: The source argument of the command.
+        options: Values of the options by name. None is left out, and True stands for a flag.
+    """
+    sent = JobList(plan.folder).sent()
+    console.print(
+        f"Stopped. {sent.jobs if sent else 0:,} messages are on the queue and nothing is lost."
+    )
+    words = ["foreedge", "bulk", source]
+    for name, value in options.items():
+        if value is not None:
+            words += [name] if value is True else [name, str(value)]
+    console.print(f"To resume:  {escape(shlex.join(words))}", highlight=False, soft_wrap=True)

@@ -1,0 +1,245 @@
+"""The demonstration: images through the queue to cut-outs and a report, on this machine alone."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from ingest.cli.options import Session
+from ingest.cli.progress import describe_run, show_progress
+from ingest.local.application import Endpoints, replica_states, serving
+from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.photographs import make_photographs
+from ingest.local.ports import free_port
+from ingest.local.processes import terminate_as_interrupt, wait_for_interrupt
+from ingest.messages.build import new_run_id
+from ingest.runs.report import Report, read_report, source_url
+from ingest.runs.report_page import FAILURES_SHOWN, write_report
+from ingest.runs.send import plan_run, send_run
+from ingest.runs.status import RunMonitor, RunStatus, follow
+from ingest.sources.base import Entry
+from ingest.sources.folder import image_files, plan_uploads, upload_files
+from ingest.units import format_duration
+from serve_app.config import AppConfig
+from serve_app.contracts.job import Output
+from serve_app.errors import DeadlineExceeded, InvalidConfig
+from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
+
+BUCKET = "foreedge-demo"
+"""Bucket of the images, the results and the ledger."""
+
+_QUEUE = "foreedge-demo"
+_UPLOAD_PREFIX = "photographs/"
+_STALLED_AFTER_S = 120.0
+_DOWNLOAD_THREADS = 8
+_SAMPLE_RESULTS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """The options of a demonstration."""
+
+    images: Path | None
+    """Folder of images. None: synthetic photographs are made."""
+    count: int
+    """Number of synthetic photographs."""
+    out: Path
+    keep: bool
+    """Whether everything keeps running until Ctrl-C."""
+    seed: int
+    """Seed of the first synthetic photograph."""
+
+
+def run_demo(options: DemoOptions, console: Console) -> int:
+    """Run the demonstration and return the exit code, which is 1 if an image failed.
+
+    Args:
+        options: The options of the command.
+        console: The terminal.
+
+    Raises:
+        InvalidConfig: There are no images.
+        DeadlineExceeded: There was no new result for two minutes.
+    """
+    _clear(options.out)
+    folder, files = _images(options, console)
+    use_dummy_credentials()
+    with terminate_as_interrupt(), LocalAws() as local:
+        local.create_bucket(BUCKET)
+        args = _settings(local.endpoint_url, local.create_queue(_QUEUE))
+        console.print("Starting Ray and the application …")
+        with serving(args, port=free_port(), dashboard=options.keep, quiet=True) as endpoints:
+            session = _session(args)
+            with _process(session, folder, files, console) as report:
+                _write_results(report, session, options.out, console)
+                end = report.standing
+            if options.keep:
+                _wait(session, endpoints, options.out, files[0], console)
+            console.print("Stopping …")
+    return 1 if end.counts["failed"] or end.missing else 0
+
+
+def _clear(out: Path) -> None:
+    """Remove the results of an earlier demonstration, and nothing from any other folder."""
+    if (out / "report.json").is_file():
+        for name in ("cutouts", "photographs"):
+            shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _images(options: DemoOptions, console: Console) -> tuple[Path, list[Path]]:
+    """Return the given folder with its images, or a new one with synthetic photographs."""
+    if options.images is not None:
+        if not options.images.is_dir():
+            raise InvalidConfig(f"--images: {options.images} is not a folder")
+        files, skipped = image_files(options.images)
+        if not files:
+            raise InvalidConfig(
+                f"--images: {options.images} holds no images, and {skipped} other files"
+            )
+        return options.images, files
+    folder = options.out / "photographs"
+    with Progress(console=console) as progress:
+        task = progress.add_task("Drawing photographs", total=options.count)
+        files = make_photographs(
+            folder, options.count, options.seed, lambda n: progress.update(task, advance=n)
+        )
+    return folder, files
+
+
+def _settings(endpoint_url: str, queue_url: str) -> dict[str, Any]:
+    """Return the settings of the application for a local SQS and S3."""
+    return {
+        "aws": {"endpoint_url": endpoint_url},
+        "storage": {"allowed_buckets": [BUCKET]},
+        "queue": {"url": queue_url, "long_poll_s": 2, "visibility_timeout_s": 60},
+        "ledger": {"bucket": BUCKET, "part_interval_s": 0.5},
+    }
+
+
+def _session(args: dict[str, Any]) -> Session:
+    config = AppConfig.load(args)
+    assert config.ledger is not None
+    return Session(config, open_store(config), config.ledger)
+
+
+def _process(session: Session, folder: Path, files: list[Path], console: Console) -> Report:
+    """Upload the images, put their jobs on the queue and wait for the results."""
+    run = session.run_folder(new_run_id())
+    uploads = plan_uploads(folder, files, BUCKET, _UPLOAD_PREFIX)
+    with Progress(console=console) as progress:
+        task = progress.add_task("Uploading", total=len(uploads))
+        upload_files(session.store, uploads, lambda n: progress.update(task, advance=n))
+    plan = plan_run(
+        [Entry(item.bucket, item.key) for item in uploads],
+        folder=run,
+        description=str(folder),
+        output=Output(bucket=BUCKET),
+        recipe="cutout",
+    )
+    manifest = send_run(session.queue_client(), plan)
+    steps = follow(
+        RunMonitor(run, manifest),
+        interval_s=0.5,
+        stalled_after_s=_STALLED_AFTER_S,
+        on_stalled=_give_up,
+    )
+    show_progress(console, steps, time.monotonic)
+    return read_report(run)
+
+
+def _give_up(now: RunStatus) -> None:
+    raise DeadlineExceeded(
+        f"there was no new result for {format_duration(_STALLED_AFTER_S)}, and {now.missing} of "
+        f"{now.jobs} images remain; {replica_states()}"
+    )
+
+
+def _write_results(report: Report, session: Session, out: Path, console: Console) -> None:
+    """Write the cut-outs and the report to a folder, and print a summary."""
+    _download(report, session.store, out / "cutouts")
+    page = write_report(report, session.store, session.config, out, _SAMPLE_RESULTS)
+    console.print()
+    console.print(describe_run(report.standing))
+    for record in report.failures(FAILURES_SHOWN):
+        line = f"  {source_url(record)}: {record.get('code')}: {record.get('message')}"
+        console.print(line, style="red", markup=False, highlight=False)
+    console.print()
+    console.print(f"Cut-outs  {out / 'cutouts'}", highlight=False, soft_wrap=True)
+    console.print(f"Report    {page}", highlight=False, soft_wrap=True)
+
+
+def _download(report: Report, store: ObjectStore, folder: Path) -> None:
+    """Write the results of a run into a folder, named after their images."""
+
+    def write(result: tuple[str, str, str]) -> None:
+        bucket, key, name = result
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.get(bucket, key))
+
+    results = []
+    for record in report.jobs():
+        if key := record.get("output_key"):
+            image = PurePosixPath(record["source"]["key"].removeprefix(_UPLOAD_PREFIX))
+            name = image.with_suffix(PurePosixPath(key).suffix)
+            results.append((record["output_bucket"], key, str(name)))
+    with ThreadPoolExecutor(_DOWNLOAD_THREADS, "download") as pool:
+        list(pool.map(write, results))
+
+
+def _wait(session: Session, endpoints: Endpoints, out: Path, image: Path, console: Console) -> None:
+    """Print how to use the running application, and return after Ctrl-C."""
+    environment = out / "env"
+    environment.write_text(_environment(session, endpoints))
+    usage = _usage(session, endpoints, environment, image)
+    console.print(usage, highlight=False, soft_wrap=True)
+    try:
+        wait_for_interrupt()
+    finally:
+        environment.unlink()
+
+
+def _environment(session: Session, endpoints: Endpoints) -> str:
+    """Return shell commands that set the variables which other terminals need."""
+    aws = session.config.aws
+    variables = {
+        "FOREEDGE_AWS__ENDPOINT_URL": aws.endpoint_url,
+        "FOREEDGE_QUEUE__URL": session.queue_client().url,
+        "FOREEDGE_LEDGER__BUCKET": session.ledger.bucket,
+        "AWS_ENDPOINT_URL": aws.endpoint_url,
+        "AWS_DEFAULT_REGION": aws.region,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "CUTOUT_URL": f"{endpoints.http}/v1/cutout",
+    }
+    return "".join(
+        f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items() if value
+    )
+
+
+def _usage(session: Session, endpoints: Endpoints, environment: Path, image: Path) -> str:
+    """Return how to use the running application from another terminal."""
+    return f"""
+[bold]Everything keeps running until Ctrl-C.[/bold]
+
+  HTTP       {endpoints.http}/v1/cutout
+  Dashboard  {endpoints.dashboard or "not available"}
+  Queue      {session.queue_client().url}
+  S3         {session.config.aws.endpoint_url}
+
+In another terminal:
+
+  source {environment}
+  curl --fail -o cutout.png --data-binary @{image} $CUTOUT_URL
+  foreedge bulk path/to/images --wait
+"""
