@@ -41,8 +41,7 @@ SourceArgument = Annotated[
 OutputOption = Annotated[
     str | None,
     typer.Option(
-        help="s3://bucket/prefix for the results. Default: cutouts/ in the bucket of the images, "
-        "unless the settings name another place."
+        help="s3://bucket/prefix for the results. Default: cutouts/ in the bucket of the images."
     ),
 ]
 RecipeOption = Annotated[
@@ -55,13 +54,15 @@ RunIdOption = Annotated[
 UploadToOption = Annotated[
     str | None,
     typer.Option(
-        help="If SOURCE is a folder: s3://bucket/prefix to upload its images to. Default: "
-        "uploads/ in the ledger's bucket."
+        help="s3://bucket/prefix to upload the images of a local folder to. Default: uploads/ in "
+        "the bucket of the ledger."
     ),
 ]
 UrlEncodedKeysOption = Annotated[
     bool,
-    typer.Option(help="Whether the keys in a manifest are URL-encoded (as S3 Batch does it)."),
+    typer.Option(
+        "--url-encoded-keys", help="The keys in the manifest are URL-encoded, as in S3 Batch."
+    ),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")

@@ -130,8 +130,7 @@ def errors(
 ) -> None:
     """List the jobs of a run that failed.
 
-    RUN may also be "live" (messages of other producers) or "invalid" (messages that could not be
-    read).
+    The id "live" stands for messages of other producers, and "invalid" for unreadable messages.
     """
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     folder = session.run_folder(run)

@@ -25,7 +25,7 @@ SetOption = Annotated[
 ModelsOption = Annotated[
     list[str] | None, typer.Option("--model", help="Model to serve. Repeatable.")
 ]
-DashboardOption = Annotated[bool, typer.Option(help="Run Ray's dashboard as well.")]
+DashboardOption = Annotated[bool, typer.Option("--dashboard", help="Run Ray's dashboard as well.")]
 
 
 def serve(
