@@ -1,4 +1,4 @@
-"""Objects in S3; its failures become errors of our tree here, and nowhere else."""
+"""Objects in S3, and the mapping of botocore's exceptions to our errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from serve_app.errors import (
     ForeedgeError,
@@ -22,29 +22,40 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"}
+_IMPOSSIBLE = {"InvalidBucketName", "KeyTooLongError", "InvalidURI", "InvalidArgument"}
+"""Codes of a bucket, key or version that no object can have."""
 _FORBIDDEN = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled", "InvalidObjectState"}
 _PRECONDITION = {"412", "PreconditionFailed"}
-_UNTOLD = {"400", "403"}
-"""What the refusal of a HEAD says, whatever the reason is."""
+_UNEXPLAINED = {"400", "403"}
+"""Codes of a rejected HEAD, whose answer has no body that could contain the reason."""
 
 
 def map_s3_error(error: ClientError | BotoCoreError, where: str) -> ForeedgeError:
-    """Return the error of our tree for one of botocore's.
+    """Return our error for an exception of botocore.
 
     Args:
-        error: What botocore raised.
-        where: The object or bucket, for the message.
+        error: The exception.
+        where: URL of the object or bucket, for the message.
     """
+    if isinstance(error, ParamValidationError):
+        return _impossible(error, where)
     if isinstance(error, ClientError):
         code = _code(error)
         if code in _NOT_FOUND:
             return SourceNotFound(f"{where} does not exist")
+        if code in _IMPOSSIBLE:
+            return _impossible(error, where)
         if code in _FORBIDDEN:
-            return SourceForbidden(f"{where}: access denied ({code}); check the role's policy")
+            return SourceForbidden(f"{where}: access denied ({code}); check the policy of the role")
         if code in _PRECONDITION:
             return SourceChanged(f"{where} is no longer the object that the job names (ETag)")
-    # Expired credentials come and go, as do throttles and broken connections: all else is retried.
+    # Everything else is retried: expired credentials are renewed, throttling and outages end.
     return StorageUnavailable(f"{where}: {error}")
+
+
+def _impossible(error: Exception, where: str) -> SourceNotFound:
+    reason = " ".join(str(error).split())
+    return SourceNotFound(f"{where} cannot exist, correct the bucket, key or version: {reason}")
 
 
 def _code(error: ClientError) -> str:
@@ -63,12 +74,12 @@ class S3Store:
         try:
             answer = self._client.head_object(Bucket=bucket, Key=key, **version)
         except (ClientError, BotoCoreError) as error:
-            mapped = map_s3_error(error, f"s3://{bucket}/{key}")
-            if isinstance(mapped, SourceNotFound):
+            code = _code(error) if isinstance(error, ClientError) else ""
+            if code in _NOT_FOUND:
                 return None
-            if isinstance(error, ClientError) and _code(error) in _UNTOLD:
-                mapped = self._why_refused(bucket, key, version)
-            raise mapped from error
+            if code in _UNEXPLAINED:
+                raise self._explain_refusal(bucket, key, version) from error
+            raise map_s3_error(error, f"s3://{bucket}/{key}") from error
         return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
 
     def get(
@@ -87,7 +98,7 @@ class S3Store:
             condition["IfMatch"] = f'"{etag}"'
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key, **condition)
-            # As a context manager it would give the bare stream, whose errors are not botocore's.
+            # As a context manager, the body yields the bare stream, which raises urllib3's errors.
             with closing(answer["Body"]) as body:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
                     raise ImageTooLarge(
@@ -98,18 +109,18 @@ class S3Store:
         except (ClientError, BotoCoreError) as error:
             raise map_s3_error(error, where) from error
 
-    def _why_refused(self, bucket: str, key: str, version: Any) -> ForeedgeError:
-        """Return why a HEAD was refused, which an answer without a body cannot say.
+    def _explain_refusal(self, bucket: str, key: str, version: Any) -> ForeedgeError:
+        """Return the error for a rejected HEAD, by asking again with a GET.
 
-        Keys that have expired or are not valid yet, and a clock that is wrong, pass: they must
-        not count as a denial.
+        Only the answer to a GET says whether access is denied, or whether credentials have expired
+        or the clock is wrong. The latter two are transient.
         """
         where = f"s3://{bucket}/{key}"
         try:
             self._client.get_object(Bucket=bucket, Key=key, **version)["Body"].close()
         except (ClientError, BotoCoreError) as error:
             return map_s3_error(error, where)
-        return StorageUnavailable(f"{where}: HEAD was refused, and GET is not; try again")
+        return StorageUnavailable(f"{where}: S3 rejected HEAD but accepted GET; try again")
 
     def put(self, bucket: str, key: str, data: bytes, media_type: str) -> None:
         """See ObjectStore."""
@@ -142,15 +153,15 @@ class S3Store:
 
     def list(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
         """See ObjectStore."""
-        for item in self._items(bucket, prefix, after):
+        for item in self._list_items(bucket, prefix, after):
             yield ObjectInfo(item["Key"], item["Size"], item["ETag"].strip('"'))
 
     def keys(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[str]:
         """See ObjectStore."""
-        for item in self._items(bucket, prefix, after):
+        for item in self._list_items(bucket, prefix, after):
             yield item["Key"]
 
-    def _items(self, bucket: str, prefix: str, after: str | None) -> Iterator[Any]:
+    def _list_items(self, bucket: str, prefix: str, after: str | None) -> Iterator[Any]:
         start: Any = {"StartAfter": after} if after else {}
         pages = self._client.get_paginator("list_objects_v2")
         try:
