@@ -1,4 +1,4 @@
-"""Where objects are: the store that the configuration names, and the buckets that it allows."""
+"""Object stores: S3 or local files, as the configuration says."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ __all__ = ["check_allowed", "open_store"]
 
 
 def open_store(config: AppConfig) -> ObjectStore:
-    """Return the store that the configuration names."""
+    """Return the configured object store."""
     if config.storage.local_root is not None:
         return LocalStore(config.storage.local_root)
     return S3Store(aws_client("s3", config.aws))
 
 
 def check_allowed(bucket: str, allowed: tuple[str, ...]) -> None:
-    """Raise SourceNotAllowed unless ``bucket`` is on the allow-list, or the list is empty."""
+    """Check that a bucket is on the allow-list. An empty list allows every bucket.
+
+    Raises:
+        SourceNotAllowed: The bucket is not on the list.
+    """
     if allowed and bucket not in allowed:
         raise SourceNotAllowed(
-            f"bucket {bucket!r} is not on the allow-list (storage.allowed_buckets)"
+            f"bucket {bucket!r} is not one of storage.allowed_buckets; choose one, or extend them"
         )

@@ -1,4 +1,4 @@
-"""Objects in files, for a laptop and for tests."""
+"""Objects in local files, for a laptop and for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from serve_app.storage.protocol import CHUNK_BYTES, ObjectInfo
 
 
 class LocalStore:
-    """Objects as files: each bucket is a folder under the root. ETags are MD5, as in S3."""
+    """Objects as files. Each bucket is a folder under the root, and ETags are MD5 as in S3."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -33,7 +33,7 @@ class LocalStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         except OSError as error:
-            _raise_local(error, bucket, key)
+            _raise_mapped(error, bucket, key)
         return ObjectInfo(key, len(data), _md5(data))
 
     def get(
@@ -55,7 +55,7 @@ class LocalStore:
                 )
             data = path.read_bytes()
         except OSError as error:
-            _raise_local(error, bucket, key)
+            _raise_mapped(error, bucket, key)
         if etag and _md5(data) != etag:
             raise SourceChanged(f"{path} is no longer the object that the job names (ETag)")
         return data
@@ -69,7 +69,7 @@ class LocalStore:
         """See ObjectStore."""
         temporary, path = self._write_temporary(bucket, key, data)
         try:
-            # A hard link fails where the name exists, which a rename does not.
+            # A hard link fails if the name exists, unlike a rename.
             os.link(temporary, path)
         except FileExistsError:
             return False
@@ -84,7 +84,7 @@ class LocalStore:
                 while chunk := file.read(CHUNK_BYTES):
                     yield chunk
         except OSError as error:
-            _raise_local(error, bucket, key)
+            _raise_mapped(error, bucket, key)
 
     def list(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
         """See ObjectStore."""
@@ -94,12 +94,12 @@ class LocalStore:
 
     def keys(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[str]:
         """See ObjectStore."""
-        return _walk(str(self._root / bucket), "", prefix, after or "")
+        return _walk_keys(str(self._root / bucket), "", prefix, after or "")
 
     def _path(self, bucket: str, key: str) -> Path:
-        # A key is a name, not a path: one that climbs out of its bucket is nobody's object.
+        # A key is a name and not a path: it must not lead out of its bucket.
         if ".." in PurePosixPath(bucket).parts + PurePosixPath(key).parts:
-            raise SourceNotAllowed(f"{bucket}/{key}: '..' is not allowed in a local key")
+            raise SourceNotAllowed(f"{bucket}/{key}: the key of a local file must not contain '..'")
         return self._root / bucket / key.lstrip("/")
 
     def _write_temporary(self, bucket: str, key: str, data: bytes) -> tuple[Path, Path]:
@@ -110,22 +110,22 @@ class LocalStore:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
         except OSError as error:
-            _raise_local(error, bucket, key)
+            _raise_mapped(error, bucket, key)
         return Path(name), path
 
 
-def _walk(folder: str, at: str, prefix: str, after: str) -> Iterator[str]:
-    """Yield the keys below a folder in order; enters no folder that can hold none of them.
+def _walk_keys(folder: str, at: str, prefix: str, after: str) -> Iterator[str]:
+    """Yield the keys below a folder in order, without a look into folders that hold none of them.
 
     Args:
-        folder: Its path.
-        at: The part of every key that leads to it; empty, or ends in a slash.
-        prefix: Of the keys.
-        after: Keys up to this one are left out.
+        folder: Path of the folder.
+        at: Part of every key that stands for the folder. It is empty or ends in a slash.
+        prefix: Prefix of the keys to yield.
+        after: Key that the keys to yield must follow.
     """
     try:
         with os.scandir(folder) as found:
-            # A folder's place among its neighbours is that of its keys, which go on with a slash.
+            # A folder is sorted by the keys in it, in which a slash follows its name.
             names = [f"{item.name}/" if item.is_dir() else item.name for item in found]
     except (FileNotFoundError, NotADirectoryError):
         return
@@ -136,7 +136,7 @@ def _walk(folder: str, at: str, prefix: str, after: str) -> Iterator[str]:
         if name.endswith("/"):
             leads_there = key.startswith(prefix) or prefix.startswith(key)
             if leads_there and (key > after or after.startswith(key)):
-                yield from _walk(f"{folder}/{name[:-1]}", key, prefix, after)
+                yield from _walk_keys(f"{folder}/{name[:-1]}", key, prefix, after)
         elif key.startswith(prefix) and key > after:
             yield key
 
@@ -145,7 +145,7 @@ def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _raise_local(error: OSError, bucket: str, key: str) -> NoReturn:
+def _raise_mapped(error: OSError, bucket: str, key: str) -> NoReturn:
     where = f"{bucket}/{key}"
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
         raise SourceNotFound(f"{where} does not exist") from error

@@ -1,6 +1,6 @@
-"""What the rest needs of a store of objects.
+"""The object store interface, implemented by S3 and by local files.
 
-Every method blocks; asynchronous callers use threads. Stores are safe to share among threads.
+Every method blocks, so asynchronous callers use threads. Threads can share a store.
 """
 
 from __future__ import annotations
@@ -10,25 +10,32 @@ from dataclasses import dataclass
 from typing import Protocol
 
 CHUNK_BYTES = 1024 * 1024
-"""Of the pieces of an object that does not fit in memory."""
+"""Size of the chunks in which large objects are read, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a listing or a HEAD says of an object."""
+    """Facts about an object, without its bytes."""
 
     key: str
+    """Key of the object."""
     size: int
-    """In bytes."""
+    """Size of the object, in bytes."""
     etag: str
-    """Without quotation marks."""
+    """ETag of the object, without quotation marks."""
 
 
 class ObjectStore(Protocol):
-    """Buckets of immutable objects."""
+    """Buckets of objects."""
 
     def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo | None:
-        """Return what is known of an object, or None where it does not exist."""
+        """Return facts about an object, or None if it does not exist.
+
+        Raises:
+            SourceNotFound: No object can have this bucket, key or version.
+            SourceForbidden: The store denies the read.
+            StorageUnavailable: The store does not answer.
+        """
         ...
 
     def get(
@@ -43,36 +50,39 @@ class ObjectStore(Protocol):
         """Return an object's bytes.
 
         Raises:
-            SourceNotFound: It does not exist.
+            SourceNotFound: The object does not exist.
             SourceForbidden: The store denies the read.
-            SourceChanged: ``etag`` is given, and the object's is another.
-            ImageTooLarge: It has more than ``max_bytes``; nothing was read then.
+            SourceChanged: The object has another ETag than ``etag``.
+            ImageTooLarge: The object is larger than ``max_bytes``. Nothing was read.
             StorageUnavailable: The store does not answer.
         """
         ...
 
     def put(self, bucket: str, key: str, data: bytes, media_type: str) -> None:
-        """Write an object, or write it anew."""
+        """Write an object. An existing one is replaced."""
         ...
 
     def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
-        """Write an object unless it exists; return whether this call wrote it."""
+        """Write an object unless it exists, and return whether this call wrote it."""
         ...
 
     def chunks(self, bucket: str, key: str) -> Iterator[bytes]:
-        """Yield an object's bytes piece by piece, for objects that do not fit in memory.
+        """Yield an object's bytes in chunks, for objects that do not fit in memory.
 
         Raises:
-            SourceNotFound: It does not exist.
+            SourceNotFound: The object does not exist.
             SourceForbidden: The store denies the read.
             StorageUnavailable: The store does not answer, or stopped in the middle.
         """
         ...
 
     def list(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
-        """Yield the objects under a prefix in the order of their keys, from past ``after`` on."""
+        """Yield the objects under a prefix in the order of their keys, starting after ``after``."""
         ...
 
     def keys(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[str]:
-        """Yield only the keys of what ``list`` yields, which a local store has for less."""
+        """Yield only the keys of the objects that ``list`` yields.
+
+        A local store need not read the files for that.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Listings of the local store are those that S3 would give: order, prefix, and where they begin."""
+"""The local store lists objects as S3 does: in order of keys, by prefix and starting point."""
 
 from __future__ import annotations
 
