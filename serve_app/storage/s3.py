@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from urllib3.exceptions import HTTPError
 
 from serve_app.errors import (
     ForeedgeError,
@@ -21,6 +22,10 @@ from serve_app.storage.protocol import CHUNK_BYTES, ObjectInfo
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_ERRORS = (ClientError, BotoCoreError, HTTPError)
+"""Exceptions of a call to S3. botocore wraps most errors of urllib3 in classes of its own, but not
+those of TLS in the middle of a body."""
+
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"}
 _IMPOSSIBLE = {"InvalidBucketName", "KeyTooLongError", "InvalidURI", "InvalidArgument"}
 """Codes of a bucket, key or version that no object can have."""
@@ -30,21 +35,21 @@ _UNEXPLAINED = {"400", "403"}
 """Codes of a rejected HEAD, whose answer has no body that could contain the reason."""
 
 
-def map_s3_error(error: ClientError | BotoCoreError, where: str) -> ForeedgeError:
+def map_s3_error(error: Exception, where: str) -> ForeedgeError:
     """Return our error for an exception of botocore.
 
     Args:
-        error: The exception.
+        error: The exception, which is botocore's, or urllib3's from the middle of a body.
         where: URL of the object or bucket, for the message.
     """
     if isinstance(error, ParamValidationError):
-        return _impossible(error, where)
+        return _impossible_object(error, where)
     if isinstance(error, ClientError):
         code = _code(error)
         if code in _NOT_FOUND:
             return SourceNotFound(f"{where} does not exist")
         if code in _IMPOSSIBLE:
-            return _impossible(error, where)
+            return _impossible_object(error, where)
         if code in _FORBIDDEN:
             return SourceForbidden(f"{where}: access denied ({code}); check the policy of the role")
         if code in _PRECONDITION:
@@ -53,7 +58,7 @@ def map_s3_error(error: ClientError | BotoCoreError, where: str) -> ForeedgeErro
     return StorageUnavailable(f"{where}: {error}")
 
 
-def _impossible(error: Exception, where: str) -> SourceNotFound:
+def _impossible_object(error: Exception, where: str) -> SourceNotFound:
     reason = " ".join(str(error).split())
     return SourceNotFound(f"{where} cannot exist, correct the bucket, key or version: {reason}")
 
@@ -73,7 +78,7 @@ class S3Store:
         version: Any = {"VersionId": version_id} if version_id else {}
         try:
             answer = self._client.head_object(Bucket=bucket, Key=key, **version)
-        except (ClientError, BotoCoreError) as error:
+        except _ERRORS as error:
             code = _code(error) if isinstance(error, ClientError) else ""
             if code in _NOT_FOUND:
                 return None
@@ -106,7 +111,7 @@ class S3Store:
                         f"{max_bytes:,} (limits.max_bytes)"
                     )
                 return body.read()
-        except (ClientError, BotoCoreError) as error:
+        except _ERRORS as error:
             raise map_s3_error(error, where) from error
 
     def _explain_refusal(self, bucket: str, key: str, version: Any) -> ForeedgeError:
@@ -118,7 +123,7 @@ class S3Store:
         where = f"s3://{bucket}/{key}"
         try:
             self._client.get_object(Bucket=bucket, Key=key, **version)["Body"].close()
-        except (ClientError, BotoCoreError) as error:
+        except _ERRORS as error:
             return map_s3_error(error, where)
         return StorageUnavailable(f"{where}: S3 rejected HEAD but accepted GET; try again")
 
@@ -139,7 +144,7 @@ class S3Store:
             self._client.put_object(
                 Bucket=bucket, Key=key, Body=data, ContentType=media_type, **condition
             )
-        except (ClientError, BotoCoreError) as error:
+        except _ERRORS as error:
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error
 
     def chunks(self, bucket: str, key: str) -> Iterator[bytes]:
@@ -148,7 +153,7 @@ class S3Store:
             answer = self._client.get_object(Bucket=bucket, Key=key)
             with closing(answer["Body"]) as body:
                 yield from body.iter_chunks(CHUNK_BYTES)
-        except (ClientError, BotoCoreError) as error:
+        except _ERRORS as error:
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error
 
     def list(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
@@ -167,5 +172,5 @@ class S3Store:
         try:
             for page in pages.paginate(Bucket=bucket, Prefix=prefix, **start):
                 yield from page.get("Contents", [])
-        except (ClientError, BotoCoreError) as error:
+        except _ERRORS as error:
             raise map_s3_error(error, f"s3://{bucket}/{prefix}") from error
