@@ -10,9 +10,8 @@ import asyncio
 import itertools
 import logging
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Protocol
 
 import orjson
@@ -25,9 +24,6 @@ from serve_app.errors import ForeedgeError, InternalError, TransientError
 from serve_app.storage.protocol import ObjectStore
 
 _logger = logging.getLogger(__name__)
-
-STATUS_RANK = {"done": 2, "skipped_existing": 1, "failed": 0}
-"""Of two records of a job, the one whose status ranks higher counts."""
 
 
 class OutcomeSink(Protocol):
@@ -54,24 +50,6 @@ def read_outcomes(folder: RunFolder) -> Iterator[Outcome]:
                 yield Outcome.model_validate(orjson.loads(line))
             except ValueError as error:
                 raise folder.damaged_part(key, error) from error
-
-
-def fold(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
-    """Return the one record that counts for each ``job_id``.
-
-    Success beats failure; ``done`` beats ``skipped_existing``, which says less and is what a
-    duplicate delivery of a finished job records; otherwise the later record counts.
-    """
-    folded: dict[str, Outcome] = {}
-    for outcome in outcomes:
-        known = folded.get(outcome.job_id)
-        if known is None or _weight(outcome) >= _weight(known):
-            folded[outcome.job_id] = outcome
-    return folded
-
-
-def _weight(outcome: Outcome) -> tuple[int, datetime]:
-    return STATUS_RANK[outcome.status], outcome.finished_at
 
 
 @dataclass(slots=True)

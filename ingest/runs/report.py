@@ -37,7 +37,7 @@ class Report:
         self._records = Records(folder, keep=STATUSES)
         try:
             self._records.update(on_read)
-            self.standing: RunStatus = run_status(manifest, *self._records.counts())
+            self.standing: RunStatus = run_status(manifest, self._records.counts())
             self.stages_ms = self._median_stages()
             """Median milliseconds of each stage, in the order in which they ran; in runs of more
             than 20,000 images that of so many, chosen by chance."""

@@ -1,63 +1,61 @@
-"""How far a run is: its ledger, read in steps, and what is seen of it on a terminal."""
+"""The progress of a run: how many of its jobs ended, and how."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
 from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest, read_manifest
-from ingest.runs.records import DONE, FAILED, SKIPPED, Records
+from ingest.runs.records import STATUSES, Records, ResultCounts
 from ingest.sqs.backlog import Backlog
-
-_RANKS = {"done": DONE, "skipped_existing": SKIPPED, "failed": FAILED}
 
 _RATE_WINDOW_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a run is."""
+    """The progress of a run at one moment."""
 
     run_id: str
     jobs: int
+    """Number of jobs listed so far."""
     counts: dict[str, int]
-    """Jobs by how they ended; ``missing`` have not, so far."""
+    """Number of jobs by the status that they ended with; ``missing`` for those without a result."""
     codes: dict[str, int]
-    """Failed jobs by code, the most frequent first."""
+    """Number of failed jobs by error code, the most frequent first."""
     wall_s: float
-    """From the start of the run to the end of its latest job."""
+    """Seconds from the start of the run to the end of its latest job."""
     images_per_s: float
-    """Over that time."""
+    """Average throughput over that time."""
     listed: bool = True
-    """Whether all of the run's jobs are known; False while they are still being listed."""
+    """Whether every job of the run is known; false while its source is still being read."""
     unsent: int = 0
-    """Jobs that are known and not on the queue yet."""
+    """Number of listed jobs that are not on the queue yet."""
     backlog: Backlog | None = None
-    """None where the queue was not asked, or did not answer."""
+    """Messages on the queue; None if it was not asked or did not answer."""
 
     @property
     def missing(self) -> int:
-        """Jobs without a result."""
+        """Number of jobs without a result."""
         return self.counts["missing"]
 
     @property
     def finished(self) -> int:
-        """Jobs with a result."""
-        return sum(self.counts[status] for status in _RANKS)
+        """Number of jobs with a result."""
+        return sum(self.counts[status] for status in STATUSES)
 
     @property
     def ended(self) -> bool:
-        """Whether every job has a result, and no more will come."""
+        """Whether every job has a result and no more jobs will come."""
         return self.listed and not self.unsent and not self.missing
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the status as ``foreedge status --json`` prints it."""
         return {
             "run_id": self.run_id,
             "jobs": self.jobs,
@@ -73,33 +71,29 @@ class RunStatus:
 
 def run_status(
     manifest: RunManifest,
-    ranks: Counter[int],
-    codes: Counter[str],
-    last: datetime | None,
+    results: ResultCounts,
     *,
     unsent: int = 0,
     backlog: Backlog | None = None,
 ) -> RunStatus:
-    """Return how far a run is.
+    """Return the status of a run.
 
     Args:
-        manifest: What was asked for.
-        ranks: Jobs by how they ended; see ``records``.
-        codes: Failed jobs by code.
-        last: When the latest job ended; None where none did.
-        unsent: Jobs that are not on the queue yet.
-        backlog: Of the queue.
+        manifest: Manifest of the run.
+        results: Counts of the run's records.
+        unsent: Number of jobs that are not on the queue yet.
+        backlog: Messages on the queue, if it was asked.
     """
-    counts = {status: ranks[rank] for status, rank in _RANKS.items()}
-    finished = sum(counts.values())
-    wall_s = max(0.0, (last - manifest.created_at).total_seconds()) if last else 0.0
+    wall_s = 0.0
+    if results.last_ended_at is not None:
+        wall_s = max(0.0, (results.last_ended_at - manifest.created_at).total_seconds())
     return RunStatus(
         run_id=manifest.run_id,
         jobs=manifest.jobs,
-        counts=counts | {"missing": max(0, manifest.jobs - finished)},
-        codes=dict(codes.most_common()),
+        counts=results.by_status | {"missing": max(0, manifest.jobs - results.ended)},
+        codes=dict(results.codes.most_common()),
         wall_s=wall_s,
-        images_per_s=finished / wall_s if wall_s else 0.0,
+        images_per_s=results.ended / wall_s if wall_s else 0.0,
         listed=manifest.complete,
         unsent=unsent,
         backlog=backlog,
@@ -107,7 +101,7 @@ def run_status(
 
 
 class RunMonitor:
-    """Counts a run's results; reads only the parts of its ledger that are new."""
+    """A run that is watched: each update reads only the parts of its ledger that are new."""
 
     def __init__(
         self,
@@ -115,49 +109,49 @@ class RunMonitor:
         manifest: RunManifest,
         backlog: Callable[[], Backlog | None] = lambda: None,
     ) -> None:
-        """Begin to count.
+        """Begin to watch a run.
 
         Args:
             folder: Folder of the run.
-            manifest: The run; read again for as long as its list of jobs grows.
-            backlog: Returns what waits on the run's queue, where that is known.
+            manifest: Manifest of the run. It is read again as long as the list of jobs grows.
+            backlog: Function that returns the messages on the run's queue, if they are known.
         """
         self._folder = folder
         self._manifest = manifest
         self._backlog = backlog
-        self._list = JobList(folder)
+        self._job_list = JobList(folder)
         self._sent: Sent | None = Sent()
         self._records = Records(folder)
 
     def update(self, on_read: Callable[[int], None] = lambda _: None) -> RunStatus:
-        """Read what was added since the last time; blocks.
+        """Read what was added since the last update, and return the status; blocks.
 
         Args:
-            on_read: Called with a number of records as they are read.
+            on_read: Function to call with the number of results after each part.
         """
         if not self._manifest.complete:
             self._manifest = read_manifest(self._folder)
         if self._sent is not None and not self._sent.complete:
-            self._sent = self._list.sent()
+            self._sent = self._job_list.sent()
         self._records.update(on_read)
         unsent = 0
         if self._sent is not None and not self._sent.complete:
             unsent = max(0, self._manifest.jobs - self._sent.jobs)
         return run_status(
-            self._manifest, *self._records.counts(), unsent=unsent, backlog=self._backlog()
+            self._manifest, self._records.counts(), unsent=unsent, backlog=self._backlog()
         )
 
 
 class Rate:
-    """How fast a count grows, over the last 15 seconds."""
+    """The rate at which a count grows, over the last 15 seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin; ``clock`` gives seconds and never goes back."""
+        """Begin with no counts; ``clock`` is monotonic and in seconds."""
         self._clock = clock
         self._recent: deque[tuple[float, int]] = deque()
 
     def after(self, count: int) -> float:
-        """Return the rate per second, now that the count is that high."""
+        """Add the present count, and return the rate per second."""
         recent = self._recent
         recent.append((self._clock(), count))
         while len(recent) > 2 and recent[-1][0] - recent[0][0] > _RATE_WINDOW_S:
@@ -167,7 +161,7 @@ class Rate:
 
 
 def follow(
-    tally: RunMonitor,
+    monitor: RunMonitor,
     *,
     interval_s: float = 1.0,
     stalled_after_s: float | None = None,
@@ -175,21 +169,21 @@ def follow(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[RunStatus]:
-    """Yield how far a run is, until every job has a result.
+    """Yield the status of a run until every job has a result.
 
     Args:
-        tally: The run.
-        interval_s: Between two looks at the ledger.
-        stalled_after_s: Without a new result for that long, ``on_stalled`` is called, once for
-            each such time; it may raise.
-        on_stalled: See there.
-        sleep: Waits, in seconds.
-        clock: A monotonic clock, in seconds.
+        monitor: The run.
+        interval_s: Seconds between two updates.
+        stalled_after_s: Seconds without a new result after which to call ``on_stalled``, and again
+            after each further such time. None to never call it.
+        on_stalled: Function to call when no results come; it may raise.
+        sleep: Function that waits, in seconds.
+        clock: Monotonic clock, in seconds.
     """
     finished, since = -1, clock()
     while True:
         started_at = clock()
-        now = tally.update()
+        now = monitor.update()
         took_s = clock() - started_at
         if now.finished != finished:
             finished, since = now.finished, clock()
@@ -199,5 +193,6 @@ def follow(
         if stalled_after_s is not None and clock() - since >= stalled_after_s:
             on_stalled(now)
             since = clock()
-        # A look that takes long, since many results come, must not be all that this machine does.
+        # An update that takes long, because many results come, must leave the machine time for
+        # other work.
         sleep(max(interval_s, took_s))

@@ -7,10 +7,7 @@ before it is sent, so that what is wrong with it is said at once.
 from __future__ import annotations
 
 import asyncio
-import gzip
-import time
 import uuid
-from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -22,12 +19,12 @@ import orjson
 from ingest.messages.build import new_run_id
 from ingest.messages.parse import parse_message
 from ingest.runs.folder import RunFolder
-from ingest.runs.ledger import STATUS_RANK
-from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
+from ingest.runs.manifest import RunManifest, write_manifest
+from ingest.runs.polled_runs import PolledRuns
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import batches, send_batch
 from serve_app.aws import aws_client
-from serve_app.config import AppConfig, LedgerConfig, QueueConfig
+from serve_app.config import AppConfig, QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.model import requested_models
 from serve_app.contracts.submission import Receipt, RunCounts
@@ -35,7 +32,6 @@ from serve_app.errors import (
     ForeedgeError,
     InvalidMessage,
     QueueUnavailable,
-    SourceNotFound,
     StorageUnavailable,
 )
 from serve_app.storage import check_allowed, open_store
@@ -44,9 +40,6 @@ from serve_app.storage.protocol import ObjectStore
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-PARTS_PER_REQUEST = 64
-"""Parts of the ledger that one request reads at most: 64,000 results, within about a second."""
-
 _MESSAGE_BYTES = 24 * 1024
 """Maximum size of a posted job in bytes."""
 
@@ -54,9 +47,6 @@ _SEND_ATTEMPTS = 2
 """Number of times that a message is sent at most. The client waits meanwhile, and may post again
 what was not accepted."""
 
-_FOLDED_JOBS = 200_000
-_RUNS_IN_MEMORY = 16
-_FRESH_S = 1.0
 _THREADS = 4
 
 
@@ -68,7 +58,7 @@ class SqsJobs:
 
     def __init__(self, config: AppConfig) -> None:
         self._config = config
-        self._runs: OrderedDict[str, RunTally] = OrderedDict()
+        self._runs: PolledRuns | None = None
 
     async def submit(self, contents: list[Any]) -> list[Receipt]:
         """See JobQueue."""
@@ -87,15 +77,9 @@ class SqsJobs:
         ledger = self._config.ledger
         if ledger is None:
             raise StorageUnavailable("no ledger is configured here (ledger.bucket)")
-        tally = self._runs.pop(run_id, None) or RunTally(self._store, ledger, run_id)
-        async with tally.lock:
-            await asyncio.get_running_loop().run_in_executor(self._pool, tally.update)
-        # Only runs that there are, so that guessed names do not drive others out.
-        self._runs[run_id] = tally
-        self._runs.move_to_end(run_id)
-        while len(self._runs) > _RUNS_IN_MEMORY:
-            self._runs.popitem(last=False)
-        return tally.counts()
+        if self._runs is None:
+            self._runs = PolledRuns(self._store, ledger, self._pool)
+        return await self._runs.counts(run_id)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -171,91 +155,6 @@ class SqsJobs:
             queue_url=queue.url,
         )
         write_manifest(RunFolder(self._store, self._config.ledger, run_id), manifest)
-
-
-class RunTally:
-    """Counts the results of one run; each update reads the parts of its ledger that are new.
-
-    Of a job that has several records the best counts, as in ``ledger.fold``, for as long as there
-    are fewer than 200,000 jobs. Beyond, a record that the ledger has twice counts twice: what it
-    takes to know better would not be bounded.
-    """
-
-    def __init__(self, store: ObjectStore, ledger: LedgerConfig, run_id: str) -> None:
-        self.lock = asyncio.Lock()
-        self._store = store
-        self._ledger = ledger
-        self._run_id = run_id
-        self._manifest: RunManifest | None = None
-        self._seen: set[str] = set()
-        self._jobs: dict[str, tuple[str, str | None]] = {}
-        self._counts: Counter[str] = Counter()
-        self._codes: Counter[str] = Counter()
-        self._complete = False
-        self._updated_at: float | None = None
-
-    def update(self) -> None:
-        """Read some of the parts that are new; blocks.
-
-        Raises:
-            SourceNotFound: There is no such run.
-            StorageUnavailable: The ledger does not answer.
-        """
-        fresh = self._updated_at is not None and time.monotonic() - self._updated_at < _FRESH_S
-        if fresh and self._complete:
-            return
-        if self._manifest is None:
-            self._manifest = self._read_manifest()
-        prefix = f"{self._ledger.prefix}runs/{self._run_id}/results/"
-        new = [
-            item.key
-            for item in self._store.list(self._ledger.bucket, prefix)
-            if item.key.endswith(".jsonl.gz") and item.key not in self._seen
-        ]
-        if self._manifest is None and not new and not self._seen:
-            raise SourceNotFound(f"no run {self._run_id!r} in this ledger")
-        for key in new[:PARTS_PER_REQUEST]:
-            data = self._store.get(self._ledger.bucket, key)
-            for line in gzip.decompress(data).splitlines():
-                self._add(orjson.loads(line))
-            self._seen.add(key)
-        self._complete = len(new) <= PARTS_PER_REQUEST
-        self._updated_at = time.monotonic()
-
-    def counts(self) -> RunCounts:
-        """Return the counts of the last update."""
-        jobs = None if self._manifest is None else self._manifest.jobs
-        ended = self._counts.total()
-        return RunCounts(
-            run_id=self._run_id,
-            jobs=jobs,
-            counts={status: self._counts[status] for status in STATUS_RANK},
-            remaining=None if jobs is None else max(0, jobs - ended),
-            codes={code: count for code, count in self._codes.most_common() if count},
-            complete=self._complete,
-        )
-
-    def _read_manifest(self) -> RunManifest | None:
-        try:
-            return read_manifest(RunFolder(self._store, self._ledger, self._run_id))
-        except SourceNotFound:
-            return None
-
-    def _add(self, record: dict[str, Any]) -> None:
-        job_id, status, code = record["job_id"], record["status"], record.get("code")
-        known = self._jobs.get(job_id)
-        if known is not None:
-            if STATUS_RANK[status] < STATUS_RANK[known[0]]:
-                return
-            self._count(*known, -1)
-        if known is not None or len(self._jobs) < _FOLDED_JOBS:
-            self._jobs[job_id] = (status, code)
-        self._count(status, code, 1)
-
-    def _count(self, status: str, code: str | None, change: int) -> None:
-        self._counts[status] += change
-        if status == "failed":
-            self._codes[code or "unknown"] += change
 
 
 def _is_new(job: Job, error: QueueUnavailable | None, run_id: str) -> bool:

@@ -104,7 +104,7 @@ class Verification:
                 ended += 1
                 failed += rank == FAILED
                 without_object += gone
-        ranks, _, _ = self._records.counts()
+        ranks = self._records.counts().by_rank
         sent = self._jobs.sent()
         with_outcome = ranks.total() - ranks[REDRIVEN]
         return Verified(

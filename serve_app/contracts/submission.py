@@ -1,4 +1,4 @@
-"""The interface through which the HTTP endpoint queues jobs and reports on runs."""
+"""Jobs over HTTP: what the endpoint needs to queue them, and to report what became of them."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from serve_app.errors import Retry
 
 
 class Receipt(Contract):
-    """Whether one job was queued, and if not, why."""
+    """The answer to one job that a client posted."""
 
     job_id: str | None = None
-    """Identifier of the job. None if the job has none and was refused."""
     run_id: str | None = None
-    """Identifier of the run that the job belongs to."""
     status: Literal["queued", "refused"]
-    """Whether the job is on the queue."""
     code: str | None = None
-    """Code of the error for which the job was refused (``serve_app.errors``)."""
+    """Error code of a refused job."""
     detail: str | None = None
-    """Message of that error."""
+    """Reason for the refusal, for people."""
     retry: Retry | None = None
-    """Whether it can help to submit the job again."""
 
 
 class RunCounts(Contract):
-    """Progress of a run."""
+    """The progress of a run."""
 
     run_id: str
-    jobs: int | None = Field(description="Jobs of the run, or null if their number is unknown.")
-    counts: dict[str, int] = Field(description="Number of jobs by their status.")
-    remaining: int | None = Field(description="Jobs without a result, or null if `jobs` is null.")
+    jobs: int | None = Field(
+        description="Number of jobs of the run listed so far; null if it is unknown."
+    )
+    counts: dict[str, int] = Field(description="Number of jobs by the status they ended with.")
+    remaining: int | None = Field(
+        description="Number of listed jobs without a result; null if `jobs` is. A failed job that "
+        "was sent again counts as one without a result until it ends."
+    )
     codes: dict[str, int] = Field(
         description="Number of failed jobs by error code, the most frequent first."
     )
     complete: bool = Field(
-        description="Whether every result recorded so far was counted. If there are very many, "
-        "each request counts a further part of them."
+        description="Whether every job of the run is listed and every recorded result is counted. "
+        "Results are counted in steps, one with each request, so repeat the request while this is "
+        "false. The run has ended when it is true and `remaining` is 0."
     )
 
 
 class JobQueue(Protocol):
-    """The queue of submitted jobs, and the results of the runs they belong to."""
+    """The queue of jobs that clients post, and the counts of their runs."""
 
     async def submit(self, contents: list[Any]) -> list[Receipt]:
-        """Put jobs on the queue and return a receipt for each, in their order.
+        """Put jobs on the queue; return a receipt for each, in order.
 
         Raises:
             QueueUnavailable: No queue is configured.
@@ -59,6 +61,6 @@ class JobQueue(Protocol):
 
         Raises:
             SourceNotFound: The run does not exist.
-            StorageUnavailable: No ledger is configured, or the ledger does not answer.
+            StorageUnavailable: No ledger is configured, or it does not answer.
         """
         ...

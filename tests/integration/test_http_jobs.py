@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ingest.messages.parse import parse_message
-from ingest.runs.submissions import PARTS_PER_REQUEST, SqsJobs
+from ingest.runs.polled_runs import PARTS_PER_REQUEST
+from ingest.runs.submissions import SqsJobs
 from serve_app.config import AppConfig
 from serve_app.errors import SourceNotFound
 from serve_app.storage import open_store
@@ -117,11 +118,3 @@ async def test_a_long_ledger_is_read_in_steps(config: AppConfig) -> None:
     assert (first.counts["done"], first.complete) == (PARTS_PER_REQUEST, False)
     second = await jobs.counts("long")
     assert (second.counts["done"], second.complete) == (parts, True)
-
-
-async def test_names_that_are_guessed_drive_no_run_out(config: AppConfig) -> None:
-    jobs = SqsJobs(config)
-    for number in range(40):
-        with pytest.raises(SourceNotFound):
-            await jobs.counts(f"guess-{number}")
-        assert not jobs._runs

@@ -26,7 +26,8 @@ from PIL import Image
 from ingest.consumer.consumer import Consumer
 from ingest.local.aws import LocalAws
 from ingest.runs.folder import RunFolder
-from ingest.runs.ledger import Ledger, fold, read_outcomes
+from ingest.runs.ledger import Ledger, read_outcomes
+from ingest.runs.records import STATUSES, Records
 from ingest.sqs.backlog import Backlog, read_backlog
 from ingest.sqs.queue import SqsQueue
 from serve_app.aws import aws_client
@@ -239,13 +240,20 @@ class Rig:
             if worker.process.poll() is None:
                 worker.kill()
 
-    def records(self, run_id: str | None = None) -> list[Outcome]:
+    def _folder(self, run_id: str) -> RunFolder:
         config = AppConfig.load(self.args()).ledger
         assert config is not None
-        return list(read_outcomes(RunFolder(self.store, config, run_id or self.run_id)))
+        return RunFolder(self.store, config, run_id)
+
+    def records(self, run_id: str | None = None) -> list[Outcome]:
+        return list(read_outcomes(self._folder(run_id or self.run_id)))
 
     def outcomes(self) -> dict[str, Outcome]:
-        return fold(self.records())
+        """Return the record of each job that counts."""
+        with Records(self._folder(self.run_id), keep=STATUSES) as records:
+            records.update()
+            found = map(Outcome.model_validate, records.kept(""))
+            return {outcome.job_id: outcome for outcome in found}
 
     def backlog(self) -> Backlog:
         return read_backlog(self.sqs, self.url)

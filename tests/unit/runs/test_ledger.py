@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from ingest.runs.folder import RunFolder
-from ingest.runs.ledger import Ledger, fold, read_outcomes
+from ingest.runs.ledger import Ledger, read_outcomes
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
 from serve_app.config import LedgerConfig
 from serve_app.contracts.job import Output, Source
@@ -205,20 +205,3 @@ def test_manifest(store: FaultyStore) -> None:
     store.put("b", "_foreedge/runs/y/run.json", b"{}", "application/json")
     with pytest.raises(InvalidMessage, match="not a manifest"):
         read_manifest(RunFolder(store, config(), "y"))
-
-
-def test_fold() -> None:
-    def at(minute: int, status: str) -> Outcome:
-        return outcome("j", status=status, finished_at=NOW + timedelta(minutes=minute))
-
-    def folded(*records: Outcome) -> Outcome:
-        forwards, backwards = fold(records)["j"], fold(records[::-1])["j"]
-        assert forwards == backwards
-        return forwards
-
-    assert folded(at(1, "done"), at(2, "failed")).status == "done"
-    assert folded(at(1, "done"), at(2, "skipped_existing")).status == "done"
-    assert folded(at(1, "failed"), at(2, "skipped_existing")).status == "skipped_existing"
-    assert folded(at(1, "failed"), at(2, "failed")).finished_at == NOW + timedelta(minutes=2)
-    assert fold([]) == {}
-    assert set(fold([outcome("a"), outcome("b")])) == {"a", "b"}

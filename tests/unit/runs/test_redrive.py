@@ -18,11 +18,11 @@ from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.recipe import Recipe
 from serve_app.errors import QueueUnavailable
 from serve_app.storage.local import LocalStore
-from tests.unit.runs.test_records import LEDGER, START, outcome, write
+from tests.support.run_records import LEDGER, START, outcome, write_results
 from tests.unit.runs.test_send import FakeSqs
 
 MANIFEST = RunManifest(
-    run_id="r",
+    run_id="r1",
     created_at=START,
     description="d",
     output=Output(bucket="o", prefix="p/"),
@@ -44,38 +44,40 @@ def failure(job_id: str, minute: int = 1, code: str = "no_subject") -> Outcome:
 
 def again(store: LocalStore, client: Any = None, **options: Any) -> tuple[Redriven, list[Any]]:
     client = client or FakeSqs()
-    folder, wanted = RunFolder(store, LEDGER, "r"), RedriveOptions(**options)
+    folder, wanted = RunFolder(store, LEDGER, "r1"), RedriveOptions(**options)
     done = redrive_failures(QueueClient(client, "q"), folder, MANIFEST, wanted)
     return done, [json.loads(body) for body in client.bodies]
 
 
 def test_failures_are_sent_as_they_were(store: LocalStore) -> None:
-    write(store, "1", failure("a"), failure("b"), outcome("done", 2, "b"), outcome("done", 1, "c"))
+    write_results(
+        store, "1", failure("a"), failure("b"), outcome("done", 2, "b"), outcome("done", 1, "c")
+    )
 
     done, [message] = again(store)
 
     assert done == Redriven(frozenset({"a"}), 0, 0)
-    assert (message["job_id"], message["run_id"]) == ("a", "r")
+    assert (message["job_id"], message["run_id"]) == ("a", "r1")
     assert message["source"] == {"bucket": "b", "key": "in/a.jpg", "etag": "e"}
     assert message["output"] == {"bucket": "o", "prefix": "p/"}
     assert message["recipe"]["format"] == "webp"
 
 
 def test_a_second_redrive_sends_nothing_until_the_job_failed_anew(store: LocalStore) -> None:
-    write(store, "1", failure("a"))
-    assert RunMonitor(RunFolder(store, LEDGER, "r"), MANIFEST).update().counts["failed"] == 1
+    write_results(store, "1", failure("a"))
+    assert RunMonitor(RunFolder(store, LEDGER, "r1"), MANIFEST).update().counts["failed"] == 1
     again(store)
-    now = RunMonitor(RunFolder(store, LEDGER, "r"), MANIFEST).update()
+    now = RunMonitor(RunFolder(store, LEDGER, "r1"), MANIFEST).update()
     assert (now.counts["failed"], now.missing) == (0, 3)
 
     assert again(store) == (Redriven(frozenset(), 1, 0), [])
 
-    write(store, "2", failure("a", minute=9))
+    write_results(store, "2", failure("a", minute=9))
     assert len(again(store)[1]) == 1
 
 
 def test_only_one_code(store: LocalStore) -> None:
-    write(store, "1", failure("a"), failure("b", code="source_changed"))
+    write_results(store, "1", failure("a"), failure("b", code="source_changed"))
 
     _, [message] = again(store, code="source_changed", as_they_are_now=True, recipe="mask")
 
@@ -85,13 +87,13 @@ def test_only_one_code(store: LocalStore) -> None:
 
 
 def test_a_failure_that_names_no_photograph_is_counted(store: LocalStore) -> None:
-    write(store, "1", outcome("failed", 1, "x", code="invalid_message"))
+    write_results(store, "1", outcome("failed", 1, "x", code="invalid_message"))
 
     assert again(store) == (Redriven(frozenset(), 0, 1), [])
 
 
 def test_what_was_sent_before_it_stopped_is_not_sent_again(store: LocalStore) -> None:
-    write(store, "1", *(failure(f"{number:03}") for number in range(100)))
+    write_results(store, "1", *(failure(f"{number:03}") for number in range(100)))
     first: Any = FakeSqs(
         lambda call, items: [
             {"Id": item["Id"], "SenderFault": True, "Code": "No"}

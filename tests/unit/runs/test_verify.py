@@ -16,7 +16,7 @@ from serve_app.contracts.job import Output
 from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.recipe import Recipe
 from serve_app.storage.local import LocalStore
-from tests.unit.runs.test_records import LEDGER, START, outcome, write
+from tests.support.run_records import LEDGER, START, outcome, write_results
 
 
 class CountingStore(LocalStore):
@@ -47,11 +47,11 @@ def done(job_id: str, thumbnail: bool = False) -> Outcome:
 
 def run(store: LocalStore, jobs: list[str]) -> RunManifest:
     """Store the list of a run's jobs."""
-    found = JobList(RunFolder(store, LEDGER, "r"))
+    found = JobList(RunFolder(store, LEDGER, "r1"))
     found.write(0, [Entry("b", f"in/{job}.jpg", None, None, job) for job in jobs])
     found.write_sent(Sent(jobs=len(jobs), complete=True))
     return RunManifest(
-        run_id="r",
+        run_id="r1",
         created_at=START,
         description="d",
         output=Output(bucket="b"),
@@ -67,7 +67,7 @@ def put(store: LocalStore, *names: str) -> None:
 
 
 def verify(store: LocalStore, manifest: RunManifest) -> tuple[Verified, list[tuple[str, str]]]:
-    with Verification(RunFolder(store, LEDGER, "r"), manifest) as verification:
+    with Verification(RunFolder(store, LEDGER, "r1"), manifest) as verification:
         found = verification.run()
         missing = [(str(item.entry.job_id), item.problem) for item in verification.missing()]
     return found, missing
@@ -76,7 +76,9 @@ def verify(store: LocalStore, manifest: RunManifest) -> tuple[Verified, list[tup
 def test_a_sound_run(store: CountingStore) -> None:
     manifest = run(store, ["a", "b", "c"])
     existed = outcome("skipped_existing", 1, "b", output_bucket="b", output_key="out/b.png")
-    write(store, "1", done("a", thumbnail=True), existed, outcome("failed", 1, "c"), done("a"))
+    write_results(
+        store, "1", done("a", thumbnail=True), existed, outcome("failed", 1, "c"), done("a")
+    )
     put(store, "a.png", "a_thumb.jpg", "b.png", "of-another-run.png")
 
     found, missing = verify(store, manifest)
@@ -89,7 +91,7 @@ def test_a_sound_run(store: CountingStore) -> None:
 
 def test_everything_that_can_be_missing(store: CountingStore) -> None:
     manifest = run(store, ["a", "b", "c", "d"])
-    write(store, "1", done("a"), done("b", thumbnail=True), done("d"), done("stranger"))
+    write_results(store, "1", done("a"), done("b", thumbnail=True), done("d"), done("stranger"))
     put(store, "a.png", "b.png", "stranger.png")
 
     found, missing = verify(store, manifest)
@@ -101,7 +103,7 @@ def test_everything_that_can_be_missing(store: CountingStore) -> None:
 
 def test_a_list_that_is_not_complete_is_not_sound(store: CountingStore) -> None:
     manifest = run(store, ["a"]).model_copy(update={"complete": False})
-    write(store, "1", done("a"))
+    write_results(store, "1", done("a"))
     put(store, "a.png")
 
     assert not verify(store, manifest)[0].sound
