@@ -52,7 +52,7 @@ coverage: $(VENV)/installed ## Branch coverage of the unit tests, with its floor
 	$(VENV)/bin/python -m pytest --quiet --cov --cov-report=term:skip-covered tests/unit
 
 docs: $(VENV)/installed ## Write the pages that are made from the code
-	$(VENV)/bin/python docs/generate_configuration.py
+	$(VENV)/bin/python -m docs.generate_configuration
 
 ##@ Test
 test: $(VENV)/compiled ## All tests except the slow ones
