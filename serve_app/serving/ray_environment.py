@@ -1,8 +1,8 @@
 """What must be in the environment of every process that starts Ray.
 
 Ray reads it once, where it starts, and passes it on to its workers: on a cluster it belongs to the
-containers of all nodes (docs/operations.md). Without it everything works, slower, and without codes
-in the answers of Serve's proxy.
+containers of all nodes (docs/operations/deploy.md). Without it everything works, slower, and
+without codes in the answers of Serve's proxy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model of the worker that Foreedge replaces, written from DESIGN, section 9, and its faults.
+"""A model of the worker that Foreedge replaces (docs/architecture.md), with its faults.
 
 One image after the other, as its batch size of 1 did: rembg (with matting or without), the check
 of the subject, mean brightness in a loop over pixels, black or white behind it, a PNG that is

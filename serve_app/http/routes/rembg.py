@@ -1,6 +1,6 @@
 """Routes compatible with rembg's own server (``rembg s``): clients only change the address.
 
-docs/operations.md lists the differences, with the reason for each.
+docs/rembg.md lists the differences, with the reason for each.
 """
 
 from __future__ import annotations
