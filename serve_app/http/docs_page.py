@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from http import HTTPStatus
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
 from serve_app.http.openapi import list_operations
+from serve_app.http.problems import reason_phrase
 
 _CODE = re.compile("`+([^`]+)`+")
 _BOUNDS = {
     "minimum": "at least",
-    "exclusiveMinimum": "more than",
+    "exclusiveMinimum": "above",
     "maximum": "at most",
-    "exclusiveMaximum": "less than",
+    "exclusiveMaximum": "below",
 }
 
 
@@ -34,9 +34,15 @@ def describe_values(schema: dict[str, Any]) -> str:
         return " or ".join(parts)
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
-    bounds = [f"{text} {schema[name]:g}" for name, text in _BOUNDS.items() if name in schema]
-    words = [str(schema.get("type", "any")), ", ".join(bounds), schema.get("pattern", "")]
-    return " ".join(word for word in words if word)
+    words = [str(schema.get("type", "any"))]
+    if "minimum" in schema and "maximum" in schema:
+        words.append(f"from {schema['minimum']:g} to {schema['maximum']:g}")
+    else:
+        bounds = [f"{text} {schema[name]:g}" for name, text in _BOUNDS.items() if name in schema]
+        words += [" and ".join(bounds)] * bool(bounds)
+    if "pattern" in schema:
+        words.append(f"matching {schema['pattern']}")
+    return " ".join(words)
 
 
 def prose_to_html(text: str) -> Markup:
@@ -57,5 +63,5 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["describe_values"] = describe_values
     environment.filters["prose"] = prose_to_html
-    environment.filters["phrase"] = lambda status: HTTPStatus(int(status)).phrase
+    environment.filters["phrase"] = lambda status: reason_phrase(int(status))
     return environment

@@ -25,6 +25,8 @@ from serve_app.errors import (
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 _RETRY_AFTER_S = 5
+_RFC_9110_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""Reason phrases for which Python before 3.13 has older ones."""
 
 
 class Problem(BaseModel):
@@ -41,6 +43,11 @@ class Problem(BaseModel):
         description="Whether trying again can help. `permanent`: the same request fails again. "
         "`transient`: it may succeed later. `fatal`: the server is misconfigured.",
     )
+
+
+def reason_phrase(status: int) -> str:
+    """Return the reason phrase of a status (RFC 9110), which is the same on every Python."""
+    return _RFC_9110_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def problem_response(error: ForeedgeError, instance: str, **members: Any) -> JSONResponse:
@@ -98,7 +105,7 @@ def install_error_handlers(api: FastAPI) -> None:
 def _problem_document(error: ForeedgeError, instance: str) -> dict[str, Any]:
     return {
         "type": f"urn:foreedge:error:{error.code}",
-        "title": HTTPStatus(error.http_status).phrase,
+        "title": reason_phrase(error.http_status),
         "status": error.http_status,
         "detail": error.message,
         "instance": instance,
@@ -146,12 +153,13 @@ def _status_response(
     status: HTTPStatus, detail: str, instance: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """Return a problem document for a status that has no error class."""
+    title = reason_phrase(status)
     content = {
         "type": "about:blank",
-        "title": status.phrase,
+        "title": title,
         "status": status.value,
         "detail": detail,
         "instance": instance,
-        "code": status.phrase.lower().replace(" ", "_"),
+        "code": title.lower().replace(" ", "_"),
     }
     return JSONResponse(content, status, headers, media_type=PROBLEM_MEDIA_TYPE)

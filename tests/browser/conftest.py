@@ -1,4 +1,4 @@
-"""A real Chromium, and a real server of the endpoint with the real model behind it."""
+"""A real Chromium, and the endpoint behind a real server with the real model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
@@ -36,23 +37,20 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def serving_page(args: dict[str, Any]) -> Iterator[str]:
-    """Serve the endpoint in a thread of this process; yield its URL."""
+    """Serve the endpoint in a thread of this process, and yield its URL."""
     config = AppConfig.load(args)
     api = make_api()
-    made: list[Endpoint] = []
 
-    def lazily() -> Endpoint:
-        # In the server's event loop, which the parts belong to.
-        if not made:
-            handle: Any = LocalHandle(local_pipeline(config))
-            queue: Any = NoQueue()
-            made.append(Endpoint(config, handle, None, queue))
-        return made[0]
+    @cache
+    def endpoint() -> Endpoint:
+        handle: Any = LocalHandle(local_pipeline(config))
+        return Endpoint(config, handle, None, NoQueue())
 
-    async def current() -> Endpoint:
-        return lazily()
+    async def endpoint_of_server() -> Endpoint:
+        # The endpoint belongs to the event loop of the server, so it is created there.
+        return endpoint()
 
-    api.dependency_overrides[current_endpoint] = current
+    api.dependency_overrides[current_endpoint] = endpoint_of_server
     port = free_port()
     server = _Server(uvicorn.Config(api, port=port, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)
@@ -86,8 +84,8 @@ def chromium() -> Iterator[Any]:
         pytest.skip("chromium is not installed (Debian's package chromium)")
     from playwright.sync_api import sync_playwright
 
-    # For the module and not the session: its event loop runs for as long as it lives, beside which
-    # no other test can have one.
+    # One for each module, not for the session: Playwright's event loop runs as long as it lives,
+    # and no other test of this process can run one at the same time.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
@@ -97,10 +95,10 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    complaints: list[str] = []
+    script_errors: list[str] = []
     opened = context.new_page()
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("pageerror", lambda error: script_errors.append(str(error)))
     opened.set_default_timeout(30_000)
     yield opened
     context.close()
-    assert complaints == []
+    assert script_errors == []

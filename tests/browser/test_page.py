@@ -1,4 +1,4 @@
-"""The page at /, in a real Chromium: with the mouse, with the keyboard alone, and gone wrong."""
+"""The page at / in a real Chromium, with the mouse, with the keyboard alone, and with errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PASTE = """([data, name]) => {
 
 
 @pytest.fixture(scope="module")
-def photograph() -> bytes:
+def encoded_book() -> bytes:
     return jpeg(book(9, WIDTH, HEIGHT).image)
 
 
@@ -52,20 +52,20 @@ def wait_for_result(page: Any) -> None:
 
 
 def result(page: Any) -> Image.Image:
-    """Return what the download link gives."""
+    """Return the image behind the download link."""
     with page.expect_download() as download:
         page.click("#download")
     return Image.open(io.BytesIO(Path(download.value.path()).read_bytes()))
 
 
-def test_drop_a_file_see_the_result_and_take_it(
-    page: Any, page_url: str, photograph: bytes
+def test_a_dropped_image_is_shown_and_can_be_downloaded(
+    page: Any, page_url: str, encoded_book: bytes
 ) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(page_url)
     assert page.is_disabled("#run")
-    drop(page, photograph, "my book.jpg")
+    drop(page, encoded_book, "my book.jpg")
     wait_for_result(page)
     assert page.is_visible("#compare")
     assert page.is_hidden("#drop")
@@ -81,11 +81,11 @@ def test_drop_a_file_see_the_result_and_take_it(
     assert all(url.startswith((page_url, "blob:")) for url in asked)
 
 
-def test_the_slider_shows_more_or_less_of_the_original(
-    page: Any, page_url: str, photograph: bytes
+def test_the_slider_compares_original_and_result(
+    page: Any, page_url: str, encoded_book: bytes
 ) -> None:
     page.goto(page_url)
-    drop(page, photograph, "book.jpg")
+    drop(page, encoded_book, "book.jpg")
     wait_for_result(page)
     frame = page.locator("#frame").bounding_box()
     corner = {"x": frame["x"] + 12, "y": frame["y"] + frame["height"] - 40, "width": 8, "height": 8}
@@ -98,16 +98,16 @@ def test_the_slider_shows_more_or_less_of_the_original(
     original = seen()
     page.keyboard.press("Home")
     cut = seen()
-    source = np.asarray(Image.open(io.BytesIO(photograph)))[-40:-20, 5:20].mean((0, 1))
+    source = np.asarray(Image.open(io.BytesIO(encoded_book)))[-40:-20, 5:20].mean((0, 1))
     assert np.abs(original.mean((0, 1)) - source).max() < 40
     assert np.abs(cut.mean((0, 1)) - original.mean((0, 1))).max() > 20
-    assert page.get_attribute("#slider", "aria-valuetext") == "0 % original, 100 % result"
+    assert page.get_attribute("#slider", "aria-valuetext") == "0% original, 100% result"
 
 
-def test_options_change_the_result(page: Any, page_url: str, photograph: bytes) -> None:
+def test_options_change_the_result(page: Any, page_url: str, encoded_book: bytes) -> None:
     page.goto(page_url)
     page.wait_for_selector("#models option[value=folio]", state="attached")
-    drop(page, photograph, "book.jpg")
+    drop(page, encoded_book, "book.jpg")
     wait_for_result(page)
     page.select_option("#models", "folio")
     page.select_option("#format", "jpeg")
@@ -129,16 +129,16 @@ def test_options_change_the_result(page: Any, page_url: str, photograph: bytes) 
     assert "crop_to_subject=true" in curl
 
 
-def test_a_pasted_picture(page: Any, page_url: str, photograph: bytes) -> None:
+def test_a_pasted_image(page: Any, page_url: str, encoded_book: bytes) -> None:
     page.goto(page_url)
-    drop(page, photograph, "image.png", PASTE)
+    drop(page, encoded_book, "image.png", PASTE)
     wait_for_result(page)
     page.click("#again")
     assert page.is_visible("#drop")
     assert page.is_hidden("#facts")
 
 
-def test_a_picture_that_the_browser_cannot_show(page: Any, page_url: str) -> None:
+def test_an_image_that_the_browser_cannot_show(page: Any, page_url: str) -> None:
     page.goto(page_url)
     drop(page, saved(Image.fromarray(book(9, WIDTH, HEIGHT).image), "TIFF"), "book.tiff")
     wait_for_result(page)
@@ -149,14 +149,14 @@ def test_a_picture_that_the_browser_cannot_show(page: Any, page_url: str) -> Non
 @pytest.mark.parametrize(
     ("name", "data", "title", "detail"),
     [
-        ("notes.txt", b"no picture at all", "not a picture", "not an image of a format"),
+        ("notes.txt", b"no image at all", "not a supported image", "not an image of a format"),
         ("cut.jpg", b"\xff\xd8\xff\xe0" + bytes(300), "damaged", "cut off or damaged"),
         ("nothing.png", b"", "empty", "no image"),
         ("grey.png", saved(Image.new("RGB", (400, 300), "grey"), "PNG"), "No subject", "folio"),
     ],
 )
-def test_a_bad_file_gets_a_good_message_and_the_next_one_works(
-    page: Any, page_url: str, photograph: bytes, name: str, data: bytes, title: str, detail: str
+def test_a_bad_file_is_explained_and_the_next_one_works(
+    page: Any, page_url: str, encoded_book: bytes, name: str, data: bytes, title: str, detail: str
 ) -> None:
     page.goto(page_url)
     drop(page, data, name)
@@ -164,14 +164,14 @@ def test_a_bad_file_gets_a_good_message_and_the_next_one_works(
     assert title in page.inner_text("#problem-title")
     assert detail in page.inner_text("#problem-detail")
     assert "object at 0x" not in page.inner_text("#problem-detail")
-    drop(page, photograph, "book.jpg")
+    drop(page, encoded_book, "book.jpg")
     wait_for_result(page)
     assert page.is_hidden("#problem")
 
 
-def test_the_keyboard_alone(page: Any, page_url: str, photograph: bytes) -> None:
+def test_the_keyboard_alone(page: Any, page_url: str, encoded_book: bytes) -> None:
     choosers: list[Any] = []
-    # From the first listener on the dialog is intercepted; a later one could miss the key.
+    # The first listener makes Chromium intercept the dialog. Added later, it could miss the key.
     page.on("filechooser", lambda chooser: choosers.append(chooser))
     page.goto(page_url)
 
@@ -184,16 +184,16 @@ def test_the_keyboard_alone(page: Any, page_url: str, photograph: bytes) -> None
 
     tab_to("file")
     for _ in range(20):
-        # Before its first frame, late on a busy machine, Chromium drops keys.
+        # Chromium drops keys before its first frame, which is late on a busy machine.
         page.keyboard.press("Enter")
         page.wait_for_timeout(500)
         if choosers:
             break
-    choosers[0].set_files({"name": "book.jpg", "mimeType": "image/jpeg", "buffer": photograph})
+    choosers[0].set_files({"name": "book.jpg", "mimeType": "image/jpeg", "buffer": encoded_book})
     wait_for_result(page)
     tab_to("slider")
     page.keyboard.press("End")
-    assert page.get_attribute("#slider", "aria-valuetext") == "100 % original, 0 % result"
+    assert page.get_attribute("#slider", "aria-valuetext") == "100% original, 0% result"
     page.keyboard.press("ArrowLeft")
     assert page.input_value("#slider") == "99"
     tab_to("recipe")
@@ -206,9 +206,11 @@ def test_the_keyboard_alone(page: Any, page_url: str, photograph: bytes) -> None
     assert Image.open(io.BytesIO(data)).mode == "L"
 
 
-def test_every_control_has_a_name(page: Any, page_url: str, photograph: bytes) -> None:
+def test_every_control_has_an_accessible_name(
+    page: Any, page_url: str, encoded_book: bytes
+) -> None:
     page.goto(page_url)
-    drop(page, photograph, "book.jpg")
+    drop(page, encoded_book, "book.jpg")
     wait_for_result(page)
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("input, select, button, a, meter")]
@@ -221,22 +223,22 @@ def test_every_control_has_a_name(page: Any, page_url: str, photograph: bytes) -
 
 @pytest.mark.parametrize("width", [320, 768, 1600])
 def test_nothing_is_wider_than_the_window(
-    page: Any, page_url: str, photograph: bytes, width: int
+    page: Any, page_url: str, encoded_book: bytes, width: int
 ) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(page_url)
-    drop(page, photograph, "a-name-without-any-place-to-break-it" * 3 + ".jpg")
+    drop(page, encoded_book, "a-name-without-any-place-to-break-it" * 3 + ".jpg")
     wait_for_result(page)
     page.click("summary")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_server_with_keys_asks_for_one(
-    page: Any, serve: Callable[..., str], photograph: bytes
+    page: Any, serve: Callable[..., str], encoded_book: bytes
 ) -> None:
     page.goto(serve(http={"api_keys": ["sesame"]}))
     page.wait_for_selector("#key-field:not([hidden])")
-    drop(page, photograph, "book.jpg")
+    drop(page, encoded_book, "book.jpg")
     page.wait_for_selector("#problem:not([hidden])")
     assert "API key" in page.inner_text("#problem-title")
     assert page.evaluate("document.activeElement.id") == "key"
@@ -246,9 +248,9 @@ def test_a_server_with_keys_asks_for_one(
     page.wait_for_selector("#models option[value=folio]", state="attached")
 
 
-def test_a_server_that_is_away(page: Any, page_url: str, photograph: bytes) -> None:
+def test_an_unreachable_server_is_explained(page: Any, page_url: str, encoded_book: bytes) -> None:
     page.goto(page_url)
     page.route("**/v1/cutout*", lambda route: route.abort())
-    drop(page, photograph, "book.jpg")
+    drop(page, encoded_book, "book.jpg")
     page.wait_for_selector("#problem:not([hidden])")
     assert "cannot be reached" in page.inner_text("#problem-title")

@@ -1,41 +1,42 @@
-// The page at /: sends a picture to v1/cutout and shows what comes back.
+// The page at /: sends an image to v1/cutout and shows the result next to the original.
 
 const $ = (id) => document.getElementById(id);
 const form = $("options");
 const MEGABYTE = 1024 * 1024;
 const COLOURS = ["#7a2230", "#a4563a", "#c9962f", "#8a8a3f", "#4d7a63", "#3c6478", "#5a4b7d", "#8b5a7c"];
+const EXTENSIONS = { png: "png", webp: "webp", jpeg: "jpg" };
 const TITLES = {
   unauthenticated: "This server needs an API key",
-  image_too_large: "The picture is too large",
-  unsupported_format: "This is not a picture that can be read",
-  corrupt_image: "The picture is damaged",
+  image_too_large: "The image is too large",
+  unsupported_format: "This file is not a supported image",
+  corrupt_image: "The image is damaged",
   empty_image: "The file is empty",
   no_subject: "No subject was found",
   subject_too_small: "The subject is too small",
   overloaded: "The server is busy",
-  model_unavailable: "The model is not available",
-  deadline_exceeded: "It took too long",
-  invalid_recipe: "These options do not go together",
+  model_unavailable: "The model is unavailable",
+  deadline_exceeded: "The request took too long",
+  invalid_recipe: "These options cannot be combined",
 };
 
-let picture = null; // The File that was chosen.
-let original = null; // Its pixels, or null where this browser cannot read them.
-let running = null; // AbortController of the request in flight.
+let image = null; // The chosen File.
+let original = null; // Its pixels, or null if this browser cannot decode it.
+let running = null; // AbortController of the request in progress.
 let resultUrl = null;
 
-// --- the picture ---
+// --- the image ---
 
 async function choose(file) {
   if (!file) return;
-  picture = file;
+  image = file;
   original = null;
   clearResult();
   try {
     original = await createImageBitmap(file);
   } catch {
-    // TIFF, say: the server may read what this browser does not.
+    // The server reads formats that the browser does not, such as TIFF.
   }
-  if (picture !== file) return;
+  if (image !== file) return;
   if (original) showBefore({ left: 0, top: 0, right: original.width, bottom: original.height });
   $("drop").hidden = original !== null;
   $("compare").hidden = original === null;
@@ -62,11 +63,11 @@ function clearResult() {
   $("frame").className = "waiting";
   for (const id of ["facts", "download", "problem"]) $(id).hidden = true;
   $("status").textContent = "";
-  $("caption").textContent = picture ? `${picture.name || "pasted picture"}, ${size(picture.size)}` : "";
+  $("caption").textContent = image ? `${image.name || "pasted image"}, ${size(image.size)}` : "";
 }
 
 function reset() {
-  picture = original = null;
+  image = original = null;
   clearResult();
   $("file").value = "";
   $("drop").hidden = false;
@@ -93,7 +94,7 @@ function options() {
 const credentials = () => ($("key").value ? { "X-API-Key": $("key").value } : {});
 
 async function run() {
-  if (!picture) return;
+  if (!image) return;
   running?.abort();
   const mine = (running = new AbortController());
   const fields = options();
@@ -104,7 +105,7 @@ async function run() {
   const since = performance.now();
   try {
     const response = await fetch(`v1/cutout?${fields}`, {
-      method: "POST", body: picture, headers: credentials(), signal: mine.signal,
+      method: "POST", body: image, headers: credentials(), signal: mine.signal,
     });
     if (!response.ok) throw await problemOf(response);
     const blob = await response.blob();
@@ -132,7 +133,7 @@ async function problemOf(response) {
 function fail(error) {
   clearResult();
   const known = error instanceof Error
-    ? { title: "The server cannot be reached", detail: "It did not answer, or the upload was cut off." }
+    ? { title: "The server cannot be reached", detail: "It did not answer, or the connection was interrupted." }
     : error;
   $("problem-title").textContent = TITLES[known.code] ?? known.title;
   $("problem-detail").textContent = known.detail;
@@ -176,7 +177,7 @@ async function show(headers, blob, roundTrip, fields) {
   $("fact-result").textContent = `${after.naturalWidth} × ${after.naturalHeight} px ${kind}, ${size(blob.size)}`;
   const confidence = Number(headers.get("Foreedge-Mask-Confidence"));
   $("fact-confidence").value = confidence;
-  $("fact-confidence-text").textContent = `${Math.round(confidence * 100)} %`;
+  $("fact-confidence-text").textContent = `${Math.round(confidence * 100)}%`;
   $("bar").replaceChildren(...stages.map((stage, index) => {
     const part = document.createElement("i");
     part.style.flexGrow = stage.ms;
@@ -197,16 +198,20 @@ async function show(headers, blob, roundTrip, fields) {
   }));
   $("total").textContent = milliseconds(total);
   $("round-trip").textContent = milliseconds(roundTrip);
-  const stem = (picture.name || "picture").replace(/\.[^.]*$/, "");
+  const stem = (image.name || "image").replace(/\.[^.]*$/, "");
   $("download").href = resultUrl;
-  $("download").download = `${stem}-${fields.get("recipe")}.${kind === "JPEG" ? "jpg" : kind.toLowerCase()}`;
+  $("download").download = `${stem}-${fields.get("recipe")}.${EXTENSIONS[kind.toLowerCase()]}`;
   for (const id of ["facts", "download"]) $(id).hidden = false;
   say(`Done in ${milliseconds(roundTrip)} ms. ${original ? "Move the slider to compare." : ""}`);
   slide();
 }
 
 const colour = (index) => COLOURS[index % COLOURS.length];
-const milliseconds = (ms) => ms.toLocaleString("en", { maximumFractionDigits: ms < 100 ? 1 : 0 });
+
+function milliseconds(ms) {
+  const digits = ms < 100 ? 1 : 0;
+  return ms.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
 
 function size(bytes) {
   return bytes < MEGABYTE ? `${Math.max(1, Math.round(bytes / 1024))} KiB` : `${(bytes / MEGABYTE).toFixed(1)} MiB`;
@@ -219,14 +224,16 @@ function say(text) {
 function slide() {
   const { value } = $("slider");
   $("frame").style.setProperty("--cut", `${value}%`);
-  $("slider").setAttribute("aria-valuetext", `${value} % original, ${100 - value} % result`);
+  $("slider").setAttribute("aria-valuetext", `${value}% original, ${100 - value}% result`);
 }
 
 function describe() {
-  const key = $("key-field").hidden ? [] : ["-H 'X-API-Key: …'"];
+  const key = $("key-field").hidden ? [] : ["-H 'X-API-Key: KEY'"];
   const url = new URL(`v1/cutout?${options()}`, location.href);
-  const name = (picture?.name || "photo.jpg").replaceAll("'", "'\\''");
-  $("curl").textContent = ["curl", ...key, `--data-binary @'${name}'`, `'${url}'`, "-o result"].join(" ");
+  const name = (image?.name || "image.jpg").replaceAll("'", "'\\''");
+  const output = `-o result.${EXTENSIONS[$("format").value]}`;
+  const parts = [`curl --data-binary @'${name}'`, ...key, output, `'${url}'`];
+  $("curl").textContent = parts.join(" \\\n  ");
 }
 
 // --- models ---
@@ -240,7 +247,7 @@ async function loadModels() {
     const first = $("models").options[0];
     $("models").replaceChildren(first, ...models.map(({ name }) => new Option(name, name)));
   } catch {
-    // The first picture will tell that the server is away.
+    // The first image reports that the server cannot be reached.
   }
 }
 
@@ -269,7 +276,7 @@ form.addEventListener("change", (event) => {
 addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files][0];
   if (file) choose(file);
-  else if (event.target !== $("key")) say("The clipboard has no picture.");
+  else if (event.target !== $("key")) say("The clipboard has no image.");
 });
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -283,7 +290,7 @@ addEventListener("drop", (event) => {
   document.body.classList.remove("dragging");
   const file = event.dataTransfer.files[0];
   if (file) choose(file);
-  else say("What was dropped is not a file.");
+  else say("Only files can be dropped here.");
 });
 
 describe();

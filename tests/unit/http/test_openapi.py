@@ -8,6 +8,7 @@ from serve_app.errors import leaves
 from serve_app.http.deployment import make_api
 from serve_app.http.docs_page import describe_values, render_docs_page
 from serve_app.http.openapi import list_operations
+from serve_app.http.problems import reason_phrase
 from tests.support.http_client import EndpointClient
 
 
@@ -61,12 +62,18 @@ async def test_an_unknown_path_or_method_is_a_problem(client: EndpointClient) ->
     assert answer.headers["allow"] == "POST"
 
 
+def test_reason_phrases_are_the_same_on_every_python() -> None:
+    assert reason_phrase(413) == "Content Too Large"
+    assert reason_phrase(422) == "Unprocessable Content"
+    assert reason_phrase(404) == "Not Found"
+
+
 def test_values_are_described_in_words() -> None:
     bounded = {"type": "integer", "minimum": 1, "maximum": 100}
-    assert (
-        describe_values({"anyOf": [bounded, {"type": "null"}]}) == "integer at least 1, at most 100"
-    )
-    assert describe_values({"type": "number", "exclusiveMinimum": 0}) == "number more than 0"
+    assert describe_values({"anyOf": [bounded, {"type": "null"}]}) == "integer from 1 to 100"
+    share = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    assert describe_values(share) == "number above 0 and below 1"
+    assert describe_values({"type": "integer", "minimum": 0}) == "integer at least 0"
     assert describe_values({"enum": ["png", "webp"]}) == "png, webp"
-    assert describe_values({"type": "string", "pattern": "^a$"}) == "string ^a$"
+    assert describe_values({"type": "string", "pattern": "^a$"}) == "string matching ^a$"
     assert describe_values({}) == "any"
