@@ -1,30 +1,29 @@
-"""The consumer: takes messages from a queue, has their jobs done, and acknowledges them.
+"""The consumer: receives messages from a queue, runs their jobs, and acknowledges them.
 
 One task carries each message through its states::
 
     received ─► dispatched ─┬─► done | permanent ─► recorded ─► (dead-lettered) ─► deleted
                             └─► transient ─► released with back-off
-    at any time: lease_lost (SQS may have given the message to somebody else)
+    at any time: lease lost (SQS may have given the message to another consumer)
 
-What holds at every moment: **a message is deleted only after the part of the ledger that holds
-its result is stored.** Whatever dies between two states leaves a message that is delivered again;
-doing a job twice is harmless, since its output key is a function of its input.
+The invariant: **a message is deleted only after the part of the ledger that holds its result is
+stored.** ``Consumer._settle`` keeps it. If a consumer dies between two states, SQS delivers the
+message again. To run a job twice is harmless, since its output key is a function of its input.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from ingest.consumer.job_runner import JobRunner
-from ingest.consumer.leases import Lease, Leases
+from ingest.consumer.leases import Acknowledge, DeadLetter, Lease, Leases, Release, Verdict
+from ingest.consumer.stats import ConsumerStats
 from ingest.messages.build import INVALID_RUN
 from ingest.messages.parse import parse_message
 from ingest.runs.ledger import OutcomeSink
@@ -46,42 +45,12 @@ T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-
 _SETTLE_S = 5.0
 _CANCEL_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerStats:
-    """What a consumer has done since it began, and what it holds now."""
-
-    received: int
-    """Messages."""
-    done: int
-    """Jobs whose result is recorded; skipped ones too."""
-    failed: dict[str, int]
-    """Jobs whose failure is recorded, by code."""
-    retried: dict[str, int]
-    """Messages given back because of a transient failure, by code."""
-    alone: int
-    """Jobs that were run alone, since a replica was lost that held them."""
-    released: int
-    """Messages given back, for whatever reason."""
-    dead_lettered: int
-    lease_lost: int
-    deleted: int
-    """Messages."""
-    heartbeats: int
-    """Leases extended."""
-    in_flight: int
-    """Messages whose jobs are with the pipeline now."""
-    unsettled: int
-    """Messages held now: in flight, or waiting for the ledger or for their deletion."""
-    permits_free: int
-
-
 class Consumer:
-    """Serves one queue until it is stopped. Belongs to one event loop; runs once."""
+    """Serves one queue until it is stopped. Belongs to one event loop, and runs once."""
 
     def __init__(
         self,
@@ -96,46 +65,45 @@ class Consumer:
         """Make a consumer.
 
         Args:
-            queue: Where messages come from.
-            process: Does one job; returns its outcome, or raises a ForeedgeError.
-            ledger: Where outcomes are recorded.
+            queue: Queue to receive from.
+            process: Function that runs one job. It returns an outcome or raises a ForeedgeError.
+            ledger: Sink that stores the outcomes.
             config: Permits, times and defaults.
-            part_records: Size of the ledger's parts: two of them may wait to be stored before
-                pulling pauses, so that a ledger that is away cannot fill the memory.
-            clock: Seconds; never goes back.
+            part_records: Number of records in a part of the ledger. Receiving pauses while two
+                parts wait to be stored, so that an unavailable ledger cannot fill the memory.
+            clock: Function that returns seconds and never goes back.
         """
         self._queue = queue
         self._ledger = ledger
         self._config = config
         self._clock = clock
         self._leases = Leases(queue, config.visibility_timeout_s, clock)
+        self._runner = JobRunner(process, config, self._leases, clock)
         self._max_unsettled = 2 * part_records + config.max_in_flight
-        # A receive costs as much for one message as for ten: not one for each permit that is free.
+        # A receive of one message costs as much as one of ten, so a single free permit must wait.
         self._worth_a_receive = max(1, min(BATCH_ENTRIES, config.max_in_flight // 4))
-        self._attempts = JobRunner(process, config, self._leases, clock)
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
-        self._stop_at = math.inf
-        """When a stop was first asked for."""
+        self._stopping = False
         self._running = False
         self._ended = asyncio.Event()
         self._done = 0
         self._failed: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
         self.fatal: ForeedgeError | None = None
-        """Why no more messages are taken, for good; another process may do better."""
+        """Why this process receives no more messages; another process may succeed."""
 
     @property
     def stats(self) -> ConsumerStats:
-        """The counters and what is held, at this moment."""
+        """Counters, and the messages that are held at this moment."""
         counts = self._leases.counts
         return ConsumerStats(
             received=counts["received"],
             done=self._done,
             failed=dict(self._failed),
             retried=dict(self._retried),
-            alone=self._attempts.alone,
+            alone=self._runner.alone,
             released=counts["released"],
             dead_lettered=counts["dead_lettered"],
             lease_lost=counts["lost"],
@@ -148,30 +116,26 @@ class Consumer:
 
     @property
     def reason(self) -> str | None:
-        """Why the consumer is not healthy; None where it is."""
+        """Why the consumer is not healthy; None if it is."""
         if self.fatal is not None:
             return f"{self.fatal.code}: {self.fatal.message}"
-        return self._leases.trouble or self._attempts.outage
+        return self._leases.trouble or self._runner.outage
 
     @property
     def healthy(self) -> bool:
-        """Whether messages are being taken."""
+        """Whether messages are received and their jobs are run."""
         return self.reason is None
-
-    @property
-    def _stopping(self) -> bool:
-        return self._stop_at < math.inf
 
     async def run(self) -> None:
         """Serve the queue; return after ``stop``."""
         self._running = True
         try:
             async with asyncio.TaskGroup() as tasks:
-                heartbeat = tasks.create_task(self._leases.keep())
-                pulling = tasks.create_task(self._pull())
+                heartbeat = tasks.create_task(self._leases.keep_extending())
+                receiving = tasks.create_task(self._keep_receiving())
                 await self._until(lambda: self._stopping)
-                await self._drain(pulling)
-                pulling.cancel()
+                await self._drain(receiving)
+                receiving.cancel()
                 heartbeat.cancel()
         finally:
             for task in self._carrying.values():
@@ -180,16 +144,22 @@ class Consumer:
             self._ended.set()
 
     async def stop(self) -> None:
-        """Take no more messages, end what fits in the grace time, and give the rest back."""
-        self._stop_at = min(self._stop_at, self._clock())
-        self._attempts.hurry()
+        """Stop receiving, finish what fits into the grace time, and release the rest."""
+        if not self._stopping:
+            self._stopping = True
+            # A long poll cannot be cancelled. If all consumers stop at once, as they do when the
+            # application is deleted, each one's poll would receive the messages that the others
+            # release, and SQS counts each receive against the message.
+            polls_end_at = self._clock() + self._config.long_poll_s + _CANCEL_S
+            self._leases.hold_releases_until(polls_end_at)
+        self._runner.hurry()
         self._changed.set()
         if self._running:
             await self._ended.wait()
 
     # received
 
-    async def _pull(self) -> None:
+    async def _keep_receiving(self) -> None:
         try:
             while not self._stopping:
                 if self._room() < self._worth_a_receive:
@@ -201,55 +171,55 @@ class Consumer:
                     messages = await self._leases.receive(self._room(), self._config.long_poll_s)
                 except QueueUnavailable as error:
                     pause_s = self._leases.receive_pause_s()
-                    _logger.warning("%s; again in %.1f s", error.message, pause_s)
+                    _logger.warning("%s; trying again in %.1f s", error.message, pause_s)
                     await self._until(lambda: self._stopping, pause_s)
                     continue
-                await self._take(messages)
+                await self._accept(messages)
         finally:
             self._changed.set()
 
     def _room(self) -> int:
-        """Return how many messages may be pulled."""
+        """Return how many messages may be received."""
         if self.fatal is not None:
             return 0
         permits = self._config.max_in_flight - len(self._dispatched)
         return max(0, min(BATCH_ENTRIES, permits, self._max_unsettled - len(self._carrying)))
 
-    async def _take(self, messages: Sequence[Message]) -> None:
-        leases = [self._leases.take(message) for message in messages]
+    async def _accept(self, messages: Sequence[Message]) -> None:
+        """Start a task for each received message."""
+        leases = [self._leases.start(message) for message in messages]
         if self._stopping:
-            await self._polls_over()
             await self._leases.release_now(leases)
             return
         for lease in leases:
             self._dispatched.add(lease)
             task = self._carrying[lease] = asyncio.create_task(self._carry(lease))
-            # A task that is cancelled before its first step runs no ``finally``.
+            # A task that is cancelled before its first step does not run its ``finally``.
             task.add_done_callback(partial(self._let_go, lease))
 
     async def _carry(self, lease: Lease) -> None:
-        """Take one message through its states."""
+        """Carry one message through its states."""
         try:
             outcomes = await self._dispatch(lease)
-            self._give_permit_back(lease)
+            self._return_permit(lease)
             await self._settle(lease, outcomes)
         except Exception:
             _logger.exception("message %s could not be settled", lease.message.message_id)
-            await self._release(lease, self._retry_delay_s(lease))
+            await self._leases.settle(lease, self._retry_later(lease))
 
     def _let_go(self, lease: Lease, task: asyncio.Task[None]) -> None:
         del self._carrying[lease]
         self._leases.forget(lease)
-        self._give_permit_back(lease)
+        self._return_permit(lease)
 
-    def _give_permit_back(self, lease: Lease) -> None:
+    def _return_permit(self, lease: Lease) -> None:
         self._dispatched.discard(lease)
         self._changed.set()
 
     # dispatched
 
     async def _dispatch(self, lease: Lease) -> list[Outcome]:
-        """Return how each job of a message ended, in this attempt."""
+        """Run the jobs of a message, and return the outcome of each."""
         message = lease.message
         try:
             jobs = parse_message(message.body, self._config)
@@ -264,44 +234,44 @@ class Consumer:
                 receive_count=message.receive_count,
             )
             return [unread]
-        return await _all([self._attempts.make(job, lease) for job in jobs])
+        return await _gather([self._runner.run_job(job, lease) for job in jobs])
 
     # done, permanent or transient
 
     async def _settle(self, lease: Lease, outcomes: Sequence[Outcome]) -> None:
-        """Release a message, or record its jobs' outcomes and delete it."""
+        """Settle a message by the outcomes of its jobs: release it, or store them and delete it."""
         if not self._leases.holds(lease):
             return
+        verdict = self._judge(lease, outcomes)
+        # Here and nowhere else: what is not released is stored first, and only then deleted.
+        if not isinstance(verdict, Release) and not await self._store(outcomes):
+            verdict = self._retry_later(lease)
+        await self._leases.settle(lease, verdict)
+
+    def _judge(self, lease: Lease, outcomes: Sequence[Outcome]) -> Verdict:
+        """Return what is to become of a message, once the outcomes of its jobs are stored."""
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         for outcome in failed:
             if outcome.retry == "fatal":
-                self._end_for_good(_error_of(outcome))
-                await self._release(lease, 0)
-                return
-        passing = [outcome for outcome in failed if outcome.retry == "transient"]
-        if passing and lease.message.receive_count < self._queue.max_receives:
-            self._retried[_error_of(passing[0]).code] += 1
-            await self._release(lease, self._retry_delay_s(lease))
-            return
+                self._stop_receiving(_error_of(outcome))
+                return Release(0)
+        transient = [outcome for outcome in failed if outcome.retry == "transient"]
+        if transient and lease.message.receive_count < self._queue.max_receives:
+            self._retried[_error_of(transient[0]).code] += 1
+            return self._retry_later(lease)
+        if not failed:
+            return Acknowledge()
+        error = _error_of(failed[0])
+        retry_delay_s = self._retry_later(lease).delay_s
+        return DeadLetter(error.code, error.message, failed[0].job_id, retry_delay_s)
 
-        if not await self._record(outcomes):
-            await self._release(lease, self._retry_delay_s(lease))
-            return
-        if failed and self._leases.holds(lease):
-            first = _error_of(failed[0])
-            job_id = failed[0].job_id
-            if not await self._leases.dead_letter(lease, first.code, first.message, job_id):
-                await self._release(lease, self._retry_delay_s(lease))
-                return
-        await self._leases.delete(lease)
-
-    async def _record(self, outcomes: Sequence[Outcome]) -> bool:
-        """Return once the outcomes are stored; False where the ledger refuses them."""
+    async def _store(self, outcomes: Sequence[Outcome]) -> bool:
+        """Return True once the outcomes are stored, or False if the ledger refuses them."""
         try:
-            await _all([self._ledger.record(outcome) for outcome in outcomes])
+            await _gather([self._ledger.record(outcome) for outcome in outcomes])
         except ForeedgeError as error:
-            # Not the messages' fault: to go on would send a whole queue to its dead letters.
-            self._end_for_good(error)
+            # The messages are not to blame. To continue would dead-letter the whole queue.
+            self._stop_receiving(error)
             return False
         for outcome in outcomes:
             if outcome.status == "failed":
@@ -310,57 +280,42 @@ class Consumer:
                 self._done += 1
         return True
 
-    async def _release(self, lease: Lease, delay_s: float) -> None:
-        await self._polls_over()
-        await self._leases.release(lease, delay_s)
+    def _retry_later(self, lease: Lease) -> Release:
+        config, receives = self._config, lease.message.receive_count
+        return Release(backoff_s(config.retry_base_s, receives, config.retry_max_s))
 
-    def _end_for_good(self, error: ForeedgeError) -> None:
+    def _stop_receiving(self, error: ForeedgeError) -> None:
         if self.fatal is None:
-            _logger.critical("no more messages are taken: %s: %s", error.code, error.message)
+            _logger.critical("no more messages are received: %s: %s", error.code, error.message)
             self.fatal = error
-
-    def _retry_delay_s(self, lease: Lease) -> float:
-        config = self._config
-        return backoff_s(config.retry_base_s, lease.message.receive_count, config.retry_max_s)
 
     # the end
 
-    async def _drain(self, pulling: asyncio.Task[None]) -> None:
-        """End what fits in the grace time, and give the rest back."""
+    async def _drain(self, receiving: asyncio.Task[None]) -> None:
+        """Finish what fits into the grace time, and release the rest."""
         await self._until(lambda: not self._dispatched, self._config.stop_grace_s)
         if self._dispatched:
-            await self._polls_over()
-            await self._give_back(list(self._dispatched))
+            # Jobs may still finish while their messages may not be released.
+            await asyncio.sleep(self._leases.release_wait_s())
+            await self._give_up(list(self._dispatched))
 
         closing = asyncio.create_task(self._ledger.close())
         settling = {closing, *self._carrying.values()}
-        await asyncio.wait(settling, timeout=self._polls_left_s() + _SETTLE_S)
-        await self._give_back(list(self._carrying))
+        await asyncio.wait(settling, timeout=self._leases.release_wait_s() + _SETTLE_S)
+        await self._give_up(list(self._carrying))
         closing.cancel()
-        # What the last poll brings is given back, too.
-        await asyncio.wait({closing, pulling}, timeout=self._polls_left_s() + _CANCEL_S)
+        # The last poll may bring messages, which are released too.
+        last_poll_s = self._leases.release_wait_s() + _CANCEL_S
+        await asyncio.wait({closing, receiving}, timeout=last_poll_s)
 
-    async def _give_back(self, leases: Sequence[Lease]) -> None:
-        """Cancel what is being done for leases, and let others have their messages at once."""
+    async def _give_up(self, leases: Sequence[Lease]) -> None:
+        """Cancel the tasks of messages, and let SQS deliver these messages at once."""
         tasks = [self._carrying[lease] for lease in leases]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_CANCEL_S)
         await self._leases.release_now(leases)
-
-    async def _polls_over(self) -> None:
-        """While stopping, return once every long poll has ended that was begun before.
-
-        None can be called off. Where all consumers stop at once, as when an application is
-        deleted, the polls of each would receive what the others give back, and SQS counts each
-        receive against the message.
-        """
-        if self._stopping:
-            await asyncio.sleep(self._polls_left_s())
-
-    def _polls_left_s(self) -> float:
-        return max(0.0, self._stop_at + self._config.long_poll_s + _CANCEL_S - self._clock())
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Return when a condition holds, or after a time."""
@@ -373,11 +328,11 @@ class Consumer:
             return
 
 
-async def _all(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await calls at the same time; a single one, as in nearly every message, without a task."""
+async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await calls at the same time, but a single call, as in most messages, without a task."""
     return [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
 
 
 def _error_of(outcome: Outcome) -> ForeedgeError:
-    """Return the error that a failed outcome tells of."""
+    """Return the error that a failed outcome carries."""
     return BY_CODE.get(outcome.code or "", InternalError)(outcome.message or "")

@@ -1,14 +1,13 @@
-"""Attempts: how one job of a message is done, within one receive of it.
+"""Run one job of a message, retrying within a single SQS receive.
 
-A replica that dies takes every image with it that it holds, and nothing tells which of them
-killed it. So a job whose replica is lost is done again at once, from the same receive, in a lane
-where one such job runs at a time. Only a job whose replica is lost there, too, has its message
-released and its receive counted: an image that kills replicas uses up its own receives and no
-one else's.
+A replica that dies loses every image that it holds, and nothing shows which of them killed it. A
+job whose replica is lost therefore runs again at once, from the same receive, while no other such
+job runs. Only if its replica is lost again is the message released and its receive counted. An
+image that kills replicas so uses up its own receives and nobody else's.
 
-Where the store or the models are away, every job fails and none is to blame. A job that fails so
-while no other one succeeds keeps its lease and its permit and is done again after a back-off:
-what waits on the queue is not taken, and an outage costs no message its receives.
+If the store or the models are unavailable, every job fails and none is to blame. A job that fails
+in such a way while no other job succeeds keeps its lease and its permit, and runs again after a
+back-off. No further messages are received meanwhile, and an outage costs no message its receives.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from serve_app.errors import (
 _logger = logging.getLogger(__name__)
 
 _SUSPECTS_REMEMBERED = 1_000
-_SURROUNDINGS = {error.code for error in (StorageUnavailable, ModelUnavailable, Overloaded)}
-"""What fails whatever the job is, as a rule."""
+_OUTAGE_CODES = {error.code for error in (StorageUnavailable, ModelUnavailable, Overloaded)}
+"""Codes of errors that usually have nothing to do with the job."""
 
 
 class JobRunner:
-    """Has the jobs of one consumer done. Belongs to one event loop."""
+    """Runs the jobs of one consumer. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -57,46 +56,47 @@ class JobRunner:
         self._leases = leases
         self._clock = clock
         self._slots = asyncio.Semaphore(config.max_in_flight)
-        self._lane = asyncio.Lock()
+        self._isolation = asyncio.Lock()
         self._suspects: deque[str] = deque(maxlen=_SUSPECTS_REMEMBERED)
         self._succeeded_at = -math.inf
         self._hurried = asyncio.Event()
-        self.alone = 0
-        """Jobs that were run alone, since a replica was lost that held them."""
         self._waiting: set[int] = set()
-        self._outage = ""
+        self._last_outage = ""
+        self.alone = 0
+        """Number of jobs that ran in isolation, because the replica that held them was lost."""
 
     @property
     def outage(self) -> str | None:
-        """Why jobs wait to be done again; None where none does, or one has succeeded since."""
-        return self._outage or None if self._waiting else None
+        """Why jobs wait to run again; None if none waits or one has succeeded since."""
+        return self._last_outage or None if self._waiting else None
 
     def hurry(self) -> None:
         """Let no job wait for the end of an outage any more."""
         self._hurried.set()
 
-    async def make(self, job: Job, lease: Lease) -> Outcome:
-        """Return how a job ended; raises only where this task is cancelled."""
+    async def run_job(self, job: Job, lease: Lease) -> Outcome:
+        """Return how a job ended; raises only if this task is cancelled."""
         try:
-            return await self._make(job, lease)
+            return await self._run_through_outage(job, lease)
         finally:
             self._waiting.discard(id(job))
 
-    async def _make(self, job: Job, lease: Lease) -> Outcome:
+    async def _run_through_outage(self, job: Job, lease: Lease) -> Outcome:
+        """Run a job again for as long as an outage lasts and the lease and the deadline allow."""
         since = self._clock()
-        for number in itertools.count(1):
+        for attempt in itertools.count(1):
             began_at = self._clock()
-            outcome = await self._run(job, lease)
+            outcome = await self._run_isolating_suspects(job, lease)
             if outcome.status != "failed":
-                self._succeeded_at, self._outage = self._clock(), ""
+                self._succeeded_at, self._last_outage = self._clock(), ""
                 return outcome
-            if outcome.code not in _SURROUNDINGS or self._succeeded_at >= since:
+            if outcome.code not in _OUTAGE_CODES or self._succeeded_at >= since:
                 return outcome
             since = began_at
             self._waiting.add(id(job))
-            self._outage = f"{outcome.code}: {outcome.message}"
-            most_s = min(RETRY_MAX_S, self._config.retry_max_s)
-            await self._pause(backoff_s(self._config.retry_base_s, number, most_s))
+            self._last_outage = f"{outcome.code}: {outcome.message}"
+            max_s = min(RETRY_MAX_S, self._config.retry_max_s)
+            await self._pause(backoff_s(self._config.retry_base_s, attempt, max_s))
             late = self._clock() >= lease.received_at + self._config.job_deadline_s
             if late or self._hurried.is_set() or not self._leases.holds(lease):
                 return outcome
@@ -109,23 +109,24 @@ class JobRunner:
         except TimeoutError:
             return
 
-    async def _run(self, job: Job, lease: Lease) -> Outcome:
-        """Do a job beside others, and alone where that has lost its replica."""
+    async def _run_isolating_suspects(self, job: Job, lease: Lease) -> Outcome:
+        """Run a job together with others, or in isolation if that loses its replica."""
         message_id = lease.message.message_id
         if message_id not in self._suspects:
-            outcome = await self._once(job, lease)
+            outcome = await self._call_pipeline(job, lease)
             if outcome.code != ReplicaLost.code:
                 return outcome
         self.alone += 1
-        async with self._lane:
-            outcome = await self._once(job, lease)
+        async with self._isolation:
+            outcome = await self._call_pipeline(job, lease)
         if outcome.code == ReplicaLost.code:
-            text = "job %s lost its replica when it ran alone"
+            text = "job %s lost its replica while it ran in isolation"
             _logger.warning(text, job.job_id, extra=_labels(job))
             self._suspects.append(message_id)
         return outcome
 
-    async def _once(self, job: Job, lease: Lease) -> Outcome:
+    async def _call_pipeline(self, job: Job, lease: Lease) -> Outcome:
+        """Run a job once, within its deadline; errors become a failed outcome."""
         error: ForeedgeError
         limit_s = self._config.job_deadline_s
         deadline = asyncio.timeout(lease.received_at + limit_s - self._clock())
@@ -138,8 +139,8 @@ class JobRunner:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Something below us was cancelled, and we were not.
-            outcome = Outcome.failed(job, InternalError("the job was cancelled from below"))
+            # A call below this one was cancelled, and this task was not.
+            outcome = Outcome.failed(job, InternalError("the call of the pipeline was cancelled"))
         except Exception as raised:
             if deadline.expired():
                 error = DeadlineExceeded(

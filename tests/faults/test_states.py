@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from ingest.consumer.consumer import Consumer
+from ingest.consumer.leases import Acknowledge
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
@@ -295,23 +296,23 @@ def test_every_message_ends_in_one_place_whatever_crashes() -> None:
 class DeletesFirst(Consumer):
     async def _settle(self, lease: Any, outcomes: Any) -> None:
         if all(outcome.status != "failed" for outcome in outcomes):
-            await self._leases.delete(lease)
+            await self._leases.settle(lease, Acknowledge())
         await super()._settle(lease, outcomes)
 
 
 class IgnoresTheLedger(Consumer):
-    async def _record(self, outcomes: Any) -> bool:
-        recording = asyncio.ensure_future(super()._record(outcomes))
-        await asyncio.wait({recording}, timeout=0.01)
-        recording.cancel()
+    async def _store(self, outcomes: Any) -> bool:
+        storing = asyncio.ensure_future(super()._store(outcomes))
+        await asyncio.wait({storing}, timeout=0.01)
+        storing.cancel()
         return True
 
 
 class DeletesWhatItCannotDeadLetter(Consumer):
     async def _settle(self, lease: Any, outcomes: Any) -> None:
         if any(outcome.retry == "permanent" for outcome in outcomes):
-            await self._record(outcomes)
-            await self._leases.delete(lease)
+            await self._store(outcomes)
+            await self._leases.settle(lease, Acknowledge())
             return
         await super()._settle(lease, outcomes)
 
