@@ -111,6 +111,11 @@ def resolve_source(
         return RunSource(listed, output)
     if Path(source).is_dir():
         return _folder_source(Path(source), options.upload_to, run_id, places)
+    if not Path(source).exists():
+        raise InvalidConfig(
+            f"the source {source} does not exist. It must be a folder, a manifest file or a URL of "
+            "the form s3://bucket/prefix"
+        )
     manifest = ManifestSource(Path(source), url_encoded=options.url_encoded_keys)
     only = next(iter(manifest.buckets)) if len(manifest.buckets) == 1 else None
     return RunSource(manifest, places.output_for(only))

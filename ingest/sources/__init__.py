@@ -1,1 +1,1 @@
-"""Sources of photographs: an S3 prefix, an inventory, a manifest, a folder."""
+"""Sources of a run's images: an S3 prefix, an S3 Inventory, a manifest, a local folder."""

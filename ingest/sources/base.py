@@ -1,7 +1,6 @@
-"""What a run is made of: photographs under a prefix, in a local folder, or named by a program.
+"""The interface of the sources of a run's images.
 
-Each is read as a stream, since there may be millions of them. ``manifest_file`` and ``inventory``
-have two more.
+Every source is read as a stream, because there may be millions of images.
 """
 
 from __future__ import annotations
@@ -24,46 +23,46 @@ MEDIA_TYPE_BY_EXTENSION = {
     ".bmp": "image/bmp",
     ".gif": "image/gif",
 }
-"""Media type by the extension of an image's name; other names are not taken for images."""
+"""Media types by file extension. A name with another extension is not taken for an image."""
 
 
 class Entry(NamedTuple):
-    """One photograph of a run."""
+    """One image of a run."""
 
     bucket: str
     key: str
     etag: str | None = None
     version_id: str | None = None
     job_id: str | None = None
-    """None: made from the run and the object."""
+    """Id of the job. None: it is derived from the run and the object."""
 
 
 class ImageSource(ABC):
-    """The photographs of a run, as a stream that can be read again."""
+    """The images of a run, as a stream that can be read repeatedly."""
 
     digest: str | None = None
-    """sha256 of what names them; None where that is a place, whose content may change."""
+    """SHA-256 of the file that lists the images, as hex digits. None if no file does."""
     total: int | None = None
-    """Their number, where it is known without reading them all."""
+    """Number of images, if it is known without reading all of them."""
     ordered: bool = False
-    """Whether they come in the order of their keys, each once: then reading can go on after a
-    key. Others are the same from the beginning each time, and may name one twice."""
+    """Whether the images come in the order of their keys, each once, so that reading can resume
+    after a key. Other sources are read from the beginning each time and may repeat an image."""
 
     def __init__(self) -> None:
         self.skipped = 0
-        """Names that are not an image's, in the latest reading."""
+        """Number of names in the latest reading that are not those of images."""
 
     @abstractmethod
     def entries(self, after: str | None = None) -> Iterator[Entry]:
-        """Yield them; blocks.
+        """Yield the images. Blocks.
 
         Args:
-            after: The key of the last one that is known; only where ``ordered``.
+            after: Key after which to resume. Only an ``ordered`` source accepts one.
         """
 
 
 class ListedImages(ImageSource):
-    """Photographs that a program names."""
+    """Images from a list in memory."""
 
     def __init__(self, entries: Iterable[Entry], *, ordered: bool = False) -> None:
         super().__init__()
@@ -71,22 +70,22 @@ class ListedImages(ImageSource):
         self.ordered = ordered
 
     def entries(self, after: str | None = None) -> Iterator[Entry]:
-        """See Photographs."""
+        """Yield the images. See ``ImageSource``."""
         return (entry for entry in self._entries if after is None or entry.key > after)
 
 
 def is_image(name: str) -> bool:
-    """Return whether a name has an image's extension."""
+    """Return whether a name has the extension of an image."""
     return os.path.splitext(name)[1].lower() in MEDIA_TYPE_BY_EXTENSION  # noqa: PTH122 (keys are not paths)
 
 
 def parse_s3_url(url: str) -> tuple[str, str]:
-    """Return bucket and prefix of ``s3://bucket/prefix``.
+    """Return the bucket and the prefix of ``s3://bucket/prefix``.
 
     Raises:
-        InvalidConfig: It is not such a URL.
+        InvalidConfig: The text is not such a URL.
     """
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     if not url.startswith("s3://") or not bucket:
-        raise InvalidConfig(f"{url!r} is not an s3://bucket/prefix URL")
+        raise InvalidConfig(f"{url!r} is not a URL of the form s3://bucket/prefix")
     return bucket, prefix

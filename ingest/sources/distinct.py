@@ -1,4 +1,4 @@
-"""Exact deduplication of names in bounded memory."""
+"""Exact deduplication of millions of names in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sqlite3
 
 
 class Distinct:
-    """Tells which names come for the first time; exact, and in bounded memory."""
+    """A set of names that says which ones are new. Exact, and in bounded memory."""
 
     def __init__(self) -> None:
-        # A temporary file of SQLite's own: what does not fit in its cache is written there.
+        # SQLite's own temporary file, which receives what its cache cannot hold.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;"
@@ -18,7 +18,7 @@ class Distinct:
         )
 
     def add(self, *name: str | None) -> bool:
-        """Return whether a name was not there before."""
+        """Add a name of one or several parts and return whether it is new."""
         digest = hashlib.sha256("\0".join(part or "" for part in name).encode()).digest()[:16]
         return self._db.execute("INSERT OR IGNORE INTO name VALUES (?)", (digest,)).rowcount == 1
 

@@ -1,4 +1,4 @@
-"""Image files of a local folder, and their upload."""
+"""The image files of a local folder, and their upload to the object store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UPLOAD_THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class FileUpload:
-    """A local file and the object that it becomes."""
+    """A local file and the object that it is uploaded to."""
 
     path: Path
     bucket: str
@@ -25,9 +25,9 @@ class FileUpload:
 
 
 def image_files(folder: Path) -> tuple[list[Path], int]:
-    """Return the image files below a folder, and the number of other files.
+    """Return the image files in a folder and below, and the number of other files.
 
-    Links to folders are not followed, nor are links to files that lie outside.
+    Links to folders and links to files outside the folder are not followed.
     """
     root = folder.resolve()
     images: list[Path] = []
@@ -37,7 +37,7 @@ def image_files(folder: Path) -> tuple[list[Path], int]:
         for name in sorted(names):
             path = Path(parent, name)
             inside = not path.is_symlink() or path.resolve().is_relative_to(root)
-            if inside and is_image(name) and path.is_file() and _is_text(path):
+            if inside and is_image(name) and path.is_file() and _has_utf8_name(path):
                 images.append(path)
             else:
                 skipped += 1
@@ -47,7 +47,7 @@ def image_files(folder: Path) -> tuple[list[Path], int]:
 def plan_uploads(
     folder: Path, images: Iterable[Path], bucket: str, prefix: str
 ) -> list[FileUpload]:
-    """Return where the image files of a folder go."""
+    """Return the object that each image file of a folder is uploaded to."""
     return [
         FileUpload(path, bucket, prefix + path.relative_to(folder).as_posix()) for path in images
     ]
@@ -56,12 +56,12 @@ def plan_uploads(
 def upload_files(
     store: ObjectStore, files: list[FileUpload], on_uploaded: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Write local files to the object store, several at a time; blocks.
+    """Upload local files, several at a time. Blocks.
 
     Args:
-        store: Where they go.
-        files: What goes where.
-        on_uploaded: Called with 1 after each file.
+        store: The object store to write to.
+        files: The files and their objects.
+        on_uploaded: Function that is called with 1 after each file.
 
     Raises:
         InvalidConfig: A file cannot be read.
@@ -71,7 +71,7 @@ def upload_files(
         try:
             data = file.path.read_bytes()
         except OSError as error:
-            raise InvalidConfig(f"{file.path}: {error}") from error
+            raise InvalidConfig(f"cannot read {file.path}: {error.strerror}") from error
         store.put(file.bucket, file.key, data, MEDIA_TYPE_BY_EXTENSION[file.path.suffix.lower()])
 
     with ThreadPoolExecutor(_UPLOAD_THREADS, "upload") as pool:
@@ -83,8 +83,8 @@ def upload_files(
             raise
 
 
-def _is_text(path: Path) -> bool:
-    # A file name may be any bytes; a key is UTF-8.
+def _has_utf8_name(path: Path) -> bool:
+    # A file name may consist of any bytes, but a key is UTF-8.
     try:
         str(path).encode()
     except UnicodeEncodeError:

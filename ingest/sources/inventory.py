@@ -1,8 +1,8 @@
-"""The photographs of an S3 Inventory report: a ``manifest.json`` and its CSV files.
+"""The images of an S3 Inventory report: a ``manifest.json`` and its CSV files.
 
-S3 writes an inventory daily or weekly: a list of all objects of a bucket, for far less than it
-costs to list them. Keys in it are URL-encoded. What it says of an object may be a week old, so
-that its ETag is not made a condition: the photograph that is there now is the one that is meant.
+S3 writes an inventory daily or weekly. It lists all objects of a bucket, and costs far less than
+listing them. Its keys are URL-encoded. An inventory may be a week old, so the ETags in it are not
+used as conditions: the run processes the images that exist now.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
 
 MANIFEST = "manifest.json"
-"""How the name of an inventory ends."""
+"""File name of every inventory's manifest."""
 
 _ARN = "arn:aws:s3:::"
-_NEEDED = ("Bucket", "Key")
+_NEEDED_COLUMNS = ("Bucket", "Key")
 
 
 class InventorySource(ImageSource):
-    """The images that an inventory lists: each object's current version."""
+    """The images in an inventory: the current version of each object."""
 
-    def __init__(self, store: ObjectStore, where: str) -> None:
+    def __init__(self, store: ObjectStore, place: str) -> None:
         """Read the manifest.
 
         Args:
-            store: Where the inventory is.
-            where: ``s3://…/manifest.json``, or a local copy of that file.
+            store: The object store that holds the inventory.
+            place: ``s3://…/manifest.json`` or the path of a local copy.
 
         Raises:
-            InvalidConfig: It is not a manifest, or its files are not CSV.
-            SourceNotFound: It does not exist.
+            InvalidConfig: The file is not a manifest, or its files are not CSV.
+            SourceNotFound: The object does not exist.
         """
         super().__init__()
-        self._store, self._where = store, where
+        self._store, self._place = store, place
         self.reserved: tuple[str, ...] = ()
-        """Prefixes of keys that are no sources: results, and the ledger."""
-        data = _read(store, where)
+        """Prefixes of keys that are not images of the run: its results and the ledger."""
+        data = _read_manifest(store, place)
         self.digest = hashlib.sha256(data).hexdigest()
         try:
             content = orjson.loads(data)
@@ -58,62 +58,67 @@ class InventorySource(ImageSource):
             self._files = [(file["key"], file["MD5checksum"]) for file in content["files"]]
             schema: str = content["fileSchema"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidConfig(f"{where} is not an S3 Inventory manifest: {error!r}") from error
+            raise InvalidConfig(f"{place} is not an S3 Inventory manifest: {error!r}") from error
         if file_format != "CSV":
             raise InvalidConfig(
-                f"{where}: its files are {file_format}; foreedge reads inventories in CSV"
+                f"{place} lists files in {file_format}, but only inventories in CSV can be read. "
+                "Configure the inventory's output format as CSV"
             )
         self._columns = [name.strip() for name in schema.split(",")]
-        if lacking := [name for name in _NEEDED if name not in self._columns]:
-            raise InvalidConfig(f"{where}: fileSchema has no {' and no '.join(lacking)}")
+        if lacking := [name for name in _NEEDED_COLUMNS if name not in self._columns]:
+            raise InvalidConfig(f"{place}: its fileSchema has no {' and no '.join(lacking)}")
 
     def entries(self, after: str | None = None) -> Iterator[Entry]:
-        """See Photographs.
+        """Yield the images. See ``ImageSource``.
 
         Raises:
-            InvalidConfig: A file is damaged or has a bad line; says which.
+            InvalidConfig: A file is damaged or has a bad line. The message names both.
         """
         self.skipped = 0
         for key, md5 in self._files:
-            where = f"s3://{self._destination}/{key}"
+            url = f"s3://{self._destination}/{key}"
             with tempfile.TemporaryFile() as spool:
-                self._fetch(spool, key, md5)
-                yield from self._read(spool, where)
+                self._download(spool, key, md5)
+                yield from self._read_rows(spool, url)
 
-    def _fetch(self, spool: IO[bytes], key: str, md5: str) -> None:
-        """Copy a file to this machine: it may be too large for the memory."""
+    def _download(self, spool: IO[bytes], key: str, md5: str) -> None:
+        """Copy a file of the inventory to a local one, because it may not fit in memory."""
         digest = hashlib.md5(usedforsecurity=False)
         for chunk in self._store.chunks(self._destination, key):
             digest.update(chunk)
             spool.write(chunk)
         if digest.hexdigest() != md5:
             raise InvalidConfig(
-                f"s3://{self._destination}/{key} has not the MD5 that {self._where} says: it is "
-                "damaged, or of another inventory"
+                f"s3://{self._destination}/{key} does not have the MD5 that {self._place} states. "
+                "It is damaged, or belongs to another inventory"
             )
         spool.seek(0)
 
-    def _read(self, spool: IO[bytes], where: str) -> Iterator[Entry]:
+    def _read_rows(self, spool: IO[bytes], url: str) -> Iterator[Entry]:
         number = 0
         try:
             with gzip.open(spool, "rt", encoding="utf-8", newline="") as file:
                 rows = csv.reader(file, strict=True)
                 for row in rows:
                     number = rows.line_num
-                    entry = self._entry(row)
+                    entry = self._parse_row(row)
                     if entry is not None:
                         yield entry
         except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-            raise InvalidConfig(f"{where}: after line {number}: {error}") from error
+            raise InvalidConfig(f"{url}: error after line {number}: {error}") from error
 
-    def _entry(self, row: list[str]) -> Entry | None:
-        """Return a line's photograph; None where it is none. Raises ValueError."""
+    def _parse_row(self, row: list[str]) -> Entry | None:
+        """Return the image of a row, or None if the row is not one.
+
+        Raises:
+            ValueError: The row is not one of this inventory.
+        """
         if len(row) != len(self._columns):
-            raise ValueError(f"{len(row)} columns; expected {', '.join(self._columns)}")
+            raise ValueError(f"{len(row)} columns instead of {', '.join(self._columns)}")
         fields = dict(zip(self._columns, row, strict=True))
         bucket, key = fields["Bucket"], unquote_plus(fields["Key"], errors="strict")
         if not bucket or not key:
-            raise ValueError("no bucket or no key")
+            raise ValueError("the bucket or the key is empty")
         if fields.get("IsLatest") == "false" or fields.get("IsDeleteMarker") == "true":
             return None
         if key.startswith(self.reserved):
@@ -124,15 +129,15 @@ class InventorySource(ImageSource):
         return Entry(bucket, key)
 
 
-def _read(store: ObjectStore, where: str) -> bytes:
-    if where.startswith("s3://"):
-        return store.get(*parse_s3_url(where))
+def _read_manifest(store: ObjectStore, place: str) -> bytes:
+    if place.startswith("s3://"):
+        return store.get(*parse_s3_url(place))
     try:
-        return Path(where).read_bytes()
+        return Path(place).read_bytes()
     except OSError as error:
-        raise InvalidConfig(f"{where}: {error}") from error
+        raise InvalidConfig(f"cannot read {place}: {error.strerror}") from error
 
 
 def is_inventory(source: str) -> bool:
-    """Return whether a command's source names an inventory."""
+    """Return whether the source argument of a command names an inventory."""
     return source.rpartition("/")[2] == MANIFEST

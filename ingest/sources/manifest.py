@@ -1,4 +1,4 @@
-"""The photographs that a CSV or JSON-lines file names."""
+"""The images that a CSV or JSON-lines file lists."""
 
 from __future__ import annotations
 
@@ -23,71 +23,73 @@ from serve_app.errors import InvalidConfig
 
 _FIELDS = ("bucket", "key", "etag", "version_id", "job_id")
 _SHOWN_BAD_LINES = 10
+_MAX_JOB_ID = 200
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class ManifestSource(ImageSource):
-    """The photographs that a CSV or JSON-lines file names, which may be compressed by gzip.
+    """The images that a CSV or JSON-lines file lists. It may be compressed with gzip.
 
-    Fields are ``bucket``, ``key`` and, where wanted, ``etag``, ``version_id`` and ``job_id``.
-    A CSV file without a header has them in this order. It is JSON lines where its name ends in
-    ``.jsonl`` or ``.ndjson``, or where it begins with ``{``.
+    Its fields are ``bucket``, ``key`` and optionally ``etag``, ``version_id`` and ``job_id``. A CSV
+    file without a header has its columns in this order. A file is taken for JSON lines if its name
+    ends in ``.jsonl`` or ``.ndjson`` or if it begins with ``{``.
     """
 
     def __init__(self, path: Path, *, url_encoded: bool = False) -> None:
-        """Read the file once, to know that all of it can be read.
+        """Read the whole file once, so that errors are found before anything is sent.
 
         Args:
             path: The file.
-            url_encoded: Keys are URL-encoded, as in S3's inventories and batch manifests.
+            url_encoded: Whether its keys are URL-encoded, as in the manifests of S3 Batch.
 
         Raises:
-            InvalidConfig: The file cannot be read, or has bad lines; names each with its number.
+            InvalidConfig: The file cannot be read, or has bad lines. The message names them.
         """
         super().__init__()
         self._path, self._url_encoded = path, url_encoded
         self.buckets: set[str] = set()
-        """Buckets of its photographs."""
+        """Buckets of the images."""
         with _reading(path):
             self.digest = _sha256(path)
         self.total = self._check()
 
     def entries(self, after: str | None = None) -> Iterator[Entry]:
-        """See Photographs."""
+        """Yield the images. See ``ImageSource``."""
         for number, fields in self._lines():
             try:
-                yield _entry(fields, self._url_encoded)
+                yield _parse_fields(fields, self._url_encoded)
             except ValueError as error:
                 raise InvalidConfig(f"{self._path}: line {number}: {error}") from error
 
     def _check(self) -> int:
-        """Return the number of photographs; each counts once."""
+        """Check every line and return the number of different images."""
         total = bad_lines = 0
         bad: list[str] = []
-        photographs, job_ids = Distinct(), Distinct()
+        images, job_ids = Distinct(), Distinct()
         for number, fields in self._lines():
             try:
-                entry = _entry(fields, self._url_encoded)
-                again = entry.job_id is not None and not job_ids.add(entry.job_id)
-                _refuse(again, f"job_id {entry.job_id!r} is that of an earlier line too")
+                entry = _parse_fields(fields, self._url_encoded)
+                if entry.job_id is not None and not job_ids.add(entry.job_id):
+                    raise ValueError(f"job_id {entry.job_id!r} was used in an earlier line")
             except ValueError as error:
                 bad_lines += 1
                 if bad_lines <= _SHOWN_BAD_LINES:
                     bad.append(f"line {number}: {error}")
             else:
                 self.buckets.add(entry.bucket)
-                total += photographs.add(*entry)
-        photographs.close()
+                total += images.add(*entry)
+        images.close()
         job_ids.close()
         if bad:
             more = f"; and {bad_lines - len(bad)} more" if bad_lines > len(bad) else ""
             raise InvalidConfig(
-                f"{self._path}: {bad_lines} bad lines, nothing was sent: {'; '.join(bad)}{more}"
+                f"{self._path} has {bad_lines} bad lines, so nothing was sent. Fix them: "
+                f"{'; '.join(bad)}{more}"
             )
         return total
 
     def _lines(self) -> Iterator[tuple[int, Any]]:
-        """Yield the fields of each line, or what is wrong with it, with the line's number."""
+        """Yield the number of each line with its fields, or with the error in it."""
         name = self._path.name.lower().removesuffix(".gz")
         with _reading(self._path), _open_text(self._path) as file:
             first = next((line for line in file if line.strip()), "")
@@ -98,11 +100,15 @@ class ManifestSource(ImageSource):
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what can go wrong with a file into InvalidConfig."""
+    """Map the errors of reading a file to InvalidConfig."""
     try:
         yield
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise InvalidConfig(f"{path}: {error}") from error
+        raise InvalidConfig(f"cannot read {path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _open_text(path: Path) -> TextIO:
@@ -144,31 +150,29 @@ def _csv_lines(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
         if first and {"bucket", "key"} <= set(header):
             names = header
         elif len(row) < 2 or len(row) > len(names):
-            yield rows.line_num, ValueError(f"{len(row)} columns; expected {','.join(names)}")
+            yield rows.line_num, ValueError(f"{len(row)} columns instead of {','.join(names)}")
         else:
             yield rows.line_num, dict(zip(names, row, strict=False))
         first = False
 
 
-def _entry(fields: Any, url_encoded: bool) -> Entry:
-    """Return one line's photograph; raises ValueError with what is wrong."""
+def _parse_fields(fields: Any, url_encoded: bool) -> Entry:
+    """Return the image of one line.
+
+    Raises:
+        ValueError: The line is bad. The message says why.
+    """
     if isinstance(fields, ValueError):
         raise fields
-    _refuse(not isinstance(fields, dict), "not a JSON object")
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
     given = {name: value for name, value in fields.items() if value not in (None, "")}
     job_id = given.pop("job_id", None)
-    _refuse(
-        job_id is not None and not (isinstance(job_id, str) and len(job_id) <= 200),
-        "job_id: must be a text of at most 200 characters",
-    )
+    if job_id is not None and not (isinstance(job_id, str) and len(job_id) <= _MAX_JOB_ID):
+        raise ValueError(f"job_id: must be a string of at most {_MAX_JOB_ID} characters")
     try:
         source = Source.model_validate(given)
     except ValidationError as error:
         raise ValueError(describe_validation_error(error)) from error
     key = unquote_plus(source.key) if url_encoded else source.key
     return Entry(source.bucket, key, source.etag, source.version_id, job_id)
-
-
-def _refuse(wrong: bool, why: str) -> None:
-    if wrong:
-        raise ValueError(why)

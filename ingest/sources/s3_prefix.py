@@ -1,4 +1,4 @@
-"""Photographs under an S3 prefix."""
+"""The images under an S3 prefix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serve_app.storage.protocol import ObjectStore
 
 
 class PrefixSource(ImageSource):
-    """The images under a prefix, with the ETags that they have when they are listed."""
+    """The images under a prefix, each with its ETag at the time of listing."""
 
     ordered = True
 
@@ -24,32 +24,32 @@ class PrefixSource(ImageSource):
         output: Output,
         ledger: tuple[str, str],
     ) -> None:
-        """Begin with none.
+        """Prepare to list the prefix.
 
         Args:
-            store: Where they are.
-            bucket: Their bucket.
-            prefix: Of their keys.
-            output: Where results go; nothing from there is taken for a source.
-            ledger: Bucket and prefix of the ledger; the same.
+            store: The object store that holds the images.
+            bucket: Bucket of the images.
+            prefix: Prefix of their keys.
+            output: Place of the results, which are not taken for images.
+            ledger: Bucket and prefix of the ledger, whose objects are not taken for images.
 
         Raises:
-            InvalidConfig: The results would land among the sources.
+            InvalidConfig: The results would be written among the images.
         """
         super().__init__()
         if output.bucket == bucket and prefix.startswith(output.prefix):
             raise InvalidConfig(
-                f"results would be written to s3://{bucket}/{output.prefix}, which holds the "
-                f"sources s3://{bucket}/{prefix}: choose another --output"
+                f"the results would be written to s3://{bucket}/{output.prefix}, which contains "
+                f"the source images s3://{bucket}/{prefix}. Choose another --output"
             )
         self._store, self._bucket, self._prefix = store, bucket, prefix
-        self._own = reserved_prefixes(bucket, output, ledger)
+        self._reserved = reserved_prefixes(bucket, output, ledger)
 
     def entries(self, after: str | None = None) -> Iterator[Entry]:
-        """See Photographs."""
+        """Yield the images. See ``ImageSource``."""
         self.skipped = 0
         for item in self._store.list(self._bucket, self._prefix, after):
-            if item.key.startswith(self._own):
+            if item.key.startswith(self._reserved):
                 continue
             if is_image(item.key):
                 yield Entry(self._bucket, item.key, item.etag)
@@ -58,6 +58,6 @@ class PrefixSource(ImageSource):
 
 
 def reserved_prefixes(bucket: str, output: Output, ledger: tuple[str, str]) -> tuple[str, ...]:
-    """Return the prefixes of a bucket whose objects are ours: results, and the ledger."""
+    """Return the prefixes of a bucket that belong to the results or the ledger of a run."""
     places = ((output.bucket, output.prefix), ledger)
-    return tuple(prefix for own_bucket, prefix in places if own_bucket == bucket)
+    return tuple(prefix for place_bucket, prefix in places if place_bucket == bucket)

@@ -60,7 +60,7 @@ def test_another_bucket_s_results_folder_is_a_source(store: LocalStore) -> None:
 def test_results_do_not_land_among_the_sources(store: LocalStore, output: str) -> None:
     put(store, "in/a.jpg")
 
-    with pytest.raises(InvalidConfig, match="choose another --output"):
+    with pytest.raises(InvalidConfig, match="Choose another --output"):
         resolve_source("s3://b/in/", SourceOptions(output=output), "r1", store, LEDGER, QUEUE)
 
 

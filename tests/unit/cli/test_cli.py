@@ -194,7 +194,7 @@ def test_a_report_is_written(workshop: Workshop) -> None:
         (["status", "r9"], "source_not_found: no run 'r9'"),
         (["bulk", "s3://b/in/"], "invalid_config: no queue is configured"),
         (["bulk", "s3://", "--dry-run"], "invalid_config: 's3://'"),
-        (["bulk", "nowhere", "--dry-run"], "invalid_config: nowhere"),
+        (["bulk", "nowhere", "--dry-run"], "invalid_config: the source nowhere does not exist"),
         (["bulk", "s3://b/in/", "--dry-run", "--recipe", "x"], "invalid_recipe: recipe 'x'"),
         (["bulk", "s3://b/in/", "--dry-run"], "invalid_config: s3://b/in/: no images there"),
         (["serve", "--set", "segmenter.thread=1"], "invalid_config: configuration: segmenter"),

@@ -83,7 +83,7 @@ def test_columns_that_an_inventory_may_lack(store: LocalStore) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"fileFormat": "Parquet"}, "reads inventories in CSV"),
+        ({"fileFormat": "Parquet"}, "only inventories in CSV"),
         ({"fileSchema": "Bucket, Size"}, "no Key"),
         ({"files": [{"key": "k"}]}, "not an S3 Inventory manifest"),
         ({"destinationBucket": None}, "not an S3 Inventory manifest"),
@@ -112,7 +112,9 @@ def test_what_is_no_manifest_at_all(store: LocalStore, tmp_path: Path) -> None:
 def test_a_bad_line_is_named(store: LocalStore, bad: str) -> None:
     write(store, [row("a.jpg"), bad])
 
-    with pytest.raises(InvalidConfig, match=r"s3://dest/inv/data/0\.csv\.gz: after line [12]"):
+    with pytest.raises(
+        InvalidConfig, match=r"s3://dest/inv/data/0\.csv\.gz: error after line [12]"
+    ):
         list(InventorySource(store, WHERE).entries())
 
 
@@ -121,7 +123,7 @@ def test_a_damaged_file_gives_nothing(store: LocalStore) -> None:
     store.put("dest", "inv/data/0.csv.gz", gzip.compress(row("b.jpg").encode()), "x")
     entries = InventorySource(store, WHERE).entries()
 
-    with pytest.raises(InvalidConfig, match="damaged, or of another inventory"):
+    with pytest.raises(InvalidConfig, match="damaged, or belongs to another inventory"):
         next(entries)
 
 

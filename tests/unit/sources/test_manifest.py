@@ -77,7 +77,7 @@ def test_keys_of_an_inventory_are_decoded(tmp_path: Path) -> None:
         (
             "m.csv",
             "bucket,key,job_id\nb,1,x\nb,2,x\n",
-            ["line 3: job_id 'x' is that of an earlier line"],
+            ["line 3: job_id 'x' was used in an earlier line"],
         ),
         ("m.jsonl", '{"bucket":"b","key":"k","job_id":7}', ["line 1: job_id"]),
         ("m.csv", "\n".join("x" for _ in range(30)), ["30 bad lines", "and 20 more"]),
