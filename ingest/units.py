@@ -1,4 +1,4 @@
-"""Numbers as people write them: 10M images, 24h, 90s."""
+"""Counts and durations as people write them: 10M images, 24h, 90s."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ _SECONDS = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "ms": 
 
 
 def parse_count(text: str) -> int:
-    """Return a number such as ``10M``, ``2.5k``, ``1,000``.
+    """Return the number that a text such as ``10M``, ``2.5k`` or ``1,000`` stands for.
 
     Raises:
-        InvalidConfig: It is none, or not a whole one of at least 1.
+        InvalidConfig: The text is not a whole number of at least 1.
     """
     match = _COUNT.fullmatch(text.strip())
     if match is None:
-        raise InvalidConfig(f"{text!r} is no number of images; write 500, 20k, 1.5M or 10M")
+        raise InvalidConfig(f"invalid number of images {text!r}. Use 500, 20k, 1.5M or 10M")
     value = float(re.sub("[_,]", "", match[1])) * _SCALE[match[2].lower()]
     if value != int(value) or value < 1:
-        raise InvalidConfig(f"{text!r} is not a whole number of at least 1")
+        raise InvalidConfig(
+            f"invalid number of images {text!r}. It must be a whole number of at least 1"
+        )
     return int(value)
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of a time such as ``24h``, ``90s``, ``1h30m``, ``2d``.
+    """Return the seconds that a text such as ``24h``, ``90s``, ``1h30m`` or ``2d`` stands for.
 
     Raises:
-        InvalidConfig: It is none, or nothing is left of it.
+        InvalidConfig: The text is not a duration of more than 0.
     """
     compact = "".join(text.split()).lower()
     parts = _DURATION_PART.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
-        raise InvalidConfig(f"{text!r} is no time; write 90s, 45m, 24h, 1h30m or 2d")
+        raise InvalidConfig(f"invalid duration {text!r}. Use 90s, 45m, 24h, 1h30m or 2d")
     value: float = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if value <= 0:
-        raise InvalidConfig(f"{text!r} is no time at all")
+        raise InvalidConfig(f"invalid duration {text!r}. It must be longer than 0 s")
     return value
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time with its two largest units, and below ten seconds with a decimal."""
+    """Return a duration with its two largest units, or with one decimal below ten seconds."""
     whole = round(seconds)
     if whole < 120:
         return f"{seconds:.0f} s" if whole >= 10 else f"{seconds:.1f} s"

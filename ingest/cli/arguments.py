@@ -21,7 +21,7 @@ from serve_app.storage.protocol import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """The options that say how a source is read and where its results are written."""
+    """The options that decide how a source is read and to which place results are written."""
 
     output: str | None = None
     """s3:// URL of the results."""
@@ -43,7 +43,7 @@ class RunSource:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where results, uploads and the ledger go, as far as the configuration decides it."""
+    """The places of results, uploads and the ledger."""
 
     output: Output | None
     """The output that the command line names."""
@@ -90,7 +90,7 @@ def resolve_source(
     Args:
         source: ``s3://bucket/prefix``, an S3 Inventory's ``manifest.json`` (in S3 or a local
             copy), a local folder, or a manifest file.
-        options: How the source is read and where its results are written.
+        options: How the source is read and to which place the results are written.
         run_id: Id of the run, which becomes part of the keys of uploaded images.
         store: The object store that holds the images.
         ledger: Excluded from the sources. Its bucket receives uploads unless ``upload_to`` is

@@ -1,1 +1,1 @@
-"""Everything on this machine: a local SQS and S3, Ray, and the application."""
+"""What runs on this machine alone: a local SQS and S3, a local Ray, and the application."""

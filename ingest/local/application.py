@@ -1,4 +1,4 @@
-"""The application on this machine, on a Ray that starts and ends with it."""
+"""The application on this machine, with a Ray that starts and ends with it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
 from serve_app.serving.ray_environment import ENVIRONMENT
 
 APPLICATION = "foreedge"
-"""Name of the application in Serve and on the dashboard."""
+"""Name of the application in Ray Serve and on its dashboard."""
 
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024
-"""Shared memory of a local Ray; only small tensors pass through it."""
+"""Shared memory of a local Ray, through which only small tensors pass."""
 
 _READY_TIMEOUT_S = 180.0
 
 
 @contextmanager
 def ray_environment() -> Iterator[None]:
-    """Set what a Ray that is started in this context needs, as far as it is not set.
+    """Set the environment variables of a Ray started in this context, unless they are set.
 
-    HAProxy gets ports and a folder of its own: there may be another Ray on this machine. They do
-    not outlast the context, so that no other process that is started from here gets the same.
+    HAProxy gets its own ports and folder, because another Ray may run on this machine. These
+    variables are removed again, so that no later process uses the same ports.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -60,20 +60,21 @@ def ray_environment() -> Iterator[None]:
 
 @functools.cache
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder that goes when this process ends."""
+    """Return a folder that is removed when this process ends."""
     return tempfile.TemporaryDirectory(prefix="foreedge-")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where a local application is reached."""
+    """The URLs of a local application."""
 
     http: str
     dashboard: str | None
+    """URL of Ray's dashboard. None if it does not run."""
 
 
 def needed_cpus(config: AppConfig) -> int:
-    """Return the logical CPUs that every replica needs together, as many as there may be."""
+    """Return the logical CPUs that the maximum number of replicas needs."""
     consumers = config.queue.consumers if config.queue else 0
     most = 0 if config.autoscaling is None else config.autoscaling.max_replicas
     needed = (
@@ -82,7 +83,7 @@ def needed_cpus(config: AppConfig) -> int:
         + len(config.models) * max(most, config.segmenter.replicas) * config.segmenter.num_cpus
         + consumers
     )
-    # One more for Serve's own actors.
+    # Serve's own actors need one more.
     return math.ceil(needed) + 1
 
 
@@ -95,19 +96,20 @@ def local_serve(
     dashboard: bool = False,
     quiet: bool = True,
 ) -> Iterator[Endpoints]:
-    """Run Serve on a Ray of its own for as long as the context lasts.
+    """Run Ray Serve without an application while the context lasts.
 
-    SIGTERM ends it in the way of Ctrl-C.
+    SIGTERM ends it in the same way as Ctrl-C.
 
     Args:
-        num_cpus: Logical CPUs: what all replicas together ask for, and more than this machine has.
+        num_cpus: Logical CPUs that the replicas may request, possibly more than the machine has.
         host: Address to listen on.
-        port: Of HTTP.
-        dashboard: Whether Ray's dashboard runs too.
-        quiet: Whether what Ray and its workers log is kept off the terminal.
+        port: Port of the HTTP endpoint.
+        dashboard: Whether to run Ray's dashboard.
+        quiet: Whether to keep the logs of Ray and its workers off the terminal.
     """
     level = logging.ERROR if quiet else logging.INFO
     with ray_environment(), without_preemption():
+        # Lazy, because Ray reads these variables when it is imported, and commands start without.
         import ray
         from ray import serve
 
@@ -119,7 +121,7 @@ def local_serve(
             log_to_driver=not quiet,
             logging_level=level,
         )
-    # Ray has just put its own handler there, which would skip the clean stop.
+    # After ray.init, whose own SIGTERM handler would skip the clean stop.
     with terminate_as_interrupt():
         try:
             logging.getLogger("ray.serve").setLevel(level)
@@ -141,29 +143,30 @@ def serving(
     dashboard: bool = False,
     quiet: bool = False,
 ) -> Iterator[Endpoints]:
-    """Run the application on a Ray of its own for as long as the context lasts.
+    """Run the application while the context lasts.
 
     Args:
         args: Settings, as ``build`` takes them.
         host: Address to listen on.
-        port: Of HTTP.
-        dashboard: Whether Ray's dashboard runs too.
-        quiet: Whether what Ray and its workers log is kept off the terminal.
+        port: Port of the HTTP endpoint.
+        dashboard: Whether to run Ray's dashboard.
+        quiet: Whether to keep the logs of Ray and its workers off the terminal.
 
     Raises:
-        InvalidConfig: The settings are wrong, or the port is taken.
-        InternalError: A replica did not start; says why.
-        DeadlineExceeded: The application did not get ready.
+        InvalidConfig: The settings are wrong, or the port is in use.
+        InternalError: A replica did not start. The message says why.
+        DeadlineExceeded: The application was not ready in time.
     """
     config = AppConfig.load(args)
     if not is_free(host, port):
-        raise InvalidConfig(f"port {port} of {host} is in use: choose another one")
+        raise InvalidConfig(f"port {port} of {host} is in use. Choose another --port")
     with ray_environment():
+        # Lazy for the same reason as in ``local_serve``.
         from ray import serve
 
         from serve_app.app import build
 
-        # Before Ray: what is wrong with the settings is told at once.
+        # Before Ray starts, so that wrong settings are reported at once.
         application = build(args)
     num_cpus = max(os.cpu_count() or 1, needed_cpus(config))
     with local_serve(num_cpus, host=host, port=port, dashboard=dashboard, quiet=quiet) as endpoints:
@@ -177,18 +180,19 @@ def serving(
             _wait_until_ready(f"{endpoints.http}/readyz")
             yield endpoints
         finally:
-            # The replicas finish what they hold; what is left of Serve ends with Ray.
+            # The replicas finish their requests. The rest of Serve ends with Ray.
             with suppress(Exception):
                 serve.delete(APPLICATION)
 
 
 def replica_states() -> str:
-    """Return one line on the deployments of the application, and on why they wait."""
+    """Return one line with the state of each deployment, for error messages."""
+    # Lazy for the same reason as in ``local_serve``.
     from ray import serve
 
     application = serve.status().applications.get(APPLICATION)
     if application is None:
-        return "no application"
+        return "there is no application"
     parts = [f"application {application.status.value}"]
     for name, deployment in application.deployments.items():
         replicas = ", ".join(
@@ -204,6 +208,6 @@ def _wait_until_ready(url: str) -> None:
     while not answers(url):
         if time.monotonic() > deadline:
             raise DeadlineExceeded(
-                f"{url} did not answer 200 within {_READY_TIMEOUT_S:.0f} s; {replica_states()}"
+                f"{url} did not answer with 200 within {_READY_TIMEOUT_S:.0f} s; {replica_states()}"
             )
         time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""An SQS and an S3 that speak the real protocols, in a process of their own on this machine."""
+"""A local SQS and S3 with the real protocols, in a process of their own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VISIBILITY_TIMEOUT_S = 120
 
 
 class LocalAws:
-    """moto's server: SQS and S3 in memory, for as long as the context lasts."""
+    """A context manager that runs moto's server: SQS and S3 in memory."""
 
     def __init__(self) -> None:
         self.endpoint_url = ""
@@ -33,8 +33,8 @@ class LocalAws:
         """Start the server and wait until it answers.
 
         Raises:
-            InvalidConfig: moto is not installed, or the server ended at once.
-            DeadlineExceeded: The server did not answer in time.
+            InvalidConfig: moto is not installed, or its server did not start.
+            DeadlineExceeded: The server did not answer within a minute.
         """
         port = free_port()
         self.endpoint_url = f"http://127.0.0.1:{port}"
@@ -44,7 +44,7 @@ class LocalAws:
                 command,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                # A group of its own: Ctrl-C reaches this process first, which then ends the server.
+                # In its own group, so that Ctrl-C reaches only this process, which ends the server.
                 start_new_session=True,
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
@@ -60,7 +60,7 @@ class LocalAws:
         self.close()
 
     def close(self) -> None:
-        """End the server's process group; does nothing where it has ended."""
+        """End the server, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -74,11 +74,11 @@ class LocalAws:
             process.wait()
 
     def create_bucket(self, name: str) -> None:
-        """Make a bucket."""
+        """Create a bucket."""
         aws_client("s3", self.aws).create_bucket(Bucket=name)
 
     def create_queue(self, name: str) -> str:
-        """Make a queue with a dead-letter queue; return its URL."""
+        """Create a queue with a dead-letter queue, and return its URL."""
         client = aws_client("sqs", self.aws)
         dead = client.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
         names = ["QueueArn"]
@@ -93,7 +93,7 @@ class LocalAws:
 
     @property
     def aws(self) -> AwsConfig:
-        """How it is reached."""
+        """The settings with which clients reach the server."""
         return AwsConfig(endpoint_url=self.endpoint_url)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
@@ -101,18 +101,21 @@ class LocalAws:
         while not answers(f"{self.endpoint_url}/moto-api/"):
             if process.poll() is not None:
                 raise InvalidConfig(
-                    "the local SQS and S3 did not start: install them with "
-                    "pip install 'foreedge[demo]' (moto)"
+                    "the local SQS and S3 (moto) did not start. Install it with: "
+                    "pip install 'foreedge[demo]'"
                 )
             if time.monotonic() > deadline:
-                raise DeadlineExceeded(f"no answer from {self.endpoint_url}")
+                raise DeadlineExceeded(
+                    f"the local SQS and S3 did not answer on {self.endpoint_url} within "
+                    f"{_START_TIMEOUT_S:.0f} s"
+                )
             time.sleep(0.1)
 
 
 def use_dummy_credentials() -> None:
-    """Give this process, and those that it starts, credentials for a local server.
+    """Give this process and its children credentials for a local server.
 
-    boto3 signs every request and so needs some; credentials that are there are left alone.
+    boto3 signs every request and needs some credentials. Existing ones are not replaced.
     """
     os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")

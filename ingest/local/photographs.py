@@ -1,4 +1,4 @@
-"""Synthetic photographs as JPEG files, for the demonstration."""
+"""Synthetic photographs as JPEG files, for the demonstration and for load tests."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from typing import Any
 
 from PIL import Image
 
+from serve_app.models.folio.synthetic.photograph import draw_photograph
+
 _WIDTH, _HEIGHT = 1600, 1200
-
 _JPEG_QUALITY = 92
-
-
 _OBJECT_EVERY = 6
-
-
 _PROCESSES = 2
 
 
@@ -31,15 +28,18 @@ def make_photographs(
     sizes: Sequence[tuple[int, int]] = ((_WIDTH, _HEIGHT),),
     keep: bool = False,
 ) -> list[Path]:
-    """Draw photographs and write them as JPEG files; the same seed makes the same ones.
+    """Draw photographs and write them as JPEG files. The same seed draws the same ones.
 
     Args:
-        folder: Where they go; made if it does not exist.
-        count: How many.
-        seed: Of the first; the others follow.
-        on_made: Called with 1 after each one that was drawn.
-        sizes: Widths and heights in pixels, in turn.
-        keep: Whether files that are there are not drawn again.
+        folder: Folder for the files, which is created if it does not exist.
+        count: Number of photographs.
+        seed: Seed of the first photograph. The following ones have the following seeds.
+        on_made: Function that is called with 1 after each photograph.
+        sizes: Widths and heights in pixels, used in turn.
+        keep: Whether existing files are kept instead of drawn again.
+
+    Returns:
+        The paths of all photographs, in order of their seeds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ["object" if i % _OBJECT_EVERY == _OBJECT_EVERY - 1 else "book" for i in range(count)]
@@ -47,7 +47,7 @@ def make_photographs(
     wanted = [i for i, path in enumerate(paths) if not (keep and path.is_file())]
     if not wanted:
         return paths
-    # Spawned, not forked: a fork of a process with threads may hang.
+    # Spawned, because the fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(_PROCESSES, mp_context=context) as pool:
         drawn = pool.map(
@@ -63,12 +63,10 @@ def make_photographs(
 
 
 def _make_photograph(seed: int, kind: Any, size: tuple[int, int], path: Path) -> None:
-    from serve_app.models.folio.synthetic.photograph import draw_photograph
-
     image = draw_photograph(seed, width=size[0], height=size[1], kind=kind).image
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    # Whole or not at all: a file that is there is kept the next time.
+    # Renamed when complete, because an existing file may be kept the next time.
     temporary = path.with_suffix(".drawing")
     temporary.write_bytes(buffer.getvalue())
     temporary.replace(path)

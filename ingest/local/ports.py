@@ -1,4 +1,4 @@
-"""TCP ports of this machine: which are free, and who answers on them."""
+"""TCP ports of this machine: which ones are free, and which URLs answer."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import urllib.request
 from serve_app.errors import InternalError
 
 _PORTS = range(20_000, 30_000)
-"""Ray's workers have those below, Serve's replicas those above; from 32768 on Linux gives them to
-whoever asks for any."""
+"""Ports that neither Ray's workers (below) nor Serve's replicas (above) use. Linux gives those from
+32768 on to programs that ask for any port."""
 _ports = itertools.cycle(random.SystemRandom().sample(_PORTS, len(_PORTS)))
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody listens on at the moment; another one each time.
+    """Return a TCP port on which nothing listens. Each call returns another one.
 
-    Not one that the kernel would give: those it gives to all who ask for any, and Ray's processes
-    ask for dozens before HAProxy is up.
+    The kernel is not asked for a port. It would return one of those that Ray's processes, too, ask
+    it for, by the dozen and before the caller listens on it.
 
     Raises:
-        InternalError: There is none.
+        InternalError: No port is free.
     """
     for port in itertools.islice(_ports, len(_PORTS)):
         if is_free(host, port):
             return port
-    raise InternalError(f"no port from {_PORTS[0]} to {_PORTS[-1]} is free on {host}")
+    raise InternalError(f"no TCP port from {_PORTS[0]} to {_PORTS[-1]} is free on {host}")
 
 
 def is_free(host: str, port: int) -> bool:
-    """Return whether a TCP port can be listened on."""
+    """Return whether nothing listens on a TCP port."""
     with socket.socket() as probe:
-        # As servers do: a port whose connections are only winding down counts as free.
+        # Servers set this too. A port with nothing but closing connections counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -45,7 +45,7 @@ def is_free(host: str, port: int) -> bool:
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
     """Return whether a URL answers with status 200."""
-    # A proxy that the environment names has no way to this machine's own ports.
+    # A proxy named by the environment cannot reach the ports of this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=timeout_s) as answer:

@@ -1,4 +1,4 @@
-"""What local processes need of the operating system: when they run, and when they end."""
+"""Scheduling and termination of local processes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _PR_SET_PDEATHSIG = 1
 
 @contextmanager
 def without_preemption() -> Iterator[None]:
-    """Let the processes that are started in this context wait for a core until it changes hands.
+    """Make the processes started in this context run as batch processes (see sched(7)).
 
-    Ray's dozen processes wake over 600 times a second with nothing to do, and each time the kernel
-    would take a core from an image for them. As batch processes (sched(7)) they get it a few
-    milliseconds later, where no core is free.
+    Ray's dozen processes wake up over 600 times a second with nothing to do, and each time the
+    kernel would take a core from the processing of an image. A batch process waits a few
+    milliseconds longer instead if no core is free.
     """
-    # Where somebody has chosen a policy for this process, that one stays.
+    # A policy that somebody chose for this process stays.
     if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
         yield
         return
-    # A sandbox need not know the policy; everything works without.
+    # A sandbox may not support the policy, which is only an optimization.
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
@@ -37,7 +37,7 @@ def without_preemption() -> Iterator[None]:
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the process in the way of Ctrl-C, so that everything is stopped."""
+    """Make SIGTERM raise KeyboardInterrupt, so that everything is stopped as after Ctrl-C."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -50,12 +50,12 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 def wait_for_interrupt(sleep: Callable[[float], None] = time.sleep) -> None:
-    """Return when Ctrl-C is pressed, or the process is asked to end."""
+    """Return after Ctrl-C, or after SIGTERM within ``terminate_as_interrupt``."""
     with suppress(KeyboardInterrupt):
         while True:
             sleep(3600)
 
 
 def die_with_parent() -> None:
-    """End with SIGTERM when the parent does (Linux): not even a kill of it leaves this behind."""
+    """Make Linux send SIGTERM to this process when its parent ends, even if that was killed."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
