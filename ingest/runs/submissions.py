@@ -1,7 +1,7 @@
-"""Jobs that clients post over HTTP: onto the queue, and what became of them.
+"""Jobs that clients post over HTTP: put them on the queue, and count their results.
 
-The messages are the same that any producer sends; each is validated in the way of the consumer
-before it is sent, so that what is wrong with it is said at once.
+The messages are those that any producer may send. Each is validated as the consumer validates it
+before it is sent, so that a client learns at once what is wrong with its job.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ingest.messages.build import new_run_id
-from ingest.messages.parse import parse_message
+from ingest.messages.parse import parse_native_message
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, write_manifest
 from ingest.runs.polled_runs import PolledRuns
@@ -44,8 +44,8 @@ _MESSAGE_BYTES = 24 * 1024
 """Maximum size of a posted job in bytes."""
 
 _SEND_ATTEMPTS = 2
-"""Number of times that a message is sent at most. The client waits meanwhile, and may post again
-what was not accepted."""
+"""Number of times that a message is sent at most. The client waits meanwhile, and may post the
+refused jobs again."""
 
 _THREADS = 4
 
@@ -53,7 +53,8 @@ _THREADS = 4
 class SqsJobs:
     """The configured queue and ledger, for the HTTP endpoint; see ``JobQueue``.
 
-    Made where the application is wired; its connections are opened in the replica that uses it.
+    It is created where the application is wired, and opens its connections in the replica that
+    uses it.
     """
 
     def __init__(self, config: AppConfig) -> None:
@@ -65,8 +66,8 @@ class SqsJobs:
         queue = self._config.queue
         if queue is None:
             raise QueueUnavailable(
-                "no queue is configured here (queue.url): jobs cannot be posted; /v1/cutout takes "
-                "one image at a time"
+                "No queue is configured (queue.url), so jobs cannot be posted. Use /v1/cutout to "
+                "process one image at a time"
             )
         return await asyncio.get_running_loop().run_in_executor(
             self._pool, self._submit, contents, queue
@@ -76,7 +77,9 @@ class SqsJobs:
         """See JobQueue."""
         ledger = self._config.ledger
         if ledger is None:
-            raise StorageUnavailable("no ledger is configured here (ledger.bucket)")
+            raise StorageUnavailable(
+                "No ledger is configured (ledger.bucket), so runs cannot be counted"
+            )
         if self._runs is None:
             self._runs = PolledRuns(self._store, ledger, self._pool)
         return await self._runs.counts(run_id)
@@ -95,14 +98,14 @@ class SqsJobs:
         return open_store(self._config)
 
     def _submit(self, contents: list[Any], queue: QueueConfig) -> list[Receipt]:
-        """Validate and send; blocks."""
+        """Send the valid jobs, and return a receipt for each job; blocks."""
         run_id = new_run_id()
         receipts: list[Receipt | None] = []
         jobs: list[Job] = []
         bodies: list[str] = []
         for content in contents:
             try:
-                job, body = self._prepared(content, run_id, queue)
+                job, body = self._prepare(content, run_id, queue)
             except ForeedgeError as error:
                 receipts.append(_refused(error, content))
             else:
@@ -116,16 +119,22 @@ class SqsJobs:
         sent = iter(zip(jobs, errors, strict=True))
         return [receipt or _receipt(*next(sent)) for receipt in receipts]
 
-    def _prepared(self, content: Any, run_id: str, queue: QueueConfig) -> tuple[Job, str]:
-        """Return a job with its ids, and its message."""
+    def _prepare(self, content: Any, run_id: str, queue: QueueConfig) -> tuple[Job, str]:
+        """Return a job with its ids, and the body of its message.
+
+        Raises:
+            ForeedgeError: The job is invalid, or not allowed by the settings.
+        """
         if not isinstance(content, dict) or not isinstance(content.get("source"), dict):
-            raise InvalidMessage("a job is an object with a 'source'")
+            raise InvalidMessage("a job must be an object with a 'source' object")
         given = {name: value for name, value in content.items() if value is not None}
         named = {"job_id": uuid.uuid4().hex, "run_id": run_id, **given}
         body = orjson.dumps(named)
         if len(body) > _MESSAGE_BYTES:
-            raise InvalidMessage(f"the job has more than {_MESSAGE_BYTES:,} bytes")
-        [job] = parse_message(body.decode(), queue)
+            raise InvalidMessage(
+                f"the job has {len(body):,} bytes; the limit is {_MESSAGE_BYTES:,}"
+            )
+        job = parse_native_message(body.decode(), queue)
         check_allowed(job.source.bucket, self._config.storage.allowed_buckets)
         check_allowed(job.output.bucket, self._config.storage.allowed_buckets)
         requested_models(job.recipe, self._config.models)
@@ -140,7 +149,11 @@ class SqsJobs:
         return errors
 
     def _write_manifest(self, run_id: str, jobs: list[Job], queue: QueueConfig) -> None:
-        """Store what was asked for, where it is one thing: the jobs of a run share a recipe."""
+        """Store the manifest of a new run, if its jobs share one output and one recipe.
+
+        A manifest has room for one of each, so other runs have none, and their number of jobs is
+        unknown.
+        """
         outputs = {job.output for job in jobs}
         recipes = {job.recipe for job in jobs}
         if self._config.ledger is None or len(outputs) > 1 or len(recipes) > 1:

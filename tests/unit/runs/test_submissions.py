@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from ingest.runs import submissions
 from ingest.runs.manifest import read_manifest, write_manifest
 from ingest.runs.status import RunMonitor
 from ingest.runs.submissions import SqsJobs
 from serve_app.config import AppConfig
 from serve_app.contracts.submission import RunCounts
 from serve_app.storage.local import LocalStore
+from tests.support.fake_sqs import FakeSqs
 from tests.support.run_records import (
     outcome,
     run_folder,
@@ -29,8 +31,19 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> SqsJobs:
-    settings = {"storage": {"local_root": str(tmp_path)}, "ledger": {"bucket": "b"}}
+def sqs(monkeypatch: pytest.MonkeyPatch) -> FakeSqs:
+    client = FakeSqs()
+    monkeypatch.setattr(submissions, "aws_client", lambda *_, **__: client)
+    return client
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, sqs: FakeSqs) -> SqsJobs:
+    settings = {
+        "storage": {"local_root": str(tmp_path)},
+        "ledger": {"bucket": "b"},
+        "queue": {"url": "http://localhost/queue"},
+    }
     return SqsJobs(AppConfig.load(settings))
 
 
@@ -95,3 +108,45 @@ async def test_a_run_of_10_000_jobs_polled_four_times_at_once_completes(
     assert {(counts.remaining, counts.complete) for counts in polls} == {(0, True)}
     for counts in polls:
         assert_agree(counts, cli_status(store))
+
+
+def job(number: int, **fields: Any) -> dict[str, Any]:
+    return {"source": {"bucket": "b", "key": f"{number}.jpg"}, "output": {"bucket": "b"}, **fields}
+
+
+SNS_ENVELOPE = {"Type": "Notification", "TopicArn": "arn:aws:sns:eu-west-1:1:t", "Message": "{}"}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        job(7, **SNS_ENVELOPE),
+        job(7, **SNS_ENVELOPE, Records=[]),
+        job(7, Records=[]),
+        job(7, **{"detail-type": "Object Created"}),
+        job(7, TopicArn="t", Message='{"Records": []}'),
+    ],
+)
+async def test_a_job_that_looks_like_an_event_is_refused_alone(
+    jobs: SqsJobs, sqs: FakeSqs, foreign: dict[str, Any]
+) -> None:
+    contents = [job(number) for number in range(1_000)]
+    contents[7] = foreign
+
+    receipts = await jobs.submit(contents)
+
+    refused = receipts.pop(7)
+    assert (refused.status, refused.code) == ("refused", "invalid_message")
+    assert {receipt.status for receipt in receipts} == {"queued"}
+    assert len(sqs.bodies) == 999
+
+
+async def test_the_jobs_of_one_request_are_one_run(jobs: SqsJobs, sqs: FakeSqs) -> None:
+    receipts = await jobs.submit([job(1), job(2, job_id="mine"), job(3, run_id="other"), {}])
+
+    run_ids = [receipt.run_id for receipt in receipts]
+    assert run_ids[0] == run_ids[1]
+    assert (receipts[1].job_id, run_ids[2], receipts[3].status) == ("mine", "other", "refused")
+    counts = await jobs.counts(run_ids[0] or "")
+    assert (counts.jobs, counts.remaining, counts.complete) == (2, 2, True)
+    assert len(sqs.bodies) == 3
