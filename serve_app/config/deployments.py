@@ -74,6 +74,9 @@ class SegmenterConfig(Section):
     timeout_s: Seconds = 120
     """Time, in seconds, within which the mask of one image must be ready, including its wait for a
     batch."""
+    rewrite_graph: bool = True
+    """Whether a model's graph is rewritten for CPUs when it is loaded: the same masks within one
+    grey level, which the replica checks, for less time. It has no effect on GPUs."""
     bfloat16: bool = False
     """Whether matrix products use bfloat16, which only Arm supports
     (``mlas.enable_gemm_fastmath_arm64_bfloat16``)."""

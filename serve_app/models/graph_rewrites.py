@@ -29,6 +29,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from serve_app.models.graph_folding import fold_constants, make_weights_constant
+
 Weights = npt.NDArray[Any]
 
 _MIN_CHANNELS = 16
@@ -54,10 +56,12 @@ def optimize_for_cpu(path: Path, *, batches: bool) -> bytes:
     # Nodes with graphs of their own use values by name from outside: those are left alone.
     attributes = [item for node in model.graph.node for item in node.attribute]
     if not any(item.type == onnx.AttributeProto.GRAPH for item in attributes):
+        make_weights_constant(model.graph)
         del model.graph.output[1:]
-        _drop_unused(model.graph)
         if not batches:
             _fix_batch(model.graph)
+        model = fold_constants(model)
+        _drop_unused(model.graph)
         _split_convolutions(model.graph)
         _mix_channels(model.graph)
         _take_concatenations_apart(model)

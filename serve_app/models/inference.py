@@ -16,13 +16,12 @@ from PIL import Image
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
-from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.registry import ModelFacts, Weights, locate_weights, rembg_session_class
+from serve_app.models.sessions import open_session, probe_image, session_options
 
 _logger = logging.getLogger(__name__)
 
 _REMBG_SIZE_PX = 1024
-_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 class Model(Protocol):
@@ -62,24 +61,6 @@ def load_model(name: str, config: AppConfig) -> Model:
     return OnnxModel(weights, weights.facts, config.segmenter)
 
 
-def session_options(config: SegmenterConfig) -> ort.SessionOptions:
-    """Return ONNX Runtime's options.
-
-    ``fan_out`` runs one image on each thread, and so wants one thread inside of each run.
-    Threads that wait do not spin: replicas share cores.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1 if config.execution == "fan_out" else config.threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # One block for all that a run holds, laid out beforehand, is twice what it ever holds at once.
-    options.enable_mem_pattern = False
-    if config.bfloat16:
-        options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
-    options.log_severity_level = 3
-    return options
-
-
 class OnnxModel:
     """A graph whose facts are known."""
 
@@ -98,30 +79,29 @@ class OnnxModel:
         self.sha256 = weights.sha256
         self.size_px = facts.size_px
         self._facts = facts
-        available = ort.get_available_providers()
-        providers = [provider for provider in _PROVIDERS if provider in available]
+        probe = normalize_images(probe_image(facts.size_px), facts)
+
+        def masks_of_probe(session: ort.InferenceSession) -> npt.NDArray[np.uint8]:
+            _check_shape(session.get_inputs()[0].shape, facts.size_px, weights)
+            return stretch_to_masks(_run(session, probe), facts)
+
         try:
-            on_cpu = providers == ["CPUExecutionProvider"]
-            batches = config.execution == "stack"
-            file = optimize_for_cpu(weights.path, batches=batches) if on_cpu else weights.path
-            self._session = ort.InferenceSession(file, session_options(config), providers=providers)
+            self._session = open_session(weights.path, config, masks_of_probe)
+        except InvalidConfig:
+            raise
         except Exception as error:
             raise InvalidConfig(f"{weights.path} cannot be loaded: {_brief(error)}") from error
-        graph_input = self._session.get_inputs()[0]
-        self._input = graph_input.name
-        self._output = self._session.get_outputs()[0].name
-        _check_shape(graph_input.shape, facts.size_px, weights)
-        self.batches = not isinstance(graph_input.shape[0], int)
+        self.batches = not isinstance(self._session.get_inputs()[0].shape[0], int)
 
     def masks(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """See Model."""
         tensor = normalize_images(images, self._facts)
         try:
-            answer = self._session.run([self._output], {self._input: tensor})[0]
+            answers = _run(self._session, tensor)
         # ONNX Runtime's errors share no base class of their own.
         except Exception as error:
             raise ModelUnavailable(f"{self.name}: {_brief(error)}") from error
-        return stretch_to_masks(answer[:, 0], self._facts)
+        return stretch_to_masks(answers, self._facts)
 
 
 class RembgModel:
@@ -203,6 +183,13 @@ def stretch_to_masks(answers: npt.NDArray[np.float32], facts: ModelFacts) -> npt
         if high > low and high >= facts.empty_below:
             mask[:] = (answer - low) / (high - low) * 255
     return masks
+
+
+def _run(session: ort.InferenceSession, tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the first channel of the first output, float32 [N, S, S]."""
+    inputs, outputs = {session.get_inputs()[0].name: tensor}, [session.get_outputs()[0].name]
+    answers: npt.NDArray[np.float32] = session.run(outputs, inputs)[0]
+    return answers[:, 0]
 
 
 def _check_shape(shape: list[Any], size_px: int, weights: Weights) -> None:

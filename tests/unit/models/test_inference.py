@@ -14,10 +14,10 @@ from serve_app.errors import InvalidConfig, ModelChecksumMismatch
 from serve_app.models.inference import (
     load_model,
     normalize_images,
-    session_options,
     stretch_to_masks,
 )
 from serve_app.models.registry import MODEL_FACTS, ModelFacts, check_model_exists, locate_weights
+from serve_app.models.sessions import session_options
 from tests.support import graphs
 
 IMAGENET = ModelFacts(320)

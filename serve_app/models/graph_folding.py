@@ -1,0 +1,135 @@
+"""Fold a graph's constants, so that the rewrites and ONNX Runtime see its true shapes.
+
+PyTorch's older exporter computes the size of each enlargement at run time, by chains of ``Shape``,
+``Slice`` and ``Concat``. Behind them shape inference knows no channel count, and ``Resize`` by
+sizes keeps ONNX Runtime off its kernel for blocked feature maps. Folding changes no result:
+
+- Weights that are listed as inputs, as exporters did before IR version 4, become constants.
+- ONNX Runtime's own ``BASIC`` level computes what depends on constants alone.
+- A linear ``Resize`` to sizes that are whole multiples of its input becomes one by scales.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+
+_NO_REGION = "foreedge/no_region"
+_ROI_IS_OPTIONAL_FROM = 13
+"""Operator set from which ``Resize`` may go without a region of interest.
+
+Source: ONNX's change log of operators, Resize-11 and Resize-13.
+"""
+_SAME_BUT_FOR_ONE_PIXEL = {b"half_pixel", b"pytorch_half_pixel"}
+"""Coordinate modes that differ only if the result has a side of one pixel (ONNX, Resize)."""
+_SIZES = 3
+"""Position of the sizes among the inputs of ``Resize``."""
+
+
+def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph that computes the same, with everything folded that is constant.
+
+    Args:
+        model: Graph whose inputs are no weights (``make_weights_constant``). Its batch axis should
+            be fixed, since the shapes that follow from an open axis are not constant.
+
+    Raises:
+        Exception: ONNX Runtime cannot load the graph. It has many classes without a common base.
+    """
+    folded = _fold_with_onnx_runtime(model)
+    _resize_by_scales(folded)
+    return folded
+
+
+def make_weights_constant(graph: onnx.GraphProto) -> None:
+    """Drop weights from the inputs of a graph, so that nothing can replace them."""
+    weights = {item.name for item in graph.initializer}
+    inputs = [item for item in graph.input if item.name not in weights]
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
+def _fold_with_onnx_runtime(model: onnx.ModelProto) -> onnx.ModelProto:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory(prefix="foreedge-") as folder:
+        path = Path(folder, "folded.onnx")
+        options.optimized_model_filepath = str(path)
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(path)
+
+
+def _resize_by_scales(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    shapes = _shapes(model)
+    constants = {item.name: item for item in graph.initializer}
+    version = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
+    region = "" if version >= _ROI_IS_OPTIONAL_FROM else _NO_REGION
+    changed = False
+    for node in graph.node:
+        sizes = _target_sizes(node, constants)
+        scales = None if sizes is None else _whole_scales(shapes.get(node.input[0]), sizes)
+        if scales is None:
+            continue
+        name = f"{node.output[0]}/scales"
+        graph.initializer.append(numpy_helper.from_array(np.array(scales, np.float32), name))
+        source = node.input[0]
+        del node.input[:]
+        node.input.extend([source, region, name])
+        del node.attribute[:]
+        node.attribute.extend(
+            [
+                helper.make_attribute("mode", "linear"),
+                helper.make_attribute("coordinate_transformation_mode", "half_pixel"),
+            ]
+        )
+        changed = True
+    if changed and region:
+        graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), region))
+
+
+def _target_sizes(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[int] | None:
+    """Return the constant sizes that a plain linear ``Resize`` enlarges to, if it is one."""
+    if node.op_type != "Resize" or len(node.input) <= _SIZES:
+        return None
+    found = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    plain = (
+        found.get("mode") == b"linear"
+        and found.get("coordinate_transformation_mode", b"half_pixel") in _SAME_BUT_FOR_ONE_PIXEL
+        and found.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"
+        and not found.get("antialias", 0)
+        and not found.get("exclude_outside", 0)
+        and "axes" not in found
+    )
+    sizes = constants.get(node.input[_SIZES])
+    if not plain or sizes is None:
+        return None
+    values: list[int] = numpy_helper.to_array(sizes).tolist()
+    return values
+
+
+def _whole_scales(shape: Sequence[int] | None, sizes: list[int]) -> list[int] | None:
+    """Return how many times each axis grows, or None if that is not known or not exact."""
+    if shape is None or len(shape) != len(sizes) or 0 in shape or min(sizes[2:]) == 1:
+        return None
+    if any(size % side for size, side in zip(sizes, shape, strict=True)):
+        return None
+    return [size // side for size, side in zip(sizes, shape, strict=True)]
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the shapes that are known, with 0 for an axis that is not."""
+    graph: Any = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
+    }

@@ -1,0 +1,98 @@
+"""Sessions of ONNX Runtime: on a CPU with a rewritten graph, once that was seen to answer alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from serve_app.config import SegmenterConfig
+from serve_app.models.graph_rewrites import optimize_for_cpu
+
+_logger = logging.getLogger(__name__)
+
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+_PROBE_SEED = 1
+_LEVELS = 1
+"""Grey levels by which the masks of a graph and of its rewritten form may differ."""
+
+Probe = Callable[[ort.InferenceSession], npt.NDArray[np.uint8]]
+"""Returns the mask of the probe image, uint8 [1, S, S]."""
+
+
+def session_options(config: SegmenterConfig) -> ort.SessionOptions:
+    """Return ONNX Runtime's options for a way of execution.
+
+    ``fan_out`` runs one image on each thread, and so has one thread within each run. Threads that
+    wait do not spin, because replicas share cores.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1 if config.execution == "fan_out" else config.threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A block that is laid out for the whole run is twice as large as what a run ever holds at once.
+    options.enable_mem_pattern = False
+    if config.bfloat16:
+        options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
+    options.log_severity_level = 3
+    return options
+
+
+def open_session(path: Path, config: SegmenterConfig, probe: Probe) -> ort.InferenceSession:
+    """Return a session for a model file.
+
+    On a CPU the graph is rewritten (``graph_rewrites``) if ``config.rewrite_graph`` is on. The
+    rewritten graph serves only if its mask of a probe image is that of the file, within one grey
+    level. Otherwise the file serves as it is, and a warning says why.
+
+    Args:
+        path: ONNX file.
+        config: How the model is run.
+        probe: Runs a session on the probe image. It may raise what is wrong with the file.
+
+    Raises:
+        Exception: The file is no ONNX model, of the many classes that ONNX Runtime has for that.
+    """
+    available = ort.get_available_providers()
+    providers = [provider for provider in _PROVIDERS if provider in available]
+    options = session_options(config)
+    as_it_is = ort.InferenceSession(path, options, providers=providers)
+    expected = probe(as_it_is)
+    if providers != ["CPUExecutionProvider"] or not config.rewrite_graph:
+        return as_it_is
+    # Two sessions of a large model at the same time could exhaust the memory.
+    del as_it_is
+    try:
+        content = optimize_for_cpu(path, batches=config.execution == "stack")
+        rewritten = ort.InferenceSession(content, options, providers=providers)
+        levels = int(np.abs(probe(rewritten).astype(int) - expected).max())
+    # Neither onnx nor ONNX Runtime has a common class for what can be wrong with a graph.
+    except Exception as error:  # noqa: BLE001
+        reason = f"its rewritten graph does not run: {type(error).__name__}: {error}"
+    else:
+        if levels <= _LEVELS:
+            return rewritten
+        reason = f"the masks of its rewritten graph differ by up to {levels} grey levels"
+    _logger.warning("%s is served as it is, and slower: %s", path, reason)
+    return ort.InferenceSession(path, options, providers=providers)
+
+
+def probe_image(size_px: int) -> npt.NDArray[np.uint8]:
+    """Return the image on which two graphs are compared: a bright disc on a noisy gradient.
+
+    Args:
+        size_px: Side of the image in pixels.
+
+    Returns:
+        uint8 [1, S, S, 3], always the same for a size.
+    """
+    rows, columns = np.mgrid[0:size_px, 0:size_px] / size_px
+    noise = np.random.default_rng(_PROBE_SEED).normal(0, 12, (size_px, size_px, 3))
+    ground = 60 + 80 * rows[..., None] + noise
+    disc = ((rows - 0.5) ** 2 + (columns - 0.45) ** 2 < 0.08)[..., None]
+    image = np.where(disc, np.array([220, 180, 90]) + noise / 2, ground)
+    return np.clip(image, 0, 255).astype(np.uint8)[None]
