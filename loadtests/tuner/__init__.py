@@ -1,1 +1,1 @@
-"""The tuner: finds the fastest settings for a machine."""
+"""The tuner: it finds the settings that are fastest on a machine."""

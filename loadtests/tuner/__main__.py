@@ -1,4 +1,4 @@
-"""Find the fastest settings for this machine: ``python -m loadtests.tuner``."""
+"""Find the fastest settings on this machine: ``python -m loadtests.tuner``."""
 
 from loadtests.tuner.tune import main
 

@@ -1,4 +1,4 @@
-"""What the tuner leaves: the winner as a Serve file, and all trials as pictures and a page."""
+"""The tuner's results: the winner as a Serve file, all trials as a plot and a page."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from matplotlib.figure import Figure
 from loadtests.tuner.trials import Setting, Trial, frontier
 
 _COLORS = {"fan_out": "#4c78a8", "stack": "#f58518"}
-_PLACES = (("deployment", "o", "a deployment"), ("pipeline", "^", "the pipeline"))
+_PLACEMENTS = (("deployment", "o", "a deployment"), ("pipeline", "^", "the pipeline"))
 
 
 def write_yaml(path: Path, config: dict[str, Any], notes: Sequence[str]) -> None:
-    """Write a Serve configuration, with what it was chosen by as comments."""
+    """Write a Serve configuration, with notes about its origin as comments."""
     path.parent.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {line}\n" for line in notes)
     path.write_text(head + yaml.safe_dump(config, sort_keys=False), "utf-8")
 
 
-def label(setting: Setting) -> str:
+def describe_setting(setting: Setting) -> str:
     """Return a setting in a few words."""
     batch = "" if setting.execution == "fan_out" else f", batch {setting.max_batch_size}"
     if setting.placement == "pipeline":
@@ -42,17 +42,17 @@ def label(setting: Setting) -> str:
 
 
 def plot(trials: Sequence[Trial], winner: Trial | None, p95_s: float | None, title: str) -> Figure:
-    """Return throughput against latency, with the frontier and the winner marked."""
+    """Return a plot of throughput over latency that marks the frontier and the winner."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes: Axes = figure.subplots()
     served = [t for t in trials if t.failures == 0]
-    for (execution, color), (placement, marker, where) in product(_COLORS.items(), _PLACES):
+    for (execution, color), (placement, marker, place) in product(_COLORS.items(), _PLACEMENTS):
         kind = (execution, placement)
         points = [t for t in served if (t.setting.execution, t.setting.placement) == kind]
         if points:
             axes.scatter(
                 [t.p95_s for t in points], [t.images_per_s for t in points], s=26, color=color,
-                marker=marker, alpha=0.6, label=f"{execution}, model in {where}",
+                marker=marker, alpha=0.6, label=f"{execution}, model in {place}",
             )  # fmt: skip
     best = frontier(trials)
     axes.plot(
@@ -60,9 +60,10 @@ def plot(trials: Sequence[Trial], winner: Trial | None, p95_s: float | None, tit
         marker="o", markersize=4, label="frontier",
     )  # fmt: skip
     if winner is not None:
+        chosen = f"chosen: {describe_setting(winner.setting)}, {winner.users} users"
         axes.plot(
             [winner.p95_s], [winner.images_per_s], marker="*", markersize=18, color="#e45756",
-            linestyle="none", label=f"chosen: {label(winner.setting)}, {winner.users} users",
+            linestyle="none", label=chosen,
         )  # fmt: skip
     if p95_s is not None:
         axes.axvline(p95_s, color="#b33", linestyle="--", linewidth=1, label="objective")
@@ -85,14 +86,30 @@ def write_page(
     title: str,
     notes: Sequence[str],
 ) -> Path:
-    """Write ``tune.png`` and ``tune.html``; return the page."""
+    """Write ``tune.png`` and ``tune.html``, and return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     figure = plot(trials, winner, p95_s, title)
     figure.savefig(folder / "tune.png", dpi=120)
     svg = io.StringIO()
     figure.savefig(svg, format="svg")
-    picture = svg.getvalue()
-    picture = picture[picture.index("<svg") :]
+    drawing = svg.getvalue()
+    page = _PAGE.format(
+        title=html.escape(title),
+        notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
+        drawing=drawing[drawing.index("<svg") :],
+        heads="".join(f"<th>{html.escape(head)}</th>" for head in _HEADS),
+        rows="\n".join(_rows(trials, winner)),
+    )
+    path = folder / "tune.html"
+    path.write_text(page, "utf-8")
+    return path
+
+
+_HEADS = [*asdict(Setting()), "users", "images/s", "p50 s", "p95 s", "failures", ""]
+
+
+def _rows(trials: Sequence[Trial], winner: Trial | None) -> list[str]:
+    """Return the rows of the table in HTML, the fastest trial first."""
     best = set(map(id, frontier(trials)))
     rows = []
     for trial in sorted(trials, key=lambda each: -each.images_per_s):
@@ -103,19 +120,7 @@ def write_page(
         kind = "chosen" if trial == winner else ""
         cells_html = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         rows.append(f'<tr class="{kind}">{cells_html}</tr>')
-    heads = [
-        *asdict(Setting()), "users", "images/s", "p50 s", "p95 s", "failures", "",
-    ]  # fmt: skip
-    page = _PAGE.format(
-        title=html.escape(title),
-        notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
-        picture=picture,
-        heads="".join(f"<th>{html.escape(head)}</th>" for head in heads),
-        rows="\n".join(rows),
-    )
-    path = folder / "tune.html"
-    path.write_text(page, "utf-8")
-    return path
+    return rows
 
 
 _PAGE = """<!doctype html>
@@ -131,7 +136,7 @@ p {{ margin: .2rem 0; color: #555; }}
 </style></head><body>
 <h1>{title}</h1>
 {notes}
-{picture}
+{drawing}
 <table><thead><tr>{heads}</tr></thead><tbody>
 {rows}
 </tbody></table>

@@ -1,7 +1,7 @@
-"""The running application under the tuner: put into a setting through Serve's REST API.
+"""The application that the tuner changes through Serve's REST API.
 
-Replicas, ongoing requests and ``user_config`` change without a restart; another placement or
-execution needs other sessions, and so restarts the replicas.
+Replicas, ongoing requests and ``user_config`` change without a restart. Another placement or
+execution needs other sessions, and therefore restarts the replicas.
 """
 
 from __future__ import annotations
@@ -23,96 +23,103 @@ IMPORT_PATH = "serve_app.app:build"
 
 _READY_TIMEOUT_S = 240.0
 _LOGICAL_CPUS = 64
-"""More than every setting needs: which replicas share cores is what is being measured."""
+"""More CPUs than any setting needs, so that replicas may share cores, which is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An application of Serve, and where it is reached."""
+    """A running application and the URLs at which it is reached."""
 
     http: str
     """URL of the application."""
     dashboard: str
     """URL of Ray's dashboard."""
     args: dict[str, Any]
-    """Settings that every trial shares."""
+    """Settings of the application that all trials share."""
 
     def apply(self, setting: Setting) -> None:
-        """Put the application into a setting, and wait until it is in it.
+        """Change the application to a setting, and wait until it is ready.
 
         Raises:
-            InvalidConfig: Serve refused it.
-            InternalError: The application failed in it.
-            DeadlineExceeded: It did not get ready.
+            InvalidConfig: Serve refused the setting.
+            InternalError: The application failed with the setting.
+            DeadlineExceeded: The application was not ready in time.
         """
-        self._put(serve_config([application(self.args, setting)], self.http))
+        config = serve_config([application_config(self.args, setting)], self.http)
+        with _map_client_errors(self.dashboard):
+            _serve_client(self.dashboard).deploy_applications(config)
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        while (trouble := self._trouble(setting)) is not None:
+        while (reason := self._reason_to_wait(setting)) is not None:
             if time.monotonic() > deadline:
-                raise DeadlineExceeded(f"the application did not get ready: {trouble}")
+                raise DeadlineExceeded(
+                    f"the application was not ready in {_READY_TIMEOUT_S:.0f} s: {reason}"
+                )
             time.sleep(0.5)
 
-    def _trouble(self, setting: Setting) -> str | None:
-        """Return why the application is not in a setting yet."""
-        found = self._get()["applications"].get(APPLICATION)
-        if found is None:
-            return "Serve does not know it yet"
-        if found["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise InternalError(f"{setting}: {found['status']}: {found['message']}")
-        if found["status"] != "RUNNING":
-            return f"it is {found['status']}"
-        for name, wanted in _replicas(self.args, setting).items():
-            replicas = found["deployments"].get(name, {}).get("replicas", [])
+    def status(self) -> dict[str, Any] | None:
+        """Return the status of the application as Serve reports it, or None before it exists.
+
+        Raises:
+            DeadlineExceeded: The dashboard does not answer.
+        """
+        with _map_client_errors(self.dashboard):
+            details: dict[str, Any] = _serve_client(self.dashboard).get_serve_details()
+        status: dict[str, Any] | None = details["applications"].get(APPLICATION)
+        return status
+
+    def _reason_to_wait(self, setting: Setting) -> str | None:
+        """Return why the application does not run with a setting yet, or None if it does."""
+        status = self.status()
+        if status is None:
+            return "Serve has no such application yet"
+        if status["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise InternalError(f"{setting}: {status['status']}: {status['message']}")
+        if status["status"] != "RUNNING":
+            return f"its status is {status['status']}"
+        for name, wanted in _replica_counts(self.args, setting).items():
+            replicas = status["deployments"].get(name, {}).get("replicas", [])
             states = [replica["state"] for replica in replicas]
             if states != ["RUNNING"] * wanted:
                 return f"{name} has {states or 'no replicas'}, not {wanted} running"
         return None if answers(f"{self.http}/readyz", 10) else "/readyz does not answer 200"
 
-    def _put(self, config: dict[str, Any]) -> None:
-        with _mapped(self.dashboard):
-            _client(self.dashboard).deploy_applications(config)
 
-    def _get(self) -> dict[str, Any]:
-        with _mapped(self.dashboard):
-            found: dict[str, Any] = _client(self.dashboard).get_serve_details()
-            return found
-
-
-def _client(dashboard: str) -> Any:
-    """Return the client that ``serve deploy`` uses, which presents the cluster's own token."""
+def _serve_client(dashboard: str) -> Any:
+    """Return the client that ``serve deploy`` uses, which sends the cluster's token."""
+    # Slow to import, and not needed for a Serve file.
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
     return ServeSubmissionClient(dashboard)
 
 
 @contextmanager
-def _mapped(dashboard: str) -> Iterator[None]:
+def _map_client_errors(dashboard: str) -> Iterator[None]:
     try:
         yield
     except (ConnectionError, OSError) as error:
-        raise DeadlineExceeded(f"{dashboard} does not answer: {error}") from error
+        raise DeadlineExceeded(f"the dashboard {dashboard} does not answer: {error}") from error
     except RuntimeError as error:
-        raise InvalidConfig(f"{dashboard}: {error}") from error
+        raise InvalidConfig(f"the dashboard {dashboard} refused a request: {error}") from error
 
 
-def application(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
+def application_config(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Return a setting as an application of a Serve configuration.
 
-    The arguments stay the same for as long as placement and execution do: Serve restarts the
-    replicas of an application whose arguments changed. A model in the pipeline takes no
+    The arguments stay the same as long as placement and execution do, because Serve restarts the
+    replicas of an application when its arguments change. A model in the pipeline takes no
     ``user_config``, so that all of its settings are arguments.
     """
     deployments: list[dict[str, Any]] = [
         {"name": "CutoutPipeline", "num_replicas": setting.pipelines}
     ]
     if setting.placement == "pipeline":
-        # But for the replicas, which change without a restart.
+        # Without the replicas, which change without a restart.
         args = tuned_args(args, replace(setting, pipelines=1))
     else:
         fan_out = setting.execution == "fan_out"
         own: dict[str, Any] = {"placement": "deployment", "execution": setting.execution}
         if not fan_out:
-            # Threads inside of a run belong to the session.
+            # The threads that share one run belong to the session.
             own["threads"] = setting.threads
         user_config = (
             {"threads": setting.threads} if fan_out else {"max_batch_size": setting.max_batch_size}
@@ -137,7 +144,7 @@ def application(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
 
 
 def tuned_args(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
-    """Return the settings of AppConfig that make a setting permanent."""
+    """Return the arguments of the application that make a setting permanent."""
     segmenter = {
         **args.get("segmenter", {}),
         "placement": setting.placement,
@@ -154,7 +161,7 @@ def tuned_args(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
 
 
 def serve_config(applications: list[dict[str, Any]], http: str) -> dict[str, Any]:
-    """Return a Serve configuration that listens where the application is reached."""
+    """Return a Serve configuration that listens at a URL."""
     host, _, port = http.removeprefix("http://").rpartition(":")
     return {
         "proxy_location": "HeadOnly",
@@ -163,7 +170,7 @@ def serve_config(applications: list[dict[str, Any]], http: str) -> dict[str, Any
     }
 
 
-def _replicas(args: dict[str, Any], setting: Setting) -> dict[str, int]:
+def _replica_counts(args: dict[str, Any], setting: Setting) -> dict[str, int]:
     wanted = {"CutoutPipeline": setting.pipelines}
     if setting.placement == "deployment":
         models = AppConfig.load(args).models
@@ -173,8 +180,9 @@ def _replicas(args: dict[str, Any], setting: Setting) -> dict[str, int]:
 
 @contextmanager
 def own_ray(args: dict[str, Any]) -> Iterator[Target]:
-    """Run a Ray of one's own, with its dashboard, for as long as the context lasts."""
-    # The application asks for none; but a proxy of the environment has no way to this machine.
+    """Run a local Ray with its dashboard until the context ends."""
+    # The application needs no credentials. This also keeps the environment's proxy from being used
+    # for this machine's own ports.
     use_dummy_credentials()
     with local_serve(_LOGICAL_CPUS, port=free_port(), dashboard=True) as endpoints:
         yield Target(endpoints.http, str(endpoints.dashboard), args)

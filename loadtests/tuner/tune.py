@@ -1,20 +1,18 @@
-"""``python -m loadtests.tuner``: find the settings that are fastest on this machine.
+"""Find the settings that are fastest on this machine: ``python -m loadtests.tuner``.
 
-Drives locust, headless, against the running application and changes its settings through Serve's
-REST API; see ``trials`` for how it searches. Without ``--dashboard`` it starts an application of
-its own and ends it. Interrupt it whenever: the next run goes on from ``trials.csv``.
+The tuner drives locust, without its web page, against the running application and changes its
+settings through Serve's REST API. ``search`` says how it searches. Without ``--dashboard`` it runs
+an application of its own. It can be interrupted at any time: the next run resumes from
+``trials.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import platform
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,199 +23,190 @@ from rich.console import Console
 
 from ingest.cli.settings import read_settings_file
 from ingest.units import parse_duration
-from loadtests.harness.shaped_models import benchmark_model
-from loadtests.tuner.report import label, write_page, write_yaml
-from loadtests.tuner.target import Target, application, own_ray, serve_config, tuned_args
-from loadtests.tuner.trials import Setting, Space, Trial, Trials, decide, search, size
-from serve_app.errors import ForeedgeError, InternalError, InvalidConfig
+from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
+from loadtests.tuner.driver import TrialDriver
+from loadtests.tuner.report import describe_setting, write_page, write_yaml
+from loadtests.tuner.search import Search, Space, grid_size
+from loadtests.tuner.target import (
+    Target,
+    application_config,
+    own_ray,
+    serve_config,
+    tuned_args,
+)
+from loadtests.tuner.trials import Setting, Trial, Trials
+from serve_app.errors import ForeedgeError, InvalidConfig
 
-_LOCUSTFILE = Path(__file__).parents[1] / "load" / "locustfile.py"
-_LOCUST_GRACE_S = 60.0
+_PLACEMENTS = ("deployment", "pipeline")
+_EXECUTIONS = ("fan_out", "stack")
 
 
 def main() -> None:
-    """Tune, and write what came out."""
+    """Tune, write the results, and report errors on one line."""
     try:
-        _tune(_arguments(), Console())
+        Tuning(_parse_arguments(), Console()).run()
     except ForeedgeError as error:
         print(f"error: {error.code}: {error.message}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; run it again to go on", file=sys.stderr)
+        print("Interrupted. Run the same command again to resume.", file=sys.stderr)
         sys.exit(130)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.tuner", description=__doc__)
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.tuner",
+        description="Find the settings that are fastest on this machine.",
+    )
     add = parser.add_argument
-    add("--p95", help="objective, as in 2s; without it throughput alone counts")
+    p95 = "objective for the 95th percentile of latencies, e.g. 2s (default: throughput alone)"
+    add("--p95", help=p95)
     add("--model", default="folio", help="folio, u2netp, u2net or isnet-general-use")
-    add("--config", type=Path, help="YAML file with the settings that every trial shares")
-    add("--corpus", default="1600x1200", help="a set of loadtests.harness.corpus, or a folder")
-    add("--dashboard", help="of the running Ray whose application is tuned, as http://host:8265")
-    add("--url", default="http://127.0.0.1:8000", help="of that application")
-    add("--seconds", type=int, default=15, help="of one trial")
-    add("--users", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="loads, rising")
-    places = ["deployment", "pipeline"]
-    add("--placement", nargs="+", default=places, choices=places)
-    add("--execution", nargs="+", default=["fan_out", "stack"], choices=["fan_out", "stack"])
+    add("--config", type=Path, help="YAML file with settings that all trials share")
+    add("--corpus", default="1600x1200", help="set of loadtests.harness.corpus, or folder")
+    dashboard = "URL of the dashboard of a running Ray to tune, e.g. http://host:8265"
+    add("--dashboard", help=dashboard)
+    add("--url", default="http://127.0.0.1:8000", help="URL of that Ray's application")
+    add("--seconds", type=int, default=15, help="duration of one trial")
+    users = "numbers of users, rising"
+    add("--users", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help=users)
+    space = parser.add_argument_group("space", "values of each setting that the tuner may choose")
+    add = space.add_argument
+    add("--placement", nargs="+", default=list(_PLACEMENTS), choices=_PLACEMENTS)
+    add("--execution", nargs="+", default=list(_EXECUTIONS), choices=_EXECUTIONS)
     add("--threads", type=int, nargs="+", default=[1, 2, 4])
     add("--segmenters", type=int, nargs="+", default=[1, 2])
     add("--pipelines", type=int, nargs="+", default=[1, 2])
     add("--max-batch-size", type=int, nargs="+", default=[4, 8])
     add("--max-ongoing", type=int, nargs="+", default=[16, 64])
+    add = parser.add_argument_group("results").add_argument
     add("--out", type=Path, default=Path("out/tune"), help="folder of trials, plot and page")
-    add("--yaml", type=Path, default=Path("cluster/serve.tuned.yaml"), help="the winner")
+    yaml = "Serve file of the winner"
+    add("--yaml", type=Path, default=Path("cluster/serve.tuned.yaml"), help=yaml)
     return parser.parse_args()
 
 
-def _tune(options: argparse.Namespace, console: Console) -> None:
-    p95_s = None if options.p95 is None else parse_duration(options.p95)
-    model = benchmark_model(options.model)
-    shared = read_settings_file(options.config) if options.config else {}
-    args = {**shared, **model.settings}
-    ladder = sorted(set(options.users))
-    space: Space = {
-        "placement": tuple(options.placement),
-        "execution": tuple(options.execution),
-        "threads": tuple(options.threads),
-        "segmenters": tuple(options.segmenters),
-        "pipelines": tuple(options.pipelines),
-        "max_batch_size": tuple(options.max_batch_size),
-        "max_ongoing": tuple(options.max_ongoing),
-    }
-    _same_conditions(options.out, {
-        "args": args, "corpus": options.corpus, "seconds": options.seconds,
-        "machine": _machine(), "dashboard": options.dashboard,
-    })  # fmt: skip
-    trials = Trials(options.out / "trials.csv")
-    if done := len(trials):
-        console.print(f"{done} trials were made before", highlight=False)
-    with _target(options, args) as target:
-        current: list[Setting] = []
+class Tuning:
+    """One run of the tuner, as its command line asks for it."""
 
-        def measure(setting: Setting, users: int) -> Trial:
-            if current != [setting]:
-                target.apply(setting)
-                # The first images after a change find cold caches.
-                drive(target.http, setting, max(ladder[0], 2), 3, options.corpus)
-                current[:] = [setting]
-            trial = drive(target.http, setting, users, options.seconds, options.corpus)
-            console.print(
-                f"{label(setting)}, {users} users: {trial.images_per_s:.2f} images/s, "
-                f"p95 {trial.p95_s:.2f} s" + (f", {trial.failures} FAILED" * bool(trial.failures)),
-                highlight=False,
-                soft_wrap=True,
+    def __init__(self, options: argparse.Namespace, console: Console) -> None:
+        self._options = options
+        self._console = console
+        self._p95_s = None if options.p95 is None else parse_duration(options.p95)
+        self._model: BenchmarkModel = benchmark_model(options.model)
+        self._shared = read_settings_file(options.config) if options.config else {}
+        self._args = {**self._shared, **self._model.settings}
+        self._ladder = sorted(set(options.users))
+        names = (
+            "placement",
+            "execution",
+            "threads",
+            "segmenters",
+            "pipelines",
+            "max_batch_size",
+            "max_ongoing",
+        )
+        self._space: Space = {name: tuple(getattr(options, name)) for name in names}
+
+    def run(self) -> None:
+        """Search, and write the results.
+
+        Raises:
+            InvalidConfig: No setting meets the objective, or the folder has other trials.
+        """
+        options = self._options
+        self._check_conditions()
+        trials = Trials(options.out / "trials.csv")
+        if done := len(trials):
+            self._print(f"Resuming after {done} trials.")
+        with self._target() as target:
+            driver = TrialDriver(target, self._ladder, options.seconds, options.corpus, self._print)
+            search = Search(self._space, self._ladder, self._p95_s, trials, driver.measure)
+            ranked = search.rank_from(self._start())
+            if not ranked:
+                raise InvalidConfig(
+                    f"no setting keeps the 95th percentile within {options.p95}. "
+                    f"The trials are in {options.out}."
+                )
+            winner = search.decide(ranked)
+            if options.dashboard:
+                target.apply(winner.setting)
+        self._write_results(trials, winner)
+
+    def _start(self) -> Setting:
+        """Return the setting to begin with: first values, and largest batches and queues."""
+        first = {name: values[0] for name, values in self._space.items()}
+        largest = {name: max(self._space[name]) for name in ("max_batch_size", "max_ongoing")}
+        return Setting(**{**first, **largest})
+
+    def _check_conditions(self) -> None:
+        """Refuse a folder with trials under other conditions."""
+        options = self._options
+        conditions = {
+            "args": self._args,
+            "corpus": options.corpus,
+            "seconds": options.seconds,
+            "machine": _machine_name(),
+            "dashboard": options.dashboard,
+        }
+        path = options.out / "conditions.json"
+        text = json.dumps(conditions, indent=2, sort_keys=True, default=str)
+        if path.is_file() and path.read_text("utf-8") != text:
+            raise InvalidConfig(
+                f"the folder {options.out} has trials under other conditions ({path}). "
+                "Choose another --out, or remove the folder."
             )
-            return trial
+        options.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
 
-        first = {name: values[0] for name, values in space.items()}
-        largest = {name: max(space[name]) for name in ("max_batch_size", "max_ongoing")}
-        start = Setting(**{**first, **largest})
-        ranked = search(start, space, ladder, p95_s, trials, measure)
-        if not ranked:
-            raise InvalidConfig(f"no setting keeps p95 within {options.p95}; see {options.out}")
-        winner = decide(ranked, p95_s, trials, measure)
-        best = winner.setting
+    @contextmanager
+    def _target(self) -> Iterator[Target]:
+        options = self._options
         if options.dashboard:
-            target.apply(best)
-    made = list(trials)
-    goal = "throughput" if p95_s is None else f"throughput with p95 within {p95_s:g} s"
-    notes = [
-        f"Tuned for {goal}, by python -m loadtests.tuner, on {datetime.now(UTC):%Y-%m-%d}.",
-        f"Model: {model.label}. Photographs: {options.corpus}.",
-        f"Machine: {_machine()}.",
-        f"Chosen: {label(best)}: {winner.images_per_s:.2f} images/s, p95 {winner.p95_s:.2f} s "
-        f"at {winner.users} users, the median of {trials.count(best, winner.users)}.",
-        f"{len({trial.setting for trial in made})} of {size(space)} settings tried, "
-        f"{len(trials)} trials.",
-    ]
-    if not winner.meets(p95_s):
-        notes.append("It kept the objective once, and not when it was tried again.")
-    final = {**application(args, best), "args": tuned_args(shared_args(shared, model.name), best)}
-    # What the overrides say is in the arguments now.
-    del final["deployments"]
-    write_yaml(options.yaml, serve_config([final], "http://0.0.0.0:8000"), notes)
-    page = write_page(options.out, made, winner, p95_s, f"{model.label}: {goal}", notes)
-    for line in notes[3:]:
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"Serve file  {options.yaml}\nPage        {page}", highlight=False)
+            yield Target(options.url.rstrip("/"), options.dashboard.rstrip("/"), self._args)
+            return
+        with own_ray(self._args) as target:
+            yield target
+
+    def _write_results(self, trials: Trials, winner: Trial) -> None:
+        """Write the winner as a Serve file and all trials as a page."""
+        options, p95_s = self._options, self._p95_s
+        goal = "throughput" if p95_s is None else f"throughput with p95 within {p95_s:g} s"
+        notes = self._notes(trials, winner, goal)
+        permanent = tuned_args(shared_args(self._shared, self._model.name), winner.setting)
+        final = {**application_config(self._args, winner.setting), "args": permanent}
+        # The arguments say the same as the deployments' overrides.
+        del final["deployments"]
+        write_yaml(options.yaml, serve_config([final], "http://0.0.0.0:8000"), notes)
+        title = f"{self._model.label}: {goal}"
+        page = write_page(options.out, list(trials), winner, p95_s, title, notes)
+        for line in notes[3:]:
+            self._print(line)
+        self._print(f"Serve file  {options.yaml}\nPage        {page}")
+
+    def _notes(self, trials: Trials, winner: Trial, goal: str) -> list[str]:
+        settings = {trial.setting for trial in trials}
+        count = trials.count(winner.setting, winner.users)
+        notes = [
+            f"Tuned for {goal}, by python -m loadtests.tuner, on {datetime.now(UTC):%Y-%m-%d}.",
+            f"Model: {self._model.label}. Images: {self._options.corpus}.",
+            f"Machine: {_machine_name()}.",
+            f"Chosen: {describe_setting(winner.setting)}: {winner.images_per_s:.2f} images/s, "
+            f"p95 {winner.p95_s:.2f} s at {winner.users} users, the median of {count}.",
+            f"{len(settings)} of {grid_size(self._space)} settings tried, {len(trials)} trials.",
+        ]
+        if not winner.meets(self._p95_s):
+            notes.append("It met the objective once, and missed it when it was tried again.")
+        return notes
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
 
 
 def shared_args(shared: dict[str, Any], model: str) -> dict[str, Any]:
-    """Return the arguments of the Serve file: it names the model, and no file of this machine."""
+    """Return the arguments for a Serve file, which names the model and no file of this machine."""
     return {**shared, "models": [model]}
 
 
-def drive(url: str, setting: Setting, users: int, seconds: int, corpus: str) -> Trial:
-    """Return what a load of so many users makes of the application.
-
-    Raises:
-        InternalError: locust did not run.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), "--headless", "--host", url,
-            "--system", "http", "--load", "constant", "--peak", str(users),
-            "--duration", str(seconds), "--photographs", corpus, "--query", "min_subject_px=0",
-            "--stop-timeout", "30", "--csv", f"{folder}/locust",
-            "--only-summary", "--loglevel", "ERROR", "--exit-code-on-error", "0",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=seconds + _LOCUST_GRACE_S,
-            check=False,
-        )
-        stats = Path(folder) / "locust_stats.csv"
-        if done.returncode != 0 or not stats.is_file():
-            raise InternalError(f"locust ended with {done.returncode}: {done.stderr[-500:]}")
-        rows = list(csv.DictReader(stats.read_text().splitlines()))
-    return read_stats(rows, setting, users)
-
-
-def read_stats(rows: list[dict[str, str]], setting: Setting, users: int) -> Trial:
-    """Return a trial from the rows of locust's ``_stats.csv``.
-
-    Raises:
-        InternalError: There was not one request.
-    """
-    total = next((row for row in rows if row["Name"] == "Aggregated"), None)
-    if total is None or int(total["Request Count"]) == 0:
-        raise InternalError("locust made no request: is the application reached?")
-    failures = int(total["Failure Count"])
-    answered = 1 - failures / int(total["Request Count"])
-    return Trial(
-        setting,
-        users,
-        round(float(total["Requests/s"]) * answered, 4),
-        float(total["50%"]) / 1000,
-        float(total["95%"]) / 1000,
-        failures,
-    )
-
-
-@contextmanager
-def _target(options: argparse.Namespace, args: dict[str, Any]) -> Iterator[Target]:
-    if options.dashboard:
-        yield Target(options.url.rstrip("/"), options.dashboard.rstrip("/"), args)
-        return
-    with own_ray(args) as target:
-        yield target
-
-
-def _same_conditions(folder: Path, conditions: dict[str, Any]) -> None:
-    """Refuse to mix trials of other conditions."""
-    path = folder / "conditions.json"
-    text = json.dumps(conditions, indent=2, sort_keys=True, default=str)
-    if path.is_file() and path.read_text("utf-8") != text:
-        raise InvalidConfig(
-            f"{folder} has trials of other conditions ({path}): give another --out, or remove it"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
-
-
-def _machine() -> str:
+def _machine_name() -> str:
     return f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}"

@@ -1,4 +1,4 @@
-"""The tuner's search: what it finds, what it spares itself, and how it goes on."""
+"""The tuner's search: what it finds, what it leaves out, and how it resumes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.tuner.trials import (
-    Setting,
-    Space,
-    Trial,
-    Trials,
-    climb,
-    decide,
-    frontier,
-    search,
-    size,
-)
+from loadtests.tuner.search import Search, Space, grid_size
+from loadtests.tuner.trials import Setting, Trial, Trials, frontier
 from serve_app.errors import InvalidConfig
 
 SPACE: Space = {
@@ -30,8 +21,8 @@ SPACE: Space = {
 LADDER = (1, 2, 4, 8, 16, 32)
 
 
-class Machine:
-    """A machine of four cores on which stacking is slow, by formula."""
+class SimulatedMachine:
+    """A machine with four cores on which stacking is slow."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Setting, int]] = []
@@ -48,25 +39,27 @@ class Machine:
         return Trial(setting, users, rate, latency_s, latency_s * 1.2, 0)
 
 
-def found(tmp_path: Path, p95_s: float | None) -> tuple[Setting | None, Machine, Trials]:
-    machine, trials = Machine(), Trials(tmp_path / "trials.csv")
-    ranked = search(Setting(), SPACE, LADDER, p95_s, trials, machine)
+def search_all(
+    tmp_path: Path, p95_s: float | None
+) -> tuple[Setting | None, SimulatedMachine, Trials]:
+    machine, trials = SimulatedMachine(), Trials(tmp_path / "trials.csv")
+    ranked = Search(SPACE, LADDER, p95_s, trials, machine).rank_from(Setting())
     return ranked[0] if ranked else None, machine, trials
 
 
 def test_the_best_of_the_space_is_found_with_a_fraction_of_the_grid(tmp_path: Path) -> None:
-    best, machine, _ = found(tmp_path, None)
+    best, machine, _ = search_all(tmp_path, None)
     assert best is not None
     assert best.execution == "fan_out"
     assert best.threads * best.segmenters >= 4
     assert best.pipelines == 2
-    assert len(machine.asked) < size(SPACE) * len(LADDER) / 2
+    assert len(machine.asked) < grid_size(SPACE) * len(LADDER) / 2
     # Stacking is tried with batches, although fanning out has no use for their size.
     assert max(setting.max_batch_size for setting, _ in machine.asked) == 8
 
 
 def test_the_objective_is_kept(tmp_path: Path) -> None:
-    best, _, trials = found(tmp_path, 0.3)
+    best, _, trials = search_all(tmp_path, 0.3)
     assert best is not None
     chosen = [trial for trial in trials if trial.setting == best and trial.p95_s <= 0.3]
     # Eight users at 40 a second: 0.2 s x 1.2.
@@ -82,23 +75,24 @@ def test_placement_and_threads_are_varied_together(tmp_path: Path) -> None:
 
     space: Space = {"threads": (1, 2), "placement": ("deployment", "pipeline"), "pipelines": (1,)}
     trials = Trials(tmp_path / "trials.csv")
-    best, *_ = search(Setting(threads=1), space, (1,), None, trials, measure)
+    best, *_ = Search(space, (1,), None, trials, measure).rank_from(Setting(threads=1))
     assert (best.placement, best.threads) == ("pipeline", 2)
 
 
-def test_an_objective_that_nothing_meets(tmp_path: Path) -> None:
-    best, machine, _ = found(tmp_path, 0.01)
+def test_no_setting_is_found_if_none_meets_the_objective(tmp_path: Path) -> None:
+    best, machine, _ = search_all(tmp_path, 0.01)
     assert best is None
     assert {users for _, users in machine.asked} == {1}
 
 
 def test_a_dominated_setting_is_given_up_early(tmp_path: Path) -> None:
-    trials, machine = Trials(tmp_path / "trials.csv"), Machine()
+    trials, machine = Trials(tmp_path / "trials.csv"), SimulatedMachine()
     good, bad = Setting(threads=4, pipelines=2), Setting(execution="stack", threads=1)
-    climb(good, LADDER, None, trials, machine)
+    search = Search(SPACE, LADDER, None, trials, machine)
+    search.climb(good)
     before = len(machine.asked)
-    climb(bad, LADDER, None, trials, machine)
-    # Not at the first load, which says little of what it can carry.
+    search.climb(bad)
+    # Not after the first load, which says little about the load that a setting can carry.
     assert [users for _, users in machine.asked[before:]] == [1, 2]
 
 
@@ -108,14 +102,14 @@ def test_a_failure_ends_a_climb_and_is_never_chosen(tmp_path: Path) -> None:
     def measure(setting: Setting, users: int) -> Trial:
         return Trial(setting, users, 10.0 * users, 0.1, 0.1, failures=users // 4)
 
-    climb(Setting(), LADDER, None, trials, measure)
+    Search(SPACE, LADDER, None, trials, measure).climb(Setting())
     assert [trial.users for trial in trials] == [1, 2, 4]
     assert [trial.users for trial in frontier(list(trials))] == [2]
 
 
-def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
-    whole, machine, _ = found(tmp_path / "whole", 0.3)
-    interrupted = Machine()
+def test_an_interrupted_search_resumes(tmp_path: Path) -> None:
+    whole, machine, _ = search_all(tmp_path / "whole", 0.3)
+    interrupted = SimulatedMachine()
 
     def until_interrupted(setting: Setting, users: int) -> Trial:
         if len(interrupted.asked) == 7:
@@ -124,14 +118,14 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
 
     path = tmp_path / "trials.csv"
     with pytest.raises(KeyboardInterrupt):
-        search(Setting(), SPACE, LADDER, 0.3, Trials(path), until_interrupted)
-    rest = Machine()
-    assert search(Setting(), SPACE, LADDER, 0.3, Trials(path), rest)[0] == whole
+        Search(SPACE, LADDER, 0.3, Trials(path), until_interrupted).rank_from(Setting())
+    rest = SimulatedMachine()
+    assert Search(SPACE, LADDER, 0.3, Trials(path), rest).rank_from(Setting())[0] == whole
     assert interrupted.asked + rest.asked == machine.asked
 
 
-def test_what_is_close_is_tried_again_in_turns_and_medians_decide(tmp_path: Path) -> None:
-    lucky, steady, slow = (Setting(threads=count).normal() for count in (1, 2, 4))
+def test_close_settings_are_tried_again_in_turns_and_medians_decide(tmp_path: Path) -> None:
+    lucky, steady, slow = (Setting(threads=count).normalized() for count in (1, 2, 4))
     rates = {lucky: [31.0, 26.0, 25.0], steady: [30.0, 30.0, 29.0], slow: [20.0]}
     asked: list[Setting] = []
 
@@ -140,18 +134,20 @@ def test_what_is_close_is_tried_again_in_turns_and_medians_decide(tmp_path: Path
         return Trial(setting, users, rates[setting][asked.count(setting) - 1], 0.1, 0.1, 0)
 
     path = tmp_path / "trials.csv"
-    ranked = search(lucky, {"threads": (1, 2, 4)}, (8,), None, Trials(path), measure)
+    space: Space = {"threads": (1, 2, 4)}
+    ranked = Search(space, (8,), None, Trials(path), measure).rank_from(lucky)
     assert ranked == [lucky, steady, slow]
-    # From the file, as a tuning that was interrupted goes on.
-    winner = decide(ranked, None, Trials(path), measure)
+    # From the file, as an interrupted search resumes.
+    resumed = Search(space, (8,), None, Trials(path), measure)
+    winner = resumed.decide(ranked)
     assert asked == [lucky, steady, slow, lucky, steady, lucky, steady]
     assert (winner.setting, winner.images_per_s) == (steady, 30.0)
-    assert decide(ranked, None, Trials(path), measure) == winner
+    assert Search(space, (8,), None, Trials(path), measure).decide(ranked) == winner
     assert len(asked) == 7
 
 
-def test_a_setting_that_kept_the_objective_by_chance_is_not_chosen(tmp_path: Path) -> None:
-    quick, late = (Setting(threads=count).normal() for count in (1, 2))
+def test_a_setting_that_met_the_objective_by_chance_is_not_chosen(tmp_path: Path) -> None:
+    quick, late = (Setting(threads=count).normalized() for count in (1, 2))
     times = {quick: [1.5, 1.6, 1.7], late: [1.9, 2.2, 2.3]}
     asked: list[Setting] = []
 
@@ -161,19 +157,20 @@ def test_a_setting_that_kept_the_objective_by_chance_is_not_chosen(tmp_path: Pat
         return Trial(setting, users, 30.0 if setting == late else 29.0, 1.0, p95_s, 0)
 
     trials = Trials(tmp_path / "trials.csv")
-    ranked = search(quick, {"threads": (1, 2)}, (8,), 2.0, trials, measure)
+    search = Search({"threads": (1, 2)}, (8,), 2.0, trials, measure)
+    ranked = search.rank_from(quick)
     assert ranked == [late, quick]
-    assert decide(ranked, 2.0, trials, measure).setting == quick
+    assert search.decide(ranked).setting == quick
 
 
-def test_a_file_of_something_else(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
     path.write_text("name,value\nx,1\n")
     with pytest.raises(InvalidConfig, match=r"trials\.csv"):
         Trials(path)
 
 
-def test_the_frontier_is_what_nothing_beats() -> None:
+def test_the_frontier_has_the_trials_that_no_other_one_beats() -> None:
     points = [(1.0, 0.1), (2.0, 0.3), (1.5, 0.4), (3.0, 0.3), (4.0, math.inf)]
     trials = [Trial(Setting(), n, rate, 0.1, p95, 0) for n, (rate, p95) in enumerate(points)]
     assert [(t.images_per_s, t.p95_s) for t in frontier(trials)] == [
@@ -181,10 +178,10 @@ def test_the_frontier_is_what_nothing_beats() -> None:
     ]  # fmt: skip
 
 
-def test_what_makes_no_difference_is_not_tried_twice() -> None:
-    assert Setting(max_batch_size=4).normal() == Setting(max_batch_size=8).normal()
-    assert Setting("stack", max_batch_size=4).normal() != Setting("stack").normal()
+def test_settings_without_a_difference_are_not_tried_twice() -> None:
+    assert Setting(max_batch_size=4).normalized() == Setting(max_batch_size=8).normalized()
+    assert Setting("stack", max_batch_size=4).normalized() != Setting("stack").normalized()
     # The model in the pipeline has no replicas and no queue of its own.
-    inside = Setting(placement="pipeline")
-    assert Setting(placement="pipeline", segmenters=2, max_ongoing=9).normal() == inside.normal()
-    assert inside.normal() != Setting().normal()
+    inside = Setting(placement="pipeline").normalized()
+    assert Setting(placement="pipeline", segmenters=2, max_ongoing=9).normalized() == inside
+    assert inside != Setting().normalized()

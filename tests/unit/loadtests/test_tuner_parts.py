@@ -1,21 +1,23 @@
-"""The tuner's edges: Serve configurations, locust's numbers, the files that it leaves."""
+"""The tuner's Serve configurations, locust's numbers, and the files that it writes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
 from PIL import Image
+from ray.serve._private.build_app import build_app
 from ray.serve.schema import ServeDeploySchema
 
 from ingest.cli.settings import read_settings_file
 from loadtests.benchmarks.plan_profile import ingest_per_s, overhead_s
+from loadtests.tuner.driver import read_stats
 from loadtests.tuner.report import write_page, write_yaml
-from loadtests.tuner.target import application, serve_config, tuned_args
+from loadtests.tuner.target import application_config, serve_config, tuned_args
 from loadtests.tuner.trials import Setting, Trial
-from loadtests.tuner.tune import read_stats
 from serve_app import app
 from serve_app.config import AppConfig
 from serve_app.errors import InternalError, InvalidConfig
@@ -26,15 +28,15 @@ INSIDE = Setting(placement="pipeline", threads=3, pipelines=2)
 ROOT = Path(__file__).parents[3]
 
 
-def test_what_needs_no_restart_leaves_the_arguments_alone() -> None:
+def test_changes_without_a_restart_leave_the_arguments_alone() -> None:
     one, other = (
-        application(ARGS, Setting(threads=1)),
-        application(ARGS, Setting(threads=4, segmenters=2, max_ongoing=9, pipelines=2)),
+        application_config(ARGS, Setting(threads=1)),
+        application_config(ARGS, Setting(threads=4, segmenters=2, max_ongoing=9, pipelines=2)),
     )
     assert one["args"] == other["args"]
     assert one["deployments"] != other["deployments"]
-    assert application(ARGS, STACKED)["args"] != one["args"]
-    assert application(ARGS, INSIDE)["args"] != one["args"]
+    assert application_config(ARGS, STACKED)["args"] != one["args"]
+    assert application_config(ARGS, INSIDE)["args"] != one["args"]
     assert one["args"]["segmenter"]["timeout_s"] == 30
 
 
@@ -43,19 +45,20 @@ def test_what_needs_no_restart_leaves_the_arguments_alone() -> None:
     [(Setting(), {"Segmenter-folio"}), (STACKED, {"Segmenter-folio"}), (INSIDE, set())],
 )
 def test_serve_accepts_it_and_the_deployments_exist(setting: Setting, models: set[str]) -> None:
-    config = serve_config([application(ARGS, setting)], "http://127.0.0.1:8123")
+    config = serve_config([application_config(ARGS, setting)], "http://127.0.0.1:8123")
     parsed = ServeDeploySchema.model_validate(config)
     assert parsed.http_options.port == 8123
-    built = app.build(parsed.applications[0].args)
-    assert {item.name for item in parsed.applications[0].deployments} == {
-        "CutoutPipeline", *models,
-    }  # fmt: skip
-    assert built._bound_deployment.name == "HttpApi"
+    changed = {item.name for item in parsed.applications[0].deployments}
+    assert changed == {"CutoutPipeline", *models}
+    application = app.build(parsed.applications[0].args)
+    built = build_app(application, name="foreedge", make_deployment_handle=MagicMock())
+    assert built.ingress_deployment_name == "HttpApi"
+    assert changed <= {deployment.name for deployment in built.deployments}
 
 
 def winner(setting: Setting, folder: Path) -> AppConfig:
     """Return the settings of the Serve file that is written for a winner."""
-    final = {**application(ARGS, setting), "args": tuned_args(ARGS, setting)}
+    final = {**application_config(ARGS, setting), "args": tuned_args(ARGS, setting)}
     del final["deployments"]
     path = folder / "cluster" / "serve.tuned.yaml"
     write_yaml(path, serve_config([final], "http://0.0.0.0:8000"), ["Chosen: by a test."])
@@ -63,7 +66,7 @@ def winner(setting: Setting, folder: Path) -> AppConfig:
     return AppConfig.load(read_settings_file(path))
 
 
-def test_the_winner_is_a_file_that_serves(tmp_path: Path) -> None:
+def test_the_file_of_the_winner_has_its_settings(tmp_path: Path) -> None:
     config = winner(STACKED, tmp_path)
     segmenter = config.segmenter
     assert (segmenter.execution, segmenter.replicas, segmenter.threads) == ("stack", 2, 4)
@@ -71,7 +74,7 @@ def test_the_winner_is_a_file_that_serves(tmp_path: Path) -> None:
     assert (config.pipeline.replicas, segmenter.timeout_s) == (3, 30)
 
 
-def test_a_winner_with_the_model_in_the_pipeline(tmp_path: Path) -> None:
+def test_the_file_of_a_winner_with_the_model_in_the_pipeline(tmp_path: Path) -> None:
     config = winner(INSIDE, tmp_path)
     segmenter, pipeline = config.segmenter, config.pipeline
     assert (segmenter.placement, segmenter.threads, segmenter.timeout_s) == ("pipeline", 3, 30)
@@ -84,13 +87,13 @@ def test_the_serve_files_are_valid(path: Path) -> None:
     AppConfig.load(read_settings_file(path))
 
 
-def test_locusts_numbers() -> None:
+def test_a_trial_is_read_from_locusts_statistics() -> None:
     row = {
         "Name": "Aggregated", "Request Count": "40", "Failure Count": "10", "Requests/s": "8.0",
         "50%": "150", "95%": "400",
     }  # fmt: skip
     trial = read_stats([{"Name": "cutout"}, row], Setting(), 4)
-    # What failed is no image.
+    # Requests that failed do not count as images.
     assert trial == Trial(Setting(), 4, 6.0, 0.15, 0.4, 10)
     with pytest.raises(InternalError):
         read_stats([{**row, "Request Count": "0"}], Setting(), 4)
@@ -98,7 +101,7 @@ def test_locusts_numbers() -> None:
         read_stats([], Setting(), 4)
 
 
-def test_the_page_and_the_picture(tmp_path: Path) -> None:
+def test_the_page_and_the_plot_are_written(tmp_path: Path) -> None:
     trials = [Trial(Setting(), 1, 4.0, 0.1, 0.2, 0), Trial(STACKED, 8, 6.0, 0.5, 0.9, 0)]
     trials.append(Trial(Setting(threads=4), 8, 0.0, 0.0, 0.0, 3))
     page = write_page(tmp_path, trials, trials[1], 1.0, "<folio>", ["a & b"])
