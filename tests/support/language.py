@@ -152,7 +152,7 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[ast.Constant, str]]:
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
-    """Yield comments with their first line; those of consecutive lines are one text."""
+    """Yield each comment with its first line. Comments on consecutive lines are one text."""
     first, rows = 0, list[str]()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
@@ -168,7 +168,7 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _prose(text: str) -> str:
-    """Return a Markdown text without code, link targets and comments; lines keep their numbers."""
+    """Return the prose of a Markdown text, in which each line keeps its number."""
     for code in (r"```.*?```", r"<!--.*?-->", r"`[^`]*`", r"\]\([^)]*\)"):
         text = re.sub(code, lambda found: "\n" * found[0].count("\n"), text, flags=re.DOTALL)
     return text
