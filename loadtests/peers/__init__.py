@@ -1,1 +1,1 @@
-"""Foreedge side by side with other systems."""
+"""Comparison of Foreedge with other systems."""

@@ -1,6 +1,12 @@
 """Compare Foreedge with other systems: ``python -m loadtests.peers``."""
 
+import sys
+
 from loadtests.peers.comparison import main
+from serve_app.errors import ForeedgeError
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ForeedgeError as error:
+        sys.exit(f"error: {error.code}: {error.message}")

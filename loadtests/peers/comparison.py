@@ -1,9 +1,10 @@
-"""Foreedge and its peers side by side: ``python -m loadtests.peers`` (``make bench-peers``).
+"""Foreedge compared with its peers: ``python -m loadtests.peers`` (``make bench-peers``).
 
-The same photographs, the same weights and the same machine. Every round starts each system anew,
-warms it and measures it while no other one runs; the next round goes in the other direction.
-Medians over the rounds go to the terminal, to ``out/bench/peers.json`` and, with ``--write-docs``,
-into docs/performance.md. The peers live in an environment of their own, ``.venv-peers``.
+All systems get the same images and weights on the same machine. Every round starts each system,
+warms it up and measures it while no other one runs. Every second round takes the systems in reverse
+order. Medians over the rounds go to the terminal, to ``out/bench/peers.json`` and, with
+``--write-docs``, into docs/performance.md. The peers have an environment of their own,
+``.venv-peers``.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import argparse
 import json
 import operator
 import subprocess
-import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,110 +23,113 @@ from rich.table import Table
 
 from loadtests.harness.application import Round
 from loadtests.harness.corpus import corpus
-from loadtests.harness.metering import NOT_OURS
+from loadtests.harness.metering import NOT_IN_PRODUCTION
 from loadtests.harness.results import (
     DOCS,
-    between_markers,
-    busy_elsewhere,
-    machine,
+    describe_measurement,
+    measure_busy_cores,
     median_of,
-    write,
+    write_between_markers,
+    write_result,
 )
 from loadtests.harness.shaped_models import ARCHITECTURES, BenchmarkModel, benchmark_model
-from loadtests.peers.systems import PYTHON, Group, groups
+from loadtests.peers.processes import PYTHON
+from loadtests.peers.systems import SystemGroup, system_groups
+from serve_app.errors import InvalidConfig
 from serve_app.models.registry import BUNDLED_MODEL
 
-_Ratio = tuple[tuple[str, str], float | None]
+_RatioTarget = tuple[str, str, float | None]
 
-_TARGETS: dict[str, tuple[_Ratio, ...]] = {
-    BUNDLED_MODEL: (
-        (("foreedge-http", "rembg-s"), 3.0),
-        (("foreedge-queue", "foreedge-http"), None),
-    ),
+_RATE_TARGETS: dict[str, tuple[_RatioTarget, ...]] = {
+    BUNDLED_MODEL: (("foreedge-http", "rembg-s", 3.0), ("foreedge-queue", "foreedge-http", None)),
     "u2netp": (
-        (("foreedge-http", "rembg-s"), 2.0),
-        (("foreedge-queue", "foreedge-http"), 0.9),
-        (("foreedge-http", "replaced-worker"), 3.0),
+        ("foreedge-http", "rembg-s", 2.0),
+        ("foreedge-queue", "foreedge-http", 0.9),
+        ("foreedge-http", "replaced-worker", 3.0),
     ),
 }
-"""Ratios of images/s that Foreedge aims at, on photographs of 1600 x 1200; None: no aim."""
-_CPU_AIMS = {"u2netp": 1.15}
-"""At most so many times the CPU seconds of the bare loop."""
+"""Pairs of systems and the ratio of images/s, on 1600 x 1200, that the first one aims at."""
 
-_WARM = 8
+_CPU_TARGETS = {"u2netp": 1.15}
+"""Largest ratio of Foreedge's CPU seconds to those of the bare loop, by model."""
+
+_WARM_UP_IMAGES = 8
 _COUNT, _COUNT_BUNDLED = 48, 192
-"""Images of a round: seconds of each system, with the first and the last images a small part."""
+"""Images of a round, enough that each system takes seconds and its first and last images matter
+little."""
 _ROUNDS = 5
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.peers")
-    parser.add_argument("--models", nargs="+", default=[BUNDLED_MODEL, "u2netp"])
-    parser.add_argument("--systems", nargs="+", help="some of them only")
-    parser.add_argument("--photographs", default="1600x1200", help="set or folder")
-    counts = (
-        f"of images in a round; {_COUNT_BUNDLED} of {BUNDLED_MODEL}, {_COUNT} of others; "
-        "half where no aim is close"
-    )
-    parser.add_argument("--count", type=int, help=counts)
-    rounds = f"{_ROUNDS}; three where no aim is close"
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=rounds)
-    parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
-    options = parser.parse_args()
-    if not PYTHON.is_file():
-        parser.error("the peers are not installed: make .venv-peers/installed")
-    for name in options.models:
-        if name != BUNDLED_MODEL and name not in ARCHITECTURES:
-            parser.error(f"unknown model {name}")
+    """Measure the models and systems that the command line names, and write the results."""
+    options = _parse_arguments()
     console = Console()
     content: dict[str, Any] = {
-        "machine": {**machine(), "peers": _peer_versions()},
-        "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(["python -m loadtests.peers", *sys.argv[1:]]),
+        **describe_measurement("loadtests.peers"),
         "photographs": options.photographs,
         "systems": {},
         "models": {},
     }
+    content["machine"]["peers"] = _peer_versions()
     for name in options.models:
         model = benchmark_model(name)
         for found in compare(model, options, console):
-            # After every round, so that a run that is broken off leaves what it has.
+            # Written after every round, so that an interrupted comparison keeps its results.
             content["models"][name] = found
             content["systems"] = found["systems"]
-            path = write("peers.json", content)
+            path = write_result("peers.json", content)
         console.print(table(found))
         for line in ratios(name, found["systems"]):
             console.print(line, highlight=False, soft_wrap=True)
     console.print(f"Written to {path}", highlight=False)
     if options.write_docs:
-        DOCS.write_text(between_markers(DOCS.read_text(), "peers", markdown(content)))
+        write_between_markers(DOCS, "peers", markdown(content))
         console.print(f"Written into {DOCS}", highlight=False)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.peers", description="Compare Foreedge with other systems."
+    )
+    add = parser.add_argument
+    models = (BUNDLED_MODEL, *ARCHITECTURES)
+    add("--models", nargs="+", default=[BUNDLED_MODEL, "u2netp"], choices=models, help="models")
+    add("--systems", nargs="+", help="names of the systems to compare (default: all)")
+    add("--photographs", default="1600x1200", help="set of images, or folder")
+    count = (
+        f"images of a round (default: {_COUNT_BUNDLED} for {BUNDLED_MODEL}, {_COUNT} for other "
+        "models), of which systems without a target get half"
+    )
+    add("--count", type=int, help=count)
+    rounds = f"rounds (default: {_ROUNDS}), at most three for systems without a target"
+    add("--rounds", type=int, default=_ROUNDS, help=rounds)
+    add("--write-docs", action="store_true", help=f"write the tables into {DOCS}")
+    options = parser.parse_args()
+    if not PYTHON.is_file():
+        parser.error("the peers are not installed. Run make .venv-peers/installed first.")
+    return options
 
 
 def compare(
     model: BenchmarkModel, options: argparse.Namespace, console: Console
 ) -> Iterator[dict[str, Any]]:
     """Yield the medians of every system with one model, after each round."""
-    busy = busy_elsewhere()
-    usual = _COUNT_BUNDLED if model.name == BUNDLED_MODEL else _COUNT
-    paths = corpus(options.photographs, options.count or usual)
-    console.print(f"{model.label}: {len(paths)} photographs, {busy} cores busy before")
+    busy = measure_busy_cores()
+    default_count = _COUNT_BUNDLED if model.name == BUNDLED_MODEL else _COUNT
+    paths = corpus(options.photographs, options.count or default_count)
+    console.print(f"{model.label}: {len(paths)} images, {busy} cores busy before")
+    groups = system_groups(model, console)
+    how = {name: text for group in groups for name, text in group.how.items()}
+    chosen = _choose(groups, options.systems)
     rounds: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
-    chosen = groups(model, console)
-    how = {name: text for group in chosen for name, text in group.how.items()}
-    if unknown := sorted(set(options.systems or ()) - set(how)):
-        sys.exit(f"no such systems: {', '.join(unknown)}; there are {', '.join(how)}")
     images: dict[str, int] = {}
     for number in range(options.rounds):
         for group in chosen if number % 2 == 0 else reversed(chosen):
             if group.rounds is not None and number >= group.rounds:
                 continue
-            if options.systems and not set(options.systems) & set(group.how):
-                continue
-            for name, found in _measured(group, paths[: group.images(len(paths))]).items():
+            for name, found in _measure(group, paths[: group.images(len(paths))]).items():
                 images[name] = found.images
-                rounds[name].append(found.numbers(NOT_OURS))
+                rounds[name].append(found.numbers(NOT_IN_PRODUCTION))
                 console.print(
                     f"  round {number + 1}  {name:18} {rounds[name][-1]['images_per_s']:.2f}/s",
                     highlight=False,
@@ -143,37 +145,53 @@ def compare(
         }
 
 
-def _measured(group: Group, paths: Sequence[Path]) -> dict[str, Round]:
-    """Start a group, warm it, measure each of its systems, and stop it."""
+def _choose(groups: list[SystemGroup], names: Sequence[str] | None) -> list[SystemGroup]:
+    """Return the groups that have a system of these names, or all without names.
+
+    Raises:
+        InvalidConfig: A name is unknown.
+    """
+    if not names:
+        return groups
+    known = {name for group in groups for name in group.how}
+    if unknown := sorted(set(names) - known):
+        raise InvalidConfig(
+            f"unknown systems: {', '.join(unknown)}. Known systems: {', '.join(sorted(known))}."
+        )
+    return [group for group in groups if set(names) & set(group.how)]
+
+
+def _measure(group: SystemGroup, paths: Sequence[Path]) -> dict[str, Round]:
+    """Start a group, warm up and measure each of its systems, and stop it."""
     with group.start() as systems:
         found = {}
         for name, measure in systems.items():
-            measure(paths[:_WARM])
+            measure(paths[:_WARM_UP_IMAGES])
             found[name] = measure(paths)
         return found
 
 
-def ratios(name: str, systems: dict[str, dict[str, float]]) -> list[str]:
-    """Return a line for each ratio that is aimed at, with what was found."""
+def ratios(model: str, systems: dict[str, dict[str, float]]) -> list[str]:
+    """Return a line for each ratio that has a target, with the measured value."""
     lines = []
-    for (ours, other), aim in _TARGETS.get(name, ()):
+    for ours, other, target in _RATE_TARGETS.get(model, ()):
         if ours in systems and other in systems:
             ratio = systems[ours]["images_per_s"] / systems[other]["images_per_s"]
             line = f"{ours} is {ratio:.2f} x {other}"
-            lines.append(line + _verdict(ratio, operator.ge, aim))
+            lines.append(line + _verdict(ratio, operator.ge, target))
     for ours in ("foreedge-http", "foreedge-queue"):
         if ours in systems and "bare-loop" in systems:
             cpu_s, bare_s = (systems[n]["cpu_s_per_image"] for n in (ours, "bare-loop"))
             ratio = cpu_s / bare_s
             line = f"{ours} takes {ratio:.2f} x the CPU seconds of the bare loop"
-            lines.append(line + _verdict(ratio, operator.le, _CPU_AIMS.get(name)))
+            lines.append(line + _verdict(ratio, operator.le, _CPU_TARGETS.get(model)))
     return lines
 
 
-def _verdict(ratio: float, within: Callable[[float, float], bool], aim: float | None) -> str:
-    if aim is None:
+def _verdict(ratio: float, within: Callable[[float, float], bool], target: float | None) -> str:
+    if target is None:
         return ""
-    return f" (aim {aim:g} x: {'reached' if within(ratio, aim) else 'MISSED'})"
+    return f" (aim {target:g} x: {'reached' if within(ratio, target) else 'MISSED'})"
 
 
 _COLUMNS = {
@@ -187,7 +205,7 @@ _COLUMNS = {
 
 
 def rows(found: dict[str, Any]) -> list[list[str]]:
-    """Return the cells of a table of systems; the ratio is to ``rembg s``."""
+    """Return the cells of a table of systems, with the ratio of images/s to ``rembg s``."""
     systems = found["systems"]
     base = systems.get("rembg-s", {}).get("images_per_s")
     lines = []
@@ -200,7 +218,7 @@ def rows(found: dict[str, Any]) -> list[list[str]]:
 
 
 def table(found: dict[str, Any]) -> Table:
-    """Return a table for the terminal."""
+    """Return a table of systems for the terminal."""
     result = Table(title=found["model"], box=None, padding=(0, 1, 0, 0))
     result.add_column("", no_wrap=True)
     for name in (*_COLUMNS, "x rembg s"):
@@ -211,21 +229,17 @@ def table(found: dict[str, Any]) -> Table:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """Return the tables of a document."""
-    about = content["machine"]
-    ours = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    theirs = ", ".join(f"{name} {number}" for name, number in about["peers"].items())
+    """Return the tables for a document."""
+    machine = content["machine"]
+    ours = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    theirs = ", ".join(f"{name} {number}" for name, number in machine["peers"].items())
     lines = [
-        f"`{content['command']}`, {content['measured_at'][:10]}; {about['cpu']}, "
-        f"{about['cores']} cores, {about['memory_gb']:g} GB, Python {about['python']}. "
-        f"Photographs: {content['photographs']}. Ours: {ours}. Peers: {theirs}.",
+        f"`{content['command']}`, {content['measured_at'][:10]}, {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['memory_gb']:g} GB, Python {machine['python']}. "
+        f"Images: {content['photographs']}. Ours: {ours}. Peers: {theirs}.",
     ]
     for name, found in content["models"].items():
-        lines += [
-            "",
-            f"**{found['model']}**, medians over rounds:",
-            "",
-        ]
+        lines += ["", f"**{found['model']}**, medians over rounds:", ""]
         titles = ["system", *_COLUMNS, "x `rembg s`", "rounds x images", "how it was run"]
         lines.append(f"| {' | '.join(titles)} |")
         lines.append("|---|" + "---:|" * (len(titles) - 2) + "---|")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtests.peers.rembg_api import CASES, Case, judge
+from loadtests.peers.rembg_api import REQUESTS, RemoveRequest, compare_images
 from serve_app.config import AppConfig
 from serve_app.http.routes.rembg import REMOVE_PATH
 from serve_app.models.registry import locate_weights
@@ -36,7 +36,7 @@ def rembg(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
         session = rembg.new_session("u2net_custom", model_path=str(weights))
 
-        def answer(image: bytes, case: Case) -> bytes:
+        def answer(image: bytes, case: RemoveRequest) -> bytes:
             fields = case.form | case.query
             bgc = fields.get("bgc")
             found = rembg.remove(
@@ -57,8 +57,8 @@ def rembg(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield answer
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_answer_is_rembgs(app: App, rembg: Any, case: Case) -> None:
+@pytest.mark.parametrize("case", REQUESTS, ids=lambda case: case.name)
+def test_the_answer_is_rembgs(app: App, rembg: Any, case: RemoveRequest) -> None:
     for seed, size in ((9, (640, 480)), (21, (300, 400))):
         image = jpeg(book(seed, *size).image)
         answer = app.http.post(
@@ -66,8 +66,8 @@ def test_the_answer_is_rembgs(app: App, rembg: Any, case: Case) -> None:
         )
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "image/png"
-        found = judge(answer.content, rembg(image, case))
-        assert found.passes(case), (seed, found)
+        found = compare_images(answer.content, rembg(image, case))
+        assert found.is_accepted(case), (seed, found)
 
 
 def test_small_subjects_and_none_are_answered(app: App) -> None:

@@ -8,24 +8,24 @@ from fastapi import Response
 
 
 class Remover(litserve.LitAPI):
-    """Takes the file of a form, gives back a PNG."""
+    """A LitServe API that takes the file of a form and returns a PNG."""
 
     def setup(self, device: str) -> None:
-        """Load the model, once in each worker."""
+        """Load the model. LitServe calls this once in each worker."""
         self.session = rembg.new_session("u2net_custom", model_path=sys.argv[1])
 
-    # LitServe would take an annotation for the type of a query parameter.
+    # Without an annotation, because LitServe would take it for a query parameter's type.
     def decode_request(self, request) -> bytes:  # noqa: ANN001
-        """Return the file."""
+        """Return the file of the form."""
         data: bytes = request["file"].file.read()
         return data
 
     def predict(self, data: bytes) -> bytes:
-        """Return its cut-out."""
+        """Return the cut-out of an image."""
         return bytes(rembg.remove(data, session=self.session))
 
     def encode_response(self, png: bytes) -> Response:
-        """Return it as a response."""
+        """Return the response with the cut-out."""
         return Response(content=png, media_type="image/png")
 
 

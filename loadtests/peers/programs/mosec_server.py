@@ -1,6 +1,8 @@
-"""Mosec around ``rembg.remove``; Mosec reads its own command line.
+"""Mosec around ``rembg.remove``.
 
 ``MODEL=... WORKERS=... mosec_server.py --address 127.0.0.1 --port PORT --timeout MS``
+
+Mosec itself reads the command line.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ import rembg
 
 
 class Remover(mosec.Worker):
-    """Takes the bytes of an image, gives back those of a PNG."""
+    """A Mosec worker that takes the bytes of an image and returns those of a PNG."""
 
     def __init__(self) -> None:
         self.session = rembg.new_session("u2net_custom", model_path=os.environ["MODEL"])
 
     def deserialize(self, data: memoryview) -> bytes:
-        """Return the body."""
+        """Return the body of the request."""
         return bytes(data)
 
     def forward(self, data: bytes) -> bytes:
@@ -26,7 +28,7 @@ class Remover(mosec.Worker):
         return bytes(rembg.remove(data, session=self.session))
 
     def serialize(self, data: bytes) -> bytes:
-        """Return the body of the response as it is."""
+        """Return the body of the response."""
         return data
 
 

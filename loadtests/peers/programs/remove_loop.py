@@ -1,6 +1,6 @@
 """A plain loop around ``rembg.remove``, as rembg's documentation shows it: one image at a time.
 
-Each line of the input is a JSON list of photographs; the answer is a line of JSON.
+Each line of the standard input is a JSON list of image files. Each answer is a line of JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import rembg
 
 
 def main() -> None:
-    """Serve rounds until the input ends."""
+    """Answer every line until the input ends."""
     session = rembg.new_session("u2net_custom", model_path=sys.argv[1])
     for line in sys.stdin:
         latencies, written = [], 0

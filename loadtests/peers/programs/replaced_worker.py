@@ -1,10 +1,11 @@
 """A model of the worker that Foreedge replaces (docs/architecture.md), with its faults.
 
-One image after the other, as its batch size of 1 did: rembg (with matting or without), the check
-of the subject, mean brightness in a loop over pixels, black or white behind it, a PNG that is
-encoded twice, the second time with ``optimize``, and a thumbnail. S3 and Postgres are left out.
+It takes one image after the other, as the worker did with its batch size of 1: rembg (with matting
+or without), the check of the subject's size, mean brightness in a loop over pixels, a black or
+white background, a PNG that is encoded twice, the second time with ``optimize``, and a thumbnail.
+S3 and Postgres are left out.
 
-``replaced_worker.py MODEL (matting | plain)``; input and output as in ``remove_loop.py``.
+``replaced_worker.py MODEL (matting | plain)``. Input and output are those of ``remove_loop.py``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _DARK_BELOW = 128
 
 
 def process(data: bytes, session: Any, matting: bool) -> int:
-    """Return the bytes written for one photograph."""
+    """Return the size in bytes of the file that is written for one image."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     cutout = rembg.remove(image, session=session, alpha_matting=matting)
     box = cutout.getchannel("A").getbbox()
@@ -45,7 +46,7 @@ def process(data: bytes, session: Any, matting: bool) -> int:
 
 
 def brightness(cutout: Image.Image) -> float:
-    """Return the mean brightness of what is not transparent, pixel by pixel."""
+    """Return the mean brightness of all pixels that are not fully transparent."""
     total, count = 0.0, 0
     pixels = cutout.load()
     width, height = cutout.size
@@ -59,7 +60,7 @@ def brightness(cutout: Image.Image) -> float:
 
 
 def main() -> None:
-    """Serve rounds until the input ends."""
+    """Answer every line until the input ends."""
     session = rembg.new_session("u2net_custom", model_path=sys.argv[1])
     matting = sys.argv[2] == "matting"
     for line in sys.stdin:
