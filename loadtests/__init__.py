@@ -1,1 +1,1 @@
-"""Load tests, benchmarks, the tuner and the planner: what is run beside a running application."""
+"""Load tests, benchmarks and the tuner. ``loadtests/README.md`` lists their commands."""

@@ -1,9 +1,9 @@
-"""The bare loop: the steps of one image in one process, with no queue, no HTTP and no Ray.
+"""Bare loop: the steps of one image in one process, without a queue, HTTP or Ray.
 
-The application's cost is measured against it. It prints its numbers as JSON, from a process of its
-own, so that its CPU seconds are its own too::
+The cost of the application is measured against it. It prints its numbers as JSON. It runs in its
+own process, so that its CPU seconds include no other work::
 
-    python -m loadtests.benchmarks.bare_loop [--scaling] MODEL THREADS PHOTOGRAPH ...
+    python -m loadtests.benchmarks.bare_loop [--scaling] MODEL THREADS IMAGE ...
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ STAGES = ("decode", "resize", "infer", "mask", "compose", "encode")
 _RECIPE = Recipe(checks=Checks(min_subject_px=0))
 
 
-class Loop:
-    """Takes images from file to file; every thread takes one image at a time."""
+class BareLoop:
+    """A loop that takes images from file to file, one at a time in each thread."""
 
     def __init__(self, model: Model, config: AppConfig) -> None:
         self._model = model
         self._limits = config.limits
         self.stages_ms: dict[str, list[float]] = {stage: [] for stage in STAGES}
-        """CPU milliseconds of each image: every stage runs in its image's own thread alone."""
+        """CPU milliseconds of each image, by stage. A stage uses only its image's thread."""
 
     def run(self, paths: Sequence[Path], threads: int) -> dict[str, Any]:
-        """Return what a run over photographs measured."""
+        """Run over images, and return the measurements."""
         images = [path.read_bytes() for path in paths]
         with ThreadPoolExecutor(threads, "image") as pool:
             started_at, cpu_s = time.perf_counter(), time.process_time()
-            written = list(pool.map(self._image, images))
+            written = list(pool.map(self._cut_out, images))
             wall_s = time.perf_counter() - started_at
             cpu_s = time.process_time() - cpu_s
         return {
@@ -67,18 +67,18 @@ class Loop:
             "stages_ms": {s: statistics.median(ms) for s, ms in self.stages_ms.items()},
         }
 
-    def _image(self, data: bytes) -> tuple[int, float]:
-        """Return the size of a result in bytes, and the seconds that it took."""
+    def _cut_out(self, data: bytes) -> tuple[int, float]:
+        """Cut out one image, and return the result's size in bytes and the seconds it took."""
         started_at = time.perf_counter()
-        photograph = self._measured("decode", decode_image, data, self._limits)
+        image = self._measured("decode", decode_image, data, self._limits)
         size_px = self._model.size_px
-        square = self._measured("resize", resize_for_model, photograph.rgb, size_px)
+        square = self._measured("resize", resize_for_model, image.rgb, size_px)
         mask = self._measured("infer", self._model.masks, square[None])[0]
-        width, height = photograph.width, photograph.height
+        width, height = image.width, image.height
         alpha = self._measured("mask", resize_mask, mask, width, height)
         box = find_subject_box(alpha)
-        picture = self._measured("compose", compose_cutout, photograph.rgb, alpha, box, _RECIPE)
-        size = len(self._measured("encode", encode_image, picture, _RECIPE))
+        composed = self._measured("compose", compose_cutout, image.rgb, alpha, box, _RECIPE)
+        size = len(self._measured("encode", encode_image, composed, _RECIPE))
         return size, time.perf_counter() - started_at
 
     def _measured(self, stage: str, function: Callable[..., T], *args: Any) -> T:
@@ -89,44 +89,46 @@ class Loop:
 
 
 def segmented_per_s(model: Model, paths: Sequence[Path], threads: int, config: AppConfig) -> float:
-    """Return images/s of the Segmenter's own code, without Ray, on a number of threads."""
+    """Return the images/s that the Segmenter's code reaches on some threads, without Ray."""
     decoded = [decode_image(path.read_bytes(), config.limits).rgb for path in paths]
     squares = [resize_for_model(rgb, model.size_px) for rgb in decoded]
 
     def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
         return list(model.masks(np.stack(images)))
 
-    async def all_of_them() -> float:
+    async def submit_all() -> float:
         batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
             run, slots=threads, max_batch_size=1
         )
-        # Each thread's first run takes its memory from the kernel.
+        # In its first run, each thread gets its memory from the kernel.
         await asyncio.gather(*(batcher.submit(square) for square in squares[:threads]))
         started_at = time.perf_counter()
         await asyncio.gather(*(batcher.submit(square) for square in squares))
         return len(squares) / (time.perf_counter() - started_at)
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(submit_all())
 
 
 def main() -> None:
-    """Measure, after one image per thread that does not count."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.benchmarks.bare_loop")
-    parser.add_argument("model")
-    parser.add_argument("threads", type=int)
-    parser.add_argument("photographs", type=Path, nargs="+")
-    parser.add_argument(
-        "--scaling", action="store_true", help="what the threads do of the images/s of one, too"
+    """Measure the loop, after a warm-up of one image for each thread."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.benchmarks.bare_loop",
+        description="Measure the steps of an image in one process, without a queue, HTTP or Ray.",
     )
+    parser.add_argument("model", help="name of a benchmark model")
+    parser.add_argument("threads", type=int, help="images in progress at once")
+    parser.add_argument("images", type=Path, nargs="+", help="image files")
+    scaling = "also measure how many times the images/s of one thread all threads reach"
+    parser.add_argument("--scaling", action="store_true", help=scaling)
     options = parser.parse_args()
-    # As in a pipeline replica.
+    # A pipeline replica does the same.
     disable_library_threads()
     keep_freed_memory()
     config = AppConfig.load(benchmark_model(options.model).settings)
     model = load_model(options.model, config)
-    paths, threads = options.photographs, options.threads
-    Loop(model, config).run(paths[:threads], threads)
-    found = Loop(model, config).run(paths, threads)
+    paths, threads = options.images, options.threads
+    BareLoop(model, config).run(paths[:threads], threads)
+    found = BareLoop(model, config).run(paths, threads)
     if options.scaling:
         per_s = [segmented_per_s(model, paths, number, config) for number in (1, threads)]
         found["segmenter_scaling"] = per_s[1] / per_s[0]

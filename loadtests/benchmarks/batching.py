@@ -1,10 +1,10 @@
-"""``serve.batch`` against our own ``Batcher``: the same arrivals, the same work, one replica.
+"""``serve.batch`` compared with ``Batcher``, with the same arrivals and work in one replica.
 
 ``python -m loadtests.benchmarks.batching`` writes ``out/bench/batching.csv`` and prints a table.
-Three kinds of work: a model that costs much (the shape of u2netp) and one that costs little
-(folio), both fanned out over threads as on a CPU, and a declared stand-in for an accelerator, which
-sleeps for as long as a batch would take. Arrivals are Poisson's, at shares of what our Batcher
-achieves when everything comes at once.
+There are three kinds of work: an expensive model (u2netp's shape) and a cheap one (folio), both
+fanned out over threads as on a CPU, and a stand-in for an accelerator, which sleeps for as long as
+a batch would take. Images arrive as a Poisson process, at shares of the rate that ``Batcher``
+reaches when all images are submitted at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import csv
 import random
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-# Here, before its environment is set: with that, a handle needs an event loop in this process.
+# Imported before Ray's environment is set, after which a handle needs an event loop here.
 from ray import serve
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +38,7 @@ from serve_app.segmenter.batcher import Batcher
 THREADS = 2
 MAX_BATCH_SIZE = 8
 ACCELERATOR_RUN_S, ACCELERATOR_ITEM_S = 0.04, 0.004
-"""A run's own time and what each image adds: of the order of a U²-Net on a GPU."""
+"""Fixed time of a run and time for each image, of the order of a U²-Net on a GPU."""
 
 ACCELERATOR = "accelerator"
 
@@ -46,27 +47,28 @@ _LOGICAL_CPUS = 4
 _OUT = Path("out/bench/batching.csv")
 
 Image = npt.NDArray[np.uint8]
-Run = Callable[[Sequence[Image]], Sequence[object]]
+RunBatch = Callable[[Sequence[Image]], Sequence[object]]
 Submit = Callable[[Image], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What is batched."""
+class Workload:
+    """Images, and a function that processes batches of them."""
 
     name: str
-    run: Run
-    """Blocks, with one batch."""
+    run: RunBatch
+    """Function that processes one batch, and blocks meanwhile."""
     run_s: float
-    """Of a batch of one, about: what the wait of serve.batch is set near to."""
+    """Approximate duration of a batch of one, which is the wait of one contender."""
     image: Image
     fan_out: bool
+    """Run the images of a batch one by one on several threads, as on a CPU."""
     images: int
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What one contender made of one load."""
+class BatchingResult:
+    """Rate and latencies of one contender under one load."""
 
     work: str
     load: str
@@ -77,10 +79,10 @@ class Result:
     mean_batch: float
 
 
-class Counted:
-    """A run that counts its batches."""
+class CountingRun:
+    """A batch function that records the sizes of its batches."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunBatch) -> None:
         self._run = run
         self.sizes: list[int] = []
 
@@ -90,15 +92,17 @@ class Counted:
         return self._run(images)
 
 
-def ours(run: Run, work: Work) -> Submit:
-    """Return the Batcher as Segmenter has it."""
+def submit_to_batcher(run: RunBatch, work: Workload) -> Submit:
+    """Return the submit method of a Batcher with the settings of Segmenter."""
     if work.fan_out:
         return Batcher(run, slots=THREADS, max_batch_size=1).submit
     return Batcher(run, slots=1, max_batch_size=MAX_BATCH_SIZE).submit
 
 
-def serve_batch(run: Run, work: Work, *, size: int, wait_s: float, concurrent: int = 1) -> Submit:
-    """Return a method under ``serve.batch``."""
+def submit_to_serve_batch(
+    run: RunBatch, work: Workload, *, size: int, wait_s: float, concurrent: int = 1
+) -> Submit:
+    """Return a function that ``serve.batch`` decorates."""
     threads = ThreadPoolExecutor(THREADS)
 
     async def batch(images: list[Image]) -> list[object]:
@@ -115,13 +119,17 @@ def serve_batch(run: Run, work: Work, *, size: int, wait_s: float, concurrent: i
     return submit
 
 
-def contenders(work: Work) -> dict[str, Callable[[Run], Submit]]:
+def contenders(work: Workload) -> dict[str, Callable[[RunBatch], Submit]]:
     """Return every way to batch, by name."""
 
-    def batched(size: int, wait_s: float, concurrent: int = 1) -> Callable[[Run], Submit]:
-        return lambda run: serve_batch(run, work, size=size, wait_s=wait_s, concurrent=concurrent)
+    def batched(size: int, wait_s: float, concurrent: int = 1) -> Callable[[RunBatch], Submit]:
+        return lambda run: submit_to_serve_batch(
+            run, work, size=size, wait_s=wait_s, concurrent=concurrent
+        )
 
-    found: dict[str, Callable[[Run], Submit]] = {"Batcher": lambda run: ours(run, work)}
+    found: dict[str, Callable[[RunBatch], Submit]] = {
+        "Batcher": lambda run: submit_to_batcher(run, work)
+    }
     found[f"serve.batch({MAX_BATCH_SIZE}, 10 ms)"] = batched(MAX_BATCH_SIZE, 0.01)
     found[f"serve.batch({MAX_BATCH_SIZE}, run time)"] = batched(MAX_BATCH_SIZE, work.run_s)
     if work.fan_out:
@@ -132,69 +140,76 @@ def contenders(work: Work) -> dict[str, Callable[[Run], Submit]]:
     return found
 
 
-async def drive(submit: Submit, work: Work, per_s: float | None) -> tuple[float, list[float]]:
-    """Return the images a second, and the latencies, of a load.
+async def drive(submit: Submit, work: Workload, per_s: float | None) -> tuple[float, list[float]]:
+    """Submit all images of a workload, and return the images per second and the latencies.
 
     Args:
-        submit: Takes an image.
-        work: Its images.
-        per_s: Arrivals; None: all at once.
+        submit: Function that takes an image.
+        work: Workload with the images.
+        per_s: Rate of arrivals, or None to submit all at once.
     """
     arrivals = random.Random(_SEED)
     latencies: list[float] = []
 
-    async def one() -> None:
+    async def submit_one() -> None:
         started_at = time.perf_counter()
         await submit(work.image)
         latencies.append(time.perf_counter() - started_at)
 
-    began = time.perf_counter()
-    due = began
+    began_at = time.perf_counter()
+    due_at = began_at
     tasks = []
     for _ in range(work.images):
         if per_s is not None:
-            due += arrivals.expovariate(per_s)
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(one()))
+            due_at += arrivals.expovariate(per_s)
+            await asyncio.sleep(max(0.0, due_at - time.perf_counter()))
+        tasks.append(asyncio.create_task(submit_one()))
     await asyncio.gather(*tasks)
-    return work.images / (time.perf_counter() - began), latencies
+    return work.images / (time.perf_counter() - began_at), latencies
 
 
-async def measure(work: Work, loads: Sequence[float], repeats: int) -> list[Result]:
-    """Return what every contender made of every load; contenders take turns."""
-    capacity, _ = await drive(ours(work.run, work), work, None)
+async def measure(work: Workload, loads: Sequence[float], repeats: int) -> list[BatchingResult]:
+    """Measure every contender under every load. The contenders take turns.
+
+    Args:
+        work: Workload of all contenders.
+        loads: Arrival rates, as shares of the capacity of Batcher.
+        repeats: Number of turns.
+    """
+    capacity, _ = await drive(submit_to_batcher(work.run, work), work, None)
     results = []
     for share in [None, *loads]:
         per_s = None if share is None else share * capacity
-        rates: dict[str, list[float]] = {}
-        latencies: dict[str, list[float]] = {}
-        sizes: dict[str, list[int]] = {}
+        load = "all at once" if share is None else f"{share:.0%} ({per_s:.1f}/s)"
+        rates: defaultdict[str, list[float]] = defaultdict(list)
+        latencies: defaultdict[str, list[float]] = defaultdict(list)
+        sizes: defaultdict[str, list[int]] = defaultdict(list)
         for _ in range(repeats):
             for name, contender in contenders(work).items():
-                counted = Counted(work.run)
-                rate, took = await drive(contender(counted), work, per_s)
-                rates.setdefault(name, []).append(rate)
-                latencies.setdefault(name, []).extend(took)
-                sizes.setdefault(name, []).extend(counted.sizes)
+                counting = CountingRun(work.run)
+                rate, took = await drive(contender(counting), work, per_s)
+                rates[name].append(rate)
+                latencies[name] += took
+                sizes[name] += counting.sizes
         for name, found in rates.items():
             p50_s, p95_s = np.percentile(latencies[name], [50, 95])
             results.append(
-                Result(
+                BatchingResult(
                     work.name,
-                    "all at once" if share is None else f"{share:.0%} ({per_s:.1f}/s)",
+                    load,
                     name,
                     round(float(np.median(found)), 2),
                     round(float(p50_s) * 1000, 1),
                     round(float(p95_s) * 1000, 1),
-                    # Fanned out, a batch becomes runs of one image: its size is not seen here.
+                    # Fanned out, a batch becomes runs of one image, which hide its size.
                     1.0 if work.fan_out else round(float(np.mean(sizes[name])), 2),
                 )
             )
     return results
 
 
-def model_work(name: str, images: int) -> Work:
-    """Return the work of a real model, fanned out."""
+def model_workload(name: str, images: int) -> Workload:
+    """Return the workload of a real model, fanned out over threads."""
     found = benchmark_model(name)
     config = AppConfig.load({**found.settings, "segmenter": {"threads": THREADS}})
     model = load_model(found.name, config)
@@ -208,13 +223,12 @@ def model_work(name: str, images: int) -> Work:
     run([image])
     started_at = time.perf_counter()
     run([image])
-    return Work(
-        found.label, run, time.perf_counter() - started_at, image, fan_out=True, images=images
-    )
+    run_s = time.perf_counter() - started_at
+    return Workload(found.label, run, run_s, image, fan_out=True, images=images)
 
 
-def accelerator_work(images: int) -> Work:
-    """Return the work of the stand-in for an accelerator."""
+def accelerator_workload(images: int) -> Workload:
+    """Return the workload of the stand-in for an accelerator."""
 
     def run(batch: Sequence[Image]) -> Sequence[object]:
         time.sleep(ACCELERATOR_RUN_S + ACCELERATOR_ITEM_S * len(batch))
@@ -225,33 +239,33 @@ def accelerator_work(images: int) -> Work:
         f"+ {ACCELERATOR_ITEM_S * 1000:.0f} ms an image)"
     )
     pixel = np.zeros((1, 1, 3), np.uint8)
-    return Work(name, run, ACCELERATOR_RUN_S, pixel, fan_out=False, images=images)
+    return Workload(name, run, ACCELERATOR_RUN_S, pixel, fan_out=False, images=images)
 
 
-class Bench:
-    """A deployment that measures within itself: ``serve.batch`` works in a replica alone."""
+class BatchingBenchmark:
+    """A deployment that measures within its replica, because ``serve.batch`` only works there."""
 
     async def measure(
         self, kind: str, images: int, loads: Sequence[float], repeats: int
-    ) -> list[Result]:
+    ) -> list[BatchingResult]:
         """Return the results of one kind of work."""
-        work = accelerator_work(images) if kind == ACCELERATOR else model_work(kind, images)
+        work = accelerator_workload(images) if kind == ACCELERATOR else model_workload(kind, images)
         return await measure(work, loads, repeats)
 
 
-def write(path: Path, results: Sequence[Result]) -> None:
+def write_csv(path: Path, results: Sequence[BatchingResult]) -> None:
     """Write results as CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        rows = csv.DictWriter(file, [column.name for column in fields(Result)])
+        rows = csv.DictWriter(file, [column.name for column in fields(BatchingResult)])
         rows.writeheader()
         rows.writerows(asdict(result) for result in results)
 
 
-def show(results: Sequence[Result], console: Console) -> None:
+def print_results(results: Sequence[BatchingResult], console: Console) -> None:
     """Print results as a table."""
     table = Table()
-    for column in fields(Result):
+    for column in fields(BatchingResult):
         table.add_column(column.name)
     previous = None
     for result in results:
@@ -263,26 +277,35 @@ def show(results: Sequence[Result], console: Console) -> None:
 
 
 def main() -> None:
-    """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=int, default=150, help="of the light model, for each load")
-    parser.add_argument("--heavy-images", type=int, default=24, help="of the heavy one")
-    parser.add_argument("--loads", type=float, nargs="*", default=[0.5, 0.8])
-    parser.add_argument("--repeats", type=int, default=3, help="in which contenders take turns")
-    works = (ACCELERATOR, "folio", "u2netp")
-    parser.add_argument("--works", nargs="+", default=list(works), choices=works)
-    parser.add_argument("--out", type=Path, default=_OUT)
-    options = parser.parse_args()
+    """Run the comparison, write the results as CSV, and print them."""
+    options = _parse_arguments()
     images = {ACCELERATOR: options.images, "folio": options.images, "u2netp": options.heavy_images}
-    results: list[Result] = []
+    results: list[BatchingResult] = []
     with local_serve(_LOGICAL_CPUS, port=free_port()):
-        bench = serve.deployment(Bench).options(max_ongoing_requests=MAX_BATCH_SIZE)
+        bench = serve.deployment(BatchingBenchmark).options(max_ongoing_requests=MAX_BATCH_SIZE)
         handle = serve.run(bench.bind(), name="batching", route_prefix=None)
         for kind in options.works:
             measured = handle.measure.remote(kind, images[kind], options.loads, options.repeats)
             results += measured.result()
-            write(options.out, results)
-    show(results, Console(width=140))
+            write_csv(options.out, results)
+    print_results(results, Console(width=140))
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.benchmarks.batching",
+        description="Compare serve.batch with Batcher.",
+    )
+    add = parser.add_argument
+    add("--images", type=int, default=150, help="images of the cheap workloads, for each load")
+    add("--heavy-images", type=int, default=24, help="images of u2netp, for each load")
+    loads = "arrival rates, as shares of the capacity of Batcher"
+    add("--loads", type=float, nargs="*", default=[0.5, 0.8], help=loads)
+    add("--repeats", type=int, default=3, help="measurements of each contender under each load")
+    works = (ACCELERATOR, "folio", "u2netp")
+    add("--works", nargs="+", default=list(works), choices=works, help="kinds of work")
+    add("--out", type=Path, default=_OUT, help="CSV file of the results")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

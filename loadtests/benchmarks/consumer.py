@@ -1,18 +1,18 @@
-"""How fast one consumer takes, dispatches and acknowledges messages, and what it costs.
+"""Messages per second, CPU time and memory of one consumer.
 
     python -m loadtests.benchmarks.consumer [--messages 200000] [--quick]
 
-The pipeline is a stand-in that answers at once, so that nothing but the ingest is measured. Three
-queues: one in memory that answers at once, one in memory that takes as long for a call as SQS
-does within a region, and moto's SQS server on this machine; and SqsIngest on Ray, before moto.
-Each case runs in a process of its own.
+The pipeline is a stand-in that answers at once, so that only the consumer is measured. It runs with
+three queues: one in memory that answers at once, one in memory that takes as long for a call as SQS
+does within a region, and moto's SQS server on this machine. The fourth case is SqsIngest on Ray,
+with moto's server. Each case runs in a process of its own. The results go to the terminal and into
+``out/bench/ingest.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import platform
 import resource
@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -37,110 +36,108 @@ from ingest.local.ports import free_port
 from ingest.runs.ledger import Ledger
 from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue import SqsQueue
-from loadtests.harness.metering import run_workers_beside_others
-from loadtests.harness.standins import Feed, Nowhere, Standin, body
+from loadtests.harness.metering import run_workers_at_normal_priority
+from loadtests.harness.results import write_result
+from loadtests.harness.standins import (
+    DiscardingStore,
+    GeneratedQueue,
+    InstantPipeline,
+    job_message,
+)
 from serve_app.aws import aws_client
-from serve_app.config import AppConfig, AwsConfig, LedgerConfig, QueueConfig
+from serve_app.config import AppConfig, AwsConfig
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
 
-OUT = Path("out/bench/ingest.json")
 SQS_CALL_S = 0.01
-"""What a call of SQS takes within a region, about."""
+"""Approximate duration of a call to SQS within a region."""
 _LOGICAL_CPUS = 4
-_SAMPLES = 20
-_MOST_WAITING = 50
-_LIMIT_S = 900
+_MEMORY_SAMPLES = 20
+_MAX_WAITING = 50
+_TIMEOUT_S = 900
 
 
 @dataclass(frozen=True)
-class Result:
-    """What one case gave."""
+class ConsumerResult:
+    """Rate, CPU time and memory of one case."""
 
     case: str
     messages: int
     seconds: float
     per_second: float
     cpu_share: float
-    """Of one core, over the run."""
+    """Cores in use, on average."""
     cpu_us_per_message: float
     peak_mib: float
     growth_mib: float | None
-    """Of the memory's mean, from the third quarter of the run to the last; None where it was not
-    sampled."""
+    """Growth of the mean memory from the third quarter of the run to the last, if sampled."""
 
 
-def in_memory(case: str, messages: int, call_s: float) -> Result:
-    """Measure a consumer on a queue in memory."""
-
-    async def measured() -> Result:
-        queue = Feed(messages, call_s)
-        config = QueueConfig(url="memory")
-        ledger = LedgerConfig(bucket="bench")
-        return await consume(case, queue, Nowhere(), config, ledger, messages, _SAMPLES)
-
-    return asyncio.run(measured())
+def measure_in_memory(case: str, messages: int, call_s: float) -> ConsumerResult:
+    """Measure a consumer with a queue in memory."""
+    queue = GeneratedQueue(messages, call_s)
+    config = AppConfig.load({"queue": {"url": "memory"}, "ledger": {"bucket": "bench"}})
+    consuming = consume(case, queue, DiscardingStore(), config, messages, _MEMORY_SAMPLES)
+    return asyncio.run(consuming)
 
 
-def on_moto(case: str, messages: int) -> Result:
-    """Measure a consumer on moto's SQS and S3."""
+def measure_on_moto(case: str, messages: int) -> ConsumerResult:
+    """Measure a consumer with moto's SQS and S3."""
     use_dummy_credentials()
 
-    async def measured(config: AppConfig) -> Result:
+    async def measure(config: AppConfig) -> ConsumerResult:
         assert config.queue is not None
-        assert config.ledger is not None
         queue = await SqsQueue.open(config.queue, config.aws)
-        store = open_store(config)
         try:
-            return await consume(case, queue, store, config.queue, config.ledger, messages, 0)
+            return await consume(case, queue, open_store(config), config, messages, 0)
         finally:
             queue.close()
 
     with LocalAws() as server, sending(server, messages) as config:
-        return asyncio.run(measured(config))
+        return asyncio.run(measure(config))
 
 
-def on_ray(case: str, messages: int) -> Result:
-    """Measure SqsIngest on Ray, on moto's SQS and S3; the stand-in is a deployment, too."""
+def measure_on_ray(case: str, messages: int) -> ConsumerResult:
+    """Measure SqsIngest on Ray, with moto's SQS and S3. The pipeline's stand-in is a deployment."""
     use_dummy_credentials()
-    # Before its environment is set: with that, a handle needs an event loop in this process.
+    # Imported in this case's process alone, and before Ray's environment is set, after which a
+    # handle needs an event loop in this process.
     from ray import serve
 
     from ingest.consumer.deployment import SqsIngest
 
-    run_workers_beside_others()
+    run_workers_at_normal_priority()
     with (
         LocalAws() as server,
         sending(server, messages) as config,
         local_serve(_LOGICAL_CPUS, port=free_port()),
     ):
-        standin = serve.deployment(Standin).options(max_ongoing_requests=256).bind()
+        standin = serve.deployment(InstantPipeline).options(max_ongoing_requests=256).bind()
         ingest = serve.deployment(SqsIngest).options(ray_actor_options={"num_cpus": 0.1})
         handle = serve.run(ingest.bind(config, standin), name="bench", route_prefix=None)
         process = None
         while process is None:
             stats = handle.status.remote().result()
             process = _replica_process() if stats.get("deleted") else None
-        first, began_at, cpu_s = stats["deleted"], time.perf_counter(), _cpu_s(process)
-        peak = 0.0
+        first, started_at, cpu_s = stats["deleted"], time.perf_counter(), _cpu_s(process)
+        peak_mib = 0.0
         while stats["deleted"] < messages:
             time.sleep(0.2)
             stats = handle.status.remote().result()
-            peak = max(peak, process.memory_info().rss / 2**20)
-        seconds = time.perf_counter() - began_at
+            peak_mib = max(peak_mib, process.memory_info().rss / 2**20)
+        seconds = time.perf_counter() - started_at
         used_s = _cpu_s(process) - cpu_s
-    count = messages - first
-    return result(case, count, seconds, used_s, peak, None)
+    return summarize(case, messages - first, seconds, used_s, peak_mib, None)
 
 
 def _replica_process() -> psutil.Process:
-    # Workers are children of the raylet, which is one of ours.
+    # Workers are children of the raylet, which is a child of this process.
     for process in psutil.Process().children(recursive=True):
-        # One that has just ended has no command line.
+        # A process that has just ended has no command line.
         with suppress(psutil.NoSuchProcess):
             if any("SqsIngest" in part for part in process.cmdline()):
                 return process
-    raise AssertionError("no process of SqsIngest")
+    raise AssertionError("SqsIngest has no process")
 
 
 def _cpu_s(process: psutil.Process) -> float:
@@ -150,15 +147,17 @@ def _cpu_s(process: psutil.Process) -> float:
 
 @contextmanager
 def sending(server: LocalAws, messages: int) -> Iterator[AppConfig]:
-    """Give settings of a queue that is kept filled by a process of its own.
+    """Fill a queue from a process of its own, and yield the settings of that queue.
 
-    Filled a little at a time: moto counts all messages of a queue for each one that it hands out.
+    The queue is filled a little at a time, because moto counts all messages of a queue for each
+    message that it hands out.
     """
     name = f"bench-{uuid.uuid4().hex[:8]}"
     server.create_bucket(name)
     url = server.create_queue(name)
     context = multiprocessing.get_context("spawn")
-    sender = context.Process(target=send, args=(server.endpoint_url, url, messages), daemon=True)
+    arguments = (server.endpoint_url, url, messages)
+    sender = context.Process(target=keep_filled, args=arguments, daemon=True)
     sender.start()
     yield AppConfig.load(
         {
@@ -170,21 +169,23 @@ def sending(server: LocalAws, messages: int) -> Iterator[AppConfig]:
     sender.join()
 
 
-def send(endpoint_url: str, url: str, messages: int) -> None:
-    """Put messages on a queue, as many at a time as wait to be taken."""
+def keep_filled(endpoint_url: str, url: str, messages: int) -> None:
+    """Send messages to a queue whenever only a few are waiting in it."""
     client = aws_client("sqs", AwsConfig(endpoint_url=endpoint_url))
     wanted: Any = ["ApproximateNumberOfMessages"]
     sent = 0
     while sent < messages:
         found = client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
-        if int(found[wanted[0]]) > _MOST_WAITING:
+        if int(found[wanted[0]]) > _MAX_WAITING:
             time.sleep(0.05)
             continue
-        for start in range(sent, min(sent + _MOST_WAITING, messages), BATCH_ENTRIES):
+        for start in range(sent, min(sent + _MAX_WAITING, messages), BATCH_ENTRIES):
             numbers = range(start, min(start + BATCH_ENTRIES, messages))
-            entries = [{"Id": f"{number}", "MessageBody": body(number)} for number in numbers]
-            answer = client.send_message_batch(QueueUrl=url, Entries=entries)
-            assert not answer.get("Failed"), answer
+            entries = [
+                {"Id": f"{number}", "MessageBody": job_message(number)} for number in numbers
+            ]
+            response = client.send_message_batch(QueueUrl=url, Entries=entries)
+            assert not response.get("Failed"), response
             sent = numbers.stop
 
 
@@ -192,78 +193,102 @@ async def consume(
     case: str,
     queue: Any,
     store: ObjectStore,
-    config: QueueConfig,
-    ledger: LedgerConfig,
+    config: AppConfig,
     messages: int,
-    samples: int,
-) -> Result:
-    """Run a consumer until it has deleted so many messages."""
-    consumer = Consumer(queue, Standin().process, Ledger(store, ledger), config)
+    memory_samples: int,
+) -> ConsumerResult:
+    """Measure a consumer until it has deleted all messages.
+
+    Args:
+        case: Name of the case.
+        queue: Queue with the messages.
+        store: Store of the ledger.
+        config: Settings with a queue and a ledger.
+        messages: Number of messages.
+        memory_samples: Number of times that the memory is sampled. 0 to leave it out.
+    """
+    assert config.queue is not None
+    assert config.ledger is not None
+    ledger = Ledger(store, config.ledger)
+    consumer = Consumer(queue, InstantPipeline().process, ledger, config.queue)
     memory: list[float] = []
     process = psutil.Process()
-    began_at, cpu_s = time.perf_counter(), time.process_time()
+    started_at, cpu_s = time.perf_counter(), time.process_time()
     running = asyncio.create_task(consumer.run())
-    async with asyncio.timeout(_LIMIT_S):
+    async with asyncio.timeout(_TIMEOUT_S):
         while (deleted := consumer.stats.deleted) < messages:
             await asyncio.sleep(0.02)
-            if samples and deleted * samples >= messages * (len(memory) + 1):
+            if memory_samples and deleted * memory_samples >= messages * (len(memory) + 1):
                 memory.append(process.memory_info().rss / 2**20)
-    seconds, used_s = time.perf_counter() - began_at, time.process_time() - cpu_s
+    seconds, used_s = time.perf_counter() - started_at, time.process_time() - cpu_s
     await consumer.stop()
     await running
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    # The first half warms up: threads of the ledger come, each with memory of its own.
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # The first half warms up: the ledger starts threads, each with memory of its own.
     quarter = len(memory) // 4
     growth = fmean(memory[-quarter:]) - fmean(memory[-2 * quarter : -quarter]) if quarter else None
-    return result(case, messages, seconds, used_s, peak, growth)
+    return summarize(case, messages, seconds, used_s, peak_mib, growth)
 
 
-def result(
-    case: str, messages: int, seconds: float, cpu_s: float, peak: float, growth: float | None
-) -> Result:
-    """Return a case's result from what was measured."""
-    return Result(
+def summarize(
+    case: str,
+    messages: int,
+    seconds: float,
+    cpu_s: float,
+    peak_mib: float,
+    growth_mib: float | None,
+) -> ConsumerResult:
+    """Return the result of a case from its measurements."""
+    return ConsumerResult(
         case=case,
         messages=messages,
         seconds=round(seconds, 2),
         per_second=round(messages / seconds, 1),
         cpu_share=round(cpu_s / seconds, 3),
         cpu_us_per_message=round(cpu_s / messages * 1e6, 1),
-        peak_mib=round(peak, 1),
-        growth_mib=None if growth is None else round(growth, 1),
+        peak_mib=round(peak_mib, 1),
+        growth_mib=None if growth_mib is None else round(growth_mib, 1),
     )
 
 
 def main() -> None:
-    """Measure every case, and show and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=200_000)
+    """Measure every case, print the results, and write them as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.benchmarks.consumer",
+        description="Measure messages per second, CPU time and memory of one consumer.",
+    )
+    parser.add_argument("--messages", type=int, default=200_000, help="number of messages")
     parser.add_argument("--quick", action="store_true", help="a hundredth of the messages")
     options = parser.parse_args()
     count = options.messages // 100 if options.quick else options.messages
     few = max(200, count // 100)
-    cases: list[tuple[Callable[..., Result], tuple[Any, ...]]] = [
-        (in_memory, ("memory, answers at once", count, 0.0)),
-        (in_memory, (f"memory, {SQS_CALL_S * 1000:.0f} ms a call", count // 4, SQS_CALL_S)),
-        (on_moto, ("moto's SQS and S3", few)),
-        (on_ray, ("SqsIngest on Ray, moto", few)),
+    cases: list[tuple[Callable[..., ConsumerResult], tuple[Any, ...]]] = [
+        (measure_in_memory, ("memory, answers at once", count, 0.0)),
+        (
+            measure_in_memory,
+            (f"memory, {SQS_CALL_S * 1000:.0f} ms a call", count // 4, SQS_CALL_S),
+        ),
+        (measure_on_moto, ("moto's SQS and S3", few)),
+        (measure_on_ray, ("SqsIngest on Ray, moto", few)),
     ]
     context = multiprocessing.get_context("spawn")
+    load_before = round(psutil.getloadavg()[0], 1)
     results = []
     for function, arguments in cases:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             results.append(pool.submit(function, *arguments).result())
-    show(results)
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"cpus": psutil.cpu_count(), "machine": platform.machine()}
-    machine["load_before"] = round(psutil.getloadavg()[0], 1)
-    content = {"machine": machine, "results": [asdict(item) for item in results]}
-    OUT.write_text(json.dumps(content, indent=2) + "\n")
+    print_results(results)
+    machine = {
+        "cpus": psutil.cpu_count(),
+        "machine": platform.machine(),
+        "load_before": load_before,
+    }
+    write_result("ingest.json", {"machine": machine, "results": [asdict(item) for item in results]})
 
 
-def show(results: Sequence[Result]) -> None:
-    """Print the results as a table."""
-    title = "One consumer; the pipeline is a stand-in that answers at once"
+def print_results(results: Sequence[ConsumerResult]) -> None:
+    """Print results as a table."""
+    title = "One consumer, with a stand-in for the pipeline that answers at once"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0))
     table.add_column("queue")
     for name in ("messages", "per s", "cores", "µs each", "peak MiB", "growth"):

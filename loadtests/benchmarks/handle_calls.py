@@ -1,19 +1,20 @@
 """Calls per second from one replica to another: ``python -m loadtests.benchmarks.handle_calls``.
 
-They carry what they carry in service, a model-sized image there and a mask back, and the callee
-answers at once: what is left is Serve's handle, its router and Ray's transport. A limit of the
-control plane that ``foreedge plan`` plans with.
+As in service, a call carries an image of the model's size and its answer a mask. The callee answers
+at once, so that only Serve's handle, its router and Ray's transport are measured. ``foreedge plan``
+uses the result as a limit of the control plane.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import time
 
 import numpy as np
 import numpy.typing as npt
 
-# Here, before its environment is set: with that, a handle needs an event loop in this process.
+# Imported before Ray's environment is set, after which a handle needs an event loop here.
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -26,28 +27,33 @@ _SIDE_PX = 320
 _LOGICAL_CPUS = 8
 
 
-class Answers:
-    """Answers at once, in the place of Segmenter."""
+class InstantSegmenter:
+    """A deployment that takes Segmenter's place and answers at once."""
 
     async def segment(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return a mask of the right size."""
+        """Return a mask of the image's size."""
         return np.ascontiguousarray(image[..., 0])
 
 
 class Caller:
-    """Makes calls from within a replica, as CutoutPipeline does."""
+    """A deployment that calls another one, as CutoutPipeline does."""
 
-    def __init__(self, called: DeploymentHandle) -> None:
-        self._called = called
+    def __init__(self, segmenter: DeploymentHandle) -> None:
+        self._segmenter = segmenter
 
     async def calls_per_s(self, calls: int, callers: int) -> float:
-        """Return the rate of so many calls, by so many callers that each wait for an answer."""
+        """Return the calls per second of some callers that each wait for their answers.
+
+        Args:
+            calls: Number of calls altogether.
+            callers: Number of callers.
+        """
         image = np.zeros((_SIDE_PX, _SIDE_PX, 3), np.uint8)
         left = iter(range(calls))
 
         async def caller() -> None:
             for _ in left:
-                await self._called.segment.remote(image)
+                await self._segmenter.segment.remote(image)
 
         began = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(callers)))
@@ -55,15 +61,24 @@ class Caller:
 
 
 def measure() -> float:
-    """Return the handle calls a second of one replica, on a Ray of its own."""
+    """Return the handle calls per second of one replica, on a Ray that is started for it."""
     with local_serve(_LOGICAL_CPUS, port=free_port()):
-        answers = serve.deployment(Answers).options(max_ongoing_requests=2 * CALLERS).bind()
-        caller = serve.deployment(Caller).bind(answers)
+        deployment = serve.deployment(InstantSegmenter).options(max_ongoing_requests=2 * CALLERS)
+        caller = serve.deployment(Caller).bind(deployment.bind())
         handle = serve.run(caller, name="calls", route_prefix=None)
         handle.calls_per_s.remote(CALLS // 10, CALLERS).result()
         rate: float = handle.calls_per_s.remote(CALLS, CALLERS).result()
     return rate
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure, and print the result."""
+    argparse.ArgumentParser(
+        prog="python -m loadtests.benchmarks.handle_calls",
+        description="Measure calls per second from one replica to another.",
+    ).parse_args()
     print(f"{measure():.0f} handle calls/s")
+
+
+if __name__ == "__main__":
+    main()

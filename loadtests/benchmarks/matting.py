@@ -1,7 +1,7 @@
-"""Matting beside rembg's, in time and memory: ``python -m loadtests.benchmarks.matting`` (Linux).
+"""CPU time and memory of matting compared with rembg's: ``python -m loadtests.benchmarks.matting``.
 
-The same photograph and mask, the same result; each measurement in a process of its own. Writes its
-table into docs/performance.md with ``--write-docs``.
+Both get the same image and mask, and give the same result. Each measurement runs in a process of
+its own. ``--write-docs`` writes the table into docs/performance.md. Needs Linux.
 """
 
 from __future__ import annotations
@@ -17,24 +17,30 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from loadtests.harness.results import DOCS, between_markers, busy_elsewhere, machine
+from loadtests.harness.results import (
+    DOCS,
+    describe_machine,
+    measure_busy_cores,
+    write_between_markers,
+)
 from serve_app.config import PipelineConfig
 from serve_app.contracts.recipe import Matting
 from serve_app.imaging.matting import matte, preload_matting
 from serve_app.models.folio.synthetic.photograph import draw_photograph
 
 SIZES = ((800, 600), (1600, 1200), (2048, 1536), (4000, 3000))
-REMBG_UP_TO = 4_000_000
-"""Pixels: beyond it rembg needs more memory than many machines have."""
+REMBG_MAX_PIXELS = 4_000_000
+"""Largest image that rembg is measured with. Beyond it, many machines have too little memory."""
 
 
 def measure(system: str, width: int, height: int) -> dict[str, float]:
-    """Return seconds of CPU and MB that one image takes; what is loaded before does not count."""
+    """Return the CPU seconds and the MB that one image takes, without what is loaded before."""
     drawn = draw_photograph(3, width=width, height=height, kind="book")
     mask = np.asarray(cv2.GaussianBlur(drawn.mask, (0, 0), width / 300), np.uint8)
     settings = Matting(method="closed_form")
     preload_matting()
     if system == "rembg":
+        # Only here, so that Foreedge's process does not load rembg.
         from rembg.bg import alpha_matting_cutout
 
         rgb = Image.fromarray(drawn.image)
@@ -47,7 +53,7 @@ def measure(system: str, width: int, height: int) -> dict[str, float]:
         def run() -> object:
             return matte(drawn.image, mask, settings, PipelineConfig().matting_max_pixels)
 
-    # Makes the peak the present: what drew the photograph does not count.
+    # Resets the peak, so that the memory for drawing the image does not count.
     Path("/proc/self/clear_refs").write_text("5")
     before_mb = _peak_mb()
     started_s = time.process_time()
@@ -61,8 +67,11 @@ def _peak_mb() -> float:
 
 
 def main() -> None:
-    """Measure every size in both ways."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.benchmarks.matting")
+    """Measure every size with both programs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.benchmarks.matting",
+        description="Measure CPU time and memory of matting, compared with rembg's.",
+    )
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
     options = parser.parse_args()
@@ -70,31 +79,31 @@ def main() -> None:
         system, width, height = options.one
         print(json.dumps(measure(system, int(width), int(height))))
         return
-    busy = busy_elsewhere()
+    busy = measure_busy_cores()
     lines = [
-        "| photograph | CPU s: Foreedge | rembg | memory MB: Foreedge | rembg |",
+        "| image | CPU s: Foreedge | rembg | memory MB: Foreedge | rembg |",
         "|---|---|---|---|---|",
     ]
     for width, height in SIZES:
-        ours = _in_a_process("foreedge", width, height)
+        ours = _measure_in_process("foreedge", width, height)
         cells = [f"{width} x {height}", f"{ours['cpu_s']:.2f}", "", f"{ours['mb']:.0f}", ""]
-        if width * height <= REMBG_UP_TO:
-            theirs = _in_a_process("rembg", width, height)
+        if width * height <= REMBG_MAX_PIXELS:
+            theirs = _measure_in_process("rembg", width, height)
             cells[2], cells[4] = f"{theirs['cpu_s']:.2f}", f"{theirs['mb']:.0f}"
         lines.append(f"| {' | '.join(cells)} |")
-    about = machine()
+    machine = describe_machine()
     lines.append("")
     lines.append(
-        f"`python -m loadtests.benchmarks.matting` on {about['cpu']}, {about['cores']} cores, "
-        f"{busy} of them busy with other things: CPU time, not wall time."
+        f"`python -m loadtests.benchmarks.matting` on {machine['cpu']}, {machine['cores']} cores, "
+        f"{busy} of them busy with other work. CPU time, not wall time."
     )
     text = "\n".join(lines)
     print(text)
     if options.write_docs:
-        DOCS.write_text(between_markers(DOCS.read_text(), "matting", text))
+        write_between_markers(DOCS, "matting", text)
 
 
-def _in_a_process(system: str, width: int, height: int) -> dict[str, float]:
+def _measure_in_process(system: str, width: int, height: int) -> dict[str, float]:
     command = [sys.executable, "-m", "loadtests.benchmarks.matting", "--one", system]
     answer = subprocess.run(
         [*command, str(width), str(height)], check=True, capture_output=True, text=True

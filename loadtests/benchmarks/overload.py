@@ -1,9 +1,8 @@
-"""Many more clients than one machine can serve: what is refused, how fast, and what it costs.
+"""Overload: throughput and refusals when many more clients ask than the machine can serve.
 
 ``python -m loadtests.benchmarks.overload`` (``make bench-overload``) starts the application on this
-machine, finds the best throughput that a few clients reach, then lets 200 clients ask at once, each
-of which waits after a refusal for as long as ``Retry-After`` says. The generator shares the
-machine.
+machine and finds the best throughput that a few clients reach. Then 200 clients ask at once. After
+a refusal, each waits for as long as ``Retry-After`` says. The clients run on the same machine.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from rich.table import Table
 
 from ingest.local.application import serving
 from ingest.local.ports import free_port
-from loadtests.harness.metering import run_workers_beside_others
+from loadtests.harness.metering import run_workers_at_normal_priority
 from serve_app.config import AppConfig
 from serve_app.models.folio.synthetic.photograph import draw_photograph
 
 BEST_OF = (4, 8, 16)
-"""Numbers of clients among which the best throughput is looked for."""
+"""Numbers of clients that are tried to find the best throughput."""
 
-_PHOTOGRAPHS = 8
+_IMAGES = 8
 _SAMPLE_S = 0.5
 _WARM_S = 6.0
 _CLIENT_TIMEOUT_S = 120
@@ -44,29 +43,29 @@ _MIB = 1024 * 1024
 
 
 @dataclass
-class Phase:
-    """What a number of clients saw in some time."""
+class ClientPhase:
+    """Responses that a number of clients received during one phase of the benchmark."""
 
     clients: int
     seconds: float = 0.0
-    """That are counted; they begin when the first images have gone through."""
+    """Seconds that count. They begin when the first images have been served."""
     images: int = 0
-    """Served in them."""
+    """Number of images served in those seconds."""
     statuses: Counter[int] = field(default_factory=Counter)
     served_ms: list[float] = field(default_factory=list)
     refused_ms: list[float] = field(default_factory=list)
     without_retry_after: int = 0
     broken: Counter[str] = field(default_factory=Counter)
     rss_mib: list[float] = field(default_factory=list)
-    """Of all of Ray's processes together, sampled."""
+    """Samples of the resident memory of all of Ray's processes together."""
 
     @property
     def images_per_s(self) -> float:
-        """Images served, over the time that is counted."""
+        """Images served per second."""
         return self.images / self.seconds
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the phase as values for JSON."""
         return {
             "clients": self.clients,
             "seconds": round(self.seconds, 1),
@@ -85,23 +84,28 @@ class Phase:
 
 
 class Clients:
-    """Threads that post photographs, each the next one as soon as it has an answer."""
+    """Threads that each post an image as soon as their last one is answered."""
 
-    def __init__(self, url: str, photographs: list[bytes]) -> None:
-        where = urlsplit(url)
-        self._host, self._port = where.hostname or "", where.port or 80
-        self._photographs = photographs
+    def __init__(self, url: str, images: list[bytes]) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._images = images
         self._lock = threading.Lock()
 
-    def run(self, clients: int, seconds: float) -> Phase:
-        """Let that many clients ask; count for that long once the first have been served.
+    def run(self, clients: int, seconds: float) -> ClientPhase:
+        """Run a phase, and count once the first images have been served.
 
-        All stages of what is in flight share the same threads, first come first: with many
-        clients the first images come out late, and as many are on their way at the end.
+        All images in progress share the same threads, in the order in which they came. With many
+        clients, the first images are therefore finished late, and as many are in progress at the
+        end.
+
+        Args:
+            clients: Number of clients.
+            seconds: Seconds that count.
         """
-        phase, stop = Phase(clients), threading.Event()
+        phase, stop = ClientPhase(clients), threading.Event()
         threads = [
-            threading.Thread(target=self._ask, args=(number, phase, stop))
+            threading.Thread(target=self._post_until, args=(stop, number, phase))
             for number in range(clients)
         ]
         for thread in threads:
@@ -120,15 +124,15 @@ class Clients:
             thread.join()
         return phase
 
-    def _ask(self, number: int, phase: Phase, stop: threading.Event) -> None:
+    def _post_until(self, stop: threading.Event, number: int, phase: ClientPhase) -> None:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_CLIENT_TIMEOUT_S)
         while not stop.is_set():
-            data = self._photographs[number % len(self._photographs)]
+            data = self._images[number % len(self._images)]
             sent_at = time.perf_counter()
             try:
                 connection.request("POST", "/v1/cutout?min_subject_px=1", data)
-                answer = connection.getresponse()
-                answer.read()
+                response = connection.getresponse()
+                response.read()
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 with self._lock:
@@ -136,14 +140,14 @@ class Clients:
                         phase.broken[type(error).__name__] += 1
                 continue
             elapsed_ms = (time.perf_counter() - sent_at) * 1000
-            retry_after = answer.getheader("Retry-After")
+            retry_after = response.getheader("Retry-After")
             with self._lock:
                 if stop.is_set():
                     break
-                phase.statuses[answer.status] += 1
-                if answer.status == http.client.OK:
+                phase.statuses[response.status] += 1
+                if response.status == http.client.OK:
                     phase.served_ms.append(elapsed_ms)
-                elif answer.status == http.client.SERVICE_UNAVAILABLE:
+                elif response.status == http.client.SERVICE_UNAVAILABLE:
                     phase.refused_ms.append(elapsed_ms)
                     phase.without_retry_after += retry_after is None
             if retry_after is not None:
@@ -152,53 +156,56 @@ class Clients:
 
 
 def main(
-    clients: Annotated[int, typer.Option(help="That ask at once.")] = 200,
-    seconds: Annotated[float, typer.Option(help="Of overload.")] = 60,
-    best_seconds: Annotated[float, typer.Option(help="Of each search for the best.")] = 15,
-    width: Annotated[int, typer.Option(help="Of the photographs; 4:3.")] = 800,
+    clients: Annotated[int, typer.Option(help="Clients that ask at once.")] = 200,
+    seconds: Annotated[float, typer.Option(help="Seconds of overload.")] = 60,
+    best_seconds: Annotated[
+        float, typer.Option(help="Seconds with each number of clients before that.")
+    ] = 15,
+    width: Annotated[int, typer.Option(help="Width of the images in pixels, 4:3.")] = 800,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, as in http.max_concurrent=8.")
+        list[str] | None, typer.Option("--set", help="A setting, e.g. http.max_concurrent=8.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="JSON of the result.")] = Path("out/overload.json"),
+    out: Annotated[Path, typer.Option(help="JSON file of the result.")] = Path("out/overload.json"),
 ) -> None:
-    """Measure overload."""
+    """Measure throughput and refusals when too many clients ask at once."""
     console = Console()
-    photographs = [_photograph(seed, width) for seed in range(_PHOTOGRAPHS)]
+    images = [_draw_image(seed, width) for seed in range(_IMAGES)]
     args: dict[str, Any] = dict(item.split("=", 1) for item in settings or ())
     config = AppConfig.load(args)
-    run_workers_beside_others()
+    run_workers_at_normal_priority()
     with serving(args, port=free_port(), quiet=True) as endpoints:
-        asking = Clients(endpoints.http, photographs)
-        asking.run(4, 1)
-        phases = [asking.run(few, best_seconds) for few in BEST_OF]
+        load = Clients(endpoints.http, images)
+        load.run(4, 1)
+        phases = [load.run(few, best_seconds) for few in BEST_OF]
         best = max(phases, key=lambda phase: phase.images_per_s)
         console.print(f"best: {best.images_per_s:.1f} images/s with {best.clients} clients")
-        overload = asking.run(clients, seconds)
-        after = asking.run(best.clients, best_seconds)
-    console.print(_table([*phases, overload, after]))
+        overload = load.run(clients, seconds)
+        after = load.run(best.clients, best_seconds)
+    console.print(_make_table([*phases, overload, after]))
     out.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "machine": {"cpus": os.cpu_count(), "load_before": os.getloadavg()[1]},
         "config": config.model_dump(mode="json"),
-        "photograph": {"width": width, "bytes": int(np.mean([len(p) for p in photographs]))},
+        "photograph": {"width": width, "bytes": int(np.mean([len(p) for p in images]))},
         "best": [phase.as_dict() for phase in phases],
         "overload": overload.as_dict(),
         "after": after.as_dict(),
         "held": round(overload.images_per_s / best.images_per_s, 3),
     }
     out.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
-    console.print(f"held {result['held']:.1%} of the best; {out}")
+    console.print(f"{result['held']:.1%} of the best throughput under overload, see {out}")
 
 
-def _photograph(seed: int, width: int) -> bytes:
-    taken = draw_photograph(seed, width=width, height=width * 3 // 4, kind="book")
+def _draw_image(seed: int, width: int) -> bytes:
+    """Return a synthetic photograph as a JPEG file."""
+    drawn = draw_photograph(seed, width=width, height=width * 3 // 4, kind="book")
     file = io.BytesIO()
-    Image.fromarray(taken.image).save(file, "JPEG", quality=88)
+    Image.fromarray(drawn.image).save(file, "JPEG", quality=88)
     return file.getvalue()
 
 
 def _rss_mib() -> float:
-    """Return the memory of all processes that this one has started."""
+    """Return the resident memory of all descendants of this process, in MiB."""
     total = 0
     for process in psutil.Process().children(recursive=True):
         try:
@@ -217,7 +224,7 @@ def _quantiles(values: list[float]) -> dict[str, float]:
     }
 
 
-def _table(phases: list[Phase]) -> Table:
+def _make_table(phases: list[ClientPhase]) -> Table:
     table = Table(title="Overload")
     columns = ("clients", "per s", "p50 ms", "p99", "503", "p50 ms", "p99", "max", "other")
     for name in (*columns, "MiB"):

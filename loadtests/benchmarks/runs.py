@@ -1,18 +1,18 @@
-"""What it costs to look at a run of a million: the real commands on a ledger that was made up.
+"""Time and memory of the commands on a run of a million jobs.
 
-Writes a synthetic run into a local store (its list of jobs, its records in parts of 1,000 from
-four consumers, an object for each result), then runs ``foreedge status``, ``report``, ``errors``
-and ``verify`` on it, each as a process of its own, and shows their time and their peak memory::
+The benchmark writes a synthetic run into a local store: its list of jobs, its records in parts of
+1,000 from four consumers, and an object for each result. Then it runs ``foreedge status``,
+``report``, ``errors`` and ``verify`` on it, each as a process of its own, and prints their time and
+peak memory::
 
     python -m loadtests.benchmarks.runs --records 1000000
 
-Of the records 1 % are failures, 3 % have doubtful masks, and 0.5 % are there twice. One object is
-an empty file, a thousand of them in a folder: what is measured is the ledger and the listing, not
-pictures, and not the network of S3, which adds the time of its calls (one for each 1,000 records
-and for each 1,000 objects).
+Of the records, 1 % are failures, 3 % have doubtful masks and 0.5 % appear twice. Every object is an
+empty file, a thousand of them in a folder, so that the ledger and the listing are measured, without
+images. S3's network would add the time of one call for each 1,000 records and 1,000 objects.
 
-``foreedge bulk`` sends the jobs of a compressed manifest to a server that stands in for SQS: it
-takes everything at once and keeps nothing.
+``foreedge bulk`` sends the jobs of a compressed manifest to a stand-in for SQS that accepts
+everything at once and keeps nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -58,17 +59,16 @@ _CONSUMERS = 4
 _STAGES = ("fetch", "decode", "resize", "segment", "mask", "compose", "encode", "publish")
 
 
-def make(root: Path, records: int, seed: int) -> None:
-    """Write a run.
+def write_run(root: Path, records: int, seed: int) -> None:
+    """Write a synthetic run.
 
     Args:
-        root: Of the local store.
-        records: Its jobs.
-        seed: The same one makes the same run.
+        root: Root folder of the local store.
+        records: Number of jobs.
+        seed: Seed of the random values. The same seed gives the same run.
     """
-    store = LocalStore(root)
     entries = _entries(records)
-    run = RunFolder(store, LEDGER, RUN)
+    run = RunFolder(LocalStore(root), LEDGER, RUN)
     jobs = JobList(run)
     manifest = RunManifest(
         run_id=RUN,
@@ -88,7 +88,7 @@ def make(root: Path, records: int, seed: int) -> None:
         for offset in range(0, len(part), LEDGER.part_records):
             first = start + offset
             some = part[offset : offset + LEDGER.part_records]
-            lines = [line for n, e in enumerate(some) for line in _lines(first + n, e, generator)]
+            lines = [line for n, e in enumerate(some) for line in _records(first + n, e, generator)]
             at = START + timedelta(seconds=(first + len(some)) / _RATE_PER_S)
             consumer = first // LEDGER.part_records % _CONSUMERS
             name = f"{at:%Y%m%dT%H%M%S.%fZ}-consumer{consumer}-{first:06d}"
@@ -111,8 +111,8 @@ def _fails(number: int) -> bool:
     return number % 100 == 7
 
 
-def _lines(number: int, entry: Entry, generator: random.Random) -> Iterator[bytes]:
-    """Yield a job's records, in the form in which the ledger has them."""
+def _records(number: int, entry: Entry, generator: random.Random) -> Iterator[bytes]:
+    """Yield a job's records as lines of the ledger."""
     finished_at = START + timedelta(seconds=number / _RATE_PER_S)
     record: dict[str, Any] = {
         "job_id": entry.job_id,
@@ -146,17 +146,17 @@ def _lines(number: int, entry: Entry, generator: random.Random) -> Iterator[byte
         yield line
 
 
-class StandIn(BaseHTTPRequestHandler):
-    """Answers as SQS does where it accepts everything."""
+class AcceptingQueue(BaseHTTPRequestHandler):
+    """A stand-in for SQS that accepts every message."""
 
     protocol_version = "HTTP/1.1"
-    # Or else each answer waits for the acknowledgement of its head.
+    # Buffered, because otherwise each response waits for the acknowledgement of its headers.
     wbufsize = -1
 
     def do_POST(self) -> None:
-        """Accept what is sent."""
+        """Accept the messages of a request."""
         request = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
-        taken = [
+        accepted = [
             {
                 "Id": item["Id"],
                 "MessageId": item["Id"],
@@ -164,21 +164,21 @@ class StandIn(BaseHTTPRequestHandler):
             }
             for item in request.get("Entries", [])
         ]
-        answer = orjson.dumps({"Successful": taken, "Failed": [], "Attributes": {}})
+        body = orjson.dumps({"Successful": accepted, "Failed": [], "Attributes": {}})
         self.send_response(200)
         self.send_header("content-type", "application/x-amz-json-1.0")
-        self.send_header("content-length", str(len(answer)))
+        self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """Run the stand-in; gives its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), StandIn) as server:
+def accepting_queue() -> Iterator[str]:
+    """Run the stand-in for SQS, and yield its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), AcceptingQueue) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -189,7 +189,7 @@ def serving() -> Iterator[str]:
 
 
 def write_config(path: Path, store: Path, url: str) -> Path:
-    """Write the settings for a store and the stand-in's URL; return the path."""
+    """Write the settings for a store and the URL of a queue, and return the file's path."""
     settings = {
         "storage": {"local_root": str(store)},
         "ledger": {"bucket": BUCKET},
@@ -200,44 +200,85 @@ def write_config(path: Path, store: Path, url: str) -> Path:
     return path
 
 
-def measure_bulk(root: Path, messages: int, url: str) -> None:
-    """Send a run to the stand-in, and print a row of the table."""
-    shutil.rmtree(root / "bulk", ignore_errors=True)
-    manifest = root / "manifest.csv.gz"
-    with gzip.open(manifest, "wt", compresslevel=1) as file:
-        file.write("bucket,key,etag\n")
-        file.writelines(f"{e.bucket},{e.key},{e.etag}\n" for e in _entries(messages))
-    config = write_config(root / "bulk.json", root / "bulk", url)
-    wall_s, cpu_s, peak_mb, code = measure(["bulk", str(manifest), "--run-id", RUN], config)
-    name = f"`bulk` of {messages:,}: {messages / wall_s:,.0f} messages/s"
-    print(f"| {name} | {wall_s:.1f} s | {cpu_s:.1f} s | {peak_mb:.0f} MB | {code} |")
+@dataclass(frozen=True, slots=True)
+class CommandCost:
+    """Cost of one command."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+    exit_code: int
+
+    def row(self, name: str) -> str:
+        """Return a row of the table."""
+        return (
+            f"| {name} | {self.wall_s:.1f} s | {self.cpu_s:.1f} s | {self.peak_mb:.0f} MB | "
+            f"{self.exit_code} |"
+        )
 
 
-def measure(command: list[str], config: Path) -> tuple[float, float, float, int]:
-    """Run the command line.
-
-    Returns:
-        Seconds, seconds of processor time, peak resident megabytes, and the exit code.
-    """
+def measure_command(command: list[str], config: Path) -> CommandCost:
+    """Run ``foreedge`` with a command, and return its cost."""
     started_at = time.perf_counter()
     program = str(Path(sys.executable).with_name("foreedge"))
     words = [program, *command, "--config", str(config)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    # Linux gives kilobytes.
+    # Linux reports kilobytes.
     peak_mb = usage.ru_maxrss * 1024 / 1e6
     cpu_s = usage.ru_utime + usage.ru_stime
-    return time.perf_counter() - started_at, cpu_s, peak_mb, process.returncode
+    return CommandCost(time.perf_counter() - started_at, cpu_s, peak_mb, process.returncode)
+
+
+def print_cost_of_bulk(root: Path, messages: int, url: str) -> None:
+    """Send a run to the stand-in for SQS, and print a row of the table."""
+    shutil.rmtree(root / "bulk", ignore_errors=True)
+    manifest = root / "manifest.csv.gz"
+    with gzip.open(manifest, "wt", compresslevel=1) as file:
+        file.write("bucket,key,etag\n")
+        file.writelines(f"{e.bucket},{e.key},{e.etag}\n" for e in _entries(messages))
+    config = write_config(root / "bulk.json", root / "bulk", url)
+    cost = measure_command(["bulk", str(manifest), "--run-id", RUN], config)
+    print(cost.row(f"`bulk` of {messages:,}: {messages / cost.wall_s:,.0f} messages/s"))
+
+
+def print_costs(root: Path, store: Path, messages: int) -> None:
+    """Measure the commands, and print a row of the table for each.
+
+    Args:
+        root: Folder for the files of the benchmark.
+        store: Root folder of the local store with the run.
+        messages: Largest number of messages that ``foreedge bulk`` sends.
+    """
+    commands = {
+        "status": ["status", RUN],
+        "report": ["report", RUN, "--out", str(root / "report")],
+        "errors": ["errors", RUN, "--csv", str(root / "errors.csv")],
+        "verify": ["verify", RUN],
+    }
+    print("| command | time | processor time | peak memory | exit code |\n|---|---|---|---|---|")
+    with accepting_queue() as url:
+        config = write_config(root / "config.json", store, url)
+        for name, command in commands.items():
+            print(measure_command(command, config).row(f"`{name}`"))
+        for count in (messages // 10, messages):
+            print_cost_of_bulk(root, count, url)
+    for name in ("report.json", "report.html"):
+        print(f"{name}: {(root / 'report' / name).stat().st_size / 1e6:.1f} MB")
 
 
 def main() -> None:
-    """Make a run, measure the commands, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--messages", type=int, default=200_000, help="That bulk sends.")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--root", type=Path, help="Folder to keep the run in, and to use again.")
+    """Write a run, measure the commands, and print a table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.benchmarks.runs",
+        description="Measure time and memory of the commands on a large run.",
+    )
+    add = parser.add_argument
+    add("--records", type=int, default=1_000_000, help="jobs of the run")
+    add("--messages", type=int, default=200_000, help="messages that foreedge bulk sends")
+    add("--seed", type=int, default=1, help="seed of the run's random values")
+    add("--root", type=Path, help="folder that keeps the run, to use it again")
     options = parser.parse_args()
     use_dummy_credentials()
     root = options.root or Path(tempfile.mkdtemp(prefix="foreedge-ledger-"))
@@ -245,28 +286,11 @@ def main() -> None:
     try:
         if not (store / "made").exists():
             started_at = time.perf_counter()
-            make(store, options.records, options.seed)
+            write_run(store, options.records, options.seed)
             (store / "made").touch()
-            print(f"made in {time.perf_counter() - started_at:.0f} s")
-        commands = {
-            "status": ["status", RUN],
-            "report": ["report", RUN, "--out", str(root / "report")],
-            "errors": ["errors", RUN, "--csv", str(root / "errors.csv")],
-            "verify": ["verify", RUN],
-        }
+            print(f"Wrote the run in {time.perf_counter() - started_at:.0f} s")
         print(f"\n{options.records:,} jobs, {options.records // 200:,} of them recorded twice\n")
-        print(
-            "| command | time | processor time | peak memory | exit code |\n|---|---|---|---|---|"
-        )
-        with serving() as url:
-            config = write_config(root / "config.json", store, url)
-            for name, command in commands.items():
-                wall_s, cpu_s, peak_mb, code = measure(command, config)
-                print(f"| `{name}` | {wall_s:.1f} s | {cpu_s:.1f} s | {peak_mb:.0f} MB | {code} |")
-            for messages in (options.messages // 10, options.messages):
-                measure_bulk(root, messages, url)
-        for name in ("report.json", "report.html"):
-            print(f"{name}: {(root / 'report' / name).stat().st_size / 1e6:.1f} MB")
+        print_costs(root, store, options.messages)
     finally:
         if options.root is None:
             shutil.rmtree(root)

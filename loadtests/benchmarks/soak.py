@@ -1,10 +1,12 @@
 """Memory over a long run: ``python -m loadtests.benchmarks.soak`` (``make soak``).
 
-Photographs of mixed sizes go over HTTP through one pipeline replica and one Segmenter; their
-resident memory is looked at every second. After the warm-up it must not grow: the median of the
-last tenth of the run is compared with that of the tenth after the warm-up. What is freed is kept
-for the next image, so that memory is what the most that was ever held at once took: the run begins
-with the largest photograph from every client at once, or chance would bring that late.
+Images of mixed sizes go over HTTP through one pipeline replica and one Segmenter, whose resident
+memory is sampled every second. After the warm-up it must not grow: the median of the last tenth of
+the run is compared with that of the tenth after the warm-up.
+
+The replicas keep freed memory for the next image, so that their size is that of the most memory
+they ever needed at once. The run therefore starts with the largest image from every client at the
+same time. Otherwise chance would bring that moment late.
 """
 
 from __future__ import annotations
@@ -24,38 +26,38 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 
-from loadtests.harness.application import post_all, running
+from loadtests.harness.application import post_all, running_application
 from loadtests.harness.corpus import corpus
 from loadtests.harness.metering import ray_part
-from loadtests.harness.results import machine, write
+from loadtests.harness.results import describe_measurement, write_result
 from loadtests.harness.shaped_models import benchmark_model
 
 PLOT = Path("docs/images/soak.png")
 
 _WATCHED = ("CutoutPipeline", "Segmenter")
-_DIFFERENT = 48
+_DIFFERENT_IMAGES = 48
 _CLIENTS = 4
-_LARGEST_EACH = 5
-_LEAST = 200
+_LARGEST_PER_CLIENT = 5
+_MIN_IMAGES = 200
 _INTERVAL_S = 1.0
 _WARM_SHARE, _WINDOW_SHARE = 0.2, 0.1
-_LIMIT = 0.05
-# A photograph without a subject is an answer too.
+_MAX_GROWTH = 0.05
+# An image without a subject gets a 422.
 _ACCEPTED = (200, 422)
 
 Samples = dict[str, list[tuple[int, float]]]
-"""By deployment: images answered so far, and resident memory in MB."""
+"""Pairs of images answered so far and resident memory in MB, for each deployment."""
 
 
-class Watch(threading.Thread):
-    """Looks at the replicas' memory until it is told to stop."""
+class MemoryWatch(threading.Thread):
+    """A thread that samples the replicas' memory until ``stop`` is called."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.samples: Samples = defaultdict(list)
         self.answered = 0
         self._numbers = itertools.count(1)
-        self._ended = threading.Event()
+        self._stopped = threading.Event()
         self._replicas = {
             part: process
             for process in psutil.Process(os.getpid()).children(recursive=True)
@@ -67,19 +69,19 @@ class Watch(threading.Thread):
         self.answered = next(self._numbers)
 
     def run(self) -> None:
-        """Sample."""
-        while not self._ended.wait(_INTERVAL_S):
+        """Sample the memory at regular intervals."""
+        while not self._stopped.wait(_INTERVAL_S):
             for part, process in self._replicas.items():
                 self.samples[part].append((self.answered, process.memory_info().rss / 1e6))
 
     def stop(self) -> None:
-        """End the sampling."""
-        self._ended.set()
+        """Stop sampling, and wait for the thread to end."""
+        self._stopped.set()
         self.join()
 
 
 def growth(samples: list[tuple[int, float]]) -> tuple[float, float, float]:
-    """Return memory after the warm-up and at the end, in MB, and by what share it grew."""
+    """Return the memory after the warm-up and at the end, in MB, and the share by which it grew."""
     images = samples[-1][0]
     first, window = _WARM_SHARE * images, _WINDOW_SHARE * images
     warm = statistics.median(mb for n, mb in samples if first <= n <= first + window)
@@ -89,6 +91,7 @@ def growth(samples: list[tuple[int, float]]) -> tuple[float, float, float]:
 
 def plot(samples: Samples, title: str, path: Path) -> None:
     """Draw memory over images."""
+    # Slow to import, and only needed at the end.
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -108,54 +111,67 @@ def plot(samples: Samples, title: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Run, write ``out/bench/soak.json`` and the plot; exit with 1 where memory grew."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.benchmarks.soak")
-    parser.add_argument("--images", type=int, default=2_000)
-    parser.add_argument("--model", default="folio")
-    parser.add_argument("--photographs", default="mixed", help="set or folder")
-    parser.add_argument("--plot", type=Path, default=PLOT)
-    options = parser.parse_args()
-    count = max(_LEAST, options.images)
+    """Run, write ``out/bench/soak.json`` and the plot, and exit with 1 if memory grew."""
+    options = _parse_arguments()
     console = Console()
     model = benchmark_model(options.model)
-    different = [path.read_bytes() for path in corpus(options.photographs, _DIFFERENT)]
-    largest = [max(different, key=len)] * (_CLIENTS * _LARGEST_EACH)
-    images = list(itertools.islice(itertools.chain(largest, itertools.cycle(different)), count))
-    with running(model.settings, queue=False) as app:
-        watch = Watch()
-        watch.start()
-        started_at = time.perf_counter()
-        url = f"{app.url}/v1/cutout?min_subject_px=0"
-        with Progress(console=console) as bar:
-            task = bar.add_task("Photographs", total=len(images))
-
-            def answered() -> None:
-                watch.count()
-                bar.advance(task)
-
-            post_all(url, images, _CLIENTS, accepted=_ACCEPTED, on_answer=answered)
-        wall_s = time.perf_counter() - started_at
-        watch.stop()
-    found: dict[str, Any] = {}
-    for part, samples in sorted(watch.samples.items()):
-        warm, end, grew = growth(samples)
-        found[part] = {"warm_mb": warm, "end_mb": end, "growth": grew}
-        verdict = "bounded" if grew < _LIMIT else "GROWS"
+    images = _choose_images(options.photographs, max(_MIN_IMAGES, options.images))
+    with running_application(model.settings, queue=False) as app:
+        wall_s, samples = _run(f"{app.url}/v1/cutout?min_subject_px=0", images, console)
+    replicas: dict[str, Any] = {}
+    for part, values in sorted(samples.items()):
+        warm, end, grew = growth(values)
+        replicas[part] = {"warm_mb": warm, "end_mb": end, "growth": grew}
+        verdict = "bounded" if grew < _MAX_GROWTH else "GROWS"
         console.print(f"{part}: {warm:.0f} MB, then {end:.0f} MB: {grew:+.1%}, {verdict}")
-    console.print(f"{count} images in {wall_s:.0f} s")
-    title = f"{count} photographs of mixed sizes, {model.label}"
-    plot(watch.samples, title, options.plot)
+    console.print(f"{len(images)} images in {wall_s:.0f} s")
+    plot(samples, f"{len(images)} images of mixed sizes, {model.label}", options.plot)
     content = {
-        "machine": machine(),
-        "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(["python -m loadtests.benchmarks.soak", *sys.argv[1:]]),
-        "images": count,
+        **describe_measurement("loadtests.benchmarks.soak"),
+        "images": len(images),
         "wall_s": wall_s,
-        "replicas": found,
-        "samples_mb": watch.samples,
+        "replicas": replicas,
+        "samples_mb": samples,
     }
-    console.print(f"Written to {write('soak.json', content)} and {options.plot}")
-    sys.exit(any(one["growth"] >= _LIMIT for one in found.values()))
+    console.print(f"Written to {write_result('soak.json', content)} and {options.plot}")
+    sys.exit(any(replica["growth"] >= _MAX_GROWTH for replica in replicas.values()))
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.benchmarks.soak",
+        description="Check that the replicas' memory does not grow over a long run.",
+    )
+    parser.add_argument("--images", type=int, default=2_000, help="number of images")
+    parser.add_argument("--model", default="folio", help="name of a benchmark model")
+    parser.add_argument("--photographs", default="mixed", help="set of images, or folder")
+    parser.add_argument("--plot", type=Path, default=PLOT, help="file of the plot")
+    return parser.parse_args()
+
+
+def _choose_images(name: str, count: int) -> list[bytes]:
+    """Return so many image files, with the largest one first for every client."""
+    different = [path.read_bytes() for path in corpus(name, _DIFFERENT_IMAGES)]
+    largest = [max(different, key=len)] * (_CLIENTS * _LARGEST_PER_CLIENT)
+    return list(itertools.islice(itertools.chain(largest, itertools.cycle(different)), count))
+
+
+def _run(url: str, images: list[bytes], console: Console) -> tuple[float, Samples]:
+    """Post the images, and return the seconds that it took and the memory samples."""
+    watch = MemoryWatch()
+    watch.start()
+    started_at = time.perf_counter()
+    with Progress(console=console) as bar:
+        task = bar.add_task("Images", total=len(images))
+
+        def count_response() -> None:
+            watch.count()
+            bar.advance(task)
+
+        post_all(url, images, _CLIENTS, accepted=_ACCEPTED, on_response=count_response)
+    wall_s = time.perf_counter() - started_at
+    watch.stop()
+    return wall_s, watch.samples
 
 
 if __name__ == "__main__":

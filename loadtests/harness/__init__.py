@@ -1,1 +1,1 @@
-"""What all benchmarks share: the application, the corpus, metering and results."""
+"""Parts that all benchmarks share: the application, images, models, metering and results."""

@@ -1,4 +1,4 @@
-"""A Foreedge on this machine that benchmarks drive: over HTTP, and through the queue."""
+"""The application on this machine, driven by benchmarks over HTTP and through the queue."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ingest.runs.ledger import read_outcomes
 from ingest.runs.status import RunMonitor, follow
 from ingest.sources import base as sources
 from ingest.sqs.queue_client import QueueClient
-from loadtests.harness.metering import Meter, ray_part, run_workers_beside_others
+from loadtests.harness.metering import Meter, ray_part, run_workers_at_normal_priority
 from loadtests.harness.results import percentile
 from serve_app.aws import aws_client
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, LedgerConfig
 from serve_app.contracts.job import Output
 from serve_app.errors import DeadlineExceeded, InternalError
 from serve_app.storage import open_store
@@ -40,18 +40,22 @@ _TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of a system measured."""
+    """Measurements of one system over one set of images."""
 
     images: int
     wall_s: float
     latencies_s: list[float]
     cpu_s: dict[str, float]
-    """By part of the system; the client's are not among them."""
+    """CPU seconds of each part of the system, without the client's."""
     peak_mb: dict[str, float]
     output_bytes: int
 
     def numbers(self, leave_out: Sequence[str] = ()) -> dict[str, float]:
-        """Return what tables are made of; ``leave_out`` names parts that do not count."""
+        """Return the numbers of a result table.
+
+        Args:
+            leave_out: Names of parts whose CPU time and memory do not count.
+        """
         cpu_s = sum(s for part, s in self.cpu_s.items() if part not in leave_out)
         peak_mb = sum(mb for part, mb in self.peak_mb.items() if part not in leave_out)
         return {
@@ -65,8 +69,8 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """How a closed loop of HTTP clients was answered."""
+class Responses:
+    """Responses that a closed loop of HTTP clients received."""
 
     wall_s: float
     latencies_s: list[float]
@@ -81,21 +85,21 @@ def post_all(
     multipart: bool = False,
     fields: dict[str, str] | None = None,
     accepted: Sequence[int] = (200,),
-    on_answer: Callable[[], None] = lambda: None,
-) -> Answers:
-    """Post images, as many at a time as there are clients.
+    on_response: Callable[[], None] = lambda: None,
+) -> Responses:
+    """Post images in a closed loop: each client posts an image when its last one is answered.
 
     Args:
-        url: Where to.
-        images: Files.
-        clients: Each posts the next image when its last one is answered.
-        multipart: As the field ``file`` of a form, else as the body.
+        url: URL that receives the images.
+        images: Image files.
+        clients: Number of clients.
+        multipart: Send an image as the form field ``file`` instead of as the body.
         fields: Other fields of the form.
-        accepted: Statuses that an answer may have.
-        on_answer: Called after each one, in a client's thread.
+        accepted: Statuses that a response may have.
+        on_response: Function to call after each response, in a client's thread.
 
     Raises:
-        InternalError: Another status.
+        InternalError: A response had another status.
     """
     pool = urllib3.PoolManager(maxsize=clients, retries=False, timeout=_TIMEOUT_S)
 
@@ -103,71 +107,66 @@ def post_all(
         started_at = time.perf_counter()
         if multipart:
             form: dict[str, Any] = {**(fields or {}), "file": ("image.jpg", data, "image/jpeg")}
-            answer = pool.request("POST", url, fields=form)
+            response = pool.request("POST", url, fields=form)
         else:
-            answer = pool.request("POST", url, body=data, headers={"Content-Type": "image/jpeg"})
-        if answer.status not in accepted:
-            raise InternalError(f"{url}: status {answer.status}: {answer.data[:300]!r}")
-        on_answer()
-        return time.perf_counter() - started_at, len(answer.data)
+            response = pool.request("POST", url, body=data, headers={"Content-Type": "image/jpeg"})
+        if response.status not in accepted:
+            raise InternalError(f"{url}: status {response.status}: {response.data[:300]!r}")
+        on_response()
+        return time.perf_counter() - started_at, len(response.data)
 
     with ThreadPoolExecutor(clients, "client") as threads:
         started_at = time.perf_counter()
         found = list(threads.map(post, images))
         wall_s = time.perf_counter() - started_at
-    return Answers(wall_s, [latency for latency, _ in found], sum(size for _, size in found))
+    return Responses(wall_s, [latency for latency, _ in found], sum(size for _, size in found))
 
 
 class Foreedge:
-    """The application while it runs; see ``running``."""
+    """The running application. ``running_application`` starts it."""
 
     def __init__(self, url: str, config: AppConfig) -> None:
         self.url = url
         self._config = config
         self._store: ObjectStore = open_store(config)
-        self._runs = itertools.count(1)
+        self._run_numbers = itertools.count(1)
         self._uploaded: dict[Path, sources.Entry] = {}
 
     def over_http(self, paths: Sequence[Path], clients: int) -> Round:
-        """Post photographs in a closed loop."""
+        """Post images in a closed loop, and measure it."""
         images = [path.read_bytes() for path in paths]
         meter = Meter(os.getpid(), ray_part)
-        answers = post_all(f"{self.url}/v1/cutout?min_subject_px=0", images, clients)
+        responses = post_all(f"{self.url}/v1/cutout?min_subject_px=0", images, clients)
         return Round(
             len(images),
-            answers.wall_s,
-            answers.latencies_s,
+            responses.wall_s,
+            responses.latencies_s,
             meter.cpu_s(),
             meter.peak_mb(),
-            answers.output_bytes,
+            responses.output_bytes,
         )
 
     def through_queue(self, paths: Sequence[Path]) -> Round:
-        """Put a run on the queue and wait for its end; latencies are those in the pipeline."""
+        """Send a run through the queue, and measure it until its last result.
+
+        The latencies are those of the pipeline, without the time that a message waits in the queue.
+        """
         queue, ledger = self._config.queue, self._config.ledger
         if queue is None or ledger is None:
-            raise InternalError("this application serves no queue")
-        number = next(self._runs)
-        plan = bulk.plan_run(
-            [self._upload(path)._replace(job_id=f"{number}-{i}") for i, path in enumerate(paths)],
-            folder=RunFolder(self._store, ledger, f"{new_run_id()}-{number}"),
-            description="benchmark",
-            # Another place for each run: what is there would be skipped.
-            output=Output(bucket=_BUCKET, prefix=f"cutouts/{number}/"),
-            recipe={"checks": {"min_subject_px": 0}},
-        )
+            raise InternalError("the application serves no queue: start it with queue=True")
+        plan = self._plan_run(paths, ledger)
         sqs = aws_client("sqs", self._config.aws)
         meter = Meter(os.getpid(), ray_part)
         started_at = time.time()
         manifest = bulk.send_run(QueueClient(sqs, queue.url), plan)
-        tally = RunMonitor(plan.folder, manifest)
-        for _ in follow(tally, stalled_after_s=_STALLED_AFTER_S, on_stalled=_give_up):
+        monitor = RunMonitor(plan.folder, manifest)
+        for _ in follow(monitor, stalled_after_s=_STALLED_AFTER_S, on_stalled=_give_up):
             pass
         cpu_s = meter.cpu_s()
         outcomes = list(read_outcomes(plan.folder))
-        bad = [outcome for outcome in outcomes if outcome.status != "done"]
-        if bad:
-            raise InternalError(f"{len(bad)} of {len(paths)} jobs not done: {bad[0]}")
+        failed = [outcome for outcome in outcomes if outcome.status != "done"]
+        if failed:
+            raise InternalError(f"{len(failed)} of {len(paths)} jobs failed, first {failed[0]}")
         ended_at = max(outcome.finished_at.timestamp() for outcome in outcomes)
         latencies = [
             sum(outcome.cutout.stages_ms.values()) / 1000 for outcome in outcomes if outcome.cutout
@@ -175,10 +174,21 @@ class Foreedge:
         written = sum(outcome.output_bytes or 0 for outcome in outcomes)
         return Round(len(paths), ended_at - started_at, latencies, cpu_s, meter.peak_mb(), written)
 
+    def _plan_run(self, paths: Sequence[Path], ledger: LedgerConfig) -> bulk.RunPlan:
+        number = next(self._run_numbers)
+        return bulk.plan_run(
+            [self._upload(path)._replace(job_id=f"{number}-{i}") for i, path in enumerate(paths)],
+            folder=RunFolder(self._store, ledger, f"{new_run_id()}-{number}"),
+            description="benchmark",
+            # Every run has its own prefix, because existing results are skipped.
+            output=Output(bucket=_BUCKET, prefix=f"cutouts/{number}/"),
+            recipe={"checks": {"min_subject_px": 0}},
+        )
+
     def _upload(self, path: Path) -> sources.Entry:
-        """Return a photograph as ``foreedge bulk`` finds it in its bucket."""
+        """Return an image as ``foreedge bulk`` finds it in a bucket."""
         if path not in self._uploaded:
-            key = f"photographs/{len(self._uploaded)}-{path.name}"
+            key = f"images/{len(self._uploaded)}-{path.name}"
             self._store.put(_BUCKET, key, path.read_bytes(), "image/jpeg")
             info = self._store.head(_BUCKET, key)
             assert info is not None
@@ -186,8 +196,8 @@ class Foreedge:
         return self._uploaded[path]
 
 
-def on_one_machine(threads: int) -> dict[str, Any]:
-    """Return the settings that are fastest where everything runs on one machine."""
+def single_machine_settings(threads: int) -> dict[str, Any]:
+    """Return the settings that are fastest when everything runs on one machine."""
     return {
         "segmenter": {"threads": threads, "placement": "pipeline"},
         "pipeline": {"threads": threads},
@@ -195,15 +205,15 @@ def on_one_machine(threads: int) -> dict[str, Any]:
 
 
 @contextmanager
-def running(settings: dict[str, Any], *, queue: bool = True) -> Iterator[Foreedge]:
-    """Run the application, with a local S3 and SQS, for as long as the context lasts.
+def running_application(settings: dict[str, Any], *, queue: bool = True) -> Iterator[Foreedge]:
+    """Run the application, with a local S3 and SQS, until the context ends.
 
     Args:
-        settings: Of the application, without the queue.
-        queue: Whether a queue is served too.
+        settings: Settings of the application, without the queue's URL.
+        queue: Serve a queue too.
     """
     use_dummy_credentials()
-    run_workers_beside_others()
+    run_workers_at_normal_priority()
     with LocalAws() as local:
         local.create_bucket(_BUCKET)
         args: dict[str, Any] = {"aws": {"endpoint_url": local.endpoint_url}, **settings}
@@ -219,5 +229,5 @@ def running(settings: dict[str, Any], *, queue: bool = True) -> Iterator[Foreedg
             yield Foreedge(endpoints.http, AppConfig.load(args))
 
 
-def _give_up(now: object) -> None:
-    raise DeadlineExceeded(f"no result for {_STALLED_AFTER_S:.0f} s: {now}")
+def _give_up(status: object) -> None:
+    raise DeadlineExceeded(f"the run has had no new result for {_STALLED_AFTER_S:.0f} s: {status}")

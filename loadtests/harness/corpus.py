@@ -1,11 +1,11 @@
-"""Photographs for load tests: synthetic ones of known sizes, kept on disk, or a folder of yours.
+"""Images for load tests: synthetic ones of known sizes, or a folder of real ones.
 
-``python -m loadtests.harness.corpus [SET ...]`` makes the sets that are named, or all.
+``python -m loadtests.harness.corpus [SET ...]`` draws the named sets, or all of them.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from ingest.local.photographs import make_photographs
@@ -18,7 +18,7 @@ SETS: dict[str, tuple[tuple[int, int], ...]] = {
     "small": ((640, 480),),
     "1600x1200": ((1600, 1200),),
     "12mp": ((4000, 3000),),
-    # What a dealer's collection is like: most of one camera, some upright, a few large, old ones.
+    # A dealer's collection: most images from one camera, some upright, a few large, some old.
     "mixed": (
         (1600, 1200),
         (1200, 1600),
@@ -30,19 +30,21 @@ SETS: dict[str, tuple[tuple[int, int], ...]] = {
         (4000, 3000),
     ),
 }
-"""Widths and heights in pixels of the photographs of each set, which follow each other in turn."""
+"""Widths and heights, in pixels, that the images of each set have in turn."""
 
 _SEED = 70_000
-"""Far from the seeds of training, tests and demonstration."""
+"""First seed, far from the seeds of training, tests and demonstration."""
+
+_IMAGES_OF_A_SET = 24
 
 
 def corpus(name: str, count: int, folder: Path = FOLDER) -> list[Path]:
-    """Return photographs; the same name and count give the same ones.
+    """Return image files. The same name and count always give the same files.
 
     Args:
-        name: Of a set, or a folder with images.
-        count: How many; a folder that has fewer is gone through again from its start.
-        folder: Where sets are kept; what is there is not drawn again.
+        name: Name of a set, or path of a folder with images.
+        count: Number of files. A folder that has fewer is repeated from its start.
+        folder: Folder that keeps the drawn sets. Files that it already has are not drawn again.
 
     Raises:
         InvalidConfig: There is no such set or folder, or the folder has no images.
@@ -53,16 +55,23 @@ def corpus(name: str, count: int, folder: Path = FOLDER) -> list[Path]:
         raise InvalidConfig(f"{name!r} is neither a folder nor one of {', '.join(SETS)}")
     found, _ = image_files(Path(name))
     if not found:
-        raise InvalidConfig(f"{name} holds no images")
+        raise InvalidConfig(f"the folder {name} has no images")
     return [found[i % len(found)] for i in range(count)]
 
 
 def main() -> None:
-    """Make the sets that are named on the command line, or all."""
-    for name in sys.argv[1:] or SETS:
-        paths = corpus(name, 24)
+    """Draw the sets that the command line names, or all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.harness.corpus", description="Draw sets of synthetic images."
+    )
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)} (default: all)")
+    names = parser.parse_args().sets or list(SETS)
+    if unknown := sorted(set(names) - set(SETS)):
+        parser.error(f"unknown sets: {', '.join(unknown)}")
+    for name in names:
+        paths = corpus(name, _IMAGES_OF_A_SET)
         size_mb = sum(path.stat().st_size for path in paths) / 1e6
-        print(f"{name}: {len(paths)} photographs, {size_mb:.1f} MB, {paths[0].parent}")
+        print(f"{name}: {len(paths)} images, {size_mb:.1f} MB, {paths[0].parent}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a measurement cost: CPU seconds and memory of a tree of processes, by what they are."""
+"""CPU seconds and memory of a tree of processes, by the part of the system they belong to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from pathlib import Path
 import psutil
 
 _REPLICA = re.compile(r"ray::ServeReplica:[^:]*:([A-Za-z]+)")
+_LOCAL_AWS = "local S3 and SQS"
+
+REPLICA_PARTS = ("HttpApi", "CutoutPipeline", "Segmenter", "SqsIngest")
+"""Parts that run Foreedge's own code, as ``ray_part`` names them."""
+
+NOT_IN_PRODUCTION = (_LOCAL_AWS,)
+"""Parts that a deployment on AWS does not run."""
 
 
 def ray_part(command: str) -> str:
-    """Return what a process of a local Foreedge is, from its command line."""
+    """Return the part of a local application that a process is, from its command line."""
     if found := _REPLICA.match(command):
         return found[1]
     if command.startswith(("ray::Proxy", "ray::HAProxy")) or "/bin/haproxy " in command:
@@ -22,49 +29,42 @@ def ray_part(command: str) -> str:
     if command.startswith("ray::ServeController"):
         return "Serve's controller"
     if "moto.server" in command:
-        return "local S3 and SQS"
+        return _LOCAL_AWS
     return "Ray"
 
 
-REPLICAS = ("HttpApi", "CutoutPipeline", "Segmenter", "SqsIngest")
-"""What ``ray_part`` calls the processes that run our code."""
-
-NOT_OURS = ("local S3 and SQS",)
-"""What a deployment on AWS does not run."""
-
-
 class Meter:
-    """CPU seconds that the processes below one spend between two moments.
+    """Meter of the CPU seconds that the descendants of a process use from now on.
 
-    What a process spends that both begins and ends in between is not seen.
+    A process that both starts and ends in between is not counted.
     """
 
     def __init__(
         self, pid: int, part: Callable[[str], str] = lambda _: "all", *, itself: bool = False
     ) -> None:
-        """Begin.
+        """Start measuring.
 
         Args:
-            pid: Process whose children, and theirs, are measured.
-            part: What a process is counted as, from its command line.
-            itself: Whether the process itself is measured too.
+            pid: Process whose descendants are measured.
+            part: Function that returns the part of a process from its command line.
+            itself: Measure the process itself too.
         """
         self._root = psutil.Process(pid)
         self._part = part
         self._itself = itself
-        self._before = self._cpu_s()
+        self._cpu_s_at_start = self._cpu_s_by_process()
 
     def cpu_s(self) -> dict[str, float]:
-        """Return the CPU seconds since the beginning, by part."""
+        """Return the CPU seconds since the start, by part."""
         spent: defaultdict[str, float] = defaultdict(float)
-        for (pid, part), seconds in self._cpu_s().items():
-            spent[part] += seconds - self._before.get((pid, part), 0.0)
+        for (pid, part), seconds in self._cpu_s_by_process().items():
+            spent[part] += seconds - self._cpu_s_at_start.get((pid, part), 0.0)
         return dict(spent)
 
     def peak_mb(self) -> dict[str, float]:
-        """Return the peak resident memory that the processes have had so far, by part.
+        """Return the peak resident memory of the processes so far, by part.
 
-        Pages that processes share are counted in each.
+        Pages that processes share are counted in each of them.
         """
         found: defaultdict[str, float] = defaultdict(float)
         for process in self._processes():
@@ -76,7 +76,7 @@ class Meter:
                 continue
         return dict(found)
 
-    def _cpu_s(self) -> dict[tuple[int, str], float]:
+    def _cpu_s_by_process(self) -> dict[tuple[int, str], float]:
         found = {}
         for process in self._processes():
             try:
@@ -87,17 +87,17 @@ class Meter:
         return found
 
     def _processes(self) -> list[psutil.Process]:
-        below = self._root.children(recursive=True)
-        return [self._root, *below] if self._itself else below
+        descendants = self._root.children(recursive=True)
+        return [self._root, *descendants] if self._itself else descendants
 
 
 def _command(process: psutil.Process) -> str:
     return " ".join(process.cmdline())
 
 
-def run_workers_beside_others() -> None:
-    """Let Ray's workers, where it is started from here, run at the priority of everything else.
+def run_workers_at_normal_priority() -> None:
+    """Run the workers of a Ray that this process starts at the priority of all other processes.
 
-    Ray gives them niceness 15: clients, peers and whatever this machine does would go first.
+    Ray gives them niceness 15, so that clients and peers on this machine would go first.
     """
     os.environ.setdefault("RAY_worker_niceness", "0")

@@ -1,4 +1,4 @@
-"""Results of benchmarks: files, medians, the machine, and tables in documents."""
+"""Results of benchmarks: statistics, the machine, JSON files, and tables in documents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import platform
 import re
 import statistics
+import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,16 +17,16 @@ from typing import Any
 import psutil
 
 OUT = Path("out/bench")
-
+"""Folder of result files."""
 
 DOCS = Path("docs/performance.md")
-
+"""Document with the tables of the benchmarks."""
 
 _VERSIONS = ("foreedge", "ray", "onnxruntime", "numpy", "Pillow", "isal", "opencv-python-headless")
 
 
-def machine() -> dict[str, Any]:
-    """Return what the numbers of this machine depend on."""
+def describe_machine() -> dict[str, Any]:
+    """Return the properties of this machine that results depend on."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file() and (found := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
@@ -39,8 +41,21 @@ def machine() -> dict[str, Any]:
     }
 
 
-def busy_elsewhere() -> float:
-    """Return how many cores are busy now with something else, over a second."""
+def describe_measurement(module: str) -> dict[str, Any]:
+    """Return the machine, the time and the command line of a measurement.
+
+    Args:
+        module: Name of the module that ``python -m`` runs.
+    """
+    return {
+        "machine": describe_machine(),
+        "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": " ".join([f"python -m {module}", *sys.argv[1:]]),
+    }
+
+
+def measure_busy_cores() -> float:
+    """Return how many cores other work keeps busy, measured over a second."""
     share = float(psutil.cpu_percent(interval=1)) / 100
     return round(share * (os.cpu_count() or 1), 2)
 
@@ -53,21 +68,30 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def median_of(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each number over rounds that all have the same ones."""
-    names = {name for one in rounds for name in one}
+    """Return the median of each number over rounds. A missing number counts as 0."""
+    names = {name for numbers in rounds for name in numbers}
     return {n: statistics.median(one.get(n, 0.0) for one in rounds) for n in sorted(names)}
 
 
-def write(name: str, content: dict[str, Any]) -> Path:
-    """Write a result into ``out/bench`` as JSON."""
+def write_result(name: str, content: dict[str, Any]) -> Path:
+    """Write a result as JSON into ``out/bench``, and return the file's path."""
     path = OUT / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path
 
 
-def between_markers(text: str, name: str, content: str) -> str:
-    """Return a document with what is between its two markers of a name replaced.
+def write_between_markers(document: Path, name: str, content: str) -> None:
+    """Replace the text between two markers of a document in place.
+
+    Raises:
+        ValueError: The document has no such markers.
+    """
+    document.write_text(replace_between_markers(document.read_text(), name, content))
+
+
+def replace_between_markers(text: str, name: str, content: str) -> str:
+    """Return a document with the text between the two markers of a name replaced.
 
     Raises:
         ValueError: The document has no such markers.
@@ -76,5 +100,5 @@ def between_markers(text: str, name: str, content: str) -> str:
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"no {begin} … {end} in the document")
+        raise ValueError(f"the document lacks the markers {begin} and {end}")
     return f"{before}{begin}\n{content}\n{end}{after}"

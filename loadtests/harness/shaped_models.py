@@ -1,27 +1,27 @@
-"""Benchmark models: networks with the shape of rembg's, for machines without their weights.
+"""Benchmark models: networks with the shape of rembg's, for machines without rembg's weights.
 
-Built from the published architectures, so that they cost what the true ones cost:
+They are built from the published architectures, so that they cost what the true ones cost:
 
 - u2netp and u2net: U²-Net (arXiv:2005.09007), an encoder and a decoder of residual U-blocks.
 - isnet-general-use: IS-Net (arXiv:2203.03041), the same blocks behind a convolution of stride 2,
   at 1024 x 1024.
 
-Parameters, batch normalisation counted and then folded into the convolutions before it: u2netp
-1,131,181, u2net 44,009,869, isnet-general-use 44,046,790.
+They have 1,131,181 parameters (u2netp), 44,009,869 (u2net) and 44,046,790 (isnet-general-use).
+These numbers include batch normalisation, which is folded into the convolution before it.
 
-The weights are random (seeded), but for the last layer, which is fitted by least squares to the
-masks of synthetic photographs: a mask of one piece costs the encoder what a true one costs, and
-noise would not. **The masks are not good. Numbers from them are of random weights of the same
-shape, and say so** (``BenchmarkModel.label``). Where the true weights are on this machine, they
-are used instead.
+The weights are random (with a fixed seed), except in the last layer, which is fitted by least
+squares to the masks of synthetic photographs. A mask in one piece costs the PNG encoder as much as
+a true one, and noise would cost more. **The masks are not good. Every number that comes from such a
+model carries the label "random weights of the same shape"** (``BenchmarkModel.label``). If the true
+weights are on this machine, they are used instead.
 
-``python -m loadtests.harness.shaped_models [NAME ...]`` makes the files and prints what they are.
+``python -m loadtests.harness.shaped_models [NAME ...]`` builds the files and prints their paths.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,58 +54,63 @@ _FIT_PHOTOGRAPHS, _FIT_GRID, _FIT_RIDGE, _FIT_LOGIT = 16, 40, 1e-2, 4.0
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkModel:
-    """A model for benchmarks."""
+    """A model file and the origin of its weights."""
 
     name: str
     path: Path
     weights: str
-    """Where they come from, in words."""
+    """Origin of the weights, for tables."""
 
     @property
     def label(self) -> str:
-        """Name and origin, for tables."""
+        """Name of the model and, unless it is bundled, origin of its weights."""
         return self.name if self.weights == "bundled" else f"{self.name} ({self.weights})"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What serves it, for ``AppConfig.load``."""
+        """Settings for ``AppConfig.load`` that serve the model."""
         if self.name == BUNDLED_MODEL:
             return {"models": [self.name]}
         return {"models": [self.name], "model_files": {self.name: str(self.path.resolve())}}
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One residual U-block: its height (0: the dilated one, without pooling) and channels."""
+class UBlock:
+    """Size of a residual U-block."""
 
     height: int
+    """Number of levels. 0 stands for the dilated block, which has four and does not pool."""
     middle: int
+    """Channels inside the block."""
     outputs: int
+    """Channels of the block's output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """An encoder of six stages and a decoder of five."""
+    """A network with an encoder of six blocks and a decoder of five."""
 
-    encoder: tuple[Stage, ...]
-    decoder: tuple[Stage, ...]
-    """From the coarsest to the finest."""
+    encoder: tuple[UBlock, ...]
+    decoder: tuple[UBlock, ...]
+    """Blocks from the coarsest to the finest."""
     stem: int = 0
-    """Channels of a first convolution of stride 2; 0: none."""
+    """Channels of a first convolution with stride 2, or 0 for none."""
     fused: bool = True
-    """The first output is a mixture of all sides, as in U²-Net; else the finest side alone."""
+    """Mix all sides into the first output, as U²-Net does, instead of taking the finest side."""
 
 
 _HEIGHTS = (7, 6, 5, 4, 0, 0)
 _LARGE_ENCODER = tuple(
-    map(Stage, _HEIGHTS, (32, 32, 64, 128, 256, 256), (64, 128, 256, 512, 512, 512))
+    map(UBlock, _HEIGHTS, (32, 32, 64, 128, 256, 256), (64, 128, 256, 512, 512, 512))
 )
-_LARGE_DECODER = tuple(map(Stage, (0, 4, 5, 6, 7), (256, 128, 64, 32, 16), (512, 256, 128, 64, 64)))
+_LARGE_DECODER = tuple(
+    map(UBlock, (0, 4, 5, 6, 7), (256, 128, 64, 32, 16), (512, 256, 128, 64, 64))
+)
 
 ARCHITECTURES = {
     "u2netp": Architecture(
-        tuple(Stage(height, 16, 64) for height in _HEIGHTS),
-        tuple(Stage(height, 16, 64) for height in (0, 4, 5, 6, 7)),
+        tuple(UBlock(height, 16, 64) for height in _HEIGHTS),
+        tuple(UBlock(height, 16, 64) for height in (0, 4, 5, 6, 7)),
     ),
     "u2net": Architecture(_LARGE_ENCODER, _LARGE_DECODER),
     "isnet-general-use": Architecture(_LARGE_ENCODER, _LARGE_DECODER, stem=64, fused=False),
@@ -113,14 +118,14 @@ ARCHITECTURES = {
 
 
 def benchmark_model(name: str, folder: Path = FOLDER) -> BenchmarkModel:
-    """Return a model; its true weights where they are here, else random ones, made once.
+    """Return a model, with its true weights if they are on this machine, else with random ones.
 
     Args:
         name: ``folio``, or one of ``ARCHITECTURES``.
-        folder: Where random ones are kept.
+        folder: Folder that keeps the models with random weights. Each is built once.
 
     Raises:
-        KeyError: Its architecture is not known.
+        KeyError: The architecture is unknown.
     """
     config = AppConfig.load()
     if name == BUNDLED_MODEL:
@@ -132,34 +137,38 @@ def benchmark_model(name: str, folder: Path = FOLDER) -> BenchmarkModel:
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        onnx.save(build(name, architecture).model(), temporary)
+        onnx.save(build_network(name, architecture).model(), temporary)
         temporary.replace(path)
     return BenchmarkModel(name, path, _RANDOM_LABEL)
 
 
-def build(name: str, architecture: Architecture) -> Network:
+def build_network(name: str, architecture: Architecture) -> Network:
     """Return a network with random weights and a fitted last layer."""
     network = Network(architecture, MODEL_FACTS[name].size_px)
-    _fit(network, name)
+    _fit_sides(network, name)
     return network
 
 
 class Network:
-    """A graph under construction. Weights are He-normal (arXiv:1502.01852)."""
+    """A graph under construction. Its weights are He-normal (arXiv:1502.01852)."""
 
     def __init__(self, architecture: Architecture, size_px: int) -> None:
         self.architecture = architecture
         self.size_px = size_px
         self.parameters = 0
-        """Of the published network: each normalised convolution has its two for each channel."""
+        """Number of parameters of the published network, with two for each normalised channel."""
         self._rng = np.random.default_rng(_SEED)
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, npt.NDArray[Any]] = {}
-        self.features = self._stages()
-        self.outputs = self._sides()
+        self.features = self._add_blocks()
+        self.outputs = self._add_sides()
 
     def model(self, extra_outputs: tuple[str, ...] = ()) -> onnx.ModelProto:
-        """Return the ONNX model; ``extra_outputs`` names inner values to give out too."""
+        """Return the ONNX model.
+
+        Args:
+            extra_outputs: Names of inner values that become outputs too.
+        """
         side = self.size_px
         shape: list[int | str] = ["N", 3, side, side]
         source = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
@@ -174,75 +183,80 @@ class Network:
         return helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
 
     def set_side(self, number: int, centre: npt.NDArray[np.float32], bias: float) -> None:
-        """Give a side's 3 x 3 convolution weights in its centre, and zeros around it."""
+        """Set a side's 3 x 3 convolution to weights in its centre and zeros around it."""
         weights = np.zeros_like(self._constants[f"side{number}.weights"])
         weights[0, :, 1, 1] = centre
         self._constants[f"side{number}.weights"] = weights
         self._constants[f"side{number}.bias"] = np.array([bias], np.float32)
 
-    def _stages(self) -> list[tuple[str, int]]:
-        """Add everything up to the sides; return what they look at, finest first."""
+    def _add_blocks(self) -> list[tuple[str, int]]:
+        """Add the encoder and the decoder.
+
+        Returns:
+            Names and channels of the values that the sides look at, the finest first.
+        """
         value, channels = "image", 3
         if self.architecture.stem:
             stem = self.architecture.stem
-            value = self._convolution(value, channels, stem, stride=2, normalised=False)
+            value = self._add_convolution(value, channels, stem, stride=2, normalised=False)
             channels = stem
         kept: list[tuple[str, int]] = []
-        for position, stage in enumerate(self.architecture.encoder):
+        for position, block in enumerate(self.architecture.encoder):
             if position:
-                value = self._pool(value)
-            value = self._block(value, channels, stage)
-            channels = stage.outputs
+                value = self._add_pooling(value)
+            value = self._add_block(value, channels, block)
+            channels = block.outputs
             kept.append((value, channels))
         found = [kept.pop()]
-        for stage in self.architecture.decoder:
+        for block in self.architecture.decoder:
             skip, skip_channels = kept.pop()
-            joined = self._node("Concat", [self._upsampled(value, 2), skip], axis=1)
-            value = self._block(joined, channels + skip_channels, stage)
-            channels = stage.outputs
+            joined = self._add_node("Concat", [self._add_upsampling(value, 2), skip], axis=1)
+            value = self._add_block(joined, channels + skip_channels, block)
+            channels = block.outputs
             found.append((value, channels))
         return found[::-1]
 
-    def _sides(self) -> list[str]:
+    def _add_sides(self) -> list[str]:
+        """Add the convolutions that give masks, and return the names of the masks."""
         first = 2 if self.architecture.stem else 1
         sides = []
         for number, (value, channels) in enumerate(self.features, start=1):
             name = f"side{number}"
-            side = self._convolution(value, channels, 1, normalised=False, name=name)
-            sides.append(self._upsampled(side, first * 2 ** (number - 1)))
+            side = self._add_convolution(value, channels, 1, normalised=False, name=name)
+            sides.append(self._add_upsampling(side, first * 2 ** (number - 1)))
         if self.architecture.fused:
-            joined = self._node("Concat", sides, axis=1)
+            joined = self._add_node("Concat", sides, axis=1)
             self._constants["fuse.weights"] = np.ones((1, len(sides), 1, 1), np.float32)
             self._constants["fuse.bias"] = np.zeros(1, np.float32)
             self.parameters += len(sides) + 1
-            sides.insert(0, self._node("Conv", [joined, "fuse.weights", "fuse.bias"]))
-        return [self._node("Sigmoid", [side]) for side in sides]
+            sides.insert(0, self._add_node("Conv", [joined, "fuse.weights", "fuse.bias"]))
+        return [self._add_node("Sigmoid", [side]) for side in sides]
 
-    def _block(self, value: str, inputs: int, stage: Stage) -> str:
-        """Add a residual U-block: U²-Net, figure 2 (e); dilated where the height is 0."""
-        dilated = stage.height == 0
-        depth = 4 if dilated else stage.height
-        value = whole = self._convolution(value, inputs, stage.outputs)
-        levels, channels = [value], stage.outputs
+    def _add_block(self, value: str, inputs: int, block: UBlock) -> str:
+        """Add a residual U-block (U²-Net, figure 2e)."""
+        dilated = block.height == 0
+        depth = 4 if dilated else block.height
+        value = whole = self._add_convolution(value, inputs, block.outputs)
+        levels, channels = [value], block.outputs
         for level in range(1, depth):
             if level > 1 and not dilated:
-                value = self._pool(value)
+                value = self._add_pooling(value)
             dilation = 2 ** (level - 1) if dilated else 1
-            value = self._convolution(value, channels, stage.middle, dilation=dilation)
+            value = self._add_convolution(value, channels, block.middle, dilation=dilation)
             levels.append(value)
-            channels = stage.middle
+            channels = block.middle
         deepest = 2 ** (depth - 1) if dilated else 2
-        found = self._convolution(levels[-1], channels, stage.middle, dilation=deepest)
+        found = self._add_convolution(levels[-1], channels, block.middle, dilation=deepest)
         for level in range(depth - 1, 0, -1):
-            joined = self._node("Concat", [found, levels[level]], axis=1)
-            outputs = stage.outputs if level == 1 else stage.middle
+            joined = self._add_node("Concat", [found, levels[level]], axis=1)
+            outputs = block.outputs if level == 1 else block.middle
             dilation = 2 ** (level - 1) if dilated else 1
-            found = self._convolution(joined, 2 * stage.middle, outputs, dilation=dilation)
+            found = self._add_convolution(joined, 2 * block.middle, outputs, dilation=dilation)
             if level > 1 and not dilated:
-                found = self._upsampled(found, 2)
-        return self._node("Add", [found, whole])
+                found = self._add_upsampling(found, 2)
+        return self._add_node("Add", [found, whole])
 
-    def _convolution(
+    def _add_convolution(
         self,
         value: str,
         inputs: int,
@@ -253,39 +267,39 @@ class Network:
         normalised: bool = True,
         name: str = "",
     ) -> str:
-        """Add a 3 x 3 convolution; a normalised one is followed by a ReLU."""
+        """Add a 3 x 3 convolution, and a ReLU if the published one is normalised."""
         name = name or f"convolution{len(self._nodes)}"
         weights = self._rng.standard_normal((outputs, inputs, 3, 3), np.float32)
         weights *= np.float32(np.sqrt(2 / (9 * inputs)))
         self._constants[f"{name}.weights"] = weights
         self._constants[f"{name}.bias"] = np.zeros(outputs, np.float32)
         self.parameters += weights.size + outputs * (3 if normalised else 1)
-        found = self._node(
+        found = self._add_node(
             "Conv",
             [value, f"{name}.weights", f"{name}.bias"],
             dilations=[dilation] * 2,
             pads=[dilation] * 4,
             strides=[stride] * 2,
         )
-        return self._node("Relu", [found]) if normalised else found
+        return self._add_node("Relu", [found]) if normalised else found
 
-    def _pool(self, value: str) -> str:
-        return self._node("MaxPool", [value], kernel_shape=[2, 2], strides=[2, 2])
+    def _add_pooling(self, value: str) -> str:
+        return self._add_node("MaxPool", [value], kernel_shape=[2, 2], strides=[2, 2])
 
-    def _upsampled(self, value: str, scale: int) -> str:
+    def _add_upsampling(self, value: str, scale: int) -> str:
         if scale == 1:
             return value
         self._constants[f"scale{scale}"] = np.array([1, 1, scale, scale], np.float32)
-        return self._node("Resize", [value, "", f"scale{scale}"], mode="linear")
+        return self._add_node("Resize", [value, "", f"scale{scale}"], mode="linear")
 
-    def _node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
+    def _add_node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
         name = f"{operator.lower()}{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
         return name
 
 
-def _fit(network: Network, name: str) -> None:
-    """Fit the sides to masks of synthetic photographs, by ridge regression on their features."""
+def _fit_sides(network: Network, name: str) -> None:
+    """Fit the sides to masks of synthetic photographs by ridge regression on their features."""
     facts, size = MODEL_FACTS[name], network.size_px
     looked_at = network.features if network.architecture.fused else network.features[:1]
     names = [value for value, _ in looked_at]
@@ -313,7 +327,7 @@ def _fit(network: Network, name: str) -> None:
 
 
 def _on_grid(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return maps, [C, H, W], at the places of one grid, [C, G * G]."""
+    """Return maps, [C, H, W], resampled on a square grid, [C, G * G]."""
     resized = [
         Image.fromarray(m).resize((_FIT_GRID, _FIT_GRID), Image.Resampling.BILINEAR) for m in maps
     ]
@@ -321,8 +335,16 @@ def _on_grid(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def main() -> None:
-    """Make the models that are named on the command line, or all."""
-    for name in sys.argv[1:] or ARCHITECTURES:
+    """Build the models that the command line names, or all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.harness.shaped_models", description="Build benchmark models."
+    )
+    known = f"{', '.join(ARCHITECTURES)} (default: all)"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=known)
+    names = parser.parse_args().names or list(ARCHITECTURES)
+    if unknown := sorted(set(names) - set(ARCHITECTURES)):
+        parser.error(f"unknown models: {', '.join(unknown)}")
+    for name in names:
         model = benchmark_model(name)
         print(f"{model.label}: {model.path}, {model.path.stat().st_size / 1e6:.1f} MB")
 

@@ -1,4 +1,4 @@
-"""Around an ingest that is measured alone: a queue, a pipeline and a store that cost nothing."""
+"""Stand-ins around a consumer that is measured alone: a pipeline, a queue and a store."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from serve_app.contracts.outcome import Box, Cutout, Outcome
 from serve_app.storage.protocol import ObjectInfo
 
 
-class Standin:
-    """Stands in for the pipeline: every job is done at once."""
+class InstantPipeline:
+    """A pipeline in which every job is done at once."""
 
     async def process(self, job: Job) -> Outcome:
-        """Return what a job gives that was done."""
+        """Return the outcome of a job that was done."""
         return Outcome(
             job_id=job.job_id,
             run_id=job.run_id,
@@ -38,21 +38,26 @@ class Standin:
         )
 
     async def models(self) -> list[Any]:
-        """Return the models that are served: none."""
+        """Return no models."""
         return []
 
 
-class Feed:
-    """A queue in memory that makes its messages as they are asked for."""
+class GeneratedQueue:
+    """A queue in memory that creates its messages when they are received."""
 
     max_receives = 5
 
     def __init__(self, messages: int, call_s: float) -> None:
+        """Create a full queue.
+
+        Args:
+            messages: Number of messages that the queue hands out.
+            call_s: Duration of each call, in seconds.
+        """
         self._messages = messages
         self._call_s = call_s
         self._sent = 0
         self._held: set[str] = set()
-        self._empty = asyncio.Event()
         self.deleted = 0
 
     async def receive(self, max_messages: int, wait_s: int, visibility_s: int) -> list[Message]:
@@ -81,25 +86,21 @@ class Feed:
 
     async def release(self, message: Message, delay_s: float) -> None:
         """See Queue."""
-        raise AssertionError("no job fails here")
+        raise AssertionError("a job failed, but InstantPipeline fails none")
 
     async def dead_letter(
         self, message: Message, code: str, reason: str, job_id: str | None = None
     ) -> bool:
         """See Queue."""
-        raise AssertionError("no job fails here")
-
-    async def backlog(self) -> tuple[int, int]:
-        """See Queue."""
-        return self._messages - self._sent, len(self._held)
+        raise AssertionError("a job failed, but InstantPipeline fails none")
 
     def _message(self, number: int) -> Message:
         name = f"m{number}"
-        return Message(name, name, body(number), 1, datetime.now(UTC))
+        return Message(name, name, job_message(number), 1, datetime.now(UTC))
 
 
-class Nowhere:
-    """An object store that keeps nothing: the ledger's parts are made, and dropped."""
+class DiscardingStore:
+    """An object store that drops what is written, so that the ledger's parts cost no I/O."""
 
     def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo | None:
         """See ObjectStore."""
@@ -107,7 +108,7 @@ class Nowhere:
 
     def get(self, bucket: str, key: str, **conditions: Any) -> bytes:
         """See ObjectStore."""
-        raise AssertionError("nothing is read here")
+        raise AssertionError(f"{key} was read from a store that keeps nothing")
 
     def put(self, bucket: str, key: str, data: bytes, media_type: str) -> None:
         """See ObjectStore."""
@@ -129,8 +130,8 @@ class Nowhere:
         return iter(())
 
 
-def body(number: int) -> str:
-    """Return a message as ``foreedge bulk`` sends it."""
+def job_message(number: int) -> str:
+    """Return the body of a message as ``foreedge bulk`` sends it."""
     fields = {
         "schema": 1,
         "job_id": f"{number:032x}",

@@ -1,1 +1,1 @@
-"""Load with locust: users and shapes."""
+"""Load with locust: its users, and the number of them over time."""

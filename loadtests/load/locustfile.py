@@ -1,8 +1,9 @@
-"""Load on a running application, or on a ``rembg s`` beside it, with locust.
+"""Load on a running application, or on a ``rembg s``, with locust.
 
-``make loadtest`` opens locust's web page; with ``ARGS=--headless`` it runs by itself. Both leave
-CSV files and an HTML report in ``out/bench/locust``. Our options are in ``locust --help`` under
-"foreedge": whom to load (``--system``), how (``--load``), with which photographs.
+``make loadtest`` opens locust's web page, and runs without it if ``ARGS=--headless`` is given. Both
+write CSV files and an HTML report into ``out/bench/locust``. ``locust --help`` lists the options of
+this file under "foreedge": the system to load (``--system``), the kind of load (``--load``), the
+images.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from locust import FastHttpUser, LoadTestShape, User, constant, events, task
 
 from ingest.local.aws import use_dummy_credentials
 from loadtests.harness.corpus import corpus
-from loadtests.load.shapes import KINDS, Shape
+from loadtests.load.shapes import LOAD_KINDS, UserCurve
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
 
-_PHOTOGRAPHS = 24
+_IMAGES = 24
 _TIMEOUT_S = 120.0
 _POLL_S = 0.1
 
@@ -31,28 +32,28 @@ _images: list[bytes] = []
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_options(parser: Any) -> None:
-    """Add our options to locust's."""
+    """Add the options of this file to locust's."""
     group = parser.add_argument_group("foreedge")
     add = group.add_argument
-    add("--system", choices=list(USERS), default="http", help="Whom to load")
-    add("--load", choices=list(KINDS), default="constant", help="How the number of users moves")
-    add("--peak", type=int, default=8, help="Most users at a time")
-    add("--duration", type=float, default=60.0, help="Of the whole load, in seconds")
+    add("--system", choices=list(USERS), default="http", help="System to load")
+    add("--load", choices=list(LOAD_KINDS), default="constant", help="Number of users over time")
+    add("--peak", type=int, default=8, help="Largest number of users")
+    add("--duration", type=float, default=60.0, help="Duration of the whole load, in seconds")
     add("--photographs", default="1600x1200", help="Set of loadtests.harness.corpus, or a folder")
-    add("--query", default="", help="http: recipe, as in min_subject_px=0&format=webp")
+    add("--query", default="", help="http: recipe, e.g. min_subject_px=0&format=webp")
     add("--queue-url", default="", help="queue: URL of the SQS queue")
-    add("--bucket", default="", help="queue: bucket of the photographs and their results")
-    add("--endpoint-url", default="", help="queue: of a local SQS and S3")
-    add("--rembg-model", default="u2netp", help="rembg: model")
-    add("--rembg-extras", default="", help="rembg: its extras, JSON")
+    add("--bucket", default="", help="queue: bucket of the images and the results")
+    add("--endpoint-url", default="", help="queue: URL of a local SQS and S3")
+    add("--rembg-model", default="u2netp", help="rembg: name of the model")
+    add("--rembg-extras", default="", help="rembg: extras, as JSON")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
-def choose(environment: Any, **_: Any) -> None:
-    """Leave the users of the chosen system, and read the photographs."""
+def prepare(environment: Any, **_: Any) -> None:
+    """Keep only the users of the chosen system, and read the images."""
     options = environment.parsed_options
     environment.user_classes = [USERS[options.system]]
-    _images[:] = [path.read_bytes() for path in corpus(options.photographs, _PHOTOGRAPHS)]
+    _images[:] = [path.read_bytes() for path in corpus(options.photographs, _IMAGES)]
 
 
 def _next_image() -> tuple[int, bytes]:
@@ -61,7 +62,7 @@ def _next_image() -> tuple[int, bytes]:
 
 
 class HttpUser(FastHttpUser):  # type: ignore[misc]
-    """Posts the next photograph as soon as the last one is answered."""
+    """A client of ``/v1/cutout`` that posts an image as soon as its last one is answered."""
 
     wait_time = constant(0)
     connection_timeout = 10.0
@@ -69,7 +70,7 @@ class HttpUser(FastHttpUser):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def cut_out(self) -> None:
-        """Post one photograph."""
+        """Post one image."""
         _, data = _next_image()
         query = self.environment.parsed_options.query
         headers = {"Content-Type": "image/jpeg"}
@@ -77,7 +78,7 @@ class HttpUser(FastHttpUser):  # type: ignore[misc]
 
 
 class RembgUser(FastHttpUser):  # type: ignore[misc]
-    """The same for a ``rembg s``."""
+    """A client of ``rembg s`` that posts an image as soon as its last one is answered."""
 
     wait_time = constant(0)
     connection_timeout = 10.0
@@ -85,7 +86,7 @@ class RembgUser(FastHttpUser):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def remove(self) -> None:
-        """Post one photograph."""
+        """Post one image."""
         options = self.environment.parsed_options
         _, data = _next_image()
         params = {"extras": options.rembg_extras} if options.rembg_extras else None
@@ -99,7 +100,7 @@ class RembgUser(FastHttpUser):  # type: ignore[misc]
 
 
 class QueueUser(User):  # type: ignore[misc]
-    """Puts a job on the queue and waits for its result, which counts as one request."""
+    """A client of the queue. Its requests last from a message until the result."""
 
     wait_time = constant(0)
 
@@ -115,7 +116,7 @@ class QueueUser(User):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def job(self) -> None:
-        """Send one job; from its message to its result."""
+        """Send one job, and wait for its result."""
         number, data = _next_image()
         key = f"{self._prefix}in/{number % len(_images)}.jpg"
         if key not in self._uploaded:
@@ -134,8 +135,8 @@ class QueueUser(User):  # type: ignore[misc]
         size = 0
         try:
             self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=json.dumps(body))
-            size = self._result_of(output)
-        except Exception as raised:  # noqa: BLE001 - a failed request of locust's statistics
+            size = self._wait_for_result(output)
+        except Exception as raised:  # noqa: BLE001 - locust counts it as a failed request
             error = raised
         self.environment.events.request.fire(
             request_type="SQS",
@@ -146,35 +147,35 @@ class QueueUser(User):  # type: ignore[misc]
             context={},
         )
 
-    def _result_of(self, prefix: str) -> int:
-        """Return the bytes of the object that appears under a prefix."""
+    def _wait_for_result(self, prefix: str) -> int:
+        """Return the size in bytes of the object that appears under a prefix."""
         deadline = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < deadline:
             found = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix).get("Contents")
             if found:
                 return int(found[0]["Size"])
             time.sleep(_POLL_S)
-        raise TimeoutError(f"no result within {_TIMEOUT_S:g} s")
+        raise TimeoutError(f"the job had no result within {_TIMEOUT_S:g} s")
 
 
 USERS: dict[str, type[User]] = {"http": HttpUser, "queue": QueueUser, "rembg": RembgUser}
-"""By the name of the system that they load."""
+"""Users of each system, by its name."""
 
 
-class Load(LoadTestShape):  # type: ignore[misc]
-    """The number of users over time, as ``--load`` says; see ``loadtests.load.shapes``."""
+class OptionsShape(LoadTestShape):  # type: ignore[misc]
+    """The number of users over time that the options ask for."""
 
-    _shape: Shape | None = None
+    _curve: UserCurve | None = None
 
     def tick(self) -> tuple[int, float] | None:
-        """Return users and how many of them start in a second; None ends the load."""
+        """Return the number of users and how many start each second, or None to end the load."""
         options = self.runner.environment.parsed_options
-        if self._shape is None:
-            self._shape = Shape(options.load, options.peak, options.duration)
-        users = self._shape.users(self.get_run_time(), self.runner.stats.total.num_requests)
+        if self._curve is None:
+            self._curve = UserCurve(options.load, options.peak, options.duration)
+        users = self._curve.users(self.get_run_time(), self.runner.stats.total.num_requests)
         return None if users is None else (users, float(options.peak))
 
     def reset_time(self) -> None:
-        """Begin anew: locust's web page can start a load a second time."""
+        """Start again, because locust's web page can start a load a second time."""
         super().reset_time()
-        self._shape = None
+        self._curve = None

@@ -1,40 +1,43 @@
-"""How many users load a system over time. Without locust, which patches whatever imports it."""
+"""Number of users over time.
+
+This module does not import locust, which patches sockets and threads when it is imported.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["constant", "ramp", "spike", "soak"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+LoadKind = Literal["constant", "ramp", "spike", "soak"]
+LOAD_KINDS: tuple[LoadKind, ...] = get_args(LoadKind)
 
 _SATURATED_BELOW = 1.05
 _SPIKE_SHARE = 0.1
 
 
 @dataclass(slots=True)
-class Shape:
+class UserCurve:
     """The number of users over the time of one load.
 
-    ``constant`` and ``soak`` hold the peak; a soak is judged by what the replicas' memory does,
-    and lasts for hours. ``ramp`` doubles the users from one to the peak and ends where a step
-    brings less than 5 % more images/s: the rate before is what the system can do. ``spike`` holds
-    a tenth, with the peak in the middle third.
+    ``constant`` and ``soak`` hold the peak. A soak lasts for hours, and shows whether the replicas'
+    memory grows. ``ramp`` doubles the users from one to the peak. It ends when a step brings less
+    than 5 % more images/s, because the rate before that step is the most that the system can do.
+    ``spike`` holds a tenth of the peak, and the peak in the middle third.
     """
 
-    kind: Kind
+    kind: LoadKind
     peak: int
     duration_s: float
     _step: int = 0
-    _before: int = 0
-    _rate: float = 0.0
+    _answered_before: int = 0
+    _rate_before: float = 0.0
 
     def users(self, elapsed_s: float, answered: int) -> int | None:
-        """Return how many users there are; None ends the load.
+        """Return the number of users, or None to end the load.
 
         Args:
-            elapsed_s: Since it began.
-            answered: Requests so far.
+            elapsed_s: Seconds since the load began.
+            answered: Number of requests answered so far.
         """
         if elapsed_s >= self.duration_s:
             return None
@@ -51,7 +54,7 @@ class Shape:
         return self.peak
 
     def _grew(self, answered: int, step_s: float) -> bool:
-        """Return whether the step that has ended answered more than the one before it."""
-        rate, before = (answered - self._before) / step_s, self._rate
-        self._before, self._rate = answered, rate
-        return rate >= before * _SATURATED_BELOW
+        """Return whether the last step answered more requests than the one before it."""
+        rate, rate_before = (answered - self._answered_before) / step_s, self._rate_before
+        self._answered_before, self._rate_before = answered, rate
+        return rate >= rate_before * _SATURATED_BELOW

@@ -1,4 +1,4 @@
-"""locust's users on the running application, without its web page."""
+"""The users of locust, without its web page, on the running application."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def load(app: App, folder: Path, *options: str) -> dict[str, dict[str, str]]:
-    """Run locust for some seconds; return its statistics by the name of the request."""
+    """Run locust for some seconds, and return its statistics by the name of the request."""
     command = [sys.executable, "-m", "locust", "-f", "loadtests/load/locustfile.py", "--headless"]
     command += ["--host", app.url, "--csv", str(folder / "run"), "--only-summary"]
     command += ["--html", str(folder / "report.html"), "--photographs", "small", *options]

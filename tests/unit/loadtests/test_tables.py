@@ -1,4 +1,4 @@
-"""What benchmarks make of their numbers."""
+"""Numbers and tables of benchmarks, and the users of load tests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from loadtests.benchmarks.soak import growth
 from loadtests.harness.application import Round
 from loadtests.harness.metering import ray_part
-from loadtests.harness.results import between_markers, median_of, percentile
-from loadtests.load.shapes import Shape
+from loadtests.harness.results import median_of, percentile, replace_between_markers
+from loadtests.load.shapes import UserCurve
 from loadtests.peers.comparison import markdown, ratios
 
 
@@ -43,7 +43,7 @@ def test_percentiles_and_medians() -> None:
         ("/ray/raylet --resource-dir", "Ray"),
     ],
 )
-def test_parts_of_a_local_application(command: str, part: str) -> None:
+def test_processes_are_counted_by_part(command: str, part: str) -> None:
     assert ray_part(command) == part
 
 
@@ -55,7 +55,7 @@ def _systems(**rates: float) -> dict[str, dict[str, float]]:
     }
 
 
-def test_ratios_say_what_was_reached() -> None:
+def test_ratios_report_whether_targets_were_reached() -> None:
     systems = _systems(foreedge_http=6.0, foreedge_queue=5.0, rembg_s=2.0)
     assert ratios("folio", systems) == [
         "foreedge-http is 3.00 x rembg-s (aim 3 x: reached)",
@@ -72,7 +72,7 @@ def test_ratios_say_what_was_reached() -> None:
     assert ratios("u2net", systems)[-1].endswith("bare loop")
 
 
-def test_table_of_a_document() -> None:
+def test_the_table_of_a_document_replaces_the_last_one() -> None:
     systems = _systems(foreedge_http=6.0, rembg_s=2.0)
     about = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "python": "3.11"}
     content: dict[str, Any] = {
@@ -93,13 +93,13 @@ def test_table_of_a_document() -> None:
     text = markdown(content)
     assert "| foreedge-http | 6.00 | 0.50 | 0.50 | 0.500 | 0 | 0.50 | 3.00 | 5 x 48 | so |" in text
     document = "before\n<!-- peers: begin -->\nold\n<!-- peers: end -->\nafter\n"
-    assert between_markers(document, "peers", text).splitlines()[2] == text.splitlines()[0]
-    assert "old" not in between_markers(document, "peers", text)
-    with pytest.raises(ValueError, match="no <!-- peers: begin"):
-        between_markers("nothing", "peers", text)
+    assert replace_between_markers(document, "peers", text).splitlines()[2] == text.splitlines()[0]
+    assert "old" not in replace_between_markers(document, "peers", text)
+    with pytest.raises(ValueError, match="lacks the markers <!-- peers: begin"):
+        replace_between_markers("nothing", "peers", text)
 
 
-def test_growth_of_memory_is_after_the_warm_up() -> None:
+def test_growth_of_memory_counts_from_the_warm_up() -> None:
     samples = [(n, 100.0 if n < 200 else 200.0 + n / 100) for n in range(0, 1001, 10)]
     warm, end, grew = growth(samples)
     assert warm == pytest.approx(202.5)
@@ -107,11 +107,16 @@ def test_growth_of_memory_is_after_the_warm_up() -> None:
     assert grew == pytest.approx(209.5 / 202.5 - 1)
 
 
-def _users(shape: Shape, answers: list[int]) -> list[int]:
-    """Return the users at each second, with the answers that a user count brings in a second."""
+def _users(curve: UserCurve, answers: list[int]) -> list[int]:
+    """Return the number of users in each second.
+
+    Args:
+        curve: Curve to follow.
+        answers: Requests answered in a second by 1, 2, … users.
+    """
     found, total = [], 0
     for second in range(60):
-        users = shape.users(float(second), total)
+        users = curve.users(float(second), total)
         if users is None:
             break
         found.append(users)
@@ -119,13 +124,13 @@ def _users(shape: Shape, answers: list[int]) -> list[int]:
     return found
 
 
-def test_shapes_of_load() -> None:
-    assert _users(Shape("constant", 8, 40), [1]) == [8] * 40
-    assert _users(Shape("spike", 20, 40), [1]) == [2] * 14 + [20] * 13 + [2] * 13
+def test_curves_of_users() -> None:
+    assert _users(UserCurve("constant", 8, 40), [1]) == [8] * 40
+    assert _users(UserCurve("spike", 20, 40), [1]) == [2] * 14 + [20] * 13 + [2] * 13
     ramp = [1] * 10 + [2] * 10 + [4] * 10 + [8] * 10
-    assert _users(Shape("ramp", 8, 40), list(range(1, 20))) == ramp
-    assert set(_users(Shape("ramp", 1, 40), [1])) == {1}
+    assert _users(UserCurve("ramp", 8, 40), list(range(1, 20))) == ramp
+    assert set(_users(UserCurve("ramp", 1, 40), [1])) == {1}
 
 
-def test_a_ramp_ends_where_more_users_bring_nothing() -> None:
-    assert _users(Shape("ramp", 8, 40), [2, 4]) == [1] * 10 + [2] * 10 + [4] * 10
+def test_a_ramp_ends_when_more_users_bring_no_more_images() -> None:
+    assert _users(UserCurve("ramp", 8, 40), [2, 4]) == [1] * 10 + [2] * 10 + [4] * 10
