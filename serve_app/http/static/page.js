@@ -232,8 +232,8 @@ function describe() {
   const url = new URL(`v1/cutout?${options()}`, location.href);
   const name = (image?.name || "image.jpg").replaceAll("'", "'\\''");
   const output = `-o result.${EXTENSIONS[$("format").value]}`;
-  const parts = [`curl --data-binary @'${name}'`, ...key, output, `'${url}'`];
-  $("curl").textContent = parts.join(" \\\n  ");
+  const parts = [`curl ${output}`, ...key, `--data-binary @'${name}'`, `'${url}'`];
+  $("curl").textContent = parts.join(" \\\n");
 }
 
 // --- models ---
