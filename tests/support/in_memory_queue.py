@@ -50,7 +50,7 @@ class InMemoryQueue:
     ) -> None:
         self._clock = clock
         self._max_receives = max_receives
-        self._has_dead_letters = has_dead_letters
+        self.has_dead_letters = has_dead_letters
         self.fail = fail
         self.refuse = refuse
         self.latency_s = latency_s
@@ -132,7 +132,7 @@ class InMemoryQueue:
         self, message: Message, code: str, reason: str, job_id: str | None = None
     ) -> bool:
         await self._answer("dead_letter", 1)
-        if not self._has_dead_letters:
+        if not self.has_dead_letters:
             return False
         self.dead.append(DeadLetter(message.message_id, message.body, code, reason, job_id))
         self.log.append(("dead_letter", message.message_id))
@@ -150,7 +150,7 @@ class InMemoryQueue:
         for item in list(self.stored.values()):
             if len(found) == max_messages or item.visible_at > self._clock():
                 continue
-            if self._has_dead_letters and item.receive_count >= self._max_receives:
+            if self.has_dead_letters and item.receive_count >= self._max_receives:
                 del self.stored[item.message_id]
                 self.dead.append(DeadLetter(item.message_id, item.body, None, None, None))
                 self.log.append(("redrive", item.message_id))

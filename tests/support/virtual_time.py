@@ -1,34 +1,41 @@
-"""A clock that only moves when nothing else can happen."""
+"""A clock that moves only when the event loop has nothing else to do."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
+import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+
+class ClockSelector(selectors.SelectSelector):
+    """A selector that moves its clock by the time that it is asked to wait, and does not wait."""
+
+    now = 0.0
+    """Virtual time in seconds."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "nothing will ever happen again"
+            self.now += timeout
+        return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose time jumps to the next timer as soon as there is nothing to do."""
 
-    _now = 0.0
+    def __init__(self) -> None:
+        self._clock = ClockSelector()
+        super().__init__(self._clock)
 
     def time(self) -> float:
-        return self._now
-
-    def _run_once(self) -> None:
-        while self._scheduled and self._scheduled[0]._cancelled:
-            self._timer_cancelled_count -= 1
-            heapq.heappop(self._scheduled)._scheduled = False
-        if not self._ready:
-            assert self._scheduled, "nothing will ever happen again"
-            self._now = max(self._now, self._scheduled[0]._when)
-        super()._run_once()
+        return self._clock.now
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a scenario in virtual time, of which it has a day."""
+    """Run a scenario, which has a day of virtual time."""
 
     async def limited() -> None:
         async with asyncio.timeout(86_400):
@@ -39,6 +46,8 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an asynchronous test in virtual time."""
+
     @functools.wraps(test)
     def wrapper(*args: Any, **kwargs: Any) -> None:
         run(test(*args, **kwargs))
@@ -47,4 +56,5 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 def now() -> float:
+    """Return the virtual time in seconds."""
     return asyncio.get_running_loop().time()
