@@ -1,1 +1,1 @@
-"""The SqsIngest deployment: receives messages, has their jobs done, acknowledges them."""
+"""The SqsIngest deployment: receive messages, run their jobs, and acknowledge them."""

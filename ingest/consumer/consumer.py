@@ -92,7 +92,7 @@ class Consumer:
         self._failed: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
         self.fatal: ForeedgeError | None = None
-        """Why this process receives no more messages; another process may succeed."""
+        """Error after which this process receives no more messages. Another process may succeed."""
 
     @property
     def stats(self) -> ConsumerStats:
@@ -116,7 +116,7 @@ class Consumer:
 
     @property
     def reason(self) -> str | None:
-        """Why the consumer is not healthy; None if it is."""
+        """Reason why the consumer is not healthy, or None if it is."""
         if self.fatal is not None:
             return f"{self.fatal.code}: {self.fatal.message}"
         return self._leases.trouble or self._runner.outage

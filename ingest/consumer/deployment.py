@@ -1,8 +1,9 @@
 """SqsIngest: the Serve deployment around the consumer.
 
-A deployment and not a detached actor, so that the controller restarts it where its node is lost,
-``serve deploy`` rolls it, and the dashboard shows it. Its loop is no ongoing request of Serve's:
-Serve learns of its death from ``check_health``, and ends it through ``__del__``, which it awaits.
+It is a deployment and not a detached actor, so that the controller restarts it when its node is
+lost, ``serve deploy`` replaces it, and the dashboard shows it. Its loop is not a request that Serve
+knows about: Serve learns from ``check_health`` whether the loop runs, and ends it by awaiting
+``__del__``.
 """
 
 from __future__ import annotations
@@ -35,23 +36,22 @@ _logger = logging.getLogger(__name__)
 class SqsIngest:
     """Serves the configured queue for as long as the replica lives."""
 
-    # Asynchronous, so that Serve runs it in the event loop that the consumer will live in.
+    # It is asynchronous so that Serve runs it in the event loop of the consumer.
     async def __init__(  # type: ignore[misc]
         self, config: AppConfig, pipeline: DeploymentHandle
     ) -> None:
-        """Begin to serve.
+        """Start to serve, once every model is loaded and the queue answers.
 
         Args:
-            config: With ``queue`` and ``ledger``.
-            pipeline: Its ``process`` takes a Job and returns an Outcome.
+            config: Configuration with ``queue`` and ``ledger``.
+            pipeline: Handle of the CutoutPipeline, whose ``process`` turns a Job into an Outcome.
 
         Raises:
             InvalidConfig: The queue cannot be served with this configuration. A queue that is
-                away does not raise: it is tried until it answers. No message is taken before
-                every model is loaded.
+                unavailable does not raise: it is tried until it answers.
         """
         if config.queue is None or config.ledger is None:
-            raise InvalidConfig("SqsIngest needs queue.url and ledger.bucket")
+            raise InvalidConfig("SqsIngest needs queue.url and ledger.bucket; set both")
         self._queue_config = config.queue
         self._ledger_config = config.ledger
         self._aws = config.aws
@@ -64,14 +64,14 @@ class SqsIngest:
         self._serving = asyncio.create_task(self._serve())
 
     async def check_health(self) -> None:
-        """Raise where this replica serves no longer and another one might; Serve asks."""
+        """Raise if this replica does not serve any more and another one might. Serve calls this."""
         if self._serving.done() and not self._serving.cancelled():
             raise RuntimeError("the consumer has ended") from self._serving.exception()
         if self._consumer is not None and self._consumer.fatal is not None:
             raise self._consumer.fatal
 
     async def status(self) -> dict[str, Any]:
-        """Return whether the queue is being served, why not, and the consumer's counters."""
+        """Return whether the queue is served, the reason if it is not, and the counters."""
         consumer = self._consumer
         reason = self._trouble if consumer is None else consumer.reason
         stats = {} if consumer is None else asdict(consumer.stats)
@@ -83,8 +83,8 @@ class SqsIngest:
         }
 
     async def __del__(self) -> None:
-        """Stop: Serve awaits this within ``graceful_shutdown_timeout_s``."""
-        # __init__ may have raised before there was anything to stop.
+        """Stop serving; Serve awaits this for up to ``graceful_shutdown_timeout_s``."""
+        # If __init__ raised, there is nothing to stop.
         serving = getattr(self, "_serving", None)
         if serving is None:
             return
@@ -96,8 +96,8 @@ class SqsIngest:
             self._queue.close()
 
     async def _serve(self) -> None:
-        # A message that is taken before would only wait, and its receives would be spent.
-        await self._until_it_succeeds(self._models)
+        # A message received before that would wait for the models and use up its receives.
+        await self._until_it_succeeds(self._wait_for_models)
         self._trouble = "the queue is not open yet"
         queue = self._queue = await self._until_it_succeeds(
             lambda: SqsQueue.open(self._queue_config, self._aws)
@@ -118,11 +118,11 @@ class SqsIngest:
             except TransientError as error:
                 pause_s = backoff_s(RETRY_BASE_S, number, RETRY_MAX_S)
                 self._trouble = f"{error.code}: {error.message}"
-                _logger.warning("%s; again in %.1f s", error.message, pause_s)
+                _logger.warning("%s; trying again in %.1f s", error.message, pause_s)
                 await asyncio.sleep(pause_s)
         raise AssertionError("unreachable")
 
-    async def _models(self) -> None:
+    async def _wait_for_models(self) -> None:
         await call_deployment(self._pipeline.models.remote(), self._queue_config.job_deadline_s)
 
     async def _process(self, job: Job) -> Outcome:

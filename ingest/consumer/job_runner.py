@@ -67,7 +67,7 @@ class JobRunner:
 
     @property
     def outage(self) -> str | None:
-        """Why jobs wait to run again; None if none waits or one has succeeded since."""
+        """Reason why jobs wait to run again, or None if none waits or one has succeeded since."""
         return self._last_outage or None if self._waiting else None
 
     def hurry(self) -> None:
@@ -75,7 +75,7 @@ class JobRunner:
         self._hurried.set()
 
     async def run_job(self, job: Job, lease: Lease) -> Outcome:
-        """Return how a job ended; raises only if this task is cancelled."""
+        """Run a job and return its outcome. Raises only if this task is cancelled."""
         try:
             return await self._run_through_outage(job, lease)
         finally:
@@ -126,7 +126,7 @@ class JobRunner:
         return outcome
 
     async def _call_pipeline(self, job: Job, lease: Lease) -> Outcome:
-        """Run a job once, within its deadline; errors become a failed outcome."""
+        """Run a job once, within its deadline, and return errors as a failed outcome."""
         error: ForeedgeError
         limit_s = self._config.job_deadline_s
         deadline = asyncio.timeout(lease.received_at + limit_s - self._clock())

@@ -108,7 +108,7 @@ class Leases:
         return self._last_failure if failing else None
 
     async def receive(self, max_messages: int, wait_s: int) -> list[Message]:
-        """Receive messages, for which ``start`` begins a lease; raises QueueUnavailable."""
+        """Receive messages, for which ``start`` begins a lease. Raises QueueUnavailable."""
         call = self._queue.receive(max_messages, wait_s, self._visibility_s)
         messages = await self._call_queue("receive", call)
         self.counts["received"] += len(messages)
@@ -131,7 +131,7 @@ class Leases:
         self._all.discard(lease)
 
     def holds(self, lease: Lease) -> bool:
-        """Return whether a lease has not ended; a lost one stays lost."""
+        """Return whether a lease has not ended. A lost lease stays lost."""
         if lease.released or lease.deleted:
             return False
         if self._clock() >= lease.expires_at:
@@ -148,8 +148,9 @@ class Leases:
     # verdicts
 
     async def settle(self, lease: Lease, verdict: Verdict) -> None:
-        """Carry out a verdict, for as long as the lease is held; never raises QueueUnavailable.
+        """Carry out a verdict step by step, for as long as the lease is held.
 
+        Failures of the queue do not raise: the message is delivered again when its lease expires.
         Each step may take long, and a lease may be lost meanwhile. This is why it is checked here,
         before every step, and nowhere else on the way.
         """
@@ -162,11 +163,11 @@ class Leases:
         self._releases_from = at
 
     def release_wait_s(self) -> float:
-        """Return the seconds until messages may be released; 0 if they may be now."""
+        """Return the seconds until messages may be released, which is 0 if they may be now."""
         return max(0.0, self._releases_from - self._clock())
 
     async def release_now(self, leases: Sequence[Lease]) -> None:
-        """Let SQS deliver messages again without delay; never raises QueueUnavailable."""
+        """Let SQS deliver messages again without delay. Failures of the queue do not raise."""
         await asyncio.sleep(self.release_wait_s())
         held = [lease for lease in leases if self.holds(lease)]
         for batch in _batches(held):
@@ -179,7 +180,7 @@ class Leases:
             task.cancel()
 
     async def _take_step(self, lease: Lease, step: Verdict) -> Verdict | None:
-        """Take one step of a verdict; return the next step, or None after the last one."""
+        """Take one step of a verdict, and return the next step, or None after the last one."""
         match step:
             case Acknowledge():
                 await self._delete(lease)
@@ -206,7 +207,7 @@ class Leases:
             _logger.warning(text, error.message, len(leases))
 
     async def _copy_to_dead_letters(self, lease: Lease, verdict: DeadLetter) -> bool:
-        """Copy a message to the dead-letter queue; return whether it may be deleted now.
+        """Copy a message to the dead-letter queue, and return whether it may be deleted now.
 
         It may be deleted without a copy if there is no dead-letter queue.
         """
@@ -219,7 +220,7 @@ class Leases:
         return True
 
     async def _delete(self, lease: Lease) -> None:
-        """Delete a message together with others; return when it is deleted or the lease is lost."""
+        """Delete a message together with others and return when it is deleted or no longer held."""
         self._deletions.append(lease)
         if len(self._deletions) >= BATCH_ENTRIES:
             self._start_deletion()

@@ -1,1 +1,1 @@
-"""The wire format of the queue: messages are built and parsed here."""
+"""The wire format of the queue: build messages, and parse them."""

@@ -1,4 +1,4 @@
-"""Build the messages of a run, and new run ids."""
+"""Build the messages of a run in the native shape, and new run ids."""
 
 from __future__ import annotations
 
@@ -10,11 +10,24 @@ import orjson
 
 from ingest.sources.base import Entry
 
+SCHEMA_VERSION = 1
+"""Version of the native shape."""
+
+INVALID_RUN = "invalid"
+"""Run id under which the ledger records messages that could not be parsed."""
+
 
 def message_body(
     run_id: str, output: dict[str, Any], recipe: str | dict[str, Any], entry: Entry
 ) -> str:
-    """Return the message for a photograph of a run; output and recipe are as in the message."""
+    """Return the body of the message for an image of a run.
+
+    Args:
+        run_id: Id of the run.
+        output: Output of the run, as a message carries it.
+        recipe: Recipe of the run, as a message carries it: a preset's name or an object.
+        entry: Image to process.
+    """
     source = {"bucket": entry.bucket, "key": entry.key}
     if entry.version_id:
         source["version_id"] = entry.version_id
@@ -32,13 +45,5 @@ def message_body(
 
 
 def new_run_id() -> str:
-    """Return a run's name: the time, so that names sort, and some chance."""
+    """Return an id for a new run: the time, by which ids sort, and a random part."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-SCHEMA_VERSION = 1
-"""Of the native shape."""
-
-
-INVALID_RUN = "invalid"
-"""The ledger's run of messages that could not be read."""

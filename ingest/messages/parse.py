@@ -1,12 +1,14 @@
-"""From the body of a queue message to jobs: every shape that a producer may send.
+"""Parse the body of a queue message into jobs.
 
-- the native shape, one job: ``{"source": {"bucket": …, "key": …}, …}``;
-- an S3 event notification with any number of records, as S3 sends it to a queue;
-- the same in the envelope of an SNS topic (or without it: raw delivery);
-- S3's "Object Created" event of EventBridge.
+A producer may send a message in one of these shapes:
 
-An event makes jobs whose ids are a function of what happened, so that a second delivery of it
-(S3, SNS and SQS all deliver at least once) has the same ids.
+- the native shape, one job: ``{"source": {"bucket": …, "key": …}, …}``
+- an S3 event notification with any number of records
+- S3's "Object Created" event from EventBridge
+- any of them in the envelope of an SNS topic
+
+The ids of an event's jobs are a function of the event, so that a second delivery of it has the same
+ids. S3, SNS and SQS all deliver at least once.
 """
 
 from __future__ import annotations
@@ -39,15 +41,15 @@ def parse_message(body: str, defaults: QueueConfig) -> list[Job]:
     """Return the jobs that a message asks for.
 
     Args:
-        body: The message's body.
-        defaults: The recipe and the output of messages that name none.
+        body: Body of the message.
+        defaults: Recipe and output of a message that names none.
 
     Returns:
-        No jobs where the message is understood and there is nothing to do: S3's test event, an
-        event other than a creation, or the creation of one of our own results.
+        The jobs. There are none if the message is valid and asks for nothing: S3's test event, an
+        event other than a creation, or the creation of one of this application's own results.
 
     Raises:
-        InvalidMessage: The body has none of the shapes; says what was wrong.
+        InvalidMessage: The body has none of the shapes. The text says what is wrong.
         InvalidRecipe: The recipe is unknown or has an invalid field.
     """
     content = _object(body, "the message")
@@ -93,12 +95,12 @@ def parse_native_message(body: str, defaults: QueueConfig) -> Job:
 
 
 def _native(content: dict[str, Any], defaults: QueueConfig) -> Job:
-    # null stands for a field that is left out, as producers in typed languages write it.
+    # Producers in typed languages often write null for a field that they leave out.
     fields = {name: value for name, value in content.items() if value is not None}
     version = fields.pop("schema", SCHEMA_VERSION)
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise InvalidMessage(
-            f"schema {_shortened(repr(version))} is not known; this version reads {SCHEMA_VERSION}"
+            f"unknown schema {_shortened(repr(version))}; this version reads {SCHEMA_VERSION}"
         )
     if "output" not in fields:
         fields["output"] = _default_output(defaults)
@@ -107,15 +109,15 @@ def _native(content: dict[str, Any], defaults: QueueConfig) -> Job:
 
 
 def _from_records(records: object, defaults: QueueConfig) -> Iterator[Job]:
-    """Yield the jobs of an S3 event notification."""
+    """Yield the jobs of the records of an S3 event notification."""
     if not isinstance(records, list):
-        raise InvalidMessage("Records: must be a list")
+        raise InvalidMessage("Records: is not a list")
     for index, record in enumerate(records):
         where = f"Records.{index}"
         try:
             if record["eventSource"] != "aws:s3":
                 raise InvalidMessage(f"{where}: eventSource is not aws:s3")
-            # EventBridge and older notifications differ in the "s3:" before the name.
+            # Some notifications have "s3:" before the event's name.
             if not record["eventName"].removeprefix("s3:").startswith("ObjectCreated:"):
                 continue
             bucket, entity = record["s3"]["bucket"]["name"], record["s3"]["object"]
@@ -123,12 +125,12 @@ def _from_records(records: object, defaults: QueueConfig) -> Iterator[Job]:
             version_id = entity.get("versionId")
             etag, sequencer = entity.get("eTag"), entity.get("sequencer")
         except (KeyError, TypeError, AttributeError) as error:
-            raise InvalidMessage(f"{where} is not a record of an S3 event: {error!r}") from error
+            raise InvalidMessage(f"{where}: is not a record of an S3 event: {error!r}") from error
         yield from _created(bucket, key, version_id, etag, sequencer, defaults)
 
 
 def _from_eventbridge(content: dict[str, Any], defaults: QueueConfig) -> Iterator[Job]:
-    """Yield the job of an S3 event that came through EventBridge."""
+    """Yield the job of an S3 event from EventBridge."""
     if content["detail-type"] != "Object Created":
         return
     try:
@@ -138,7 +140,7 @@ def _from_eventbridge(content: dict[str, Any], defaults: QueueConfig) -> Iterato
         key, version_id = entity["key"], entity.get("version-id")
         etag, sequencer = entity.get("etag"), entity.get("sequencer")
     except (KeyError, TypeError, AttributeError) as error:
-        raise InvalidMessage(f"detail is not that of an S3 event: {error!r}") from error
+        raise InvalidMessage(f"detail: is not the detail of an S3 event: {error!r}") from error
     yield from _created(bucket, key, version_id, etag, sequencer, defaults)
 
 
@@ -150,10 +152,10 @@ def _created(
     sequencer: object,
     defaults: QueueConfig,
 ) -> Iterator[Job]:
-    """Yield the job for an object that was created, unless it is one of our own results."""
+    """Yield the job for a new object, unless it is one of this application's own results."""
     output = _default_output(defaults)
     own = bucket == output.bucket and isinstance(key, str) and key.startswith(output.prefix)
-    # An empty prefix would make every object of the bucket our own, and nothing would be done.
+    # With an empty prefix, every object of the bucket would look like a result of ours.
     if own and output.prefix:
         return
     digest = hashlib.sha256()
@@ -173,15 +175,13 @@ def _recipe(value: object, defaults: QueueConfig) -> Recipe:
     if value is None:
         value = defaults.recipe
     if not isinstance(value, (str, dict)):
-        raise InvalidMessage("recipe: must be a preset's name or an object")
+        raise InvalidMessage("recipe: is neither a preset's name nor an object")
     return parse_recipe(value)
 
 
 def _default_output(defaults: QueueConfig) -> Output:
     if not defaults.output_bucket:
-        raise InvalidMessage(
-            "the message does not say where its result goes, and queue.output_bucket is not set"
-        )
+        raise InvalidMessage("the message has no 'output', and queue.output_bucket is not set")
     try:
         return Output(bucket=defaults.output_bucket, prefix=defaults.output_prefix)
     except ValidationError as error:
@@ -196,9 +196,9 @@ def _job(fields: dict[str, Any]) -> Job:
 
 
 def _object(text: object, what: str) -> dict[str, Any]:
-    """Return a JSON text as the object that it must be."""
+    """Return the object that a JSON text holds, or raise InvalidMessage if it holds none."""
     if not isinstance(text, str):
-        raise InvalidMessage(f"{what} is not a text")
+        raise InvalidMessage(f"{what} is not a string")
     try:
         content = orjson.loads(text)
     except (orjson.JSONDecodeError, UnicodeError) as error:
@@ -209,5 +209,5 @@ def _object(text: object, what: str) -> dict[str, Any]:
 
 
 def _shortened(text: str, limit: int = 80) -> str:
-    """Return a text from a message, so short that it can be shown."""
+    """Return the start of a text from a message, short enough for an error."""
     return text if len(text) <= limit else text[:limit] + "…"

@@ -1,1 +1,1 @@
-"""Every call to SQS."""
+"""SQS: every call to it, its limits, and its errors."""

@@ -25,7 +25,7 @@ class Backlog:
 
 
 def read_backlog(client: SQSClient, queue_url: str) -> Backlog:
-    """Return the number of messages in a queue, as SQS approximates it; blocks.
+    """Return the number of messages in a queue, as SQS approximates it. Blocks.
 
     Raises:
         QueueUnavailable: The queue does not exist, does not answer, or does not report its counts.

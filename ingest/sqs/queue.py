@@ -1,8 +1,7 @@
-"""The queue: what the consumer needs of SQS, and SQS itself.
+"""The queue interface that the consumer needs, implemented by SQS.
 
-A batch call of SQS succeeds even where every one of its entries failed: the entries that did are
-part of each answer here. Failures of a whole call become ``QueueUnavailable``, which says what to
-do about it.
+A batch call of SQS succeeds even if every one of its entries fails, so the methods here return the
+entries that failed. If a whole call fails they raise ``QueueUnavailable``, which says what to do.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _THREADS = 8
-_REASON_CHARACTERS = 1_000
-# What SQS accepts in text is what XML 1.0 does.
-_REFUSED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ATTRIBUTE_CHARACTERS = 1_000
+# SQS accepts the characters of XML 1.0.
+_REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +39,23 @@ class Message:
 
     message_id: str
     receipt_handle: str
-    """Names this delivery: another delivery of the same message has another handle."""
+    """Handle of this delivery. Another delivery of the same message has another handle."""
     body: str
     receive_count: int
-    """Deliveries so far, this one included."""
+    """Number of deliveries so far, including this one."""
     sent_at: datetime
+    """Time at which the producer sent the message."""
 
 
 class Queue(Protocol):
-    """A queue with visibility time-outs. Batches have at most ``limits.BATCH_ENTRIES`` entries.
+    """A queue with visibility timeouts. Batches have at most ``limits.BATCH_ENTRIES`` entries.
 
-    Every method raises QueueUnavailable where the queue does not answer.
+    Every method raises QueueUnavailable if the queue does not answer.
     """
 
     @property
     def max_receives(self) -> int:
-        """Deliveries after which a message is not delivered again."""
+        """Number of deliveries after which a message is not delivered again."""
         ...
 
     async def receive(self, max_messages: int, wait_s: int, visibility_s: int) -> list[Message]:
@@ -63,26 +63,26 @@ class Queue(Protocol):
         ...
 
     async def extend(self, handles: Sequence[str], visibility_s: float) -> set[str]:
-        """Hide deliveries for that long from now; return the handles of those that are lost."""
+        """Hide deliveries for that many seconds, and return the handles of those that are lost."""
         ...
 
     async def delete(self, handles: Sequence[str]) -> set[str]:
-        """Delete messages; return the handles of those that were not."""
+        """Delete messages, and return the handles of those that were not deleted."""
         ...
 
     async def release(self, message: Message, delay_s: float) -> None:
-        """Let a message be delivered again after ``delay_s``, if this delivery still holds it."""
+        """Make a message visible again after ``delay_s``, if this delivery still holds it."""
         ...
 
     async def dead_letter(
         self, message: Message, code: str, reason: str, job_id: str | None = None
     ) -> bool:
-        """Copy a message to the dead-letter queue; return False where there is none."""
+        """Copy a message to the dead-letter queue, or return False if there is none."""
         ...
 
 
 class SqsQueue:
-    """A queue in SQS. Blocking calls run in threads of its own."""
+    """A queue in SQS. Its blocking calls run in its own threads."""
 
     def __init__(
         self, client: SQSClient, pool: ThreadPoolExecutor, url: str, default_max_receives: int
@@ -95,11 +95,11 @@ class SqsQueue:
 
     @classmethod
     async def open(cls, config: QueueConfig, aws: AwsConfig) -> Self:
-        """Return a queue that exists and answers.
+        """Open a queue, and check that it exists and answers.
 
         Raises:
-            InvalidConfig: The queue is one that cannot be served.
-            QueueUnavailable: It does not exist or does not answer, now.
+            InvalidConfig: The queue is of a kind that cannot be served.
+            QueueUnavailable: The queue or its dead-letter queue does not exist or does not answer.
         """
         check_url(config.url)
         pool = ThreadPoolExecutor(_THREADS, "sqs")
@@ -114,7 +114,7 @@ class SqsQueue:
         return queue
 
     def close(self) -> None:
-        """End the threads once their calls have ended."""
+        """Let the threads end after their present calls."""
         self._pool.shutdown(wait=False)
 
     @property
@@ -169,7 +169,9 @@ class SqsQueue:
         texts = {"foreedge.code": code, "foreedge.job_id": job_id, "foreedge.reason": reason}
         attributes: Any = {
             name: {"DataType": "String", "StringValue": text}
-            for name, text in fitting(texts, PAYLOAD_BYTES - len(message.body.encode())).items()
+            for name, text in fitting_attributes(
+                texts, PAYLOAD_BYTES - len(message.body.encode())
+            ).items()
         }
         await self._call(
             "SendMessage to the dead-letter queue",
@@ -188,7 +190,11 @@ class SqsQueue:
     async def _batch(
         self, action: str, call: Callable[[list[Any]], Any], handles: Sequence[str]
     ) -> set[str]:
-        """Make a batch call, and once more for entries that failed through no fault of ours."""
+        """Make a batch call, and a second one for the entries that failed through SQS's fault.
+
+        Returns:
+            The handles of the entries that failed.
+        """
         failed: set[str] = set()
         remaining = list(handles)
         for last in (False, True):
@@ -207,7 +213,7 @@ class SqsQueue:
         return failed
 
     async def _call(self, action: str, call: Callable[[], T]) -> T:
-        """Run a blocking call in a thread; botocore's errors become QueueUnavailable."""
+        """Run a blocking call in a thread. Errors of botocore become QueueUnavailable."""
         with map_sqs_errors(f"{self._url}: {action}"):
             return await self._in_thread(call)
 
@@ -216,34 +222,34 @@ class SqsQueue:
 
 
 def check_url(url: str) -> None:
-    """Raise InvalidConfig for a queue that cannot be served."""
+    """Raise InvalidConfig for a queue of a kind that cannot be served."""
     if url.endswith(".fifo"):
         raise InvalidConfig(
-            f"queue.url {url} is a FIFO queue; foreedge serves standard queues, since the order "
-            "within a group would put its jobs one after the other"
+            f"queue.url {url} is a FIFO queue, in which the jobs of a group would run one by one. "
+            "Use a standard queue."
         )
 
 
-def attribute_text(text: str) -> str:
-    """Return a text in the form that SQS accepts as an attribute's value, and not too long."""
-    return _REFUSED.sub("\ufffd", text)[:_REASON_CHARACTERS]
-
-
-def fitting(texts: Mapping[str, str | None], room_bytes: int) -> dict[str, str]:
-    """Return the attributes that fit beside a body, the first ones first.
+def fitting_attributes(texts: Mapping[str, str | None], room_bytes: int) -> dict[str, str]:
+    """Return the attributes that fit into a message together with its body, in their order.
 
     Args:
-        texts: Values by name.
-        room_bytes: What SQS's limit leaves of a message.
+        texts: Values by attribute name. Empty ones are left out.
+        room_bytes: Number of bytes that the body leaves of a message.
     """
-    fit = {}
+    fitting = {}
     for name, text in texts.items():
-        if value := attribute_text(text or ""):
+        if value := accepted_text(text or ""):
             room_bytes -= len(name) + len("String") + len(value.encode())
             if room_bytes < 0:
                 break
-            fit[name] = value
-    return fit
+            fitting[name] = value
+    return fitting
+
+
+def accepted_text(text: str) -> str:
+    """Return a text that SQS accepts as an attribute's value: without odd characters, and short."""
+    return _REFUSED_CHARACTERS.sub("\ufffd", text)[:_ATTRIBUTE_CHARACTERS]
 
 
 def _client(aws: AwsConfig) -> SQSClient:

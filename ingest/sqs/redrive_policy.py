@@ -18,7 +18,7 @@ _MAX_RECEIVES = 10
 
 @dataclass(frozen=True, slots=True)
 class RedrivePolicy:
-    """Where SQS moves a message that has been received too often."""
+    """The rule by which SQS moves a message that has been received too often."""
 
     dead_letter_url: str
     """URL of the dead-letter queue."""
@@ -27,7 +27,7 @@ class RedrivePolicy:
 
 
 def read_redrive_policy(client: SQSClient, queue_url: str) -> RedrivePolicy | None:
-    """Return the redrive policy of a queue, or None if it has no dead-letter queue; blocks.
+    """Return the redrive policy of a queue, or None if it has no dead-letter queue. Blocks.
 
     Raises:
         QueueUnavailable: The queue or its dead-letter queue does not exist or does not answer.

@@ -63,7 +63,7 @@ def send_messages(
     sleep: Callable[[float], None] = time.sleep,
     rate: float | None = None,
 ) -> None:
-    """Send messages in batches from several threads; blocks.
+    """Send messages in batches from several threads. Blocks.
 
     Args:
         queue: Queue to send to.
@@ -125,7 +125,7 @@ def send_batch(
     attempts: int = _ATTEMPTS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[QueueUnavailable | None]:
-    """Send the messages of one batch, and send again those that fail through SQS's fault; blocks.
+    """Send the messages of one batch, and send again those that fail through SQS's fault. Blocks.
 
     Args:
         queue: Queue to send to.

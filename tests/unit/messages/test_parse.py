@@ -172,7 +172,7 @@ def test_the_guard_against_loops_spares_other_prefixes_and_buckets() -> None:
         (events(s3_record(s3={})), "Records.0"),
         (events(s3_record(eventName=7)), "Records.0"),
         (sns("hello"), "SNS message is not JSON"),
-        ('{"TopicArn": "t", "Message": 1}', "not a text"),
+        ('{"TopicArn": "t", "Message": 1}', "not a string"),
         ('{"source": "aws.s3", "detail-type": "Object Created", "detail": 1}', "detail"),
     ],
 )
