@@ -43,7 +43,7 @@ class Ledger:
         return found
 
 
-class Bench:
+class ConsumerBench:
     """A consumer between an in-memory queue, a pipeline that the test plays, and a ledger."""
 
     def __init__(

@@ -10,7 +10,7 @@ import pytest
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InternalError
-from tests.support.consumer_bench import Bench, success
+from tests.support.consumer_bench import ConsumerBench, success
 from tests.support.virtual_time import now, virtual
 
 
@@ -20,7 +20,7 @@ async def test_heartbeats_keep_a_slow_job() -> None:
         await asyncio.sleep(500)
         return success(job)
 
-    bench = Bench(process, visibility_timeout_s=30)
+    bench = ConsumerBench(process, visibility_timeout_s=30)
     await bench.serve("j", for_s=501)
     assert bench.events("receive", "record", "delete") == ["receive", "record", "delete"]
     await bench.stop()
@@ -29,7 +29,7 @@ async def test_heartbeats_keep_a_slow_job() -> None:
 
 @virtual
 async def test_heartbeats_go_in_batches_of_ten() -> None:
-    bench = Bench(visibility_timeout_s=30, part_records=100)
+    bench = ConsumerBench(visibility_timeout_s=30, part_records=100)
     bench.ledger.present.clear()
     await bench.serve(*(f"j{n}" for n in range(25)), for_s=11)
     assert sorted(n for what, n in bench.queue.calls if what == "extend") == [5, 10, 10]
@@ -40,7 +40,7 @@ async def test_heartbeats_go_in_batches_of_ten() -> None:
 
 @virtual
 async def test_a_lost_lease_is_neither_recorded_nor_acknowledged() -> None:
-    bench = Bench(visibility_timeout_s=30, max_in_flight=1)
+    bench = ConsumerBench(visibility_timeout_s=30, max_in_flight=1)
     first = True
 
     async def process(job: Job) -> Outcome:
@@ -69,7 +69,7 @@ async def test_only_the_lease_whose_extension_failed_is_lost() -> None:
         await asyncio.sleep(15)
         return success(job)
 
-    bench = Bench(process, visibility_timeout_s=30)
+    bench = ConsumerBench(process, visibility_timeout_s=30)
     _, second = bench.send("a", "b")
     refused = iter([True])
     bench.queue.refuse = lambda what, item: (
@@ -89,7 +89,7 @@ async def test_leases_expire_when_no_extension_gets_through() -> None:
         await asyncio.sleep(45)
         return success(job)
 
-    bench = Bench(process, visibility_timeout_s=30)
+    bench = ConsumerBench(process, visibility_timeout_s=30)
     bench.queue.fail = lambda what: what == "extend" and now() < 35
     await bench.serve("j", for_s=50)
     assert bench.events("record", "delete") == []
@@ -105,7 +105,7 @@ async def test_one_failed_heartbeat_does_not_lose_a_lease() -> None:
         await asyncio.sleep(45)
         return success(job)
 
-    bench = Bench(process, visibility_timeout_s=30)
+    bench = ConsumerBench(process, visibility_timeout_s=30)
     bench.queue.fail = lambda what: what == "extend" and now() < 15
     await bench.serve("j", for_s=50)
     assert bench.events("receive", "record", "delete") == ["receive", "record", "delete"]
@@ -118,7 +118,7 @@ async def test_a_heartbeat_that_hangs_does_not_stop_the_next() -> None:
         await asyncio.sleep(45)
         return success(job)
 
-    bench = Bench(process, visibility_timeout_s=30)
+    bench = ConsumerBench(process, visibility_timeout_s=30)
     await bench.serve("j")
     bench.queue.latency_s = 1_000
     await asyncio.sleep(18)
@@ -138,7 +138,7 @@ async def test_a_heartbeat_during_a_release_does_not_hide_the_message_again(
         await asyncio.sleep(9.3)
         raise InternalError("later")
 
-    bench = Bench(process, visibility_timeout_s=30, retry_base_s=3)
+    bench = ConsumerBench(process, visibility_timeout_s=30, retry_base_s=3)
     bench.queue.latency_s = 0.5
     await bench.serve("j", for_s=14)
     assert bench.events("receive", "extend", "release") == ["receive", "release", "receive"]
@@ -147,7 +147,7 @@ async def test_a_heartbeat_during_a_release_does_not_hide_the_message_again(
 
 @virtual
 async def test_failed_deletions_are_tried_again() -> None:
-    bench = Bench(visibility_timeout_s=30)
+    bench = ConsumerBench(visibility_timeout_s=30)
     bench.queue.refuse = lambda what, item: what == "delete" and item == "m2" and now() < 100
     await bench.serve("a", "b", "c", for_s=99)
     assert set(bench.queue.stored) == {"m2"}
@@ -159,7 +159,7 @@ async def test_failed_deletions_are_tried_again() -> None:
 
 @virtual
 async def test_deletion_ends_with_the_lease() -> None:
-    bench = Bench(visibility_timeout_s=30)
+    bench = ConsumerBench(visibility_timeout_s=30)
     bench.queue.fail = lambda what: what in ("delete", "extend") and now() < 40
     await bench.serve("j", for_s=200)
     assert bench.events("receive", "record", "delete") == [

@@ -9,7 +9,7 @@ import pytest
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import ReplicaLost
-from tests.support.consumer_bench import Bench, success
+from tests.support.consumer_bench import ConsumerBench, success
 from tests.support.virtual_time import now, virtual
 
 
@@ -19,7 +19,7 @@ async def test_stop_lets_jobs_end_within_the_grace_time() -> None:
         await asyncio.sleep(10)
         return success(job)
 
-    bench = Bench(process, stop_grace_s=15)
+    bench = ConsumerBench(process, stop_grace_s=15)
     await bench.serve("j", "k", for_s=2)
     await bench.stop()
     assert len(bench.ledger.records) == 2
@@ -39,7 +39,7 @@ async def test_stop_gives_the_rest_back_at_once() -> None:
             raise
         return success(job)
 
-    bench = Bench(process, stop_grace_s=15, long_poll_s=1)
+    bench = ConsumerBench(process, stop_grace_s=15, long_poll_s=1)
     await bench.serve("quick", *(f"slow{n}" for n in range(12)), for_s=2)
     await bench.stop()
     assert now() < 20
@@ -52,7 +52,7 @@ async def test_stop_gives_the_rest_back_at_once() -> None:
 
 @virtual
 async def test_stop_releases_what_an_outstanding_poll_still_brings() -> None:
-    bench = Bench(long_poll_s=20)
+    bench = ConsumerBench(long_poll_s=20)
     await bench.serve(for_s=5)
     stopping = asyncio.create_task(bench.stop())
     await asyncio.sleep(1)
@@ -76,7 +76,7 @@ async def test_a_stop_of_all_consumers_costs_no_further_receive(consumers: int) 
             raise ReplicaLost("gone") from None
         return success(job)
 
-    bench = Bench(
+    bench = ConsumerBench(
         process, stop_grace_s=5, long_poll_s=20, retry_base_s=1, retry_max_s=1, max_receives=9
     )
     each = [bench.make() for _ in range(consumers)]
@@ -92,7 +92,7 @@ async def test_a_stop_of_all_consumers_costs_no_further_receive(consumers: int) 
 
 @virtual
 async def test_stop_while_the_ledger_is_away_gives_back_what_is_not_recorded() -> None:
-    bench = Bench(stop_grace_s=5, long_poll_s=1)
+    bench = ConsumerBench(stop_grace_s=5, long_poll_s=1)
     bench.ledger.present.clear()
     await bench.serve("j", "k", for_s=2)
     await bench.stop()
@@ -103,7 +103,7 @@ async def test_stop_while_the_ledger_is_away_gives_back_what_is_not_recorded() -
 
 @virtual
 async def test_stop_while_the_queue_is_away() -> None:
-    bench = Bench(stop_grace_s=5)
+    bench = ConsumerBench(stop_grace_s=5)
     await bench.serve("j", for_s=0.02)
     bench.queue.fail = lambda what: True
     await asyncio.sleep(10)
@@ -114,14 +114,14 @@ async def test_stop_while_the_queue_is_away() -> None:
 
 @virtual
 async def test_stop_can_be_called_again_and_before_the_start() -> None:
-    bench = Bench(long_poll_s=1)
+    bench = ConsumerBench(long_poll_s=1)
     await bench.consumer.stop()
     bench.start()
     await bench.stop()
     await bench.stop()
     assert bench.events("receive") == []
 
-    bench = Bench(long_poll_s=1)
+    bench = ConsumerBench(long_poll_s=1)
     await bench.serve("j")
     await asyncio.gather(bench.stop(), bench.stop())
     assert bench.events("delete") == ["delete"]
@@ -133,7 +133,7 @@ async def test_cancelling_run_cancels_and_leaves_the_messages() -> None:
         await asyncio.sleep(1_000)
         return success(job)
 
-    bench = Bench(process)
+    bench = ConsumerBench(process)
     await bench.serve("j")
     assert bench.running is not None
     bench.running.cancel()
@@ -147,7 +147,7 @@ async def test_cancelling_run_cancels_and_leaves_the_messages() -> None:
 
 @virtual
 async def test_a_defect_in_the_queue_ends_run() -> None:
-    bench = Bench()
+    bench = ConsumerBench()
 
     def broken(what: str) -> bool:
         raise KeyError(what)

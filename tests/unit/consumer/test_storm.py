@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import NoSubject, Overloaded, ReplicaLost
-from tests.support.consumer_bench import Bench, message, success
+from tests.support.consumer_bench import ConsumerBench, message, success
 from tests.support.virtual_time import run
 
 
@@ -22,7 +22,7 @@ def test_whatever_fails_no_message_is_lost(seed: int, count: int, permits: int) 
 
 
 async def _storm(dice: random.Random, count: int, permits: int) -> None:
-    bench = Bench(
+    bench = ConsumerBench(
         max_in_flight=permits,
         max_receives=dice.randint(2, 5),
         visibility_timeout_s=dice.choice([6, 30]),
@@ -83,7 +83,7 @@ async def _storm(dice: random.Random, count: int, permits: int) -> None:
     _check(bench, sent)
 
 
-def _check(bench: Bench, sent: dict[str, str]) -> None:
+def _check(bench: ConsumerBench, sent: dict[str, str]) -> None:
     seen: set[tuple[str, str]] = set()
     for event, name in bench.log:
         if event == "delete":

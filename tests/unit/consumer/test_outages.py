@@ -1,0 +1,165 @@
+"""Lost replicas and outages cost the messages that are not to blame no receive."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from serve_app.contracts.job import Job
+from serve_app.contracts.outcome import Outcome
+from serve_app.errors import (
+    ReplicaLost,
+    StorageUnavailable,
+)
+from tests.support.consumer_bench import ConsumerBench, raising, success
+from tests.support.virtual_time import now, virtual
+
+
+@virtual
+async def test_a_lost_replica_costs_its_images_no_receive() -> None:
+    bench = ConsumerBench(raising(ReplicaLost("gone"), times=8), max_receives=2)
+    await bench.serve(*(f"j{n}" for n in range(8)), for_s=60)
+    assert bench.events("release") == []
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    await bench.stop()
+    assert (bench.consumer.stats.alone, bench.consumer.stats.retried) == (8, {})
+
+
+@pytest.mark.parametrize("returned", [False, True])
+@virtual
+async def test_an_image_that_kills_replicas_goes_to_the_dead_letters_alone(returned: bool) -> None:
+    """A pipeline of one replica that dies of a certain image, with all that it holds."""
+    died = asyncio.Event()
+    deaths: list[set[str]] = []
+    held: set[str] = set()
+
+    async def process(job: Job) -> Outcome:
+        nonlocal died
+        held.add(job.job_id)
+        this = died
+        if job.job_id == "poison":
+            await asyncio.sleep(0.5)
+            deaths.append(set(held))
+            held.clear()
+            died = asyncio.Event()
+            this.set()
+        try:
+            async with asyncio.timeout(1):
+                await this.wait()
+        except TimeoutError:
+            held.discard(job.job_id)
+            return success(job)
+        if returned:
+            return Outcome.failed(job, ReplicaLost("gone"))
+        raise ReplicaLost("gone")
+
+    bench = ConsumerBench(process, max_receives=3)
+    bench.send(*(f"before{n}" for n in range(8)))
+    await bench.serve("poison", *(f"after{n}" for n in range(8)), for_s=120)
+    await bench.stop()
+    assert not bench.queue.stored
+    assert [(item.job_id, item.code) for item in bench.queue.dead] == [("poison", "replica_lost")]
+    records = {item.job_id: item for item in bench.ledger.records}
+    assert records.pop("poison").receive_count == 3
+    assert {(item.status, item.receive_count) for item in records.values()} == {("done", 1)}
+    assert len(records) == 16
+    assert len(deaths) == 4
+    assert len(deaths[0]) > 1, "the first time it had company"
+
+
+@virtual
+async def test_suspects_run_one_at_a_time_beside_the_others() -> None:
+    lost: set[str] = set()
+    alone: set[str] = set()
+    others = 0
+
+    async def process(job: Job) -> Outcome:
+        nonlocal others
+        if job.job_id.startswith("s") and job.job_id not in lost:
+            lost.add(job.job_id)
+            raise ReplicaLost("gone")
+        if job.job_id in lost:
+            alone.add(job.job_id)
+            assert len(alone) == 1
+            await asyncio.sleep(1)
+            alone.remove(job.job_id)
+        else:
+            await asyncio.sleep(0.1)
+            others += len(lost) > 0
+        return success(job)
+
+    bench = ConsumerBench(process, max_in_flight=8)
+    bench.send(*(f"s{n}" for n in range(4)))
+    await bench.serve(*(f"j{n}" for n in range(20)), for_s=3)
+    assert others == 20
+    await asyncio.sleep(5)
+    await bench.stop()
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    assert len(bench.ledger.records) == 24
+
+
+@virtual
+async def test_an_outage_costs_no_receives_and_does_not_drain_the_queue() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(0.1)
+        if now() < 400:
+            raise StorageUnavailable("slow down")
+        return success(job)
+
+    bench = ConsumerBench(process, max_in_flight=4, max_receives=2)
+    await bench.serve(*(f"j{n}" for n in range(20)), for_s=390)
+    assert bench.events("receive", "release") == ["receive"] * 4
+    assert bench.consumer.reason == "storage_unavailable: slow down"
+    await asyncio.sleep(60)
+    assert bench.consumer.healthy
+    await bench.stop()
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    assert len(bench.ledger.records) == 20
+
+
+@virtual
+async def test_an_object_that_alone_cannot_be_read_is_no_outage() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(0.1)
+        if job.job_id == "odd":
+            raise StorageUnavailable("InvalidArgument")
+        return success(job)
+
+    bench = ConsumerBench(process, max_receives=3)
+    await bench.serve("odd", *(f"j{n}" for n in range(20)), for_s=5)
+    for n in range(100):
+        bench.send(f"k{n}")
+        await asyncio.sleep(0.5)
+    await bench.stop()
+    assert [(item.job_id, item.code) for item in bench.queue.dead] == [
+        ("odd", "storage_unavailable")
+    ]
+
+
+@virtual
+async def test_an_outage_ends_with_the_deadline_and_with_a_stop() -> None:
+    bench = ConsumerBench(raising(StorageUnavailable("away")), job_deadline_s=100, max_receives=9)
+    await bench.serve("j", for_s=150)
+    assert bench.events("receive", "release")[:2] == ["receive", "release"]
+    assert set(bench.consumer.stats.retried) == {"storage_unavailable"}
+    await bench.stop()
+    assert bench.events("delete") == []
+    assert bench.queue.stored["m1"].visible_at <= now() + bench.config.retry_max_s
+
+
+@virtual
+async def test_a_queue_that_is_away_makes_unhealthy_and_comes_back() -> None:
+    bench = ConsumerBench()
+    bench.queue.fail = lambda what: now() < 1_000
+    await bench.serve("j", for_s=0.1)
+    assert bench.consumer.healthy
+    await asyncio.sleep(500)
+    assert bench.consumer.reason == "queue_unavailable: receive: the queue is away"
+    attempts = len(bench.queue.calls)
+    await asyncio.sleep(300)
+    assert 5 < len(bench.queue.calls) - attempts < 60
+    await asyncio.sleep(250)
+    assert bench.consumer.healthy
+    assert len(bench.ledger.records) == 1
+    await bench.stop()
