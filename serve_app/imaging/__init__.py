@@ -1,1 +1,1 @@
-"""Pure functions on arrays, from the bytes of a photograph to those of its cut-out."""
+"""Pure functions on arrays, from the bytes of an image to those of its cut-out."""

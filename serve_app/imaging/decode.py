@@ -1,6 +1,6 @@
-"""From the bytes of a photograph to its pixels: upright, in sRGB, 8 bits a channel.
+"""Decoding: upright sRGB pixels of 8 bits per channel from the bytes of an image file.
 
-What is refused is refused from the header, before any pixel is decoded.
+An image over a limit is refused by its header, before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from serve_app.config import ImageLimits
@@ -21,12 +20,15 @@ from serve_app.errors import (
     ImageTooLarge,
     UnsupportedFormat,
 )
+from serve_app.imaging.pixels import Pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-"""Pillow's names of the formats that are read; every other decoder stays out of reach. JPEG stands
-for MPO too, whose first frame is one."""
+"""Accepted formats, by Pillow's names. No other decoder of Pillow's can be reached.
 
-# Our own limits, from the configuration, take the place of Pillow's, which warn before they raise.
+JPEG includes MPO, whose first frame is a JPEG image.
+"""
+
+# The configured limits replace Pillow's own, which warns before it raises.
 Image.MAX_IMAGE_PIXELS = None
 
 _logger = logging.getLogger(__name__)
@@ -41,19 +43,21 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""Transposition that turns an image of each EXIF orientation upright."""
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What an image says of itself before its pixels are decoded."""
+    """The format and size that an image file declares before its pixels."""
 
     format: str
-    """Pillow's name."""
+    """Pillow's name of the format."""
     width: int
-    """In pixels, before the EXIF orientation is applied."""
+    """Width in pixels, before the EXIF orientation is applied."""
     height: int
+    """Height in pixels, before the EXIF orientation is applied."""
 
     @property
     def pixels(self) -> int:
@@ -63,50 +67,51 @@ class ImageHeader:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """Decoded pixels."""
+    """The pixels of an image."""
 
-    rgb: npt.NDArray[np.uint8]
-    """[H, W, 3], sRGB, upright."""
-    alpha: npt.NDArray[np.uint8] | None
-    """[H, W], 0 to 255; None where the image has no transparency."""
+    rgb: Pixels
+    """Upright colours in sRGB, [H, W, 3]."""
+    alpha: Pixels | None
+    """Transparency, [H, W], or None if the image has none."""
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return int(self.rgb.shape[1])
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return int(self.rgb.shape[0])
 
 
 def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
-    """Return what the header says, if the image is one that is accepted.
+    """Return the header of an image file that is within the limits.
 
     Args:
-        data: An image file.
-        limits: Bytes, pixels and sides over which it is refused.
+        data: Content of an image file.
+        limits: Largest accepted number of bytes and pixels, and longest accepted side.
 
     Raises:
-        EmptyImage: No bytes, or a side of 0 pixels.
-        UnsupportedFormat: Not an image, or of a format that is not read.
-        CorruptImage: The signature is that of an image, and the header cannot be read.
-        ImageTooLarge: Over a limit.
+        EmptyImage: There are no bytes, or a side has 0 pixels.
+        UnsupportedFormat: The bytes are not an image, or its format is not accepted.
+        CorruptImage: The bytes begin like an image, but the header cannot be read.
+        ImageTooLarge: The image is over a limit.
     """
     with _open(data, limits) as image:
         return ImageHeader(image.format or "", image.width, image.height)
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
-    """Return the pixels of a photograph; of an animation, those of its first frame.
+    """Return the pixels of an image file, or those of the first frame of an animation.
 
     Args:
-        data: An image file.
-        limits: Bytes, pixels and sides over which it is refused.
+        data: Content of an image file.
+        limits: Largest accepted number of bytes and pixels, and longest accepted side.
 
     Raises:
-        ForeedgeError: As ``read_header``, and CorruptImage where the pixels cannot be decoded.
+        ForeedgeError: See ``read_header``. CorruptImage is also raised if the pixels cannot be
+            decoded, and UnsupportedFormat if the colour mode is not accepted.
     """
     with _open(data, limits) as image:
         try:
@@ -115,9 +120,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
             raise
         # Pillow's decoders raise nearly anything on broken data.
         except Exception as error:
-            raise CorruptImage(f"the {image.format} cannot be decoded: {error}") from error
+            raise CorruptImage(f"the {image.format} image cannot be decoded: {error}") from error
         upright = _turn_upright(image)
-        return _to_srgb(upright, image.info.get("icc_profile"))
+        return _convert_to_srgb(upright, image.info.get("icc_profile"))
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -125,7 +130,7 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         raise EmptyImage("the image has no bytes")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(
-            f"the image has {len(data):,} bytes; the limit is {limits.max_bytes:,} "
+            f"the image has {len(data):,} bytes. The limit is {limits.max_bytes:,} "
             "(limits.max_bytes)"
         )
     try:
@@ -133,23 +138,23 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - Pillow raises nearly anything on broken data
-        _refuse(data, error)
+        _refuse_unreadable(data, error)
     _check_size(image.width, image.height, limits)
     return image
 
 
-def _refuse(data: bytes, error: Exception) -> NoReturn:
+def _refuse_unreadable(data: bytes, error: Exception) -> NoReturn:
     if data.startswith(_SIGNATURES):
-        # Pillow's own words for it end in the address of an object.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is cut off or damaged" if unknown else error
-        raise CorruptImage(f"the image's header cannot be read: {reason}") from error
+        # Pillow's own message ends with the address of an object.
+        unidentified = isinstance(error, UnidentifiedImageError)
+        reason = "it is truncated or damaged" if unidentified else error
+        raise CorruptImage(f"the header of the image cannot be read: {reason}") from error
     if isinstance(error, UnidentifiedImageError):
         raise UnsupportedFormat(
-            f"not an image of a format that is read ({', '.join(FORMATS)}); "
-            f"it begins with {data[:8]!r}"
+            f"the data is not an image of a supported format ({', '.join(FORMATS)}). "
+            f"It begins with {data[:8]!r}"
         ) from error
-    raise CorruptImage(f"the image's header cannot be read: {error}") from error
+    raise CorruptImage(f"the header of the image cannot be read: {error}") from error
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
@@ -157,55 +162,55 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         raise EmptyImage(f"the image is {width} x {height} pixels")
     if width * height > limits.max_pixels:
         raise ImageTooLarge(
-            f"the image has {width} x {height} = {width * height:,} pixels; the limit is "
+            f"the image has {width} x {height} = {width * height:,} pixels. The limit is "
             f"{limits.max_pixels:,} (limits.max_pixels)"
         )
     if max(width, height) > limits.max_side_px:
         raise ImageTooLarge(
-            f"the image is {width} x {height} pixels; the limit of a side is "
+            f"the image is {width} x {height} pixels. The limit for a side is "
             f"{limits.max_side_px:,} (limits.max_side_px)"
         )
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
-    # Read after load(): Pillow turns TIFF files itself, and then forgets their tag.
+    # This must follow load(), in which Pillow turns TIFF files itself and removes their tag.
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - Pillow raises nearly anything on broken data
         # Broken metadata is no reason to refuse sound pixels.
-        _logger.info("the EXIF data cannot be read: %s", error)
+        _logger.info("ignoring the EXIF data, which cannot be read: %s", error)
         return image
     transpose = _UPRIGHT.get(orientation)
     return image if transpose is None else image.transpose(transpose)
 
 
-def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> DecodedImage:
-    """Return pixels of any mode as sRGB and alpha."""
-    alpha: npt.NDArray[np.uint8] | None = None
+def _convert_to_srgb(image: Image.Image, icc_profile: bytes | None) -> DecodedImage:
+    """Return the sRGB colours and the transparency of an image in any of Pillow's modes."""
+    alpha: Pixels | None = None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         high_byte = (np.asarray(image) >> 8).astype(np.uint8)
         image, icc_profile = Image.fromarray(high_byte), None
     elif image.mode in {"I", "F"}:
         raise UnsupportedFormat(
-            f"pixels of 32 bits (mode {image.mode}) have no defined white: store the image with 8 "
-            "or 16 bits a channel"
+            f"pixels of 32 bits (mode {image.mode}) have no defined white. Store the image with 8 "
+            "or 16 bits per channel"
         )
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = np.array(image.getchannel("A"))
         image = image.convert("RGB")
     elif image.mode not in {"RGB", "CMYK", "L"}:
-        image = _convert(image)
+        image = _convert_mode(image)
     if icc_profile:
         image = _apply_profile(image, icc_profile)
-    return DecodedImage(np.asarray(_convert(image)), alpha)
+    return DecodedImage(np.asarray(_convert_mode(image)), alpha)
 
 
-def _convert(image: Image.Image) -> Image.Image:
+def _convert_mode(image: Image.Image) -> Image.Image:
     try:
         return image if image.mode == "RGB" else image.convert("RGB")
     except ValueError as error:
-        raise UnsupportedFormat(f"the colour mode {image.mode} is not read") from error
+        raise UnsupportedFormat(f"the colour mode {image.mode} is not supported") from error
 
 
 def _apply_profile(image: Image.Image, icc_profile: bytes) -> Image.Image:
@@ -215,7 +220,7 @@ def _apply_profile(image: Image.Image, icc_profile: bytes) -> Image.Image:
             return image
         converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        # A profile that is broken, or that is another mode's, describes nothing.
-        _logger.info("the ICC profile is ignored: %s", error)
+        # A profile that is broken, or made for another colour mode, describes nothing.
+        _logger.info("ignoring the ICC profile, which cannot be applied: %s", error)
         return image
     return image if converted is None else converted

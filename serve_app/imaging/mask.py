@@ -1,29 +1,31 @@
-"""Masks: the picture that a model sees, and what its answer says of the photograph."""
+"""Masks: a model's input and output sizes, and the subject that a mask shows."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from serve_app.contracts.outcome import Box
 from serve_app.contracts.recipe import Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
 from serve_app.imaging import lanczos
+from serve_app.imaging.pixels import Pixels
 
 SUBJECT_ALPHA_FROM = 128
-"""Alpha from which a pixel counts as the subject's."""
+"""Lowest alpha, 0 to 255, of a pixel that belongs to the subject."""
 
-_UNDECIDED_FROM = 26
-_DECIDED_FROM = 230
+_CONSIDERED_FROM = 26
+"""Lowest mask value of a pixel that the model considered to be the subject: 10 % of 255."""
+_SURE_FROM = 230
+"""Lowest mask value of a pixel that the model was sure of: 90 % of 255."""
 
 
-def resize_for_model(rgb: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
-    """Return a photograph squashed to a model's square, with rembg's filter (Lanczos).
+def resize_for_model(rgb: Pixels, size_px: int) -> Pixels:
+    """Return an image squashed to a model's square input, by rembg's filter (Lanczos).
 
     Args:
-        rgb: uint8 [H, W, 3].
-        size_px: Side of the model's input.
+        rgb: Image, uint8 [H, W, 3].
+        size_px: Side of the model's input, in pixels.
 
     Returns:
         uint8 [size_px, size_px, 3].
@@ -31,13 +33,13 @@ def resize_for_model(rgb: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np
     return lanczos.resize(rgb, size_px, size_px)
 
 
-def resize_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Return a model's mask at the size of its photograph, with rembg's filter (Lanczos).
+def resize_mask(mask: Pixels, width: int, height: int) -> Pixels:
+    """Return a model's mask at the size of its image, by rembg's filter (Lanczos).
 
     Args:
-        mask: uint8 [S, S].
-        width: Of the photograph, in pixels.
-        height: Of the photograph, in pixels.
+        mask: Mask of the model, uint8 [S, S].
+        width: Width of the image, in pixels.
+        height: Height of the image, in pixels.
 
     Returns:
         uint8 [H, W].
@@ -46,7 +48,7 @@ def resize_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDA
     size = mask.shape[0]
     left, top, wide, tall = cv2.boundingRect(mask)
     if wide:
-        # Where the mask is 0, so is its enlargement: only what is around the subject is computed.
+        # A part of the mask that is 0 stays 0, so only the part around the subject is computed.
         columns = lanczos.affected_lines(left, left + wide, size, width)
         rows = lanczos.affected_lines(top, top + tall, size, height)
         part = lanczos.resize(mask, width, height, columns=columns, rows=rows)
@@ -54,14 +56,12 @@ def resize_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDA
     return resized
 
 
-def multiply_by_alpha(
-    mask: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
-) -> npt.NDArray[np.uint8]:
-    """Return a mask, multiplied by the transparency that its photograph has of its own.
+def multiply_by_alpha(mask: Pixels, alpha: Pixels | None) -> Pixels:
+    """Return a mask multiplied by the transparency that the image already has.
 
     Args:
-        mask: uint8 [H, W].
-        alpha: uint8 [H, W]; None where the photograph has none.
+        mask: Mask, uint8 [H, W].
+        alpha: Transparency of the image, uint8 [H, W], or None if it has none.
 
     Returns:
         uint8 [H, W].
@@ -69,15 +69,17 @@ def multiply_by_alpha(
     return mask if alpha is None else _as_uint8(cv2.multiply(mask, alpha, scale=1 / 255))
 
 
-def post_process_mask(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return a mask without specks and with a smooth, hard edge: rembg's ``post_process``.
+def post_process_mask(mask: Pixels) -> Pixels:
+    """Return a mask without specks and with a smooth, hard edge, as rembg's ``post_process``.
+
+    The mask is opened by a cross of 3 x 3, smoothed by a Gaussian with a sigma of 2 pixels that is
+    cut off at four sigmas, and cut at half.
 
     Args:
-        mask: uint8 [H, W].
+        mask: Mask, uint8 [H, W].
 
     Returns:
-        uint8 [H, W], 0 or 255: opened by a cross of 3 x 3, smoothed by a Gaussian with a sigma of 2
-        that is cut at four times that, and cut at half.
+        uint8 [H, W], with values of 0 and 255.
     """
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cross)
@@ -87,11 +89,11 @@ def post_process_mask(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return _as_uint8(np.where(np.asarray(smooth) < 127, 0, 255))
 
 
-def subject_pixels(alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return 255 where a pixel is the subject's, else 0.
+def subject_pixels(alpha: Pixels) -> Pixels:
+    """Return the pixels of the subject as 255 and all others as 0.
 
     Args:
-        alpha: uint8 [H, W].
+        alpha: Mask or transparency, uint8 [H, W].
 
     Returns:
         uint8 [H, W].
@@ -99,27 +101,27 @@ def subject_pixels(alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return _as_uint8(cv2.threshold(alpha, SUBJECT_ALPHA_FROM - 1, 255, cv2.THRESH_BINARY)[1])
 
 
-def find_subject_box(alpha: npt.NDArray[np.uint8]) -> Box:
-    """Return the smallest box around the subject; an empty one where there is none.
+def find_subject_box(alpha: Pixels) -> Box:
+    """Return the smallest box around the subject, or an empty box if there is no subject.
 
     Args:
-        alpha: uint8 [H, W].
+        alpha: Mask or transparency, uint8 [H, W].
     """
     left, top, width, height = cv2.boundingRect(subject_pixels(alpha))
     return Box(left=left, top=top, right=left + width, bottom=top + height)
 
 
-def check_subject(alpha: npt.NDArray[np.uint8], box: Box, checks: Checks) -> None:
-    """Return if a mask is one that the recipe accepts.
+def check_subject(alpha: Pixels, box: Box, checks: Checks) -> None:
+    """Check that a subject is one that the recipe accepts.
 
     Args:
-        alpha: uint8 [H, W].
-        box: Of its subject.
-        checks: What it must pass.
+        alpha: Mask or transparency, uint8 [H, W].
+        box: Box around the subject.
+        checks: Checks of the recipe.
 
     Raises:
-        NoSubject: There is none, and the recipe asks for one.
-        SubjectTooSmall: It did not pass; says which check.
+        NoSubject: There is no subject, and the recipe requires one.
+        SubjectTooSmall: A check failed. The message names it.
     """
     if not box.width:
         if not checks.min_subject_px:
@@ -128,7 +130,7 @@ def check_subject(alpha: npt.NDArray[np.uint8], box: Box, checks: Checks) -> Non
     shortest_px = min(box.width, box.height)
     if shortest_px < checks.min_subject_px:
         raise SubjectTooSmall(
-            f"the subject is {box.width} x {box.height} pixels; the recipe asks for at least "
+            f"the subject is {box.width} x {box.height} pixels. The recipe requires at least "
             f"{checks.min_subject_px} (checks.min_subject_px)"
         )
     height, width = alpha.shape
@@ -136,7 +138,7 @@ def check_subject(alpha: npt.NDArray[np.uint8], box: Box, checks: Checks) -> Non
         area = cv2.countNonZero(subject_pixels(alpha)) / (width * height)
         if area < checks.min_subject_area:
             raise SubjectTooSmall(
-                f"the subject covers {area:.4f} of the image; the recipe asks for at least "
+                f"the subject covers {area:.4f} of the image. The recipe requires at least "
                 f"{checks.min_subject_area:g} (checks.min_subject_area)"
             )
     if checks.max_aspect_change is not None:
@@ -144,27 +146,28 @@ def check_subject(alpha: npt.NDArray[np.uint8], box: Box, checks: Checks) -> Non
         change = max(change, 1 / change)
         if change > checks.max_aspect_change:
             raise SubjectTooSmall(
-                f"the subject's aspect differs from the image's by a factor of {change:.2f}; the "
+                f"the aspect ratios of subject and image differ by a factor of {change:.2f}. The "
                 f"recipe allows {checks.max_aspect_change:g} (checks.max_aspect_change)"
             )
 
 
-def mask_confidence(mask: npt.NDArray[np.uint8]) -> float:
-    """Return how sure a model was: the pixels that it is sure of, among those it considered.
+def mask_confidence(mask: Pixels) -> float:
+    """Return the share of the considered pixels that the model was sure of.
 
-    A pixel is considered from 10 % (26 of 255) and sure from 90 % (230). A crisp mask of a book
-    is at 0.95 and above, since only its edge is soft; a guess spread over the picture is near 0.
+    The model considered a pixel if its mask is at least 10 % (26 of 255), and was sure of it from
+    90 % (230 of 255). A crisp mask of a book is at 0.95 and above, since only its edge is soft. A
+    guess that is spread over the image is near 0.
 
     Args:
-        mask: uint8 [S, S], as the model gave it.
+        mask: Mask of the model, uint8 [S, S].
 
     Returns:
-        0 to 1; 0 for an empty mask.
+        A share, 0 to 1. It is 0 for an empty mask.
     """
-    considered = int(np.count_nonzero(mask >= _UNDECIDED_FROM))
-    sure = int(np.count_nonzero(mask >= _DECIDED_FROM))
+    considered = int(np.count_nonzero(mask >= _CONSIDERED_FROM))
+    sure = int(np.count_nonzero(mask >= _SURE_FROM))
     return sure / considered if considered else 0.0
 
 
-def _as_uint8(array: object) -> npt.NDArray[np.uint8]:
+def _as_uint8(array: object) -> Pixels:
     return np.asarray(array, dtype=np.uint8)

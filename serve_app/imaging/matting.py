@@ -1,15 +1,17 @@
 """Matting: the transparency and the colours of soft edges, equal to rembg's.
 
-Where the mask is sure, it stays; in the band between, the transparency of each pixel is solved
-for from the colours around it (closed form: Levin, Lischinski and Weiss, "A Closed-Form Solution
-to Natural Image Matting", 2008), and the colours are freed of the background's share (Germer,
-Uelwer, Conrad and Harmeling, "Fast Multi-Level Foreground Estimation", 2020). The arithmetic is
-pymatting's, imported where it is first needed: it compiles for a minute and more once on each
-machine, and takes a second or two afterwards.
+The mask stays as it is wherever it is sure. In the band between subject and background, the
+transparency of each pixel is estimated from the colours around it (closed form: Levin, Lischinski
+and Weiss, "A Closed-Form Solution to Natural Image Matting", 2008). The background's share is then
+removed from the colours (Germer, Uelwer, Conrad and Harmeling, "Fast Multi-Level Foreground
+Estimation", 2020).
 
-pymatting's Laplacian has 25 entries for every pixel, which is 400 MB for a megapixel. Here it is
-made in strips, of which the rows of the band are kept: the same system of equations, in the memory
-that the band needs.
+The arithmetic is pymatting's. It is imported at the first use, because its import takes a second
+or two, and more than a minute when Numba compiles it for the first time on a machine.
+
+pymatting's Laplacian has 25 entries for every pixel of an image, which is 400 MB for a megapixel.
+Here it is made strip by strip, and only the rows of the band are kept. The equations are the same,
+and they need the memory of the band alone.
 """
 
 from __future__ import annotations
@@ -24,32 +26,36 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.contracts.recipe import Matting
+from serve_app.imaging.pixels import Pixels
 
 TRIMAP_UNKNOWN = 128
-"""What a trimap has between 0, background, and 255, subject."""
+"""Value of a trimap's unknown pixels. The background's are 0 and the subject's 255."""
 
 MAX_BAND_SHARE = 1 / 16
-"""Share of the pixel cap that the band itself may have: its equations take some 2 KB a pixel."""
+"""Largest share of ``max_pixels`` that the band may have. Its equations take 2 KB per pixel."""
 
 _STRIP_PIXELS = 1 << 16
+"""Number of pixels whose part of the Laplacian is made at a time."""
 _REACH_PX = 2
-"""How far an equation reaches: two pixels share one in a window of 3 x 3."""
+"""Largest distance of two pixels in one equation. They share a window of 3 x 3 pixels."""
 _MAX_FILL = 10
-"""Entries of the incomplete factor for each entry of its matrix; 2 is usual."""
+"""Most entries of the incomplete factor per entry of its matrix. 2 is usual."""
 _TOLERANCE = 1e-7
-"""Of the residual, relative; rembg's."""
-_ACCEPTABLE = 1e-2
-"""Residual that is still taken where the steps have come to their end."""
+"""Relative residual at which the solver stops, the same as rembg's."""
+_ACCEPTABLE_RESIDUAL = 1e-2
+"""Largest relative residual of a solution that is used after the last allowed step."""
 _MIN_STEPS = 20
 _MAX_PIXEL_STEPS = 30_000_000
-"""Steps of the solver, times the pixels of the band: 12 s on one core of a 2.5 GHz Xeon. A band
-around a subject takes 3 to 50 steps; a mask that is unsure of a whole picture takes hundreds."""
+"""Largest product of the solver's steps and the band's pixels.
 
-# Numba's parallel loops end the process where two threads enter them at once, unless it has
-# found OpenMP or TBB on the machine.
+It takes 12 s on one core of a 2.5 GHz Xeon. The band around a subject needs 3 to 50 steps, and a
+mask that is unsure about a whole image needs hundreds.
+"""
+
+# Numba's parallel loops end the process if two threads enter them at the same time, unless Numba
+# has found OpenMP or TBB on the machine.
 _parallel_loops = threading.Lock()
 
-Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -58,21 +64,25 @@ class Matte:
     """A subject with soft edges."""
 
     rgb: Pixels
-    """[H, W, 3]: its own colours, without the background's share."""
+    """Colours of the subject without the background's share, [H, W, 3]."""
     alpha: Pixels
-    """[H, W]."""
+    """Transparency of the subject, [H, W]."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """The part of an image that is worked on, and at what scale."""
+    """The part of an image that is matted, and the scale at which it is."""
 
     rows: slice
     columns: slice
     scale: float
+    """Side of the reduced part relative to the original, 0 to 1."""
 
-    def of(self, image: Pixels) -> Pixels:
-        """Return this part of an image, reduced; a mean of pixels that agree is their value."""
+    def extract(self, image: Pixels) -> Pixels:
+        """Return this part of an image at the region's scale.
+
+        Each reduced pixel is the mean of those that it replaces.
+        """
         part = image[self.rows, self.columns]
         if self.scale == 1:
             return part
@@ -81,43 +91,46 @@ class _Region:
 
 
 def preload_matting() -> None:
-    """Import what matting needs, so that no image waits for it."""
+    """Import pymatting now, so that no image waits for it."""
+    # The imports of this module's functions are lazy: see the module's docstring.
     import pymatting  # noqa: F401
 
 
 def matte(pixels: Pixels, mask: Pixels, settings: Matting, max_pixels: int) -> Matte:
     """Return the subject of an image with soft edges.
 
-    A larger image than the cap is worked on in the box around the band where the mask is unsure,
-    and where that is too large as well, at a reduced size: what is sure keeps its full resolution,
-    and the band's transparency and colours are enlarged.
+    An image with more than ``max_pixels`` is matted in the box around the band in which the mask
+    is unsure. If that box or the band is too large as well, it is matted at a reduced size. Pixels
+    of which the mask is sure keep the full resolution, and the band's transparency and colours are
+    enlarged.
 
     Args:
-        pixels: uint8 [H, W, 3].
-        mask: uint8 [H, W].
-        settings: Its method is not ``off``.
-        max_pixels: That are worked on at full size; a sixteenth of them may be the band's.
+        pixels: Image, uint8 [H, W, 3].
+        mask: Mask, uint8 [H, W].
+        settings: Matting settings of a recipe, with a method other than ``off``.
+        max_pixels: Most pixels to mat at full size. The band may have a sixteenth of them.
     """
     if settings.method == "closed_form":
         trimap = make_trimap(mask, settings)
-        region = _region(trimap == TRIMAP_UNKNOWN, max_pixels, MAX_BAND_SHARE * max_pixels)
-        alpha = _closed_form(region.of(pixels), _trimap_of(region, trimap))
+        band = trimap == TRIMAP_UNKNOWN
+        region = _choose_region(band, max_pixels, MAX_BAND_SHARE * max_pixels)
+        alpha = _solve_closed_form(region.extract(pixels), _extract_trimap(region, trimap))
         if alpha is not None:
-            return _finish(region, pixels, trimap, alpha)
-    # As rembg does where there is no foreground, no background or no solution.
-    return _decontaminated(pixels, mask, max_pixels)
+            return _assemble_matte(region, pixels, trimap, alpha)
+    # rembg also falls back to this if there is no subject, no background or no solution.
+    return _decontaminate(pixels, mask, max_pixels)
 
 
 def make_trimap(mask: Pixels, settings: Matting) -> Pixels:
-    """Return which pixels are the subject's (255), the background's (0) or unknown (128).
+    """Return the pixels of the subject as 255, of the background as 0, and unknown ones as 128.
 
     Args:
-        mask: uint8 [H, W].
-        settings: Thresholds and size of the erosion.
+        mask: Mask, uint8 [H, W].
+        settings: Thresholds and the size of the erosion.
 
     Returns:
-        uint8 [H, W], the same as rembg's: its erosions are SciPy's, with a square, or with a cross
-        of 3 x 3 where the size is 0.
+        uint8 [H, W], the same as rembg's. rembg erodes by SciPy with a square, or with a cross of
+        3 x 3 if the size is 0.
     """
     shape = (
         cv2.getStructuringElement(cv2.MORPH_RECT, (settings.erode_px,) * 2)
@@ -126,10 +139,10 @@ def make_trimap(mask: Pixels, settings: Matting) -> Pixels:
     )
 
     def eroded(sure: npt.NDArray[np.bool_], beyond: int) -> npt.NDArray[np.bool_]:
-        found = cv2.erode(
+        kept = cv2.erode(
             sure.view(np.uint8), shape, borderType=cv2.BORDER_CONSTANT, borderValue=beyond
         )
-        return np.asarray(found, np.uint8).view(np.bool_)
+        return np.asarray(kept, np.uint8).view(np.bool_)
 
     trimap = np.full(mask.shape, TRIMAP_UNKNOWN, np.uint8)
     trimap[eroded(mask > settings.foreground_above, 0)] = 255
@@ -137,8 +150,14 @@ def make_trimap(mask: Pixels, settings: Matting) -> Pixels:
     return trimap
 
 
-def _region(band: npt.NDArray[np.bool_], max_pixels: int, max_band: float) -> _Region:
-    """Return what is worked on: everything, the box around a band, or that at reduced size."""
+def _choose_region(band: npt.NDArray[np.bool_], max_pixels: int, max_band: float) -> _Region:
+    """Return the region to mat: the whole image, the box around the band, or a reduced box.
+
+    Args:
+        band: Pixels of which the mask is unsure, bool [H, W].
+        max_pixels: Most pixels of the region after its reduction.
+        max_band: Most pixels of the band after its reduction.
+    """
     whole = _Region(slice(None), slice(None), 1.0)
     count = int(np.count_nonzero(band))
     if not count or (band.size <= max_pixels and count <= max_band):
@@ -146,23 +165,23 @@ def _region(band: npt.NDArray[np.bool_], max_pixels: int, max_band: float) -> _R
     left, top, width, height = cv2.boundingRect(band.view(np.uint8))
     room = min(max_pixels / (width * height), max_band / count)
     scale = min(1.0, math.sqrt(room))
-    # Sure pixels around the band, and after the reduction too.
+    # The band needs sure pixels around it, after the reduction too.
     margin = math.ceil((_REACH_PX + 1) / scale)
     rows = slice(max(0, top - margin), top + height + margin)
     columns = slice(max(0, left - margin), left + width + margin)
     return _Region(rows, columns, scale)
 
 
-def _trimap_of(region: _Region, trimap: Pixels) -> Pixels:
-    part = region.of(trimap)
+def _extract_trimap(region: _Region, trimap: Pixels) -> Pixels:
+    part = region.extract(trimap)
     if region.scale == 1:
         return part
-    # A mean of several kinds of pixels is none of them.
+    # A mean of different kinds of pixels is of neither kind, and so unknown.
     return np.where((part == 0) | (part == 255), part, np.uint8(TRIMAP_UNKNOWN))
 
 
-def _closed_form(pixels: Pixels, trimap: Pixels) -> Floats | None:
-    """Return the transparency, float64 [H, W], 0 to 1; None where there is no solution."""
+def _solve_closed_form(pixels: Pixels, trimap: Pixels) -> Floats | None:
+    """Return the transparency, float64 [H, W], 0 to 1, or None if there is no solution."""
     if not (trimap == 255).any() or not (trimap == 0).any():
         return None
     from pymatting import cg, ichol
@@ -171,7 +190,7 @@ def _closed_form(pixels: Pixels, trimap: Pixels) -> Floats | None:
     unknown = trimap == TRIMAP_UNKNOWN
     if not unknown.any():
         return alpha
-    equations, right_side = _equations(pixels, trimap)
+    equations, right_side = _make_equations(pixels, trimap)
     steps = max(_MIN_STEPS, _MAX_PIXEL_STEPS // right_side.size)
     nearest, residual = right_side, math.inf
 
@@ -183,22 +202,23 @@ def _closed_form(pixels: Pixels, trimap: Pixels) -> Floats | None:
         factor = ichol(equations, max_nnz=_MAX_FILL * equations.nnz)
         nearest = cg(equations, right_side, M=factor, rtol=_TOLERANCE, maxiter=steps, callback=keep)
     except ValueError:
-        # Not positive definite, or not within these steps.
-        if residual > _ACCEPTABLE:
+        # The matrix is not positive definite, or the solver reached the last step.
+        if residual > _ACCEPTABLE_RESIDUAL:
             return None
     alpha[unknown] = np.clip(nearest, 0, 1)
     return alpha
 
 
-def _equations(pixels: Pixels, trimap: Pixels) -> tuple[Any, Floats]:
+def _make_equations(pixels: Pixels, trimap: Pixels) -> tuple[Any, Floats]:
     """Return the matting Laplacian of the unknown pixels, and what the known ones contribute.
 
     Args:
-        pixels: uint8 [H, W, 3].
-        trimap: uint8 [H, W], with N unknown pixels.
+        pixels: Image, uint8 [H, W, 3].
+        trimap: Trimap, uint8 [H, W], with N unknown pixels.
 
     Returns:
-        A sparse matrix (CSR) [N, N] and float64 [N]; their solution is the transparency.
+        A sparse matrix (CSR) [N, N], and the right side of the equations, float64 [N]. The
+        solution is the transparency of the unknown pixels.
     """
     from pymatting import cf_laplacian
     from scipy.sparse import csr_matrix
@@ -222,7 +242,7 @@ def _equations(pixels: Pixels, trimap: Pixels) -> tuple[Any, Floats]:
         laplacian = cf_laplacian(pixels[rows, sides] / 255.0, is_known=~inside)
         own = laplacian[np.flatnonzero(wanted)]
         right_side.append(-own.dot((trimap[rows, sides] == 255).ravel()))
-        # What lies beyond an edge of the image is there as a 0.
+        # Pixels beyond an edge of the image appear as entries of 0.
         kept = (own.data != 0) & inside.ravel()[own.indices]
         before = np.concatenate(([0], np.cumsum(kept)))[own.indptr]
         lengths.append(np.diff(before))
@@ -236,26 +256,26 @@ def _equations(pixels: Pixels, trimap: Pixels) -> tuple[Any, Floats]:
     return matrix, np.concatenate(right_side)
 
 
-def _decontaminated(pixels: Pixels, mask: Pixels, max_pixels: int) -> Matte:
-    """Return a subject with the mask as it is, and with its own colours."""
-    region = _region((mask > 0) & (mask < 255), max_pixels, math.inf)
-    found = _finish(region, pixels, mask, region.of(mask) / 255.0)
+def _decontaminate(pixels: Pixels, mask: Pixels, max_pixels: int) -> Matte:
+    """Return a subject with the mask as it is, and without the background's share of colours."""
+    region = _choose_region((mask > 0) & (mask < 255), max_pixels, math.inf)
+    found = _assemble_matte(region, pixels, mask, region.extract(mask) / 255.0)
     return Matte(found.rgb, mask)
 
 
-def _finish(region: _Region, pixels: Pixels, sure: Pixels, alpha: Floats) -> Matte:
+def _assemble_matte(region: _Region, pixels: Pixels, known: Pixels, alpha: Floats) -> Matte:
     """Return the matte of a whole image, given the transparency of the region.
 
     Args:
-        region: What was worked on.
-        pixels: uint8 [H, W, 3], of the whole image.
-        sure: uint8 [H, W], of the whole image; its 0 and 255 stand.
-        alpha: float64, of the region at its scale.
+        region: Region that was matted.
+        pixels: Whole image, uint8 [H, W, 3].
+        known: Mask or trimap of the whole image, uint8 [H, W]. Its values of 0 and 255 are kept.
+        alpha: Transparency of the region at its scale, float64, 0 to 1.
     """
-    colours = _foreground(region.of(pixels), alpha)
+    colours = _estimate_colours(region.extract(pixels), alpha)
     found = np.clip(alpha * 255, 0, 255).astype(np.uint8)
-    whole_alpha, whole_colours = sure.copy(), pixels.copy()
-    part = sure[region.rows, region.columns]
+    whole_alpha, whole_colours = known.copy(), pixels.copy()
+    part = known[region.rows, region.columns]
     if region.scale != 1:
         size = (part.shape[1], part.shape[0])
         found = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -268,13 +288,13 @@ def _finish(region: _Region, pixels: Pixels, sure: Pixels, alpha: Floats) -> Mat
     return Matte(whole_colours, whole_alpha)
 
 
-def _foreground(pixels: Pixels, alpha: Floats) -> Pixels:
-    """Return the subject's own colours, uint8 [H, W, 3]."""
+def _estimate_colours(pixels: Pixels, alpha: Floats) -> Pixels:
+    """Return the colours without the background's share, uint8 [H, W, 3]."""
     if max(alpha.shape) == 1:
         return pixels
     from pymatting import estimate_foreground_ml
 
-    # The float32 of value / 255 in float64, which is what rembg's arithmetic comes to.
+    # rembg's arithmetic amounts to this float32 of value / 255 in float64.
     scaled = cv2.LUT(pixels, (np.arange(256) / 255.0).astype(np.float32))
     with _parallel_loops:
         colours: Floats = estimate_foreground_ml(scaled, alpha)

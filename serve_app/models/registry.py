@@ -126,7 +126,7 @@ def rembg_session_class(name: str) -> Any:
     if session_class is None:
         known = ", ".join(sorted({*MODEL_FACTS, *sessions}))
         raise InvalidConfig(
-            f"Model {name!r} is unknown. Use one of {known}, or add its file to model_files."
+            f"model {name!r} is unknown. Use one of {known}, or add its file to model_files"
         )
     if not session_class.is_local():
         raise InvalidConfig(f"model {name!r} sends photographs to a service: it is not served")

@@ -149,8 +149,13 @@ def test_an_image_that_the_browser_cannot_show(page: Any, page_url: str) -> None
 @pytest.mark.parametrize(
     ("name", "data", "title", "detail"),
     [
-        ("notes.txt", b"no image at all", "not a supported image", "not an image of a format"),
-        ("cut.jpg", b"\xff\xd8\xff\xe0" + bytes(300), "damaged", "cut off or damaged"),
+        (
+            "notes.txt",
+            b"no image at all",
+            "not a supported image",
+            "not an image of a supported format",
+        ),
+        ("cut.jpg", b"\xff\xd8\xff\xe0" + bytes(300), "damaged", "truncated or damaged"),
         ("nothing.png", b"", "empty", "no image"),
         ("grey.png", saved(Image.new("RGB", (400, 300), "grey"), "PNG"), "No subject", "folio"),
     ],

@@ -52,7 +52,7 @@ def test_quality_counts() -> None:
 
 def test_a_side_that_a_format_cannot_hold() -> None:
     strip = np.zeros((1, 16_384), np.uint8)
-    with pytest.raises(ImageTooLarge, match="choose png"):
+    with pytest.raises(ImageTooLarge, match="Choose png"):
         encode_image(strip, Recipe(format="webp", mask_only=True))
     assert Image.open(io.BytesIO(encode_image(strip, Recipe(mask_only=True)))).size == (16_384, 1)
 
