@@ -1,1 +1,1 @@
-"""The CutoutPipeline deployment: one image from start to end."""
+"""The CutoutPipeline deployment, which processes an image from start to end."""

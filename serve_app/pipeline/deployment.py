@@ -1,4 +1,4 @@
-"""CutoutPipeline: the deployment that takes one image from start to end."""
+"""CutoutPipeline: the deployment that processes an image from start to end."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from serve_app.storage import open_store
 
 
 class CutoutPipeline:
-    """Takes images from start to end; for the ingest by reference, for HTTP by value."""
+    """Processes images: for SqsIngest by reference to a store, for HttpApi by their bytes."""
 
     def __init__(self, config: AppConfig, segmenters: dict[str, DeploymentHandle]) -> None:
-        """Make a pipeline.
+        """Set up a pipeline.
 
         Args:
-            config: Limits, storage and threads.
-            segmenters: Handles of the Segmenter deployments, by model; none where the models are
-                to be in this process.
+            config: Settings of the application.
+            segmenters: Handles of the Segmenter deployments, by the names of their models. Empty
+                if the models run in this process.
 
         Raises:
-            ForeedgeError: A model cannot be served; Serve shows why.
+            ForeedgeError: A model cannot be served. Ray Serve reports the message.
         """
         keep_freed_memory()
-        wanted = config.queue and parse_recipe(config.queue.recipe).matting.method != "off"
-        if wanted or config.pipeline.preload_matting:
+        queue_uses_matting = (
+            config.queue and parse_recipe(config.queue.recipe).matting.method != "off"
+        )
+        if queue_uses_matting or config.pipeline.preload_matting:
             preload_matting()
         imaging = imaging_threads(config.pipeline)
         models: Segmenters
@@ -45,14 +47,18 @@ class CutoutPipeline:
         self._pipeline = ImagePipeline(config, open_store(config), models, imaging)
 
     async def process(self, job: Job) -> Outcome:
-        """Return how a job ended; its result is published where it is ``done``."""
+        """Return the outcome of a job, whose result is published if the outcome is ``done``."""
         return await self._pipeline.process(job)
 
     async def cut_out(self, data: bytes, recipe: Recipe) -> Rendered | ForeedgeError:
-        """Return the cut-out of an image file, or why there is none.
+        """Return the cut-out of an image, or the error because of which there is none.
 
-        An error as a value: Serve logs a traceback for whatever is raised, and a client's broken
-        image is nobody's defect.
+        An error is returned and not raised, because Ray Serve logs a traceback for everything that
+        is raised, and a client's broken image is not a defect of ours.
+
+        Args:
+            data: Content of an image file.
+            recipe: Recipe of the cut-out.
         """
         try:
             return await self._pipeline.cut_out(data, recipe)
@@ -60,9 +66,9 @@ class CutoutPipeline:
             return error
 
     async def models(self) -> list[ModelInfo]:
-        """Return the models that are served; answers once every one of them is loaded."""
+        """Return the served models, as soon as all of them are loaded."""
         return await self._pipeline.models()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what the autoscaling policy is told; Serve asks."""
+        """Return this replica's statistics for the autoscaling policy. Ray Serve calls it."""
         return self._pipeline.service_time.stats()

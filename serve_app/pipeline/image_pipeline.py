@@ -1,7 +1,7 @@
-"""The way of one image: fetch, decode, ask the models, compose, encode, publish.
+"""The way of one image: fetch, decode, segment, compose, encode and publish.
 
-Knows nothing of Ray: the models are behind a protocol. Pixels of full size stay in this process;
-what the models get and give has their own size.
+This module does not know Ray: the models are behind the ``Segmenters`` protocol. Pixels of full
+size stay in this process. Only model-sized images and masks leave it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, nullcontext
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from serve_app.config import AppConfig, PipelineConfig
 from serve_app.contracts.job import Job, Source
@@ -39,19 +40,45 @@ T = TypeVar("T")
 
 _JPEG = "image/jpeg"
 _STORAGE_THREADS = 32
-_NOT_PIXELS = {"fetch", "segment", "publish", "matting"}
-"""Stages in which no imaging thread is busy."""
+_STAGES_WITHOUT_IMAGING = {"fetch", "segment", "publish", "matting"}
+"""Stages that keep no imaging thread busy."""
 
 _logger = logging.getLogger(__name__)
 
 
 def imaging_threads(config: PipelineConfig) -> ThreadPoolExecutor:
-    """Return threads for the work on pixels: each takes one image at a time."""
+    """Return the threads that process pixels, one image at a time each."""
     return ThreadPoolExecutor(config.threads, "imaging")
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A job whose source is identified and whose results have keys."""
+
+    job: Job
+    source: Source
+    """Source of the job, with the ETag or version of its content."""
+    models: tuple[str, ...]
+    """Models to try, in order of preference."""
+    output_key: str
+    thumbnail_key: str | None
+
+    def outcome(self, status: Literal["done", "skipped_existing"], **fields: Any) -> Outcome:
+        """Return the outcome of the job if it did not fail."""
+        return Outcome(
+            job_id=self.job.job_id,
+            run_id=self.job.run_id,
+            status=status,
+            source=self.source,
+            output_bucket=self.job.output.bucket,
+            output_key=self.output_key,
+            thumbnail_key=self.thumbnail_key,
+            **fields,
+        )
+
+
 class ImagePipeline:
-    """Takes images from start to end. Belongs to one event loop."""
+    """Processes images from start to end. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -60,36 +87,37 @@ class ImagePipeline:
         segmenters: Segmenters,
         imaging: ThreadPoolExecutor,
     ) -> None:
-        """Make a pipeline.
+        """Set up a pipeline.
 
         Args:
-            config: Limits and sizes.
-            store: Where photographs are, and results go.
-            segmenters: The models.
-            imaging: Threads for the work on pixels.
+            config: Settings of the application, among them limits and numbers of threads.
+            store: Object store of the sources and the results.
+            segmenters: Models to segment the images with.
+            imaging: Threads that process pixels.
         """
         disable_library_threads()
         self._config = config
         self._store = store
         self._segmenters = segmenters
-        self._pixels = PixelBudget(config.pipeline.max_decoded_pixels)
-        self._imaging = imaging
-        # Of its own: what takes seconds must not take the threads of what takes milliseconds. Nor
-        # may it take their memory: one image more than can be matted is decoded, and no further.
-        self._matting = ThreadPoolExecutor(config.pipeline.matting_threads, "matting")
-        self._matting_turn = asyncio.Semaphore(config.pipeline.matting_threads + 1)
-        self._storage = ThreadPoolExecutor(_STORAGE_THREADS, "storage")
-        # More jobs are here than are worked on. Most of those that wait have no bytes yet.
-        self._fetched = asyncio.Semaphore(_STORAGE_THREADS)
-        self._models: dict[str, ModelInfo] = {}
-        # One: it is told what an image takes of the replica, over all of its threads.
+        self._pixel_budget = PixelBudget(config.pipeline.max_decoded_pixels)
+        self._imaging_threads = imaging
+        # Matting takes seconds, so it must not occupy the threads of stages that take
+        # milliseconds. Nor may images that wait for it occupy their memory: only one image more
+        # than can be matted at the same time is decoded.
+        self._matting_threads = ThreadPoolExecutor(config.pipeline.matting_threads, "matting")
+        self._matting_slots = asyncio.Semaphore(config.pipeline.matting_threads + 1)
+        self._storage_threads = ThreadPoolExecutor(_STORAGE_THREADS, "storage")
+        # A pipeline accepts more jobs than it works on. This limits those whose file is in memory.
+        self._fetch_slots = asyncio.Semaphore(_STORAGE_THREADS)
+        self._model_infos: dict[str, ModelInfo] = {}
+        # It gets the time that an image takes of the whole replica, and so counts as one thread.
         self.service_time = ServiceTime(threads=1)
-        """Of this replica."""
+        """Seconds of this replica per image."""
 
     async def process(self, job: Job) -> Outcome:
-        """Return how a job ended; its result is published where it is ``done``."""
+        """Return the outcome of a job, whose result is published if the outcome is ``done``."""
         try:
-            return await self._process(job)
+            return await self._carry_out(job)
         except ForeedgeError as error:
             return Outcome.failed(job, error)
         except Exception as error:
@@ -101,47 +129,60 @@ class ImagePipeline:
         """Return the cut-out of an image.
 
         Args:
-            data: An image file.
-            recipe: What is made of it.
+            data: Content of an image file.
+            recipe: Recipe of the cut-out.
 
         Raises:
-            ForeedgeError: Why there is none.
+            ForeedgeError: The image cannot be cut out.
         """
-        async with AsyncExitStack() as nothing:
-            return await self._cut_out(data, recipe, self._models_of(recipe), StageTimer(), nothing)
+        models = self._requested_models(recipe)
+        async with AsyncExitStack() as no_fetch_slot:
+            return await self._decode_and_cut_out(data, recipe, models, StageTimer(), no_fetch_slot)
 
     async def models(self) -> list[ModelInfo]:
-        """Return the models that are served, in the order of preference."""
-        return [await self._describe(name) for name in self._config.models]
+        """Return the served models in order of preference."""
+        return [await self._model_info(name) for name in self._config.models]
 
-    async def _process(self, job: Job) -> Outcome:
+    async def _carry_out(self, job: Job) -> Outcome:
+        plan = await self._plan(job)
+        existing = await self._call_store(self._store.head, job.output.bucket, plan.output_key)
+        if existing is not None:
+            return plan.outcome("skipped_existing", output_bytes=existing.size)
         stages = StageTimer()
+        rendered = await self._fetch_and_cut_out(plan, stages)
+        with stages.measure("publish"):
+            await self._publish(plan, rendered)
+        cutout = rendered.cutout.model_copy(update={"stages_ms": stages.ms})
+        return plan.outcome("done", output_bytes=len(rendered.data), cutout=cutout)
+
+    async def _plan(self, job: Job) -> _Plan:
+        """Return where the result of a job belongs: its key depends on all that goes into it."""
         allowed = self._config.storage.allowed_buckets
         check_allowed(job.source.bucket, allowed)
         check_allowed(job.output.bucket, allowed)
-        names = self._models_of(job.recipe)
+        models = self._requested_models(job.recipe)
         source = await self._identify(job.source)
-        recipe = job.recipe.model_copy(update={"models": names})
-        digests = [(await self._describe(name)).sha256 for name in names]
+        recipe = job.recipe.model_copy(update={"models": models})
+        digests = [(await self._model_info(name)).sha256 for name in models]
         name = fingerprint(source, recipe, digests)
-        key = output_key(job, name)
         small_key = thumbnail_key(job, name) if recipe.thumbnail else None
-        known: dict[str, Any] = {
-            "job_id": job.job_id,
-            "run_id": job.run_id,
-            "source": source,
-            "output_bucket": job.output.bucket,
-            "output_key": key,
-            "thumbnail_key": small_key,
-        }
-        existing = await self._store_call(self._store.head, job.output.bucket, key)
-        if existing is not None:
-            return Outcome(status="skipped_existing", output_bytes=existing.size, **known)
+        return _Plan(job, source, models, output_key(job, name), small_key)
 
-        async with AsyncExitStack() as until_decoded:
-            await until_decoded.enter_async_context(self._fetched)
+    async def _identify(self, source: Source) -> Source:
+        """Return a source with the ETag or version of its content."""
+        if source.etag or source.version_id:
+            return source
+        info = await self._call_store(self._store.head, source.bucket, source.key)
+        if info is None:
+            raise SourceNotFound(f"s3://{source.bucket}/{source.key} does not exist")
+        return source.model_copy(update={"etag": info.etag})
+
+    async def _fetch_and_cut_out(self, plan: _Plan, stages: StageTimer) -> Rendered:
+        source = plan.source
+        async with AsyncExitStack() as fetch_slot:
+            await fetch_slot.enter_async_context(self._fetch_slots)
             with stages.measure("fetch"):
-                data = await self._store_call(
+                data = await self._call_store(
                     self._store.get,
                     source.bucket,
                     source.key,
@@ -149,100 +190,111 @@ class ImagePipeline:
                     version_id=source.version_id,
                     max_bytes=self._config.limits.max_bytes,
                 )
-            rendered = await self._cut_out(data, recipe, names, stages, until_decoded)
-        with stages.measure("publish"):
-            if small_key is not None and rendered.thumbnail is not None:
-                # First: where the result is, its thumbnail is too.
-                await self._publish(job.output.bucket, small_key, rendered.thumbnail, _JPEG)
-            await self._publish(job.output.bucket, key, rendered.data, rendered.media_type)
-        cutout = rendered.cutout.model_copy(update={"stages_ms": stages.ms})
-        return Outcome(status="done", output_bytes=len(rendered.data), cutout=cutout, **known)
+            return await self._decode_and_cut_out(
+                data, plan.job.recipe, plan.models, stages, fetch_slot
+            )
 
-    async def _publish(self, bucket: str, key: str, data: bytes, media_type: str) -> None:
-        # False means that somebody else has written it: the key says that it is the same.
-        await self._store_call(self._store.put_if_absent, bucket, key, data, media_type)
-
-    async def _identify(self, source: Source) -> Source:
-        """Return a source with what its content is known by."""
-        if source.etag or source.version_id:
-            return source
-        info = await self._store_call(self._store.head, source.bucket, source.key)
-        if info is None:
-            raise SourceNotFound(f"s3://{source.bucket}/{source.key} does not exist")
-        return source.model_copy(update={"etag": info.etag})
-
-    def _models_of(self, recipe: Recipe) -> tuple[str, ...]:
-        return requested_models(recipe, self._config.models)
-
-    async def _describe(self, name: str) -> ModelInfo:
-        if name not in self._models:
-            self._models[name] = await self._segmenters.describe(name)
-        return self._models[name]
-
-    async def _cut_out(
+    async def _decode_and_cut_out(
         self,
         data: bytes,
         recipe: Recipe,
-        names: tuple[str, ...],
+        models: tuple[str, ...],
         stages: StageTimer,
-        until_decoded: AsyncExitStack,
+        fetch_slot: AsyncExitStack,
     ) -> Rendered:
+        """Return the cut-out by the first model whose mask passes the recipe's checks.
+
+        Args:
+            data: Content of an image file.
+            recipe: Recipe of the cut-out.
+            models: Models to try, in order of preference.
+            stages: Timer of the stages.
+            fetch_slot: Slot that is released once the image may be decoded.
+        """
         limits = self._config.limits
         header = read_header(data, limits)
-        matted = recipe.matting.method != "off"
-        turn = self._matting_turn if matted else nullcontext()
-        async with turn, self._pixels.hold(header.pixels):
-            # From here on the budget of pixels bounds what is held.
-            await until_decoded.aclose()
-            photograph = await self._measured(stages, "decode", decode_image, data, limits)
+        matting_slot = nullcontext() if recipe.matting.method == "off" else self._matting_slots
+        async with matting_slot, self._pixel_budget.hold(header.pixels):
+            # From here on, the pixel budget limits the memory.
+            await fetch_slot.aclose()
+            image = await self._run_stage(stages, "decode", decode_image, data, limits)
             try:
-                for name in names:
+                for name in models:
                     try:
-                        return await self._with_model(name, photograph, recipe, stages)
+                        return await self._cut_out_with_model(name, image, recipe, stages)
                     except CheckFailed as error:
                         refused = error
                 raise refused
             finally:
                 self.service_time.add(replica_seconds(stages.ms, self._config.pipeline))
 
-    async def _with_model(
-        self, name: str, photograph: DecodedImage, recipe: Recipe, stages: StageTimer
+    async def _cut_out_with_model(
+        self, name: str, image: DecodedImage, recipe: Recipe, stages: StageTimer
     ) -> Rendered:
-        size_px = (await self._describe(name)).size_px
-        image = await self._measured(stages, "resize", resize_for_model, photograph.rgb, size_px)
+        size_px = (await self._model_info(name)).size_px
+        model_input = await self._run_stage(stages, "resize", resize_for_model, image.rgb, size_px)
         with stages.measure("segment"):
-            mask = await self._segmenters.segment(name, image)
-        subject = await self._run(
-            self._imaging, find_subject, photograph, mask, recipe, name, stages
+            mask = await self._segmenters.segment(name, model_input)
+        subject = await self._run_in(
+            self._imaging_threads, find_subject, image, mask, recipe, name, stages
         )
         if recipe.matting.method != "off":
             max_pixels = self._config.pipeline.matting_max_pixels
-            subject = await self._run(
-                self._matting, apply_matting, subject, photograph, recipe, max_pixels, stages
+            subject = await self._run_in(
+                self._matting_threads, apply_matting, subject, image, recipe, max_pixels, stages
             )
-        return await self._run(self._imaging, render_cutout, subject, recipe, stages)
+        return await self._run_in(self._imaging_threads, render_cutout, subject, recipe, stages)
 
-    async def _measured(
+    async def _publish(self, plan: _Plan, rendered: Rendered) -> None:
+        # The thumbnail comes first, so that it exists whenever the result does.
+        if plan.thumbnail_key is not None and rendered.thumbnail is not None:
+            await self._put(plan, plan.thumbnail_key, rendered.thumbnail, _JPEG)
+        await self._put(plan, plan.output_key, rendered.data, rendered.media_type)
+
+    async def _put(self, plan: _Plan, key: str, data: bytes, media_type: str) -> None:
+        # If another worker has written the object meanwhile, its key says that it is the same.
+        bucket = plan.job.output.bucket
+        await self._call_store(self._store.put_if_absent, bucket, key, data, media_type)
+
+    def _requested_models(self, recipe: Recipe) -> tuple[str, ...]:
+        return requested_models(recipe, self._config.models)
+
+    async def _model_info(self, name: str) -> ModelInfo:
+        if name not in self._model_infos:
+            self._model_infos[name] = await self._segmenters.describe(name)
+        return self._model_infos[name]
+
+    async def _run_stage(
         self, stages: StageTimer, stage: str, function: Callable[..., T], *args: object
     ) -> T:
-        def measured() -> T:
-            # In the thread, so that the wait for a free one does not count.
+        """Run a function in an imaging thread and measure it as a stage."""
+
+        def run_measured() -> T:
+            # Measured in the thread, so that the wait for a free thread does not count.
             with stages.measure(stage):
                 return function(*args)
 
-        return await self._run(self._imaging, measured)
+        return await self._run_in(self._imaging_threads, run_measured)
 
-    async def _store_call(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await self._run(self._storage, lambda: method(*args, **kwargs))
+    async def _call_store(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await self._run_in(self._storage_threads, lambda: method(*args, **kwargs))
 
-    async def _run(
+    async def _run_in(
         self, threads: ThreadPoolExecutor, function: Callable[..., T], *args: object
     ) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
 
 
 def replica_seconds(stages_ms: dict[str, float], config: PipelineConfig) -> float:
-    """Return the seconds of a replica that an image takes: of the threads that it keeps longest."""
-    pixels_ms = sum(ms for name, ms in stages_ms.items() if name not in _NOT_PIXELS)
+    """Return the seconds of a whole replica that an image takes.
+
+    An image uses one of several imaging or matting threads. The kind of threads that it keeps
+    busy for longer, relative to their number, limits the replica.
+
+    Args:
+        stages_ms: Milliseconds of each stage of the image.
+        config: Numbers of threads.
+    """
+    imaging_ms = sum(ms for name, ms in stages_ms.items() if name not in _STAGES_WITHOUT_IMAGING)
     matting_ms = stages_ms.get("matting", 0.0)
-    return max(pixels_ms / config.threads, matting_ms / config.matting_threads) / 1000
+    return max(imaging_ms / config.threads, matting_ms / config.matting_threads) / 1000

@@ -1,4 +1,4 @@
-"""A bound on the pixels that are decoded at the same time, and so on memory."""
+"""A limit on the pixels that are decoded at the same time, and thereby on memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 
 class PixelBudget:
-    """Bounds the pixels that are decoded at the same time, and so the memory; first come first.
+    """Limits the pixels that are decoded at the same time, in the order of the requests.
 
     Belongs to one event loop.
     """
@@ -20,7 +20,12 @@ class PixelBudget:
 
     @asynccontextmanager
     async def hold(self, pixels: int) -> AsyncIterator[None]:
-        """Wait until this many pixels fit; an image over the whole budget goes alone."""
+        """Wait until an image fits the budget, and hold its pixels until the context ends.
+
+        Args:
+            pixels: Number of pixels of the image. If it exceeds the whole budget, the image waits
+                until it is the only one.
+        """
         pixels = min(pixels, self._total)
         async with self._turn:
             while self._free < pixels:

@@ -1,4 +1,4 @@
-"""Ways to a model: a Segmenter deployment, or a model in this process."""
+"""Access to the models: in Segmenter deployments, or in this process."""
 
 from __future__ import annotations
 
@@ -7,66 +7,67 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
 from serve_app.errors import DeadlineExceeded, ReplicaLost
+from serve_app.imaging.pixels import Pixels
 from serve_app.serving.handle_calls import call_deployment
-
-Mask = npt.NDArray[np.uint8]
 
 
 class RemoteSegmenters:
-    """The Segmenter deployments, by the names of their models."""
+    """Models that run in Segmenter deployments. Implements ``Segmenters``."""
 
     def __init__(self, handles: dict[str, DeploymentHandle], timeout_s: float) -> None:
         self._handles = handles
         self._timeout_s = timeout_s
 
     async def describe(self, name: str) -> ModelInfo:
-        """See Segmenters."""
+        """Return the facts about a model."""
         handle = self._handles[name]
-        info: ModelInfo = await self._call(lambda: handle.describe.remote())
+        info: ModelInfo = await self._call_twice_if_lost(lambda: handle.describe.remote())
         return info
 
-    async def segment(self, name: str, image: Mask) -> Mask:
-        """See Segmenters."""
+    async def segment(self, name: str, image: Pixels) -> Pixels:
+        """Return the mask, uint8 [S, S], of a model-sized image, uint8 [S, S, 3]."""
         handle = self._handles[name]
-        mask: Mask = await self._call(lambda: handle.segment.remote(image))
+        mask: Pixels = await self._call_twice_if_lost(lambda: handle.segment.remote(image))
         return mask
 
-    async def _call(self, request: Callable[[], DeploymentResponse]) -> Any:
+    async def _call_twice_if_lost(self, request: Callable[[], DeploymentResponse]) -> Any:
         try:
             return await call_deployment(request(), self._timeout_s)
         except ReplicaLost:
-            # The image is still here: another replica costs less than another receive.
+            # The decoded image is still here. Calling another replica costs less than receiving
+            # the message again.
             return await call_deployment(request(), self._timeout_s)
 
 
 class LocalSegmenters:
-    """The models in this process, in the threads that work on the pixels.
+    """Models that run in this process. Implements ``Segmenters``.
 
-    With threads of their own more would run than there are cores, and take each other's cache.
+    They run in the threads that process pixels. In threads of their own, more threads than cores
+    would run at the same time and displace each other's data from the processor's cache.
     """
 
     def __init__(self, config: AppConfig, threads: ThreadPoolExecutor) -> None:
-        # Only here, so that a replica that runs no model itself does not load ONNX Runtime.
+        # Lazy, so that a replica that runs no model itself does not load ONNX Runtime.
         from serve_app.segmenter.deployment import Segmenter
 
         self._models = {name: Segmenter(name, config, threads) for name in config.models}
         self._timeout_s = config.segmenter.timeout_s
 
     async def describe(self, name: str) -> ModelInfo:
-        """See Segmenters."""
+        """Return the facts about a model."""
         return await self._models[name].describe()
 
-    async def segment(self, name: str, image: Mask) -> Mask:
-        """See Segmenters."""
+    async def segment(self, name: str, image: Pixels) -> Pixels:
+        """Return the mask, uint8 [S, S], of a model-sized image, uint8 [S, S, 3]."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._models[name].segment(image)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"no mask within {self._timeout_s:g} s") from error
+            raise DeadlineExceeded(
+                f"model {name} returned no mask within {self._timeout_s:g} s"
+            ) from error

@@ -1,4 +1,4 @@
-"""The steps of a cut-out, as pure functions: from a model's mask to the file of the result."""
+"""The steps from a model's mask to the file of the result, as pure functions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-
-import numpy as np
-import numpy.typing as npt
 
 from serve_app.contracts.outcome import Box, Cutout
 from serve_app.contracts.recipe import Recipe
@@ -26,17 +23,19 @@ from serve_app.imaging.mask import (
     resize_mask,
 )
 from serve_app.imaging.matting import matte
+from serve_app.imaging.pixels import Pixels
 
 
 @dataclass(slots=True)
 class StageTimer:
-    """Milliseconds of each stage, in the order in which they began."""
+    """Measures the stages of one image."""
 
     ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds of each stage, in the order in which the stages began."""
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time until the context ends to a stage; a stage may run more than once."""
+        """Add the duration of the context to a stage, which may be measured more than once."""
         started_at = time.perf_counter()
         try:
             yield
@@ -47,94 +46,93 @@ class StageTimer:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was found in a photograph."""
+    """The subject that a model found in an image."""
 
     model: str
-    rgb: npt.NDArray[np.uint8]
-    """[H, W, 3]."""
-    mask: npt.NDArray[np.uint8]
-    """[H, W], as the model sees it."""
-    alpha: npt.NDArray[np.uint8]
-    """[H, W]; the photograph's own transparency counts."""
+    """Name of the model."""
+    rgb: Pixels
+    """Colours, [H, W, 3]."""
+    mask: Pixels
+    """Mask of the model, [H, W]."""
+    alpha: Pixels
+    """Mask multiplied by the image's own transparency, [H, W]."""
     box: Box
+    """Box around the subject."""
     confidence: float
+    """Confidence of the mask, 0 to 1 (``mask_confidence``)."""
 
 
 def find_subject(
-    photograph: DecodedImage,
-    mask: npt.NDArray[np.uint8],
-    recipe: Recipe,
-    model: str,
-    stages: StageTimer,
+    image: DecodedImage, mask: Pixels, recipe: Recipe, model: str, stages: StageTimer
 ) -> Subject:
-    """Return the subject of a photograph, given a model's mask.
+    """Return the subject of an image, given a model's mask.
 
     Args:
-        photograph: At full size.
-        mask: uint8 [S, S].
-        recipe: Its checks, and whether the mask is post-processed.
-        model: Name of the model that gave the mask.
-        stages: Where the times go.
+        image: Image at full size.
+        mask: Mask of the model, uint8 [S, S].
+        recipe: Recipe with the checks and the option to post-process the mask.
+        model: Name of the model.
+        stages: Timer of the stages.
 
     Raises:
-        CheckFailed: The mask is not one that the recipe accepts.
+        CheckFailed: The mask does not pass the recipe's checks.
     """
     if recipe.checks.min_subject_px and not mask.any():
         raise NoSubject(f"{model} found no subject in the image")
     with stages.measure("mask"):
-        full = resize_mask(mask, photograph.width, photograph.height)
+        full = resize_mask(mask, image.width, image.height)
         if recipe.post_process_mask:
             full = post_process_mask(full)
-        alpha = multiply_by_alpha(full, photograph.alpha)
+        alpha = multiply_by_alpha(full, image.alpha)
         box = find_subject_box(alpha)
         check_subject(alpha, box, recipe.checks)
-        sure = round(mask_confidence(mask), 4)
-    return Subject(model, photograph.rgb, full, alpha, box, sure)
+        confidence = round(mask_confidence(mask), 4)
+    return Subject(model, image.rgb, full, alpha, box, confidence)
 
 
 def apply_matting(
-    subject: Subject, photograph: DecodedImage, recipe: Recipe, max_pixels: int, stages: StageTimer
+    subject: Subject, image: DecodedImage, recipe: Recipe, max_pixels: int, stages: StageTimer
 ) -> Subject:
-    """Return a subject with the edges that the recipe's matting gives it.
+    """Return a subject with the soft edges of the recipe's matting.
 
     Args:
-        subject: With the mask as it is.
-        photograph: That it was found in.
-        recipe: Its matting and its checks.
-        max_pixels: That are worked on at full size.
-        stages: Where the time goes.
+        subject: Subject with the mask of the model.
+        image: Image that the subject was found in.
+        recipe: Recipe with the matting settings and the checks.
+        max_pixels: Most pixels to matte at full size.
+        stages: Timer of the stages.
 
     Raises:
-        CheckFailed: What is left is not what the recipe accepts.
+        CheckFailed: The matted subject does not pass the recipe's checks.
     """
     with stages.measure("matting"):
-        found = matte(photograph.rgb, subject.mask, recipe.matting, max_pixels)
-        alpha = multiply_by_alpha(found.alpha, photograph.alpha)
+        found = matte(image.rgb, subject.mask, recipe.matting, max_pixels)
+        alpha = multiply_by_alpha(found.alpha, image.alpha)
         box = find_subject_box(alpha)
         check_subject(alpha, box, recipe.checks)
     return replace(subject, rgb=found.rgb, alpha=alpha, box=box)
 
 
 def render_cutout(subject: Subject, recipe: Recipe, stages: StageTimer) -> Rendered:
-    """Return the cut-out of a subject.
+    """Return the files and the facts of a subject's cut-out.
 
     Args:
-        subject: In its photograph.
-        recipe: What is made of it.
-        stages: Where the times go.
+        subject: Subject of an image.
+        recipe: Recipe with the background, the format and the thumbnail.
+        stages: Timer of the stages.
 
     Raises:
-        ImageTooLarge: The recipe's format cannot hold the result.
+        ImageTooLarge: The recipe's format cannot store an image of this size.
     """
     with stages.measure("compose"):
-        picture = compose_cutout(subject.rgb, subject.alpha, subject.box, recipe)
+        result = compose_cutout(subject.rgb, subject.alpha, subject.box, recipe)
     with stages.measure("encode"):
-        data = encode_image(picture, recipe)
-        small = encode_thumbnail(picture, recipe.thumbnail) if recipe.thumbnail else None
+        data = encode_image(result, recipe)
+        small = encode_thumbnail(result, recipe.thumbnail) if recipe.thumbnail else None
     cutout = Cutout(
         model=subject.model,
-        width=picture.shape[1],
-        height=picture.shape[0],
+        width=result.shape[1],
+        height=result.shape[0],
         subject=subject.box,
         mask_confidence=subject.confidence,
         stages_ms=stages.ms,
