@@ -108,7 +108,7 @@ def matte(pixels: Pixels, mask: Pixels, settings: Matting, max_pixels: int) -> M
         pixels: Image, uint8 [H, W, 3].
         mask: Mask, uint8 [H, W].
         settings: Matting settings of a recipe, with a method other than ``off``.
-        max_pixels: Most pixels to mat at full size. The band may have a sixteenth of them.
+        max_pixels: Most pixels to matte at full size. The band may have a sixteenth of them.
     """
     if settings.method == "closed_form":
         trimap = make_trimap(mask, settings)
@@ -151,7 +151,7 @@ def make_trimap(mask: Pixels, settings: Matting) -> Pixels:
 
 
 def _choose_region(band: npt.NDArray[np.bool_], max_pixels: int, max_band: float) -> _Region:
-    """Return the region to mat: the whole image, the box around the band, or a reduced box.
+    """Return the region to matte: the whole image, the box around the band, or a reduced box.
 
     Args:
         band: Pixels of which the mask is unsure, bool [H, W].

@@ -1,1 +1,1 @@
-"""The Segmenter deployment: batches of images in, masks out."""
+"""The Segmenter deployment, which turns batches of images into masks."""

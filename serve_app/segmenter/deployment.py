@@ -1,4 +1,4 @@
-"""Segmenter: the deployment that owns one model and runs it on batches."""
+"""Segmenter: the deployment that owns one model and runs it on batches of images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.model import ModelInfo
 from serve_app.errors import InvalidConfig
+from serve_app.imaging.pixels import Pixels
 from serve_app.models.inference import Model, load_model
 from serve_app.segmenter.batcher import Batcher
 from serve_app.serving.service_time import ServiceTime
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Segmenter:
-    """Serves one model; model-sized uint8 images in, uint8 masks out."""
+    """Serves one model: takes model-sized images, and returns their masks."""
 
     def __init__(
         self, name: str, config: AppConfig, threads: ThreadPoolExecutor | None = None
@@ -32,56 +32,57 @@ class Segmenter:
         """Load the model.
 
         Args:
-            name: Of the model.
-            config: Its ``segmenter`` says how the model is run.
-            threads: Where it runs, beside other work; None for threads of its own.
+            name: Name of the model.
+            config: Settings of the application. ``segmenter`` says how to run the model.
+            threads: Threads to share with other work, or None to use the deployment's own threads.
 
         Raises:
-            ForeedgeError: The model cannot be served; Serve shows why.
+            ForeedgeError: The model cannot be served. Ray Serve reports the message.
         """
         model = self._model = load_model(name, config)
         options = self._options = config.segmenter
         if options.execution == "stack" and not model.batches:
-            _logger.warning("%s has a fixed batch axis: its images run one by one", name)
+            _logger.warning("%s has a fixed batch axis, so its images run one by one", name)
         limits = batch_limits(options, model)
         self._service_time = ServiceTime(limits["slots"])
 
-        def run(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+        def run(images: Sequence[Pixels]) -> list[Pixels]:
             started_at = time.perf_counter()
             masks = list(model.masks(np.stack(images)))
             self._service_time.add(time.perf_counter() - started_at, len(images))
             return masks
 
-        self._batcher: Batcher[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = Batcher(
-            run, **limits, threads=threads
-        )
+        self._batcher: Batcher[Pixels, Pixels] = Batcher(run, **limits, threads=threads)
 
-    async def segment(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    async def segment(self, image: Pixels) -> Pixels:
         """Return the mask of an image.
 
         Args:
-            image: uint8 [S, S, 3], RGB.
+            image: Image of the model's size, uint8 [S, S, 3], RGB.
 
         Returns:
             uint8 [S, S].
 
         Raises:
-            ModelUnavailable: The graph could not be run.
+            ModelUnavailable: The model could not be run.
         """
         return await self._batcher.submit(image)
 
     async def describe(self) -> ModelInfo:
-        """Return what is known of the model."""
+        """Return the facts about the model."""
         return model_info(self._model)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over limits while it runs: Serve calls it with the deployment's ``user_config``.
+        """Change the batch limits at run time.
+
+        Ray Serve calls it with the deployment's ``user_config``.
 
         Args:
-            user_config: ``threads`` where it fans out, ``max_batch_size`` where it stacks.
+            user_config: ``threads`` if the execution is ``fan_out``, and ``max_batch_size`` if it
+                is ``stack``.
 
         Raises:
-            InvalidConfig: A setting is unknown, invalid, or needs another session.
+            InvalidConfig: A setting is unknown, is invalid, or requires a restart.
         """
         changeable = "threads" if self._options.execution == "fan_out" else "max_batch_size"
         if refused := sorted(set(user_config) - {changeable}):
@@ -98,17 +99,17 @@ class Segmenter:
         self._service_time = ServiceTime(limits["slots"])
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what the autoscaling policy is told; Serve asks."""
+        """Return this replica's statistics for the autoscaling policy. Ray Serve calls it."""
         return self._service_time.stats()
 
 
 def batch_limits(options: SegmenterConfig, model: Model) -> dict[str, int]:
-    """Return the limits of the Batcher: batches at the same time, and images of one."""
+    """Return the arguments ``slots`` and ``max_batch_size`` of the Batcher."""
     if options.execution == "fan_out":
         return {"slots": options.threads, "max_batch_size": 1}
     return {"slots": 1, "max_batch_size": options.max_batch_size if model.batches else 1}
 
 
 def model_info(model: Model) -> ModelInfo:
-    """Return what is known of a loaded model."""
+    """Return the facts about a loaded model."""
     return ModelInfo(name=model.name, size_px=model.size_px, sha256=model.sha256)
