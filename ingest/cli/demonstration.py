@@ -21,7 +21,7 @@ from ingest.local.photographs import make_photographs
 from ingest.local.ports import free_port
 from ingest.local.processes import terminate_as_interrupt, wait_for_interrupt
 from ingest.messages.build import new_run_id
-from ingest.runs.report import Report, read_report, source_url
+from ingest.runs.report import RunReport, read_report, source_url
 from ingest.runs.report_page import FAILURES_SHOWN, write_report
 from ingest.runs.send import plan_run, send_run
 from ingest.runs.status import RunMonitor, RunStatus, follow
@@ -81,7 +81,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             session = _session(args)
             with _process(session, folder, files, console) as report:
                 _write_results(report, session, options.out, console)
-                end = report.standing
+                end = report.status
             if options.keep:
                 _wait(session, endpoints, options.out, files[0], console)
             console.print("Stopping …")
@@ -132,7 +132,7 @@ def _session(args: dict[str, Any]) -> Session:
     return Session(config, open_store(config), config.ledger)
 
 
-def _process(session: Session, folder: Path, files: list[Path], console: Console) -> Report:
+def _process(session: Session, folder: Path, files: list[Path], console: Console) -> RunReport:
     """Upload the images, put their jobs on the queue and wait for the results."""
     run = session.run_folder(new_run_id())
     uploads = plan_uploads(folder, files, BUCKET, _UPLOAD_PREFIX)
@@ -164,12 +164,12 @@ def _give_up(now: RunStatus) -> None:
     )
 
 
-def _write_results(report: Report, session: Session, out: Path, console: Console) -> None:
+def _write_results(report: RunReport, session: Session, out: Path, console: Console) -> None:
     """Write the cut-outs and the report to a folder, and print a summary."""
     _download(report, session.store, out / "cutouts")
     page = write_report(report, session.store, session.config, out, _SAMPLE_RESULTS)
     console.print()
-    console.print(describe_run(report.standing))
+    console.print(describe_run(report.status))
     for record in report.failures(FAILURES_SHOWN):
         line = f"  {source_url(record)}: {record.get('code')}: {record.get('message')}"
         console.print(line, style="red", markup=False, highlight=False)
@@ -178,7 +178,7 @@ def _write_results(report: Report, session: Session, out: Path, console: Console
     console.print(f"Report    {page}", highlight=False, soft_wrap=True)
 
 
-def _download(report: Report, store: ObjectStore, folder: Path) -> None:
+def _download(report: RunReport, store: ObjectStore, folder: Path) -> None:
     """Write the results of a run into a folder, named after their images."""
 
     def write(result: tuple[str, str, str]) -> None:

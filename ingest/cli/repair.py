@@ -25,7 +25,7 @@ from ingest.messages.build import message_body
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.redrive import Redriven, RedriveOptions, clear_dead_letters, redrive_failures
 from ingest.runs.send import recipe_argument
-from ingest.runs.verify import Missing, Verification, Verified
+from ingest.runs.verify import IncompleteJob, Verification, VerificationResult
 from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import send_messages
@@ -132,26 +132,26 @@ def verify(
         console.print(_describe_verified(manifest, found), highlight=False)
         number = found.without_outcome + found.without_object
         if to_csv is not None:
-            write_csv(to_csv, _COLUMNS, map(_missing_row, verification.missing()))
+            write_csv(to_csv, _COLUMNS, map(_missing_row, verification.incomplete_jobs()))
         elif number:
-            _print_missing(console, number, verification.missing())
+            _print_missing(console, number, verification.incomplete_jobs())
         if number and not enqueue_missing:
             console.print("To put them on the queue again: --enqueue-missing", highlight=False)
         elif number:
             target = session.queue_client(manifest)
             _check_drained(target, number, force)
-            _send_again(target, manifest, verification.missing(), rate)
+            _send_again(target, manifest, verification.incomplete_jobs(), rate)
             console.print(f"{number:,} jobs are on the queue again.")
     if found.jobs and not found.sound:
         raise typer.Exit(1)
 
 
-def _describe_verified(manifest: RunManifest, found: Verified) -> str:
+def _describe_verified(manifest: RunManifest, found: VerificationResult) -> str:
     run_id = manifest.run_id
     if not found.jobs:
         return (
             f"[yellow]Run {run_id} has no list of its jobs, because it was not sent by foreedge "
-            f"bulk.[/yellow]\n  {found.strange:,} outcomes name {found.objects:,} objects"
+            f"bulk.[/yellow]\n  {found.unlisted:,} outcomes name {found.objects:,} objects"
         )
     lines = [
         f"[bold]{found.ended:,}[/bold] of {found.jobs:,} jobs have exactly one outcome. "
@@ -173,14 +173,14 @@ def _describe_verified(manifest: RunManifest, found: Verified) -> str:
         lines.append(f"  {found.failed:,} outcomes are failures:  foreedge errors {run_id}")
     if found.duplicates:
         lines.append(f"  {found.duplicates:,} more records, from repeated deliveries and redrives")
-    if found.strange:
-        lines.append(f"  {found.strange:,} outcomes are of jobs that are not in the list")
+    if found.unlisted:
+        lines.append(f"  {found.unlisted:,} outcomes are of jobs that are not in the list")
     if found.sound:
         lines.append("[green]Nothing is missing.[/green]")
     return "\n".join(lines)
 
 
-def _print_missing(console: Console, number: int, missing: Iterable[Missing]) -> None:
+def _print_missing(console: Console, number: int, missing: Iterable[IncompleteJob]) -> None:
     for item in itertools.islice(missing, _SHOWN_MISSING):
         line = f"  {item.problem}  s3://{item.entry.bucket}/{item.entry.key}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -200,7 +200,7 @@ def _check_drained(target: QueueClient, number: int, force: bool) -> None:
 
 
 def _send_again(
-    target: QueueClient, manifest: RunManifest, missing: Iterable[Missing], rate: float | None
+    target: QueueClient, manifest: RunManifest, missing: Iterable[IncompleteJob], rate: float | None
 ) -> None:
     output, recipe = manifest.output.model_dump(), manifest.recipe.model_dump(mode="json")
     bodies = (message_body(manifest.run_id, output, recipe, item.entry) for item in missing)
@@ -208,6 +208,6 @@ def _send_again(
         send_messages(target, bodies, on_sent, rate=rate)
 
 
-def _missing_row(item: Missing) -> Iterable[Any]:
+def _missing_row(item: IncompleteJob) -> Iterable[Any]:
     entry = item.entry
     return (item.problem, entry.job_id, f"s3://{entry.bucket}/{entry.key}", entry.etag)

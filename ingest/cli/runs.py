@@ -28,7 +28,7 @@ from ingest.cli.options import (
 from ingest.cli.progress import describe_run, show_progress
 from ingest.cli.terminal import INTERRUPTED, running_count, write_csv
 from ingest.runs.manifest import RunManifest, read_manifest
-from ingest.runs.records import FAILED, Record, Records
+from ingest.runs.records import Record, Records
 from ingest.runs.report import read_report, source_url
 from ingest.runs.status import RunMonitor, follow
 from ingest.sqs.backlog import Backlog, read_backlog
@@ -115,7 +115,7 @@ def report(
     with running_count() as on_read, read_report(folder, on_read) as content:
         page = write_report(content, session.store, session.config, out, pictures)
     console = Console()
-    console.print(describe_run(content.standing), highlight=False)
+    console.print(describe_run(content.status), highlight=False)
     console.print(f"Report  {page}", highlight=False, soft_wrap=True)
 
 
@@ -139,8 +139,7 @@ def errors(
             if not records.update(on_read):
                 # Without results and without a manifest, there is no such run.
                 read_manifest(folder)
-        where = "WHERE rank = ? AND (? IS NULL OR code = ?) ORDER BY code, position"
-        failures = records.kept(where, [FAILED, code, code])
+        failures = records.failures(code)
         if to_csv is not None:
             write_csv(to_csv, _COLUMNS, map(_failure_row, failures))
             return

@@ -90,11 +90,11 @@ class RunFolder:
                 yield key
 
     def create_part(self, key: str, lines: Iterable[bytes]) -> bool:
-        """Write a part unless its key exists; return whether this call wrote it."""
+        """Write a part unless its key exists, and return whether this call wrote it."""
         return self.store.put_if_absent(self.bucket, key, _pack(lines), _MEDIA_TYPE)
 
     def write_part(self, key: str, lines: Iterable[bytes]) -> None:
-        """Write a part whose key no other writer uses; safe to repeat.
+        """Write a part whose key no other writer uses. Repeating the write is safe.
 
         Raises:
             StorageUnavailable: The store refused the part and does not hold it.

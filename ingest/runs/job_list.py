@@ -44,11 +44,11 @@ class JobList:
     folder: RunFolder
 
     def parts(self) -> int:
-        """Return the number of stored parts; blocks."""
+        """Return the number of stored parts. Blocks."""
         return sum(1 for _ in self.folder.part_keys("jobs"))
 
     def write(self, number: int, entries: Iterable[Entry]) -> None:
-        """Store a part; blocks.
+        """Store a part. Blocks.
 
         Raises:
             InvalidConfig: The part exists, because another process lists the jobs of this run.
@@ -66,7 +66,7 @@ class JobList:
             )
 
     def read(self, number: int) -> list[Entry]:
-        """Return the jobs of a part; blocks.
+        """Return the jobs of a part. Blocks.
 
         Raises:
             InvalidMessage: The part is damaged.
@@ -79,12 +79,12 @@ class JobList:
             raise self.folder.damaged_part(key, error) from error
 
     def entries(self) -> Iterator[Entry]:
-        """Yield every job of the list; blocks."""
+        """Yield every job of the list. Blocks."""
         for number in range(self.parts()):
             yield from self.read(number)
 
     def sent(self) -> Sent | None:
-        """Return how many jobs were sent, or None for a run without a list; blocks."""
+        """Return how many jobs were sent, or None for a run without a list. Blocks."""
         try:
             return Sent.model_validate_json(self.folder.read(_SENT_NAME))
         except SourceNotFound:
@@ -94,7 +94,7 @@ class JobList:
             raise InvalidMessage(f"{url}: {describe_validation_error(error)}") from error
 
     def write_sent(self, sent: Sent) -> None:
-        """Store how many jobs were sent; blocks."""
+        """Store how many jobs were sent. Blocks."""
         self.folder.write_json(_SENT_NAME, sent.model_dump_json())
 
     def _key(self, number: int) -> str:

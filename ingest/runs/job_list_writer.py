@@ -44,7 +44,7 @@ class JobListWriter(threading.Thread):
             self._parts.put(error)
 
     def entries(self, after: int) -> Iterator[Entry]:
-        """Yield the jobs as they are listed, except the first ``after`` ones; blocks."""
+        """Yield the jobs as they are listed, except the first ``after`` ones. Blocks."""
         while (number := self._parts.get()) is not None:
             if isinstance(number, Exception):
                 raise number

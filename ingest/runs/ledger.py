@@ -39,7 +39,7 @@ class OutcomeSink(Protocol):
 
 
 def read_outcomes(folder: RunFolder) -> Iterator[Outcome]:
-    """Yield every record of a run, part by part in order of time; blocks.
+    """Yield every record of a run, part by part in order of time. Blocks.
 
     A job may have several records. They are not folded, and a few parts at a time are in memory,
     so that a run of any size can be read.

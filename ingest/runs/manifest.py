@@ -28,18 +28,18 @@ class RunManifest(Contract):
     """Number of jobs listed so far; the number of all jobs once ``complete`` is true."""
     queue_url: str
     complete: bool = True
-    """Whether every job of the run is listed; false while its source is still being read."""
+    """Whether every job of the run is listed. False while its source is still being read."""
     source_digest: str | None = None
-    """SHA-256 of the manifest file that the run was made from; None for other sources."""
+    """SHA-256 of the manifest file that the run was made from. None for other sources."""
 
 
 def write_manifest(folder: RunFolder, manifest: RunManifest) -> None:
-    """Write the manifest of a run; blocks."""
+    """Write the manifest of a run. Blocks."""
     folder.write_json(_NAME, manifest.model_dump_json())
 
 
 def read_manifest(folder: RunFolder) -> RunManifest:
-    """Return the manifest of a run; blocks.
+    """Return the manifest of a run. Blocks.
 
     Raises:
         SourceNotFound: The run does not exist.

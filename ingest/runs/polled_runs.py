@@ -95,7 +95,7 @@ class PolledRuns:
 
 
 class _PolledRun:
-    """One run; each reading continues where the last one ended."""
+    """One run, read in steps that each continue where the last one ended."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -115,7 +115,7 @@ class _PolledRun:
         self._records.close()
 
     def read(self) -> RunCounts:
-        """Read some more parts and return the counts; blocks.
+        """Read some more parts and return the counts. Blocks.
 
         Raises:
             SourceNotFound: The run does not exist.

@@ -69,7 +69,8 @@ CREATE TRIGGER counted AFTER INSERT ON job BEGIN
     ON CONFLICT DO UPDATE SET jobs = jobs + 1, last = max(last, excluded.last);
 END;
 CREATE TRIGGER recounted AFTER UPDATE ON job BEGIN
-    UPDATE tally SET jobs = jobs - 1 WHERE rank = old.rank AND code = old.code;
+    UPDATE tally SET jobs = jobs - 1
+    WHERE (rank, code) = (old.rank, old.code);
     INSERT INTO tally VALUES (new.rank, new.code, 1, new.finished_at)
     ON CONFLICT DO UPDATE SET jobs = jobs + 1, last = max(last, excluded.last);
 END;
@@ -90,7 +91,7 @@ class ResultCounts(NamedTuple):
     codes: Counter[str]
     """Number of failed jobs by error code."""
     last_ended_at: datetime | None
-    """Time at which the latest job ended; None if none did."""
+    """Time at which the latest job ended. None if none did."""
 
     @property
     def by_status(self) -> dict[str, int]:
@@ -157,7 +158,7 @@ class Records:
     def update(
         self, on_read: Callable[[int], None] = lambda _: None, *, max_parts: int | None = None
     ) -> bool:
-        """Read the parts that were added since the last update; return whether there were any.
+        """Read the parts that were added since the last update, and return whether there were any.
 
         Args:
             on_read: Function to call with the number of results after each part.
@@ -198,7 +199,7 @@ class Records:
         return ResultCounts(ranks, codes, last_ended_at)
 
     def rank(self, job_id: str) -> int | None:
-        """Return the rank of a job's record; None if it has no record."""
+        """Return the rank of a job's record, or None if it has no record."""
         row = self._db.execute("SELECT rank FROM job WHERE job_id = ?", (job_id,)).fetchone()
         return None if row is None else int(row[0])
 
@@ -206,16 +207,25 @@ class Records:
         """Yield the rows of a query over the table ``job``; see the schema in this module."""
         yield from self._db.execute(sql, tuple(parameters))
 
-    def kept(self, where: str, parameters: Iterable[Any] = ()) -> Iterator[Record]:
-        """Yield kept records that count.
+    def kept(
+        self, condition: str = "TRUE", parameters: Iterable[Any] = (), *, order: str = "position"
+    ) -> Iterator[Record]:
+        """Yield the kept records that count.
 
         Args:
-            where: The end of the query, after ``FROM job``: joins, conditions and order.
-            parameters: Parameters of the query.
+            condition: Condition on the rows of the table ``job``, in SQL.
+            parameters: Parameters of the condition.
+            order: Columns to order by.
         """
-        for position, length in self.query(f"SELECT position, length FROM job {where}", parameters):
+        sql = f"SELECT position, length FROM job WHERE {condition} ORDER BY {order}"
+        for position, length in self.query(sql, parameters):
             if position is not None:
                 yield self.kept_at(position, length)
+
+    def failures(self, code: str | None = None) -> Iterator[Record]:
+        """Yield the records of failed jobs, or of those with one error code, ordered by code."""
+        condition = "rank = ? AND (? IS NULL OR code = ?)"
+        return self.kept(condition, [FAILED, code, code], order="code, position")
 
     def kept_at(self, position: int, length: int) -> Record:
         """Return one kept record."""
@@ -257,7 +267,7 @@ class Records:
         self._fold(key, rows)
 
     def _add_results(self, key: str, lines: list[bytes]) -> int:
-        """Fold the results of a part; return their number."""
+        """Fold the results of a part, and return their number."""
         rows: list[tuple[Any, ...]] = []
         kept: list[bytes] = []
         end = self._end
@@ -310,7 +320,7 @@ class Records:
 
 
 def _row(record: Record, position: int | None, length: int) -> tuple[Any, ...]:
-    """Return the row of a result; raise ValueError, KeyError or TypeError if it is malformed."""
+    """Return the row of a result. Raise ValueError, KeyError or TypeError if it is malformed."""
     status, cutout = record["status"], record.get("cutout")
     return (
         record["job_id"],

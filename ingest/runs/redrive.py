@@ -23,7 +23,7 @@ import orjson
 from ingest.messages.build import message_body
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
-from ingest.runs.records import FAILED, REDRIVEN, Record, Records
+from ingest.runs.records import REDRIVEN, Record, Records
 from ingest.sources.base import Entry
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.limits import BATCH_ENTRIES
@@ -45,12 +45,12 @@ class RedriveOptions:
     """Which failures to redrive, and what to change about their jobs."""
 
     code: str | None = None
-    """Error code of the failures to redrive; None for all of them."""
+    """Error code of the failures to redrive. None for all of them."""
     as_they_are_now: bool = False
     """Whether to process the present content of each image. Otherwise a job that named an ETag
     and failed with ``source_changed`` fails again."""
     recipe: str | dict[str, Any] | None = None
-    """Recipe as messages carry it; None for the recipe of the run."""
+    """Recipe as messages carry it. None for the recipe of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ def redrive_failures(
     rate: float | None = None,
     on_sent: Callable[[int], None] = lambda _: None,
 ) -> Redriven:
-    """Put failed jobs on the queue again; blocks.
+    """Put failed jobs on the queue again. Blocks.
 
     Args:
         queue: Queue to send to.
         folder: Folder of the run.
         manifest: Manifest of the run.
-        options: Which failures to redrive, and how.
+        options: Choice of the failures, and changes to their jobs.
         rate: Maximum number of messages per second; None for no limit.
         on_sent: Function to call with the number of messages in each batch that was sent.
 
@@ -115,8 +115,7 @@ class _Failures:
     def __init__(self, records: Records, code: str | None) -> None:
         [(self.waiting,)] = records.query("SELECT count(*) FROM job WHERE rank = ?", [REDRIVEN])
         self.unreadable = 0
-        where = "WHERE rank = ? AND (? IS NULL OR code = ?) ORDER BY position"
-        self._failed = records.kept(where, [FAILED, code, code])
+        self._failed = records.failures(code)
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -143,7 +142,7 @@ class _MessageCount:
 
 
 def clear_dead_letters(queue: QueueClient, job_ids: Set[str]) -> int:
-    """Delete the dead letters of jobs; return their number; blocks.
+    """Delete the dead letters of jobs, and return their number. Blocks.
 
     Other dead letters are hidden during the search, and released at its end.
 
@@ -187,7 +186,7 @@ def _receive(queue: QueueClient) -> list[MessageTypeDef]:
 
 
 def _delete(queue: QueueClient, handles: list[str]) -> int:
-    """Delete messages and return how many were deleted; blocks."""
+    """Delete messages and return how many were deleted. Blocks."""
     with map_sqs_errors(f"{queue.url}: DeleteMessageBatch"):
         answer = queue.client.delete_message_batch(
             QueueUrl=queue.url,
@@ -197,7 +196,7 @@ def _delete(queue: QueueClient, handles: list[str]) -> int:
 
 
 def _release(queue: QueueClient, handles: list[str]) -> None:
-    """Let messages be received again at once; blocks."""
+    """Let messages be received again at once. Blocks."""
     with map_sqs_errors(f"{queue.url}: ChangeMessageVisibilityBatch"):
         queue.client.change_message_visibility_batch(
             QueueUrl=queue.url,

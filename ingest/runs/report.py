@@ -1,4 +1,4 @@
-"""The report of a run: what became of each job, from records which may be millions."""
+"""The report of a run: what became of each job, from records that may be millions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ingest.runs.records import DONE, FAILED, REDRIVEN, STATUSES, Record, Record
 from ingest.runs.status import RunStatus, run_status
 
 DOUBTFUL_BELOW = 0.8
-"""Mask confidence under which a mask counts as doubtful."""
+"""Mask confidence below which a mask counts as doubtful."""
 
 _HISTOGRAM_BINS = 20
 _MEDIAN_OF = 20_000
 
 
-class Report:
-    """What is known of a run, without its pictures. A context manager: it has temporary files."""
+class RunReport:
+    """The content of a report, without images. A context manager, because of temporary files."""
 
     def __init__(
         self,
@@ -32,24 +32,24 @@ class Report:
         manifest: RunManifest,
         on_read: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Read the run's ledger; blocks. See ``read_report``."""
+        """Read the ledger of a run. Blocks. See ``read_report``."""
         self.manifest = manifest
         self._records = Records(folder, keep=STATUSES)
         try:
             self._records.update(on_read)
-            self.standing: RunStatus = run_status(manifest, self._records.counts())
+            self.status: RunStatus = run_status(manifest, self._records.counts())
             self.stages_ms = self._median_stages()
-            """Median milliseconds of each stage, in the order in which they ran; in runs of more
-            than 20,000 images that of so many, chosen by chance."""
+            """Median milliseconds of each stage, in the order in which the stages ran. For a run
+            of more than 20,000 images, the median of a random sample of that size."""
             self.histogram = self._histogram()
-            """Masks in each of 20 equal bins of confidence from 0 to 1."""
+            """Number of masks in each of 20 equal bins of confidence from 0 to 1."""
             self.doubtful_total = self._count("confidence < ?", DOUBTFUL_BELOW)
         except BaseException:
             self.close()
             raise
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the report itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,30 +62,29 @@ class Report:
 
     def jobs(self) -> Iterator[Record]:
         """Yield a record for each job that ended: failures, then the least confident masks."""
-        return self._records.kept(
-            f"WHERE rank != {REDRIVEN} ORDER BY rank != {FAILED}, coalesce(confidence, 1), position"
-        )
+        order = f"rank != {FAILED}, coalesce(confidence, 1), position"
+        return self._records.kept("rank != ?", [REDRIVEN], order=order)
 
     def failures(self, most: int) -> list[Record]:
-        """Return failed jobs: of every code as many, as far as there are so many."""
-        return list(
-            self._records.kept(
-                "JOIN (SELECT job_id AS id, row_number() OVER (PARTITION BY code ORDER BY position)"
-                f" AS place FROM job WHERE rank = {FAILED} ORDER BY place LIMIT ?)"
-                " ON job_id = id ORDER BY code, place",
-                [most],
-            )
+        """Return at most so many failed jobs, as evenly spread over the error codes as possible."""
+        condition = (
+            "job_id IN (SELECT job_id FROM (SELECT job_id,"
+            " row_number() OVER (PARTITION BY code ORDER BY position) AS place"
+            f" FROM job WHERE rank = {FAILED} ORDER BY place LIMIT ?))"
         )
+        return list(self._records.kept(condition, [most], order="code, position"))
 
     def doubtful(self, most: int) -> list[Record]:
-        """Return jobs with doubtful masks, the least confident first."""
-        where = "WHERE confidence < ? ORDER BY confidence, position LIMIT ?"
-        return list(self._records.kept(where, [DOUBTFUL_BELOW, most]))
+        """Return at most so many jobs with doubtful masks, the least confident first."""
+        doubtful = self._records.kept(
+            "confidence < ?", [DOUBTFUL_BELOW], order="confidence, position"
+        )
+        return list(itertools.islice(doubtful, most))
 
     def sample(self, most: int) -> list[Record]:
-        """Return some of the other results, chosen by their job's id, which is as good as chance.
+        """Return at most so many of the other results, chosen by job id, as good as at random.
 
-        What a model worked on in this run comes before what an earlier run had left.
+        Results that a model produced in this run come before those that an earlier run left.
         """
         found: list[Record] = []
         for kind in (
@@ -94,18 +93,19 @@ class Report:
         ):
             wanted = most - len(found)
             stride = max(1, self._count(kind) // wanted) if wanted else 1
-            found += self._records.kept(
-                "JOIN (SELECT job_id AS id, row_number() OVER (ORDER BY job_id) AS place FROM job"
-                f" WHERE {kind}) ON job_id = id WHERE place % ? = 0 LIMIT ?",
-                [stride, wanted],
+            condition = (
+                "job_id IN (SELECT job_id FROM (SELECT job_id,"
+                f" row_number() OVER (ORDER BY job_id) AS place FROM job WHERE {kind})"
+                " WHERE place % ? = 0 ORDER BY place LIMIT ?)"
             )
+            found += self._records.kept(condition, [stride, wanted], order="job_id")
         return found
 
-    def head(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return the content of ``report.json`` without its jobs."""
         manifest = self.manifest
         return {
-            **self.standing.as_dict(),
+            **self.status.as_dict(),
             "created_at": manifest.created_at.isoformat(),
             "description": manifest.description,
             "output": manifest.output.model_dump(),
@@ -115,14 +115,15 @@ class Report:
             "jobs_expected": manifest.jobs,
         }
 
-    def _count(self, where: str, *parameters: object) -> int:
-        [(number,)] = self._records.query(f"SELECT count(*) FROM job WHERE {where}", parameters)
+    def _count(self, condition: str, *parameters: object) -> int:
+        sql = f"SELECT count(*) FROM job WHERE {condition}"
+        [(number,)] = self._records.query(sql, parameters)
         return int(number)
 
     def _median_stages(self) -> dict[str, float]:
-        where = f"rank = {DONE} AND confidence IS NOT NULL"
-        stride = max(1, self._count(where) // _MEDIAN_OF)
-        places = self._records.query(f"SELECT position, length FROM job WHERE {where}")
+        condition = f"rank = {DONE} AND confidence IS NOT NULL"
+        stride = max(1, self._count(condition) // _MEDIAN_OF)
+        places = self._records.query(f"SELECT position, length FROM job WHERE {condition}")
         stages: dict[str, array[float]] = {}
         for position, length in itertools.islice(places, 0, None, stride):
             record = self._records.kept_at(position, length)
@@ -167,33 +168,30 @@ def job_entry(record: Record) -> dict[str, Any]:
 
 
 def source_url(record: Record) -> str | None:
-    """Return where a job's photograph is; None where its message could not be read."""
+    """Return the URL of a job's image, or None if its message could not be read."""
     source = record.get("source")
     return f"s3://{source['bucket']}/{source['key']}" if source else None
 
 
-def read_report(
-    folder: RunFolder,
-    on_read: Callable[[int], None] = lambda _: None,
-) -> Report:
-    """Return the report of a run from its ledger; blocks.
+def read_report(folder: RunFolder, on_read: Callable[[int], None] = lambda _: None) -> RunReport:
+    """Return the report of a run from its ledger. Blocks.
 
     Args:
         folder: Folder of the run.
-        on_read: Called with a number of records as they are read.
+        on_read: Function to call with the number of results after each part.
 
     Raises:
-        SourceNotFound: There is no such run.
-        InvalidMessage: A part of the ledger cannot be read.
+        SourceNotFound: The run does not exist.
+        InvalidMessage: A part of the ledger is damaged.
     """
-    return Report(folder, read_manifest(folder), on_read)
+    return RunReport(folder, read_manifest(folder), on_read)
 
 
-def write_json(report: Report, path: Path) -> None:
+def write_report_json(report: RunReport, path: Path) -> None:
     """Write ``report.json``: one object, with each of its jobs on a line of its own."""
-    head = orjson.dumps(report.head(), option=orjson.OPT_INDENT_2)
+    summary = orjson.dumps(report.summary(), option=orjson.OPT_INDENT_2)
     with path.open("wb", buffering=1024 * 1024) as file:
-        file.write(head.rstrip(b"}\n") + b',\n  "jobs": [')
+        file.write(summary.rstrip(b"}\n") + b',\n  "jobs": [')
         separator = b"\n    "
         for record in report.jobs():
             file.write(separator + orjson.dumps(job_entry(record)))

@@ -59,7 +59,7 @@ class RunPlan:
         return self.folder.run_id
 
     def entries(self, after: Entry | None = None, known: int = 0) -> Iterator[Entry]:
-        """Yield the images, each once and with the id of its job; blocks.
+        """Yield the images, each once and with the id of its job. Blocks.
 
         Args:
             after: Last image that is known already; None if none is.
@@ -114,7 +114,7 @@ def plan_run(
     output: Output,
     recipe: str | dict[str, Any],
 ) -> RunPlan:
-    """Return the plan of a run; reads no more than the first image's name.
+    """Return the plan of a run. Reads no more than the name of the first image.
 
     Raises:
         InvalidConfig: There are no images, or the run's name or a key is not allowed.
@@ -165,7 +165,7 @@ def send_run(
     observer: Observer = _ignore_progress,
     rate: float | None = None,
 ) -> RunManifest:
-    """List the jobs of a run and send them, resuming a run that was stopped; blocks.
+    """List the jobs of a run and send them, resuming a run that was stopped. Blocks.
 
     Args:
         queue: Queue to send to.

@@ -25,7 +25,7 @@ class RunStatus:
     jobs: int
     """Number of jobs listed so far."""
     counts: dict[str, int]
-    """Number of jobs by the status that they ended with; ``missing`` for those without a result."""
+    """Number of jobs by the status that they ended with, and ``missing`` for those without one."""
     codes: dict[str, int]
     """Number of failed jobs by error code, the most frequent first."""
     wall_s: float
@@ -33,11 +33,11 @@ class RunStatus:
     images_per_s: float
     """Average throughput over that time."""
     listed: bool = True
-    """Whether every job of the run is known; false while its source is still being read."""
+    """Whether every job of the run is known. False while its source is still being read."""
     unsent: int = 0
     """Number of listed jobs that are not on the queue yet."""
     backlog: Backlog | None = None
-    """Messages on the queue; None if it was not asked or did not answer."""
+    """Messages on the queue. None if it was not asked or did not answer."""
 
     @property
     def missing(self) -> int:
@@ -124,7 +124,7 @@ class RunMonitor:
         self._records = Records(folder)
 
     def update(self, on_read: Callable[[int], None] = lambda _: None) -> RunStatus:
-        """Read what was added since the last update, and return the status; blocks.
+        """Read what was added since the last update, and return the status. Blocks.
 
         Args:
             on_read: Function to call with the number of results after each part.

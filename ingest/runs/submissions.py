@@ -98,7 +98,7 @@ class SqsJobs:
         return open_store(self._config)
 
     def _submit(self, contents: list[Any], queue: QueueConfig) -> list[Receipt]:
-        """Send the valid jobs, and return a receipt for each job; blocks."""
+        """Send the valid jobs, and return a receipt for each job. Blocks."""
         run_id = new_run_id()
         receipts: list[Receipt | None] = []
         jobs: list[Job] = []
@@ -141,7 +141,7 @@ class SqsJobs:
         return job, body.decode()
 
     def _send(self, url: str, bodies: Sequence[str]) -> list[QueueUnavailable | None]:
-        """Send messages; return for each why it was not sent, or None if it was. Blocks."""
+        """Send messages, and return for each why it was not sent, or None if it was. Blocks."""
         queue = QueueClient(self._sqs, url)
         errors: list[QueueUnavailable | None] = []
         for batch in batches(bodies):

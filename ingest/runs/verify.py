@@ -1,7 +1,7 @@
-"""Whether a run lost anything: every job has an outcome, and every outcome its object.
+"""Verification that a run lost nothing: every job has an outcome, and every outcome its object.
 
-The jobs are those of the run's list in the ledger, the outcomes its records, and the objects what
-a listing of the results says. Nothing of this is held in memory; see ``records``.
+The jobs are those of the run's list, the outcomes its records, and the objects those that a
+listing of the results finds. None of these are held in memory; see ``records``.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ _CACHE_KIB = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """What a verification found, in numbers."""
+class VerificationResult:
+    """What a verification found."""
 
     jobs: int
-    """Jobs of the run's list."""
+    """Number of jobs in the run's list."""
     listed: bool
     """Whether that list is complete."""
     ended: int
-    """Jobs of the list with an outcome; exactly one, after duplicate records are folded."""
+    """Number of listed jobs with an outcome, after duplicate records are folded."""
     failed: int
-    """Those whose outcome is a failure."""
+    """Number of listed jobs whose outcome is a failure."""
     duplicates: int
-    """Records beyond one for each job: deliveries that came twice, and redrives."""
-    strange: int
-    """Outcomes of jobs that are not in the list."""
+    """Number of records beyond one for each job, because of repeated deliveries and redrives."""
+    unlisted: int
+    """Number of outcomes of jobs that are not in the list."""
     objects: int
-    """Objects that the outcomes name."""
+    """Number of objects that the outcomes name."""
     without_outcome: int
+    """Number of listed jobs without an outcome."""
     unsent: int
-    """Those of them that were not put on the queue yet, as far as is known."""
+    """Number of jobs among them that were not put on the queue yet, as far as is known."""
     without_object: int
-    """Jobs whose outcome names an object that is not there."""
+    """Number of listed jobs whose outcome names an object that does not exist."""
 
     @property
     def sound(self) -> bool:
@@ -53,8 +54,8 @@ class Verified:
         return self.listed and not self.without_outcome and not self.without_object
 
 
-class Missing(NamedTuple):
-    """A job of which something is missing."""
+class IncompleteJob(NamedTuple):
+    """A job whose outcome or object is missing."""
 
     entry: Entry
     problem: str
@@ -62,20 +63,23 @@ class Missing(NamedTuple):
 
 
 class Verification:
-    """A run against its list and its objects. A context manager: it has temporary files."""
+    """A comparison of a run with its list and its objects.
+
+    A context manager, because it has temporary files.
+    """
 
     def __init__(self, folder: RunFolder, manifest: RunManifest) -> None:
-        """Begin; see ``run``."""
+        """Prepare to verify; see ``run``."""
         self._store = folder.store
         self._manifest = manifest
-        self._jobs = JobList(folder)
-        self._objects = _Objects()
-        self._some_absent = False
-        self._read = 0
-        self._records = Records(folder, on_record=self._take)
+        self._job_list = JobList(folder)
+        self._objects = _ExpectedObjects()
+        self._objects_missing = False
+        self._records_read = 0
+        self._records = Records(folder, on_record=self._note_objects)
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the verification itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,60 +87,62 @@ class Verification:
         self._records.close()
         self._objects.close()
 
-    def run(self, on_step: Callable[[str], None] = lambda _: None) -> Verified:
-        """Compare everything; blocks.
+    def run(self, on_step: Callable[[str], None] = lambda _: None) -> VerificationResult:
+        """Compare everything. Blocks.
 
         Args:
-            on_step: Called with what is done now, for people.
+            on_step: Function to call with a description of each step, for people.
 
         Raises:
             ForeedgeError: The store refuses or does not answer, or the ledger is damaged.
         """
-        self._records.update(lambda _: on_step(f"Reading the ledger: {self._read:,} records"))
+        self._records.update(
+            lambda _: on_step(f"Reading the ledger: {self._records_read:,} records")
+        )
         objects = self._objects.count()
         on_step(f"Looking for {objects:,} objects")
-        self._some_absent = self._objects.look(self._store)
+        self._objects_missing = self._objects.find_missing(self._store)
         on_step("Comparing with the list of jobs")
         jobs = ended = failed = without_object = 0
-        for _, rank, gone in self._standing():
+        for _, rank, object_missing in self._compared_jobs():
             jobs += 1
             if rank is not None and rank != REDRIVEN:
                 ended += 1
                 failed += rank == FAILED
-                without_object += gone
-        ranks = self._records.counts().by_rank
-        sent = self._jobs.sent()
-        with_outcome = ranks.total() - ranks[REDRIVEN]
-        return Verified(
+                without_object += object_missing
+        results = self._records.counts()
+        sent = self._job_list.sent()
+        return VerificationResult(
             jobs=jobs,
             listed=self._manifest.complete and jobs == self._manifest.jobs,
             ended=ended,
             failed=failed,
-            duplicates=self._read - with_outcome - ranks[REDRIVEN],
-            strange=with_outcome - ended,
+            duplicates=self._records_read - results.by_rank.total(),
+            unlisted=results.ended - ended,
             objects=objects,
             without_outcome=jobs - ended,
             unsent=jobs - sent.jobs if sent and not sent.complete else 0,
             without_object=without_object,
         )
 
-    def missing(self) -> Iterator[Missing]:
-        """Yield the jobs of which something is missing, in the order of the list; blocks."""
-        for entry, rank, gone in self._standing():
+    def incomplete_jobs(self) -> Iterator[IncompleteJob]:
+        """Yield the jobs whose outcome or object is missing, in the order of the list. Blocks."""
+        for entry, rank, object_missing in self._compared_jobs():
             if rank is None or rank == REDRIVEN:
-                yield Missing(entry, "no_outcome")
-            elif gone:
-                yield Missing(entry, "no_object")
+                yield IncompleteJob(entry, "no_outcome")
+            elif object_missing:
+                yield IncompleteJob(entry, "no_object")
 
-    def _standing(self) -> Iterator[tuple[Entry, int | None, bool]]:
-        """Yield each job of the list with its rank, and whether its object is absent."""
-        for entry in self._jobs.entries():
+    def _compared_jobs(self) -> Iterator[tuple[Entry, int | None, bool]]:
+        """Yield each listed job with its rank, and whether an object of it is missing."""
+        for entry in self._job_list.entries():
             job_id = entry.job_id or ""
-            gone = self._some_absent and self._objects.is_absent(job_id)
-            yield entry, self._records.rank(job_id), gone
+            object_missing = self._objects_missing and self._objects.is_missing(job_id)
+            yield entry, self._records.rank(job_id), object_missing
 
-    def _take(self, record: Record) -> None:
-        self._read += 1
+    def _note_objects(self, record: Record) -> None:
+        """Remember the objects that a record names."""
+        self._records_read += 1
         bucket = record.get("output_bucket")
         if record["status"] == "failed" or bucket is None:
             return
@@ -145,8 +151,8 @@ class Verification:
                 self._objects.add(bucket, key, record["job_id"])
 
 
-class _Objects:
-    """The objects that outcomes name, and the jobs of those that are not there."""
+class _ExpectedObjects:
+    """The objects that outcomes name, and the jobs whose objects do not exist."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None)
@@ -155,7 +161,7 @@ class _Objects:
             f"PRAGMA cache_size = -{_CACHE_KIB};"
             "CREATE TABLE object (bucket TEXT, key TEXT, job_id TEXT,"
             " PRIMARY KEY (bucket, key, job_id)) WITHOUT ROWID;"
-            "CREATE TABLE absent (job_id TEXT PRIMARY KEY) WITHOUT ROWID;"
+            "CREATE TABLE missing (job_id TEXT PRIMARY KEY) WITHOUT ROWID;"
         )
         self._waiting: list[tuple[str, str, str]] = []
 
@@ -164,19 +170,19 @@ class _Objects:
         self._db.close()
 
     def add(self, bucket: str, key: str, job_id: str) -> None:
-        """Take one in; ``count`` and ``look`` know all that came before."""
+        """Add an object of a job."""
         self._waiting.append((bucket, key, job_id))
         if len(self._waiting) >= _PAGE:
             self._write()
 
     def count(self) -> int:
-        """Return how many there are."""
+        """Return the number of objects."""
         self._write()
         [(number,)] = self._db.execute("SELECT count(*) FROM object")
         return int(number)
 
-    def look(self, store: ObjectStore) -> bool:
-        """Find out which are not there; return whether any is not; blocks."""
+    def find_missing(self, store: ObjectStore) -> bool:
+        """Look for every object, and return whether any does not exist. Blocks."""
         self._write()
         query = "SELECT bucket, min(key), max(key) FROM object GROUP BY bucket"
         for bucket, first, last in self._db.execute(query).fetchall():
@@ -184,13 +190,13 @@ class _Objects:
                 "SELECT key, job_id FROM object WHERE bucket = ? ORDER BY key", [bucket]
             )
             prefix = os.path.commonprefix([first, last])  # noqa: RUF071 (keys are not paths)
-            for job_id in absent(store, bucket, prefix, wanted):
-                self._db.execute("INSERT OR IGNORE INTO absent VALUES (?)", [job_id])
-        return self._db.execute("SELECT 1 FROM absent LIMIT 1").fetchone() is not None
+            for job_id in jobs_without_object(store, bucket, prefix, wanted):
+                self._db.execute("INSERT OR IGNORE INTO missing VALUES (?)", [job_id])
+        return self._db.execute("SELECT 1 FROM missing LIMIT 1").fetchone() is not None
 
-    def is_absent(self, job_id: str) -> bool:
-        """Return whether a job's object is not there."""
-        found = self._db.execute("SELECT 1 FROM absent WHERE job_id = ?", [job_id])
+    def is_missing(self, job_id: str) -> bool:
+        """Return whether an object of a job does not exist."""
+        found = self._db.execute("SELECT 1 FROM missing WHERE job_id = ?", [job_id])
         return found.fetchone() is not None
 
     def _write(self) -> None:
@@ -200,20 +206,20 @@ class _Objects:
         self._waiting.clear()
 
 
-def absent(
+def jobs_without_object(
     store: ObjectStore, bucket: str, prefix: str, wanted: Iterable[tuple[str, str]]
 ) -> Iterator[str]:
-    """Yield the jobs whose objects are not there; blocks.
+    """Yield the jobs whose objects do not exist. Blocks.
 
-    The wanted keys and a listing are both in order, and are gone through side by side. Where a
-    page of the listing has none that is wanted, since the results of other runs lie there too, it
-    begins anew at the next key that is: there are never more calls than pages, nor than objects.
+    The wanted keys and a listing are both sorted, and are read in step. The results of other runs
+    lie under the same prefix. If a page of the listing has no wanted key, it begins again at the
+    next wanted key, so there are never more calls than pages, nor than objects.
 
     Args:
-        store: Where they are looked for.
-        bucket: Their bucket.
-        prefix: Of all the keys.
-        wanted: Keys with their jobs, in the order of the keys.
+        store: Object store to look in.
+        bucket: Bucket of the objects.
+        prefix: Common beginning of all keys.
+        wanted: Keys and their jobs, ordered by key.
     """
     listing = store.keys(bucket, prefix)
     at = next(listing, None)
@@ -222,7 +228,7 @@ def absent(
         while at is not None and at < key:
             passed += 1
             if passed == _PAGE:
-                # Lists what is past it: this is as near before a key as a name can be had.
+                # A listing begins past a name. This one is the nearest that can be had before key.
                 listing = store.keys(bucket, prefix, key[:-1])
             at = next(listing, None)
         if at != key:

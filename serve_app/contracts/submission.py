@@ -49,7 +49,7 @@ class JobQueue(Protocol):
     """The queue of jobs that clients post, and the counts of their runs."""
 
     async def submit(self, contents: list[Any]) -> list[Receipt]:
-        """Put jobs on the queue; return a receipt for each, in order.
+        """Put jobs on the queue, and return a receipt for each, in order.
 
         Raises:
             QueueUnavailable: No queue is configured.

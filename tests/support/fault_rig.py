@@ -252,7 +252,7 @@ class Rig:
         """Return the record of each job that counts."""
         with Records(self._folder(self.run_id), keep=STATUSES) as records:
             records.update()
-            found = map(Outcome.model_validate, records.kept(""))
+            found = map(Outcome.model_validate, records.kept())
             return {outcome.job_id: outcome for outcome in found}
 
     def backlog(self) -> Backlog:

@@ -1,4 +1,4 @@
-"""Runs of several parts: stopped and resumed at every kind of moment, nothing is lost."""
+"""Runs of several parts: wherever one is stopped and resumed, nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from ingest.runs import send as bulk
-from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import PART_JOBS, JobList
 from ingest.runs.manifest import read_manifest
 from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import RateLimiter
+from serve_app.contracts.job import Output
 from serve_app.errors import (
     ForeedgeError,
     InvalidConfig,
@@ -28,13 +28,14 @@ from serve_app.errors import (
     StorageUnavailable,
 )
 from serve_app.storage.local import LocalStore
-from tests.unit.runs.test_send import LEDGER, OUTPUT, QUEUE, FakeSqs
+from tests.support.fake_sqs import FakeSqs, refuse_entries
+from tests.support.run_records import run_folder
 
 MANY = 2 * PART_JOBS + 1_234
 
 
-class Shelf(ImageSource):
-    """Photographs that can be listed again from a key on; counts what is read of it."""
+class OrderedImages(ImageSource):
+    """An ordered source of images that counts how many were read."""
 
     ordered = True
 
@@ -58,12 +59,14 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 def plan_of(store: LocalStore, source: ImageSource) -> bulk.RunPlan:
-    folder = RunFolder(store, LEDGER, "r1")
-    return bulk.plan_run(source, folder=folder, description="d", output=OUTPUT, recipe="cutout")
+    folder = run_folder(store)
+    return bulk.plan_run(
+        source, folder=folder, description="d", output=Output(bucket="b"), recipe="cutout"
+    )
 
 
 def send(client: Any, store: LocalStore, source: ImageSource) -> None:
-    bulk.send_run(QueueClient(client, QUEUE.url), plan_of(store, source))
+    bulk.send_run(QueueClient(client, "http://localhost/queue"), plan_of(store, source))
 
 
 def keys_of(client: FakeSqs) -> list[str]:
@@ -72,15 +75,15 @@ def keys_of(client: FakeSqs) -> list[str]:
 
 @pytest.mark.parametrize("count", [1, PART_JOBS - 1, PART_JOBS, PART_JOBS + 1, MANY])
 def test_the_list_has_every_job_once(store: LocalStore, count: int) -> None:
-    client, shelf = FakeSqs(), Shelf(count)
+    client, shelf = FakeSqs(), OrderedImages(count)
 
     send(client, store, shelf)
 
-    jobs = JobList(RunFolder(store, LEDGER, "r1"))
+    jobs = JobList(run_folder(store))
     assert keys_of(client) == shelf.keys
     assert [entry.key for entry in jobs.entries()] == shelf.keys
     assert jobs.parts() == -(-count // PART_JOBS)
-    manifest = read_manifest(RunFolder(store, LEDGER, "r1"))
+    manifest = read_manifest(run_folder(store))
     assert (manifest.jobs, manifest.complete) == (count, True)
     sent = jobs.sent()
     assert sent is not None
@@ -92,10 +95,10 @@ def test_the_list_has_every_job_once(store: LocalStore, count: int) -> None:
     [(0, KeyboardInterrupt), (7, QueueUnavailable), (PART_JOBS // 10, KeyboardInterrupt),
      (900, QueueUnavailable)],
 )  # fmt: skip
-def test_sending_goes_on_where_it_was_stopped(
+def test_sending_resumes_where_it_was_stopped(
     store: LocalStore, call: int, error: type[BaseException]
 ) -> None:
-    shelf = Shelf(MANY)
+    shelf = OrderedImages(MANY)
 
     class Failing(FakeSqs):
         def send_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
@@ -109,7 +112,7 @@ def test_sending_goes_on_where_it_was_stopped(
     first, second = Failing(), FakeSqs()
     with pytest.raises(error):
         send(first, store, shelf)
-    sent = JobList(RunFolder(store, LEDGER, "r1")).sent()
+    sent = JobList(run_folder(store)).sent()
     assert sent is not None
     assert sent.jobs <= 10 * call
     assert not sent.complete
@@ -126,21 +129,21 @@ def test_a_failure_tells_how_to_go_on(store: LocalStore) -> None:
         return wrong if call == 3 else []
 
     with pytest.raises(QueueUnavailable, match=r"\d0 messages are on the queue.*--run-id r1"):
-        send(FakeSqs(refuse), store, Shelf(MANY))
+        send(FakeSqs(refuse), store, OrderedImages(MANY))
 
 
 @pytest.mark.parametrize("read", [5, PART_JOBS + 3, 2 * PART_JOBS + 3])
-def test_listing_goes_on_where_it_was_stopped(store: LocalStore, read: int) -> None:
+def test_listing_resumes_where_it_was_stopped(store: LocalStore, read: int) -> None:
     def stop(number: int) -> None:
         # One was read before, to see that there is any.
         if number == read + 1:
             raise StorageUnavailable("away")
 
-    broken, sound = Shelf(MANY, stop), Shelf(MANY)
+    broken, sound = OrderedImages(MANY, stop), OrderedImages(MANY)
     first, second = FakeSqs(), FakeSqs()
     with pytest.raises(StorageUnavailable, match=r"away -- .*nothing is lost"):
         send(first, store, broken)
-    listed = JobList(RunFolder(store, LEDGER, "r1")).parts() * PART_JOBS
+    listed = JobList(run_folder(store)).parts() * PART_JOBS
     assert len(first.bodies) <= listed <= read
 
     send(second, store, sound)
@@ -155,19 +158,19 @@ def test_a_source_that_changed_in_between_loses_nothing(store: LocalStore) -> No
         if number == PART_JOBS + 100:
             raise StorageUnavailable("away")
 
-    first, second, changed = FakeSqs(), FakeSqs(), Shelf(MANY)
+    first, second, changed = FakeSqs(), FakeSqs(), OrderedImages(MANY)
     with pytest.raises(StorageUnavailable):
-        send(first, store, Shelf(MANY, stop))
+        send(first, store, OrderedImages(MANY, stop))
     gone = {changed.keys.pop(3), changed.keys.pop(PART_JOBS + 50)}
 
     send(second, store, changed)
 
-    assert set(keys_of(first) + keys_of(second)) | gone == set(Shelf(MANY).keys)
+    assert set(keys_of(first) + keys_of(second)) | gone == set(OrderedImages(MANY).keys)
 
 
-def test_photographs_without_an_order_go_on_by_their_number(store: LocalStore) -> None:
+def test_a_source_without_an_order_resumes_by_number(store: LocalStore) -> None:
     entries = [Entry("b", f"{number % 7_000}.jpg") for number in range(14_000)]
-    client: Any = FakeSqs(lambda call, items: _refused(items) if call == 550 else [])
+    client: Any = FakeSqs(lambda call, items: refuse_entries(items) if call == 550 else [])
     with pytest.raises(QueueUnavailable):
         send(client, store, ListedImages(entries))
 
@@ -177,18 +180,14 @@ def test_photographs_without_an_order_go_on_by_their_number(store: LocalStore) -
     assert set(keys_of(client)) | set(keys_of(again)) == {
         f"{number}.jpg" for number in range(7_000)
     }
-    assert read_manifest(RunFolder(store, LEDGER, "r1")).jobs == 7_000
-
-
-def _refused(items: list[Any]) -> list[Any]:
-    return [{"Id": item["Id"], "SenderFault": True, "Code": "No"} for item in items]
+    assert read_manifest(run_folder(store)).jobs == 7_000
 
 
 def test_a_crash_before_the_manifest_was_stored(store: LocalStore) -> None:
-    shelf = Shelf(10)
+    shelf = OrderedImages(10)
     send(FakeSqs(), store, shelf)
-    manifest = read_manifest(RunFolder(store, LEDGER, "r1"))
-    folder = RunFolder(store, LEDGER, "r1")
+    manifest = read_manifest(run_folder(store))
+    folder = run_folder(store)
     stale = manifest.model_copy(update={"jobs": 0, "complete": False})
     store.put("b", folder.key("run.json"), stale.model_dump_json().encode(), "application/json")
     store.put("b", folder.key("sent.json"), b'{"jobs": 0}', "application/json")
@@ -199,22 +198,22 @@ def test_a_crash_before_the_manifest_was_stored(store: LocalStore) -> None:
 
     # The list was complete, as its last part says, which is not full.
     assert keys_of(client) == shelf.keys[:10]
-    assert read_manifest(RunFolder(store, LEDGER, "r1")) == manifest
+    assert read_manifest(run_folder(store)) == manifest
 
 
 def test_two_processes_do_not_make_one_list(store: LocalStore) -> None:
-    other = JobList(RunFolder(store, LEDGER, "r1"))
+    other = JobList(run_folder(store))
 
     def interfere(number: int) -> None:
         if number == PART_JOBS + 100:
             other.write(1, [Entry("b", "x.jpg", None, None, "x")])
 
     with pytest.raises(InvalidConfig, match="sent by another process"):
-        send(FakeSqs(), store, Shelf(MANY, interfere))
+        send(FakeSqs(), store, OrderedImages(MANY, interfere))
 
 
-def test_a_list_that_is_damaged(store: LocalStore) -> None:
-    folder = RunFolder(store, LEDGER, "r1")
+def test_a_damaged_list_is_reported(store: LocalStore) -> None:
+    folder = run_folder(store)
     jobs = JobList(folder)
     for data in (b"x", gzip.compress(b"[1]"), gzip.compress(b'{"name": 1}')):
         store.put("b", folder.part_key("jobs", "000000"), data, "x")

@@ -1,4 +1,4 @@
-"""Parts, their names, failures of the store, and reading a run."""
+"""Writing the ledger: parts, their names, and failures of the store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class FaultyStore(LocalStore):
-    """A local store whose next puts fail as the test says."""
+    """A local store whose next writes fail as the test chooses."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -101,7 +101,7 @@ async def test_record_returns_only_when_its_part_is_stored(store: FaultyStore) -
     await writer.close()
 
 
-async def test_runs_have_parts_of_their_own_in_the_order_of_time(store: FaultyStore) -> None:
+async def test_each_run_has_its_own_parts_in_order_of_time(store: FaultyStore) -> None:
     writer = ledger(store, part_records=1)
     for n in range(12):
         await writer.record(outcome(f"j{n}", "even" if n % 2 == 0 else "odd"))
@@ -126,8 +126,8 @@ async def test_everything_of_an_outcome_is_read_again(store: FaultyStore) -> Non
     assert list(read_outcomes(RunFolder(store, config(), "r"))) == [full]
 
 
-async def test_a_store_that_is_away_is_tried_until_it_answers(store: FaultyStore) -> None:
-    store.faults = [StorageUnavailable("away")] * 4
+async def test_an_unavailable_store_is_tried_until_it_answers(store: FaultyStore) -> None:
+    store.faults = [StorageUnavailable("unavailable")] * 4
     await ledger(store).record(outcome("j"))
     assert ids(store) == ["j"]
     assert len(set(store.puts)) == 1

@@ -52,7 +52,7 @@ def test_the_best_and_then_the_latest_record_counts_in_every_order(
         store = LocalStore(tmp_path / str(number))
         write_results(store, "1", *order)
         with read(store, keep=STATUSES) as found:
-            [kept] = found.kept("")
+            [kept] = found.kept()
             assert Outcome.model_validate(kept) == outcomes[expected]
             counts = found.counts()
             assert counts.ended == 1
@@ -151,7 +151,7 @@ def test_only_the_chosen_statuses_are_kept(store: LocalStore) -> None:
     outcomes = [outcome("failed", 1, "a"), outcome("done", 1, "b"), outcome("failed", 2, "c")]
     write_results(store, "1", *outcomes)
     with read(store, keep=["failed"]) as records:
-        kept = list(records.kept("WHERE rank = ? ORDER BY position", [FAILED]))
+        kept = list(records.failures())
     assert [record["job_id"] for record in kept] == ["a", "c"]
 
 

@@ -1,4 +1,4 @@
-"""Redriving failures: which ones, once, and what is written down where it stops half way."""
+"""Redriving failures: which ones, only once, and what is recorded if it stops half way."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from ingest.runs.folder import RunFolder
-from ingest.runs.manifest import RunManifest
 from ingest.runs.redrive import Redriven, RedriveOptions, redrive_failures
 from ingest.runs.status import RunMonitor
 from ingest.sqs.queue_client import QueueClient
@@ -18,18 +16,10 @@ from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.recipe import Recipe
 from serve_app.errors import QueueUnavailable
 from serve_app.storage.local import LocalStore
-from tests.support.run_records import LEDGER, START, outcome, write_results
-from tests.unit.runs.test_send import FakeSqs
+from tests.support.fake_sqs import FakeSqs, refuse_entries
+from tests.support.run_records import outcome, run_folder, run_manifest, write_results
 
-MANIFEST = RunManifest(
-    run_id="r1",
-    created_at=START,
-    description="d",
-    output=Output(bucket="o", prefix="p/"),
-    recipe=Recipe(format="webp"),
-    jobs=3,
-    queue_url="q",
-)
+MANIFEST = run_manifest(3, output=Output(bucket="o", prefix="p/"), recipe=Recipe(format="webp"))
 
 
 @pytest.fixture
@@ -44,7 +34,7 @@ def failure(job_id: str, minute: int = 1, code: str = "no_subject") -> Outcome:
 
 def again(store: LocalStore, client: Any = None, **options: Any) -> tuple[Redriven, list[Any]]:
     client = client or FakeSqs()
-    folder, wanted = RunFolder(store, LEDGER, "r1"), RedriveOptions(**options)
+    folder, wanted = run_folder(store), RedriveOptions(**options)
     done = redrive_failures(QueueClient(client, "q"), folder, MANIFEST, wanted)
     return done, [json.loads(body) for body in client.bodies]
 
@@ -63,11 +53,11 @@ def test_failures_are_sent_as_they_were(store: LocalStore) -> None:
     assert message["recipe"]["format"] == "webp"
 
 
-def test_a_second_redrive_sends_nothing_until_the_job_failed_anew(store: LocalStore) -> None:
+def test_a_second_redrive_sends_nothing_until_the_job_failed_again(store: LocalStore) -> None:
     write_results(store, "1", failure("a"))
-    assert RunMonitor(RunFolder(store, LEDGER, "r1"), MANIFEST).update().counts["failed"] == 1
+    assert RunMonitor(run_folder(store), MANIFEST).update().counts["failed"] == 1
     again(store)
-    now = RunMonitor(RunFolder(store, LEDGER, "r1"), MANIFEST).update()
+    now = RunMonitor(run_folder(store), MANIFEST).update()
     assert (now.counts["failed"], now.missing) == (0, 3)
 
     assert again(store) == (Redriven(frozenset(), 1, 0), [])
@@ -86,7 +76,7 @@ def test_only_one_code(store: LocalStore) -> None:
     assert again(store, code="nothing_such")[1] == []
 
 
-def test_a_failure_that_names_no_photograph_is_counted(store: LocalStore) -> None:
+def test_a_failure_that_names_no_image_is_counted(store: LocalStore) -> None:
     write_results(store, "1", outcome("failed", 1, "x", code="invalid_message"))
 
     assert again(store) == (Redriven(frozenset(), 0, 1), [])
@@ -95,11 +85,7 @@ def test_a_failure_that_names_no_photograph_is_counted(store: LocalStore) -> Non
 def test_what_was_sent_before_it_stopped_is_not_sent_again(store: LocalStore) -> None:
     write_results(store, "1", *(failure(f"{number:03}") for number in range(100)))
     first: Any = FakeSqs(
-        lambda call, items: [
-            {"Id": item["Id"], "SenderFault": True, "Code": "No"}
-            for item in items
-            if "050" in item["MessageBody"]
-        ]
+        lambda _, items: refuse_entries([i for i in items if "050" in i["MessageBody"]])
     )
     with pytest.raises(QueueUnavailable, match="No"):
         again(store, first)

@@ -1,46 +1,27 @@
-"""From outcomes to the summary, the two files, and what a run of jobs looks like on the way."""
+"""The report of a run: its numbers, its two files, and the page."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import re
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
-from ingest.runs.folder import RunFolder
-from ingest.runs.ledger import Ledger
-from ingest.runs.manifest import RunManifest, write_manifest
-from ingest.runs.report import Report, read_report
-from ingest.runs.report_page import render, shrink, write_report
-from ingest.runs.status import RunMonitor, RunStatus, follow
-from serve_app.config import AppConfig, ImageLimits, LedgerConfig
-from serve_app.contracts.job import Output, Source
+from ingest.runs.manifest import write_manifest
+from ingest.runs.report import RunReport, read_report
+from ingest.runs.report_page import render_report_page, write_report
+from serve_app.config import AppConfig, ImageLimits
+from serve_app.contracts.job import Source
 from serve_app.contracts.outcome import Box, Cutout, Outcome
-from serve_app.contracts.recipe import Recipe
 from serve_app.errors import SourceNotFound
 from serve_app.storage.local import LocalStore
+from tests.support.run_records import START, record_outcomes, run_folder, run_manifest
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)
 LIMITS = ImageLimits()
-
-
-def manifest(jobs: int) -> RunManifest:
-    return RunManifest(
-        run_id="r1",
-        created_at=START,
-        description="s3://b/in/",
-        output=Output(bucket="b"),
-        recipe=Recipe(),
-        jobs=jobs,
-        queue_url="http://q",
-    )
 
 
 def done(name: str, confidence: float = 0.95, after_s: float = 10, **stages: float) -> Outcome:
@@ -79,7 +60,7 @@ def failure(name: str, code: str = "no_subject", after_s: float = 5) -> Outcome:
 
 
 def draw(store: LocalStore, name: str) -> None:
-    """Store a photograph and its cut-out."""
+    """Store an image and its cut-out."""
     photograph = Image.new("RGB", (640, 480), "#7a8aa0")
     cutout = Image.new("RGBA", (640, 480), (0, 0, 0, 0))
     for image in (photograph, cutout):
@@ -98,21 +79,10 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-def record(store: LocalStore, *outcomes: Outcome) -> None:
-    """Write outcomes as one part of the ledger."""
-
-    async def write() -> None:
-        ledger = Ledger(store, LEDGER)
-        await asyncio.gather(*(ledger.record(outcome) for outcome in outcomes))
-        await ledger.close()
-
-    asyncio.run(write())
-
-
-def summarize(store: LocalStore, jobs: int, *outcomes: Outcome) -> Report:
-    record(store, *outcomes)
-    write_manifest(RunFolder(store, LEDGER, "r1"), manifest(jobs))
-    return read_report(RunFolder(store, LEDGER, "r1"))
+def summarize(store: LocalStore, jobs: int, *outcomes: Outcome) -> RunReport:
+    record_outcomes(store, *outcomes)
+    write_manifest(run_folder(store), run_manifest(jobs))
+    return read_report(run_folder(store))
 
 
 def test_summary_counts_each_job_once(store: LocalStore) -> None:
@@ -120,21 +90,21 @@ def test_summary_counts_each_job_once(store: LocalStore) -> None:
     existed = Outcome(job_id="d", run_id="r1", status="skipped_existing", finished_at=START)
 
     with summarize(store, 6, *outcomes, existed) as report:
-        assert report.standing.counts == {
+        assert report.status.counts == {
             "done": 1,
             "skipped_existing": 1,
             "failed": 2,
             "missing": 2,
         }
-        assert report.standing.codes == {"no_subject": 1, "corrupt_image": 1}
-        assert report.standing.wall_s == 11
-        assert report.standing.images_per_s == pytest.approx(4 / 11)
+        assert report.status.codes == {"no_subject": 1, "corrupt_image": 1}
+        assert report.status.wall_s == 11
+        assert report.status.images_per_s == pytest.approx(4 / 11)
         assert len(list(report.jobs())) == 4
 
 
 def test_a_run_without_results_has_a_report(store: LocalStore) -> None:
     with summarize(store, 3) as report:
-        data = report.head()
+        data = report.summary()
 
     assert data["counts"]["missing"] == 3
     assert data["images_per_s"] == 0
@@ -143,7 +113,7 @@ def test_a_run_without_results_has_a_report(store: LocalStore) -> None:
 
 def test_more_results_than_jobs_are_not_a_negative_number_missing(store: LocalStore) -> None:
     with summarize(store, 1, done("a"), done("b")) as report:
-        assert report.standing.missing == 0
+        assert report.status.missing == 0
 
 
 def test_failures_come_first_then_the_least_confident_masks(store: LocalStore) -> None:
@@ -185,11 +155,11 @@ def test_the_histogram_has_a_place_for_both_ends(store: LocalStore) -> None:
 def test_both_files_are_written_from_the_ledger(store: LocalStore, tmp_path: Path) -> None:
     for name in ("a", "b"):
         draw(store, name)
-    write_manifest(RunFolder(store, LEDGER, "r1"), manifest(3))
-    record(store, done("a"), done("b", 0.4), failure("c"))
+    write_manifest(run_folder(store), run_manifest(3))
+    record_outcomes(store, done("a"), done("b", 0.4), failure("c"))
 
-    with read_report(RunFolder(store, LEDGER, "r1")) as report:
-        page = write_report(report, store, AppConfig.load({}), tmp_path / "o", pictures=10)
+    with read_report(run_folder(store)) as report:
+        page = write_report(report, store, AppConfig.load({}), tmp_path / "o", sample_size=10)
 
     data = json.loads((tmp_path / "o" / "report.json").read_bytes())
     assert data["counts"] == {"done": 2, "skipped_existing": 0, "failed": 1, "missing": 0}
@@ -204,7 +174,7 @@ def test_both_files_are_written_from_the_ledger(store: LocalStore, tmp_path: Pat
 
 def test_the_json_of_a_run_without_results(store: LocalStore, tmp_path: Path) -> None:
     with summarize(store, 1) as report:
-        write_report(report, store, AppConfig.load({}), tmp_path / "o", pictures=10)
+        write_report(report, store, AppConfig.load({}), tmp_path / "o", sample_size=10)
 
     data = json.loads((tmp_path / "o" / "report.json").read_bytes())
     assert (data["jobs"], data["jobs_expected"]) == ([], 1)
@@ -214,7 +184,7 @@ def test_the_page_needs_no_network(store: LocalStore) -> None:
     draw(store, "a")
 
     with summarize(store, 1, done("a")) as report:
-        html = render(report, store, LIMITS, pictures=4)
+        html = render_report_page(report, store, LIMITS, sample_size=4)
 
     assert not re.search(r"(?:src|href)=[\"'](?!data:)", html)
     assert "http" not in html.replace("http-equiv", "")
@@ -222,12 +192,10 @@ def test_the_page_needs_no_network(store: LocalStore) -> None:
 
 def test_untrusted_names_are_escaped(store: LocalStore) -> None:
     nasty = "<script>alert(1)</script>\"' onload=x"
-    record(store, failure(nasty), done(nasty + "2"), failure("x", code=nasty))
-    write_manifest(
-        RunFolder(store, LEDGER, "r1"), manifest(3).model_copy(update={"description": nasty})
-    )
-    with read_report(RunFolder(store, LEDGER, "r1")) as report:
-        html = render(report, store, LIMITS, pictures=4)
+    record_outcomes(store, failure(nasty), done(nasty + "2"), failure("x", code=nasty))
+    write_manifest(run_folder(store), run_manifest(3).model_copy(update={"description": nasty}))
+    with read_report(run_folder(store)) as report:
+        html = render_report_page(report, store, LIMITS, sample_size=4)
 
     assert "<script>" not in html
     assert "\"' onload=x" not in html
@@ -238,108 +206,15 @@ def test_the_number_of_pictures_is_what_was_asked_for(store: LocalStore) -> None
     for outcome in [*outcomes, done("doubtful", 0.2)]:
         draw(store, outcome.job_id)
     with summarize(store, 6, *outcomes, done("doubtful", 0.2)) as report:
-        page = render(report, store, LIMITS, pictures=2)
+        page = render_report_page(report, store, LIMITS, sample_size=2)
         assert page.count("data:image/webp") == 2 * 3
         assert "2 of 5" in page
-        assert "data:" not in render(report, store, LIMITS, pictures=0).split("</style>")[1]
-
-
-@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0broken"])
-def test_what_is_no_image_is_left_out(data: bytes) -> None:
-    assert shrink(data, LIMITS, 320) is None
-
-
-def test_an_image_over_the_limits_is_not_decoded() -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (50, 40)).save(buffer, "PNG")
-
-    assert shrink(buffer.getvalue(), ImageLimits(max_pixels=1_999), 320) is None
-    assert shrink(buffer.getvalue(), ImageLimits(max_side_px=49), 320) is None
-    assert shrink(buffer.getvalue(), ImageLimits(max_pixels=2_000), 20).width == 20  # type: ignore[union-attr]
-
-
-def test_a_picture_is_shown_upright() -> None:
-    image = Image.new("RGB", (60, 20))
-    exif = image.getexif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", exif=exif)
-
-    picture = shrink(buffer.getvalue(), LIMITS, 320)
-
-    assert picture is not None
-    assert (picture.width, picture.height) == (20, 60)
-
-
-class CountingStore(LocalStore):
-    """Remembers what was read."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.read: list[str] = []
-
-    def get(self, bucket: str, key: str, **options: object) -> bytes:
-        self.read.append(key)
-        return super().get(bucket, key)
-
-
-def test_a_tally_reads_each_part_once_and_agrees_with_the_report(tmp_path: Path) -> None:
-    store = CountingStore(tmp_path)
-    tally = RunMonitor(RunFolder(store, LEDGER, "r1"), manifest(4))
-    record(store, done("a"), failure("b"), failure("c"))
-    assert tally.update().codes == {"no_subject": 2}
-    record(store, done("b", after_s=20), failure("a", after_s=30), failure("c", "overloaded", 40))
-
-    now = tally.update()
-
-    parts = [key for key in store.read if "/results/" in key]
-    assert len(parts) == len(set(parts)) == 2
-    assert now.counts == {"done": 2, "skipped_existing": 0, "failed": 1, "missing": 1}
-    write_manifest(RunFolder(store, LEDGER, "r1"), manifest(4))
-    with read_report(RunFolder(store, LEDGER, "r1")) as report:
-        expected = report.standing
-    assert (now.counts, now.codes) == (expected.counts, expected.codes)
-
-
-def stepping_clock() -> Iterator[float]:
-    now = 0.0
-    while True:
-        yield now
-        now += 1.0
-
-
-def test_following_ends_when_nothing_is_missing(store: LocalStore) -> None:
-    tally = RunMonitor(RunFolder(store, LEDGER, "r1"), manifest(2))
-    waits: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        record(store, done(f"j{len(waits)}"))
-
-    steps = [now.finished for now in follow(tally, sleep=sleep)]
-
-    assert steps == [0, 1, 2]
-    assert len(waits) == 2
-
-
-def test_a_run_that_stands_still_is_reported(store: LocalStore) -> None:
-    clock = stepping_clock()
-
-    def stop(now: RunStatus) -> None:
-        raise TimeoutError(f"{now.missing} remain")
-
-    with pytest.raises(TimeoutError, match="2 remain"):
-        list(
-            follow(
-                RunMonitor(RunFolder(store, LEDGER, "r1"), manifest(2)),
-                stalled_after_s=5,
-                on_stalled=stop,
-                sleep=lambda _: None,
-                clock=lambda: next(clock),
-            )
+        assert (
+            "data:"
+            not in render_report_page(report, store, LIMITS, sample_size=0).split("</style>")[1]
         )
 
 
 def test_an_unknown_run_is_not_found(store: LocalStore) -> None:
     with pytest.raises(SourceNotFound, match="no run 'r9'"):
-        read_report(RunFolder(store, LEDGER, "r9"))
+        read_report(run_folder(store, "r9"))

@@ -1,10 +1,9 @@
-"""Which photographs a run is made of, and that each of its messages is sent."""
+"""Sending a run: its plan, its manifest, and each of its messages."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +13,18 @@ from botocore.exceptions import ClientError
 from ingest.messages.build import message_body, new_run_id
 from ingest.messages.parse import parse_message
 from ingest.runs import send as bulk
-from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.sources.base import Entry
 from ingest.sqs.queue_client import QueueClient
-from serve_app.config import LedgerConfig, QueueConfig
+from serve_app.config import QueueConfig
 from serve_app.contracts.job import Output
 from serve_app.errors import InvalidConfig, InvalidRecipe, QueueUnavailable
 from serve_app.storage.local import LocalStore
+from tests.support.fake_sqs import FakeSqs
+from tests.support.run_records import run_folder
 
-LEDGER = LedgerConfig(bucket="b")
 QUEUE = QueueConfig(url="http://localhost/queue")
 OUTPUT = Output(bucket="b")
-
-
-class FakeSqs:
-    """Takes messages; ``answer`` may refuse some of a call's entries."""
-
-    def __init__(self, answer: Callable[[int, list[Any]], list[Any]] = lambda _, __: []) -> None:
-        self.bodies: list[str] = []
-        self.calls = 0
-        self._answer = answer
-        self._lock = threading.Lock()
-
-    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
-        return {}
-
-    def send_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
-        with self._lock:
-            failed = self._answer(self.calls, Entries)
-            self.calls += 1
-            refused = {item["Id"] for item in failed}
-            self.bodies += [item["MessageBody"] for item in Entries if item["Id"] not in refused]
-            return {"Failed": failed}
 
 
 @pytest.fixture
@@ -54,16 +32,11 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-def put(store: LocalStore, *keys: str, bucket: str = "b") -> None:
-    for key in keys:
-        store.put(bucket, key, key.encode(), "image/jpeg")
-
-
 def plan_of(
     store: LocalStore, entries: list[Entry], run_id: str = "r1", **changes: Any
 ) -> bulk.RunPlan:
     options: dict[str, Any] = {"description": "d", "output": OUTPUT, "recipe": "cutout"} | changes
-    return bulk.plan_run(entries, folder=RunFolder(store, LEDGER, run_id), **options)
+    return bulk.plan_run(entries, folder=run_folder(store, run_id), **options)
 
 
 def send(client: Any, plan: bulk.RunPlan, *options: Any) -> RunManifest:
@@ -74,7 +47,7 @@ def keys_of(entries: Iterable[Entry]) -> list[str]:
     return [entry.key for entry in entries]
 
 
-def test_messages_are_what_the_ingest_reads(store: LocalStore) -> None:
+def test_the_consumer_can_parse_the_messages(store: LocalStore) -> None:
     plan = plan_of(store, [Entry("b", "1.jpg", "e1"), Entry("b", "2.jpg", None, "v2", "mine")])
 
     output = OUTPUT.model_dump()
@@ -95,7 +68,7 @@ def test_jobs_keep_their_ids_within_a_run(store: LocalStore) -> None:
     assert next(plan_of(store, [Entry("b", "1.jpg", "e2")]).entries()).job_id != first.job_id
 
 
-def test_a_photograph_named_twice_is_sent_once(store: LocalStore) -> None:
+def test_an_image_named_twice_is_sent_once(store: LocalStore) -> None:
     plan = plan_of(store, [Entry("b", "1.jpg"), Entry("b", "1.jpg"), Entry("b", "2.jpg")])
 
     assert keys_of(plan.entries()) == ["1.jpg", "2.jpg"]
@@ -129,7 +102,7 @@ def test_an_inline_recipe_travels_as_it_is() -> None:
 def test_the_manifest_comes_first_and_counts_the_messages(store: LocalStore) -> None:
     class CheckingSqs(FakeSqs):
         def send_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
-            assert read_manifest(RunFolder(store, LEDGER, "r1")).jobs == 25
+            assert read_manifest(run_folder(store)).jobs == 25
             return super().send_message_batch(QueueUrl, Entries)
 
     client = CheckingSqs()

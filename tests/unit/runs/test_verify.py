@@ -7,20 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
-from ingest.runs.verify import Verification, Verified, absent
+from ingest.runs.verify import Verification, VerificationResult, jobs_without_object
 from ingest.sources.base import Entry
-from serve_app.contracts.job import Output
 from serve_app.contracts.outcome import Outcome
-from serve_app.contracts.recipe import Recipe
 from serve_app.storage.local import LocalStore
-from tests.support.run_records import LEDGER, START, outcome, write_results
+from tests.support.run_records import outcome, run_folder, run_manifest, write_results
 
 
 class CountingStore(LocalStore):
-    """Counts the listings, and the pages of a thousand keys that S3 would answer with."""
+    """A store that counts its listings, and the keys that they yield."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -46,19 +43,11 @@ def done(job_id: str, thumbnail: bool = False) -> Outcome:
 
 
 def run(store: LocalStore, jobs: list[str]) -> RunManifest:
-    """Store the list of a run's jobs."""
-    found = JobList(RunFolder(store, LEDGER, "r1"))
+    """Store the job list of a run, and return its manifest."""
+    found = JobList(run_folder(store))
     found.write(0, [Entry("b", f"in/{job}.jpg", None, None, job) for job in jobs])
     found.write_sent(Sent(jobs=len(jobs), complete=True))
-    return RunManifest(
-        run_id="r1",
-        created_at=START,
-        description="d",
-        output=Output(bucket="b"),
-        recipe=Recipe(),
-        jobs=len(jobs),
-        queue_url="q",
-    )
+    return run_manifest(len(jobs))
 
 
 def put(store: LocalStore, *names: str) -> None:
@@ -66,10 +55,14 @@ def put(store: LocalStore, *names: str) -> None:
         store.put("b", f"out/{name}", b"x", "image/png")
 
 
-def verify(store: LocalStore, manifest: RunManifest) -> tuple[Verified, list[tuple[str, str]]]:
-    with Verification(RunFolder(store, LEDGER, "r1"), manifest) as verification:
+def verify(
+    store: LocalStore, manifest: RunManifest
+) -> tuple[VerificationResult, list[tuple[str, str]]]:
+    with Verification(run_folder(store), manifest) as verification:
         found = verification.run()
-        missing = [(str(item.entry.job_id), item.problem) for item in verification.missing()]
+        missing = [
+            (str(item.entry.job_id), item.problem) for item in verification.incomplete_jobs()
+        ]
     return found, missing
 
 
@@ -86,7 +79,7 @@ def test_a_sound_run(store: CountingStore) -> None:
     assert found.sound
     assert missing == []
     assert (found.jobs, found.ended, found.failed, found.duplicates) == (3, 3, 1, 1)
-    assert (found.objects, found.strange) == (3, 0)
+    assert (found.objects, found.unlisted) == (3, 0)
 
 
 def test_everything_that_can_be_missing(store: CountingStore) -> None:
@@ -98,7 +91,7 @@ def test_everything_that_can_be_missing(store: CountingStore) -> None:
 
     assert not found.sound
     assert missing == [("b", "no_object"), ("c", "no_outcome"), ("d", "no_object")]
-    assert (found.without_outcome, found.without_object, found.strange) == (1, 2, 1)
+    assert (found.without_outcome, found.without_object, found.unlisted) == (1, 2, 1)
 
 
 def test_a_list_that_is_not_complete_is_not_sound(store: CountingStore) -> None:
@@ -113,12 +106,14 @@ def test_a_few_objects_among_very_many_are_not_found_by_listing_all(store: Count
     put(store, *(f"{number:05d}.png" for number in range(4_000)))
     wanted = [(f"out/{n:05d}.png", str(n)) for n in (0, 1, 1_500, 3_999)]
 
-    assert list(absent(store, "b", "out/", [*wanted, ("out/x.png", "gone")])) == ["gone"]
+    assert list(jobs_without_object(store, "b", "out/", [*wanted, ("out/x.png", "gone")])) == [
+        "gone"
+    ]
 
     assert store.listings <= 4
     assert store.listed < 3_000
 
 
 def test_nothing_wanted_and_nothing_there(store: CountingStore) -> None:
-    assert list(absent(store, "b", "out/", [])) == []
-    assert list(absent(store, "b", "out/", [("out/a", "j")])) == ["j"]
+    assert list(jobs_without_object(store, "b", "out/", [])) == []
+    assert list(jobs_without_object(store, "b", "out/", [("out/a", "j")])) == ["j"]
