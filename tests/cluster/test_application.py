@@ -11,10 +11,10 @@ from ingest.local.application import APPLICATION, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from ingest.messages.build import new_run_id
-from ingest.runs import send as bulk
 from ingest.runs.folder import RunFolder
+from ingest.runs.send import plan_run, send_run
 from ingest.runs.status import RunMonitor, follow
-from ingest.sources import base as sources
+from ingest.sources.base import Entry
 from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
@@ -26,8 +26,8 @@ BUCKET = "autoscaled"
 IMAGES = 60
 
 
-def most_replicas(seen: dict[str, int]) -> None:
-    """Remember the most replicas of each deployment."""
+def update_most_replicas(seen: dict[str, int]) -> None:
+    """Update the maximum number of replicas of each deployment."""
     for name, deployment in serve.status().applications[APPLICATION].deployments.items():
         count = sum(deployment.replica_states.values())
         seen[name] = max(seen.get(name, 0), count)
@@ -41,7 +41,7 @@ def test_a_run_brings_replicas_and_every_image_is_done() -> None:
             "aws": {"endpoint_url": server.endpoint_url},
             "queue": {"url": server.create_queue("autoscaled"), "long_poll_s": 1},
             "ledger": {"bucket": BUCKET, "part_interval_s": 0.3},
-            # 60 images in one second are more than any two replicas do.
+            # 60 images in one second are more than two replicas can process.
             "autoscaling": {
                 "max_replicas": 2,
                 "drain_target_s": 2,
@@ -57,8 +57,8 @@ def test_a_run_brings_replicas_and_every_image_is_done() -> None:
         keys = [f"photographs/{number}.jpg" for number in range(IMAGES)]
         for key in keys:
             store.put(BUCKET, key, data, "image/jpeg")
-        plan = bulk.plan_run(
-            [sources.Entry(BUCKET, key) for key in keys],
+        plan = plan_run(
+            [Entry(BUCKET, key) for key in keys],
             folder=RunFolder(store, config.ledger, new_run_id()),
             description="test",
             output=Output(bucket=BUCKET),
@@ -66,11 +66,11 @@ def test_a_run_brings_replicas_and_every_image_is_done() -> None:
         )
         with serving(args, port=free_port(), quiet=True) as endpoints:
             client = aws_client("sqs", config.aws)
-            manifest = bulk.send_run(QueueClient(client, config.queue.url), plan)
+            manifest = send_run(QueueClient(client, config.queue.url), plan)
             seen: dict[str, int] = {}
             done = 0
             for standing in follow(RunMonitor(plan.folder, manifest), interval_s=0.3):
-                most_replicas(seen)
+                update_most_replicas(seen)
                 done = standing.counts["done"]
             assert done == IMAGES
             assert seen == {

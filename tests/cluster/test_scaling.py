@@ -1,19 +1,18 @@
 """Autoscaling on a Ray cluster of three raylets, with a real SQS protocol and the real ingest.
 
-The pixels and the model are stand-ins that sleep: two cores would else be what limits. What they
-take for an image is declared here, and measured by the policy through their replicas.
+The pixels and the model are stand-ins that sleep, because otherwise the two cores would be the
+limit. Their time per image is declared here, and the policy measures it through their replicas.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray import cloudpickle, serve
@@ -23,9 +22,9 @@ from ingest.local.application import ray_environment
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from ingest.messages.build import new_run_id
-from ingest.runs import send as bulk
 from ingest.runs.folder import RunFolder
-from ingest.sources import base as sources
+from ingest.runs.send import plan_run, send_run
+from ingest.sources.base import Entry
 from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from serve_app.app import ingest_deployment
@@ -43,13 +42,13 @@ SEGMENT_S, PIXELS_S = 1.0, 0.4
 DRAIN_TARGET_S = 80
 UP_S, DOWN_S = 4, 10
 JOBS = 270
-"""270 x 1 s in 76 s: four segmenters; 270 x 0.4 s: two pipelines."""
+"""270 images of 1 s in 76 s take four segmenters. With 0.4 s each, they take two pipelines."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 class StandIn:
-    """Takes a known time for each image, one at a time."""
+    """A deployment that processes one image at a time, in a known time."""
 
     def __init__(self, seconds: float, then: Any = None) -> None:
         self._seconds = seconds
@@ -71,25 +70,25 @@ class StandIn:
 
 
 class Running:
-    """The application on its cluster, seen from outside."""
+    """The application on its cluster, as it is seen from outside."""
 
     def __init__(self, config: AppConfig, server: LocalAws) -> None:
         assert config.queue is not None
         assert config.ledger is not None
         self.config, self.queue, self.ledger = config, config.queue, config.ledger
         self.server = server
-        # Patient, unlike the application's: the server has calls to catch up with.
+        # Patient, unlike the application's client, because the server must catch up with its calls.
         self.sqs = aws_client("sqs", server.aws)
 
     def send(self, jobs: int) -> None:
-        plan = bulk.plan_run(
-            [sources.Entry(BUCKET, f"{number}.jpg") for number in range(jobs)],
+        plan = plan_run(
+            [Entry(BUCKET, f"{number}.jpg") for number in range(jobs)],
             folder=RunFolder(open_store(self.config), self.ledger, new_run_id()),
             description="test",
             output=Output(bucket=BUCKET),
             recipe="cutout",
         )
-        bulk.send_run(QueueClient(self.sqs, self.queue.url), plan)
+        send_run(QueueClient(self.sqs, self.queue.url), plan)
 
     def messages(self) -> int:
         backlog = read_backlog(self.sqs, self.queue.url)
@@ -123,12 +122,12 @@ def wait_for(condition: Callable[[], bool], within_s: float) -> float:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    # Other processes cannot import a test.
+    # Other processes cannot import this module.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     use_dummy_credentials()
     memory = 100 * 1024 * 1024
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": memory}
-    # Around the raylets: replicas have their environment.
+    # The replicas inherit their environment from the raylets.
     with ray_environment():
         nodes = Cluster(initialize_head=True, head_node_args=head)
     try:
@@ -165,7 +164,7 @@ def app(cluster: None) -> Iterator[Running]:
                     "look_back_s": 12,
                     "read_period_s": 1,
                     "away_after_s": 30,
-                    # Wrong, as what is configured may be: the replicas measure it.
+                    # Wrong on purpose, because the replicas measure the true times.
                     "segment_s": 2 * SEGMENT_S,
                     "pixels_s": 2 * PIXELS_S,
                 },
@@ -193,7 +192,7 @@ def app(cluster: None) -> Iterator[Running]:
 
 def test_a_burst_is_drained_in_time_and_an_empty_queue_shrinks(app: Running) -> None:
     assert app.running() == (1, 1)
-    # A few first, so that the replicas have measured themselves.
+    # A few images first, so that the replicas have measured their times.
     app.send(8)
     wait_for(lambda: app.messages() == 0, 60)
     time.sleep(12)
@@ -211,25 +210,24 @@ def test_a_burst_is_drained_in_time_and_an_empty_queue_shrinks(app: Running) -> 
     took_s = time.monotonic() - began
     print(f"drained in {took_s:.1f} s of {DRAIN_TARGET_S} s")
     assert took_s <= 1.25 * DRAIN_TARGET_S
-    # Not one was given up, and none was started for nothing, while there was work.
+    # While there was work, no replica was removed and none was started in vain.
     assert seen == {(2, 4)}
     wait_for(lambda: app.wanted() == (1, 1), DOWN_S + 60)
 
 
-def test_the_policy_survives_sqs_being_away(app: Running) -> None:
+def test_the_policy_survives_an_unavailable_sqs(app: Running) -> None:
     app.send(JOBS)
     wait_for(lambda: app.running()[1] >= 4, 90)
     before = app.wanted()
-    assert app.server._process is not None
-    server = app.server._process.pid
-    # It accepts connections and answers none: the worst way of being away.
-    os.kill(server, signal.SIGSTOP)
+    [server] = [child for child in psutil.Process().children() if "moto.server" in child.cmdline()]
+    # It accepts connections and answers none, which is the worst way to be unavailable.
+    server.suspend()
     try:
         time.sleep(15)
         assert app.wanted() == before
-        # Past away_after_s the requests in work decide, and there are none.
+        # After away_after_s the ongoing requests decide, and there are none.
         wait_for(lambda: app.wanted() == (1, 1), 30 + DOWN_S + 60)
     finally:
-        os.kill(server, signal.SIGCONT)
+        server.resume()
     assert app.messages() > JOBS // 4
     wait_for(lambda: app.wanted()[1] >= 2, UP_S + 60)

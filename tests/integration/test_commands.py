@@ -1,4 +1,4 @@
-"""Commands that start a Ray of their own, and what they leave behind: nothing."""
+"""Commands that start their own Ray, and that they leave no process behind."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ STOP_TIMEOUT_S = 60
 def running(
     command: list[str], folder: Path, started: Callable[[str], bool]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in a folder until it has started; then end it as Ctrl-C does."""
+    """Run a command in a folder until it has started, and end it with Ctrl-C after the context."""
     output = folder / "output.log"
-    # "local": the session's own Ray must not be taken for the command's.
+    # "local", so that the command does not connect to the Ray of the test session.
     environment = os.environ | {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
     with output.open("wb") as log:
         process = subprocess.Popen(
@@ -37,7 +37,7 @@ def running(
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # What a shell runs in the background ignores Ctrl-C, and so would what that starts.
+            # The children of a shell's background job would inherit that they ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -85,7 +85,7 @@ def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
     with running(words, tmp_path, lambda _: answers(f"http://127.0.0.1:{port}/readyz")) as process:
         assert answers(f"http://127.0.0.1:{port}/v1/models")
         if words[0] == "foreedge" and sys.platform == "linux":
-            # Its Ray waits for a core instead of taking it; the command itself does not.
+            # Its Ray runs as batch processes, but the command itself does not.
             replicas = [
                 child
                 for child in psutil.Process(process.pid).children(recursive=True)

@@ -1,4 +1,4 @@
-"""Replicas that are killed in the middle of a run."""
+"""Replicas that are killed during a run."""
 
 from __future__ import annotations
 
@@ -7,47 +7,39 @@ from collections.abc import Callable
 import pytest
 import ray
 
-from ingest.local.application import APPLICATION
 from serve_app.contracts.outcome import Outcome
 from tests.support.images import book, jpeg
-from tests.support.running_app import App
+from tests.support.running_app import App, replica_actors
 
 JOBS = 60
 _NAMESPACE = "serve"
 
 
-def replicas(deployment: str) -> list[str]:
-    """Return the names of a deployment's replica actors."""
-    prefix = f"SERVE_REPLICA::{APPLICATION}#{deployment}#"
-    actors = ray.util.list_named_actors(all_namespaces=True)
-    return [item["name"] for item in actors if item["name"].startswith(prefix)]
-
-
 def kill(deployment: str) -> None:
-    [name] = replicas(deployment)
+    [name] = replica_actors(deployment)
     ray.kill(ray.get_actor(name, namespace=_NAMESPACE))
 
 
 @pytest.mark.parametrize("deployment", ["Segmenter-folio", "CutoutPipeline"])
 def test_a_killed_replica_costs_no_image(app: App, deployment: str) -> None:
-    before = replicas(deployment)
+    before = replica_actors(deployment)
     data = {f"{n:02d}.jpg": jpeg(book(n).image, comment=f"{n}".encode()) for n in range(JOBS)}
     app.dead_letters()
-    tally = app.send(app.put(data))
+    monitor = app.send(app.put(data))
     killed = False
-    for standing in app.follow(tally):
-        if not killed and standing.finished >= JOBS // 6:
-            assert standing.finished < JOBS, "the run was over before the replica was killed"
+    for status in app.follow(monitor):
+        if not killed and status.finished >= JOBS // 6:
+            assert status.finished < JOBS, "the run was over before the replica was killed"
             kill(deployment)
             killed = True
     assert killed
-    run = app.finish(tally)
+    run = app.finish(monitor)
     assert len(run.outcomes) == JOBS
     failures = _having(run.outcomes, lambda outcome: outcome.status == "failed")
     assert failures == {}
     assert len({outcome.output_key for outcome in run.outcomes.values()}) == JOBS
     assert app.dead_letters() == []
-    assert replicas(deployment) != before
+    assert replica_actors(deployment) != before
     assert app.post(data["00.jpg"]).status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""The main job: photographs through the queue and through HTTP, sound ones and others."""
+"""The main job: images of every kind, through the queue and over HTTP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_photographs_through_the_queue(app: App) -> None:
 
 
 def test_more_than_a_message_of_grpc_has_room_for_by_default(app: App) -> None:
-    """4 MiB: both the photograph and its result are larger (docs/decisions/0012)."""
+    """Both the image and its result are larger than 4 MiB (docs/decisions/0012)."""
     pixels = book(1, width=3200, height=2400).image.astype(np.int16)
     pixels += np.random.default_rng(0).integers(-20, 21, pixels.shape, dtype=np.int16)
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The README's commands, run one after the other against the demonstration that they speak of."""
+"""The commands in the README, run in order against the demonstration that they describe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def blocks(language: str) -> list[str]:
-    """Return the README's blocks of code in a language."""
+    """Return the code blocks of the README in a language."""
     return re.findall(rf"```{language}\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
 
 
@@ -31,12 +31,12 @@ SNIPPETS = {
     "python": f"{sys.executable} -",
     "javascript": "node --input-type=module",
 }
-"""Languages of the clients, and what runs a snippet that it reads."""
+"""Languages of the client snippets, and the commands that run one from standard input."""
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the folder of a demonstration that keeps running."""
+    """Run a demonstration and yield its folder."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / ".venv").symlink_to(sys.prefix)
     with demonstration(folder / ".venv/bin/foreedge", folder, count=3):
@@ -50,7 +50,7 @@ def test_the_first_block_is_a_target_of_the_makefile() -> None:
 
 
 def run(folder: Path, script: str, content: str = "") -> None:
-    """Run a script as the README does, after the block with its settings."""
+    """Run a script after the block of the README that sets the variables."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", f"{SETTINGS}\n{script}"],
         input=content,

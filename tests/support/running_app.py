@@ -1,4 +1,4 @@
-"""The running application, and the SQS and S3 beside it, as the tests see them."""
+"""The running application with its SQS and S3, as integration tests use them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import ray
 
+from ingest.local.application import APPLICATION
 from ingest.local.aws import LocalAws
 from ingest.messages.build import new_run_id
-from ingest.runs import send as bulk
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import read_outcomes
+from ingest.runs.send import plan_run, send_run
 from ingest.runs.status import RunMonitor, RunStatus, follow
-from ingest.sources import base as sources
+from ingest.sources.base import Entry
 from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig
@@ -27,14 +29,21 @@ from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
 
 ANY_SIZE: dict[str, Any] = {"checks": {"min_subject_px": 1}}
-"""Recipe for the small photographs of tests, whose subjects are less than 100 pixels wide."""
+"""Recipe for the small images of tests, whose subjects are less than 100 pixels wide."""
 
 _MAX_RECEIVES = 3
 _STALLED_AFTER_S = 90.0
 
 
+def replica_actors(deployment: str) -> set[str]:
+    """Return the names of the Ray actors that are the replicas of a deployment."""
+    prefix = f"SERVE_REPLICA::{APPLICATION}#{deployment}#"
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    return {actor["name"] for actor in actors if actor["name"].startswith(prefix)}
+
+
 class Aws:
-    """A local SQS and S3, and fresh queues and buckets on them."""
+    """A local SQS and S3 that creates queues and buckets for tests."""
 
     def __init__(self, server: LocalAws) -> None:
         self.aws: AwsConfig = server.aws
@@ -65,15 +74,15 @@ class Aws:
 
 @dataclass
 class Run:
-    """What became of the photographs that a test put on the queue."""
+    """The results of a run."""
 
     outcomes: dict[str, Outcome]
-    """By the name of the photograph."""
+    """Outcomes by the name of the image."""
     results: dict[str, bytes] = field(default_factory=dict)
 
 
 class App:
-    """The running application, as its users see it."""
+    """The running application, used over HTTP and through its queue."""
 
     def __init__(self, url: str, config: AppConfig, dead_url: str, aws: Aws) -> None:
         assert config.queue is not None
@@ -85,41 +94,41 @@ class App:
         self.dead_url = dead_url
         self.store: ObjectStore = open_store(config)
         self.sqs = aws.client("sqs")
-        # Straight to the port: a proxy of the environment has no way to it.
+        # A proxy named by the environment cannot reach the port.
         self.http = httpx.Client(base_url=url, timeout=90, trust_env=False)
 
-    def put(self, photographs: dict[str, bytes]) -> list[sources.Entry]:
-        """Store photographs under a fresh prefix."""
+    def put(self, images: dict[str, bytes]) -> list[Entry]:
+        """Store images under a new prefix."""
         prefix = f"photographs/{uuid.uuid4().hex[:8]}/"
-        for name, data in photographs.items():
+        for name, data in images.items():
             self.store.put(self.bucket, prefix + name, data, "application/octet-stream")
-        return [sources.Entry(self.bucket, prefix + name) for name in photographs]
+        return [Entry(self.bucket, prefix + name) for name in images]
 
-    def send(self, entries: list[sources.Entry], recipe: dict[str, Any] = ANY_SIZE) -> RunMonitor:
-        """Put a run on the queue."""
-        plan = bulk.plan_run(
+    def send(self, entries: list[Entry], recipe: dict[str, Any] = ANY_SIZE) -> RunMonitor:
+        """Put a run on the queue and return its monitor."""
+        plan = plan_run(
             entries,
             folder=RunFolder(self.store, self.ledger, new_run_id()),
             description="test",
             output=Output(bucket=self.bucket),
             recipe=recipe,
         )
-        manifest = bulk.send_run(QueueClient(self.sqs, self.queue.url), plan)
+        manifest = send_run(QueueClient(self.sqs, self.queue.url), plan)
         return RunMonitor(plan.folder, manifest)
 
-    def follow(self, tally: RunMonitor) -> Iterator[RunStatus]:
-        """Yield how far a run is until every job has ended."""
+    def follow(self, monitor: RunMonitor) -> Iterator[RunStatus]:
+        """Yield the status of a run until every job has ended."""
 
         def stalled(now: RunStatus) -> None:
             raise AssertionError(f"no result for {_STALLED_AFTER_S:g} s: {now}")
 
-        return follow(tally, interval_s=0.3, stalled_after_s=_STALLED_AFTER_S, on_stalled=stalled)
+        return follow(monitor, interval_s=0.3, stalled_after_s=_STALLED_AFTER_S, on_stalled=stalled)
 
-    def finish(self, tally: RunMonitor) -> Run:
+    def finish(self, monitor: RunMonitor) -> Run:
         """Wait for the end of a run and read its results."""
-        *_, standing = self.follow(tally)
+        *_, status = self.follow(monitor)
         found = Run({})
-        for outcome in read_outcomes(RunFolder(self.store, self.ledger, standing.run_id)):
+        for outcome in read_outcomes(RunFolder(self.store, self.ledger, status.run_id)):
             assert outcome.source is not None
             name = outcome.source.key.rpartition("/")[2]
             assert name not in found.outcomes
@@ -129,17 +138,17 @@ class App:
                 found.results[name] = data
         return found
 
-    def run(self, photographs: dict[str, bytes], recipe: dict[str, Any] = ANY_SIZE) -> Run:
-        """Take photographs through the queue."""
-        return self.finish(self.send(self.put(photographs), recipe))
+    def run(self, images: dict[str, bytes], recipe: dict[str, Any] = ANY_SIZE) -> Run:
+        """Process images through the queue."""
+        return self.finish(self.send(self.put(images), recipe))
 
     def post(self, data: bytes, **options: str) -> httpx.Response:
-        """Take a photograph through HTTP."""
+        """Process an image over HTTP."""
         params = {"min_subject_px": "1", **options}
         return self.http.post("/v1/cutout", content=data, params=params)
 
     def dead_letters(self) -> list[Any]:
-        """Return and remove what is in the dead-letter queue."""
+        """Remove all messages from the dead-letter queue and return them."""
         found: list[Any] = []
         while messages := self.sqs.receive_message(
             QueueUrl=self.dead_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]

@@ -1,4 +1,4 @@
-"""Which images a source argument stands for, and where results and uploads go."""
+"""The images that a source argument names, and the places of results and uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it sends, and its exit codes."""
+"""The command line: its output, the messages that it sends, and its exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)
 
 
 class Workshop:
-    """A local store, a configuration file that names it, and a command line."""
+    """A local store, a configuration file for it, and a stand-in for SQS that runs every job."""
 
     def __init__(self, root: Path) -> None:
         self.store = LocalStore(root / "store")
@@ -41,13 +41,13 @@ class Workshop:
         self.sent: list[str] = []
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command; return its exit code, output and errors."""
+        """Run a command and return its exit code, output and errors."""
         result = CliRunner().invoke(app, [*arguments, "--config", str(self.config)])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, result.stdout, result.stderr
 
-    # The part of SQS that a run needs.
+    # The SQS calls that a run makes.
     def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
         counts = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
         return {"Attributes": dict.fromkeys(counts, "0")}
@@ -60,7 +60,7 @@ class Workshop:
         return {}
 
     def record(self, run_id: str, job_id: str, key: str) -> None:
-        """Let a job end: with a failure where its name says so."""
+        """Record the outcome of a job. It is a failure if its key contains 'bad'."""
         bad = "bad" in key
         outcome = Outcome(
             job_id=job_id,

@@ -1,4 +1,4 @@
-"""S3 Inventory reports: what they hold, and what can be wrong with them."""
+"""S3 Inventory reports: their images, and their errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def row(key: str, latest: str = "true", deleted: str = "false") -> str:
 
 
 def write(store: LocalStore, *files: list[str], **changes: Any) -> None:
-    """Store an inventory; changes replace fields of its manifest."""
+    """Store an inventory whose manifest has some fields changed."""
     named = []
     for number, rows in enumerate(files):
         data = gzip.compress("".join(f"{row}\n" for row in rows).encode())
