@@ -10,11 +10,11 @@ BATCH_ENTRIES = 10
 VISIBILITY_MAX_S = 43_200
 """Maximum visibility timeout in seconds: twelve hours."""
 
-PAYLOAD_BYTES = 262_144
-"""Maximum size in bytes that every queue accepts, of one message with its attributes and of all
-messages of a batch together: 256 KiB.
+PAYLOAD_BYTES = 1_048_576
+"""Maximum size in bytes of a message with its attributes, and of all messages of a batch.
 
-SQS itself has allowed 1 MiB for both since 4 August 2025. A single queue may still allow less: its
-``MaximumMessageSize`` stays at 256 KiB if it was set before, and servers that speak SQS's protocol
-follow late. Nothing is lost by the smaller limit, since ten messages of a run have some 5 KB.
+Until 4 August 2025 it was 256 KiB
+(https://aws.amazon.com/about-aws/whats-new/2025/08/amazon-sqs-max-payload-size-1mib/), and some
+servers that speak SQS's protocol still enforce that. Batches of jobs stay below it too: a message
+of a run has some 500 bytes, and a job posted over HTTP at most 24 KiB.
 """

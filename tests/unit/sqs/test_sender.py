@@ -114,7 +114,7 @@ def test_sending_ends_with_a_message_that_is_never_accepted(
 
 def test_batches_obey_both_limits() -> None:
     small = list(batches(str(number) for number in range(21)))
-    large = list(batches("ä" * 50_000 for _ in range(5)))
+    large = list(batches("ä" * 250_000 for _ in range(5)))
 
     assert [len(batch) for batch in small] == [10, 10, 1]
     assert [len(batch) for batch in large] == [2, 2, 1]
