@@ -2,8 +2,8 @@
 
     python -m tests.faults.chaos --seed 7 --jobs 2000
 
-The seed decides which faults come, and when. At the end every job must have its one outcome and
-its one object; anything else is shown, and ends the program with status 1.
+The seed decides which faults occur, and when. At the end every job must have one outcome and one
+object. If not, the program says what is wrong and ends with status 1.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Fault:
     effect: Effect
     where: str = "*"
     times: int | None = None
-    """Requests that are hit; None is all of them, for as long as the fault lasts."""
+    """Number of requests that the fault hits, or None for all of them while it lasts."""
 
 
 def half(code: str, *, sender_fault: bool) -> Effect:
@@ -112,12 +112,12 @@ FAULTS = [
     Fault("messages are delivered twice", "sqs:ReceiveMessage", deliver_twice(), "*", 3),
     Fault("S3 is slow", "s3:*", delay(0.7)),
 ]
-"""Faults of requests; those of the cluster are in ``Chaos``."""
+"""Faults of requests. Those of the cluster are in ``Chaos``."""
 
 
 @dataclass
 class Chaos:
-    """Breaks something every few seconds until it is told to end."""
+    """Breaks something every few seconds until an event is set."""
 
     rig: Rig
     cluster: RayCluster
@@ -126,7 +126,7 @@ class Chaos:
     hits: Counter[str] = field(default_factory=Counter)
 
     def plan(self) -> Iterator[tuple[float, str, float]]:
-        """Yield pauses, faults and how long each lasts; the seed decides all of it."""
+        """Yield pauses, faults and durations without end. The seed decides all three."""
         while True:
             of_cluster = ["the controller is killed", "a node is lost"]
             # A node takes longest to come back.
@@ -135,7 +135,7 @@ class Chaos:
             yield self.dice.uniform(0.5, 4), name, self.dice.uniform(1, 4)
 
     def run(self, ended: threading.Event) -> None:
-        """Make faults, one after the other; in the main thread, as Ray asks."""
+        """Make faults, one after the other. Ray requires the main thread."""
         by_name = {item.name: item for item in FAULTS}
         for pause_s, name, lasts_s in self.plan():
             if ended.wait(pause_s):
@@ -159,37 +159,37 @@ class Chaos:
 
 
 def feed(rig: Rig, jobs: int, ended: threading.Event, limit_s: float, console: Console) -> None:
-    """Send jobs as they are taken; set ``ended`` when no message is left, or after a time.
+    """Send jobs while others end, and set ``ended`` when no message is left, or after a time.
 
-    The local server counts all messages of a queue for each one that it hands out, so that a
-    queue of thousands would measure nothing but that.
+    Few messages wait at a time: the local server counts all messages of a queue for each one that
+    it delivers, so that with thousands of them it would be the bottleneck.
     """
     names = [f"j{number:05d}" for number in range(jobs)]
     give_up_at = time.monotonic() + limit_s
     with ThreadPoolExecutor(_SEND_THREADS) as pool:
 
-        def one(number: int) -> None:
+        def send_one(number: int) -> None:
             rig.put_numbered(names[number], number)
             rig.send_body(rig.message(names[number]))
 
-        told = -1
+        shown = -1
         while time.monotonic() < give_up_at and not ended.is_set():
             backlog = rig.held()
             sent = len(rig.sent)
-            if (share := 10 * (sent - backlog) // jobs) > told:
-                told = share
+            if (share := 10 * (sent - backlog) // jobs) > shown:
+                shown = share
                 console.print(f"  {sent - backlog} of {jobs} jobs have ended", highlight=False)
             if sent == jobs and backlog == 0:
                 break
             more = range(sent, min(jobs, sent + _MOST_WAITING - backlog))
-            list(pool.map(one, more))
+            list(pool.map(send_one, more))
             rig.sent += [names[number] for number in more]
             time.sleep(0.3)
     ended.set()
 
 
 def verdict(rig: Rig) -> dict[str, int]:
-    """Return what became of the jobs; all but the first two must be 0."""
+    """Return counts of the jobs and their results. All but the first two and the last must be 0."""
     records = rig.records()
     outcomes = rig.outcomes()
     named = [item.output_key for item in outcomes.values() if item.output_key]
@@ -216,7 +216,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2_000)
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
-    # Ray has many words of its own on what was killed.
+    # Ray prints much about what was killed, which is not shown.
     console = Console(file=sys.stdout)
     console.print(f"chaos: {options.jobs} jobs, seed {seed}", highlight=False)
     use_dummy_credentials()

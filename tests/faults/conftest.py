@@ -1,4 +1,4 @@
-"""One local SQS and S3 for all fault tests; behind a proxy, and with fresh queues, for each."""
+"""A local SQS and S3 for all fault tests, with a new proxy and a new queue for each test."""
 
 from __future__ import annotations
 

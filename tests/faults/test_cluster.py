@@ -1,4 +1,4 @@
-"""Parts of a Ray cluster that die, or are replaced, under load."""
+"""Parts of a Ray cluster die or are replaced under load."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_a_replica_is_killed_in_inference(rig: Rig) -> None:
 
 
 async def test_an_image_that_kills_replicas_is_isolated(rig: Rig) -> None:
-    """Its receives run out; those that were beside it succeed."""
+    """The receives of its message run out, and the jobs that ran next to it succeed."""
     rule = rig.proxy.add("s3:GetObject", kill_caller(), name="*/in/j20.jpg")
     rig.send(*NAMES)
     await finish(rig)
@@ -117,7 +117,7 @@ async def test_a_node_is_lost(rig: Rig, cluster: RayCluster) -> None:
         rig.check()
         assert rig.dead_letters() == {}
     finally:
-        # Ray sets signal handlers for a node, which it can in the main thread alone.
+        # Ray sets signal handlers for a node, which only the main thread can do.
         cluster.add_node()
     await asyncio.to_thread(cluster.until, lambda: len(cluster.replicas("SqsIngest")) == CONSUMERS)
 
@@ -136,7 +136,7 @@ async def test_a_rolling_update_under_load(rig: Rig, cluster: RayCluster) -> Non
 async def test_models_that_cannot_be_loaded_leave_the_queue_untouched(
     rig: Rig, cluster: RayCluster, tmp_path: Path
 ) -> None:
-    """And before that: an application that is deleted under load gives everything back."""
+    """Before that, an application that is deleted under load releases all of its messages."""
     rig.send(*NAMES)
     await rig.until(lambda: len(rig.outcomes()) > 2)
     await asyncio.to_thread(cluster.delete)
@@ -161,5 +161,5 @@ async def test_models_that_cannot_be_loaded_leave_the_queue_untouched(
     await finish(rig)
     outcomes = rig.check()
     assert rig.dead_letters() == {}
-    # The deletion cost none but that of the work that it broke off.
+    # The deletion cost one receive at most, that of the work that it interrupted.
     assert max(item.receive_count for item in outcomes.values()) <= 2

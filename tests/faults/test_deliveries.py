@@ -1,4 +1,4 @@
-"""What the queue does: delivers twice, throttles, fails in part, loses answers, goes away."""
+"""The queue delivers twice, throttles, fails in part, loses answers, or disappears."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_duplicate_delivery_later(rig: Rig) -> None:
 
 
 async def test_visibility_expires_in_the_middle_of_work_with_two_consumers(rig: Rig) -> None:
-    """One of two consumers cannot extend; the other one gets its message, and both go on."""
+    """One of two consumers cannot extend its lease, so that the other one gets the message."""
     hold = Hold()
     rig.proxy.add("s3:GetObject", hold, name="*/in/*", times=1)
     refused = rig.proxy.add("sqs:ChangeMessageVisibilityBatch", refuse(503, "ServiceUnavailable"))
@@ -78,7 +78,7 @@ async def test_heartbeats_that_are_refused_for_good_lose_the_lease(rig: Rig) -> 
 
 
 async def test_a_heartbeat_that_is_throttled_once_loses_nothing(rig: Rig) -> None:
-    # Twice, since botocore asks again.
+    # Two refusals, since botocore tries again after the first.
     effect = refuse(400, "RequestThrottled")
     rule = rig.proxy.add("sqs:ChangeMessageVisibilityBatch", effect, times=2)
     rig.proxy.add("s3:GetObject", delay(VISIBILITY_S + 1.5), name="*/in/*", times=1)
@@ -143,7 +143,7 @@ async def test_the_answer_to_a_receive_is_lost(rig: Rig) -> None:
     async with rig.consumer():
         await rig.until_settled()
     outcomes = rig.check()
-    # SQS has counted a receive of which we know nothing.
+    # SQS has counted a receive whose answer never arrived.
     assert {item.receive_count for item in outcomes.values()} == {2}
 
 

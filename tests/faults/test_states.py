@@ -1,7 +1,7 @@
-"""A model of the message's states: consumers that crash at any step, on a clock of ours.
+"""A model of a message's states, with consumers that crash at any step, in virtual time.
 
 Hypothesis chooses what happens: messages arrive, consumers start, stop and crash, the queue and
-the ledger fail or go away, time passes. After every step, what must always hold is checked:
+the ledger fail or become unavailable, time passes. After every step, two invariants are checked:
 every message is in exactly one of three places, and none was deleted before its record was stored.
 """
 
@@ -45,7 +45,7 @@ LONG_S = 1_800.0
 
 
 class Store:
-    """The ledger's store; it outlives consumers."""
+    """The store of the ledger, which outlives consumers."""
 
     def __init__(self) -> None:
         self.records: list[Outcome] = []
@@ -54,7 +54,7 @@ class Store:
 
 
 class Writer:
-    """One consumer's ledger: what waits in it dies with the consumer."""
+    """The ledger of one consumer, whose waiting records are lost with the consumer."""
 
     def __init__(self, store: Store, log: list[tuple[str, str]]) -> None:
         self._store, self._log = store, log
@@ -70,7 +70,7 @@ class Writer:
 
 
 class Line:
-    """What a consumer reaches of the queue or the ledger, until it crashes."""
+    """A connection to the queue or the ledger, which ends when its consumer crashes."""
 
     def __init__(self, end: Any) -> None:
         self._end = end
@@ -184,7 +184,7 @@ class States(RuleBasedStateMachine):
     @precondition(lambda self: self.consumers)
     @rule(which=st.integers(0, 1))
     def crash(self, which: int) -> None:
-        """No word from or to a consumer any more; a call that it has made may still be done."""
+        """Cut a consumer off. A call that it has made may still be carried out."""
         _, _, lines = self.consumers.pop(which % len(self.consumers))
         for line in lines:
             line.dead = True
@@ -211,18 +211,18 @@ class States(RuleBasedStateMachine):
     def batch_entries(self, what: str, works: bool) -> None:
         (self.refused.discard if works else self.refused.add)(what)
 
-    @rule(away=st.booleans())
-    def ledger(self, away: bool) -> None:
-        (self.store.present.clear if away else self.store.present.set)()
+    @rule(unavailable=st.booleans())
+    def ledger(self, unavailable: bool) -> None:
+        (self.store.present.clear if unavailable else self.store.present.set)()
 
     @rule(fate=st.sampled_from(["done", "permanent"]))
-    def mend(self, fate: str) -> None:
-        """What was wrong with some jobs passes."""
+    def repair(self, fate: str) -> None:
+        """Let the jobs that fail for a passing reason end in another way."""
         for job_id, known in self.fates.items():
             if known in {"lost", "storage", "internal", "hangs"}:
                 self.fates[job_id] = fate
 
-    # what must hold
+    # invariants
 
     @invariant()
     def nothing_is_deleted_before_its_record_is_stored(self) -> None:
@@ -259,11 +259,11 @@ class States(RuleBasedStateMachine):
             self.runner.close()
 
     def end(self) -> None:
-        """Everything works again: then every message ends."""
+        """Let everything work again, and check that every message ends."""
         self.failing.clear()
         self.refused.clear()
         self.store.present.set()
-        self.mend("done")
+        self.repair("done")
         if not self.consumers:
             self.start()
         self.wait(LONG_S)
@@ -290,7 +290,7 @@ def test_every_message_ends_in_one_place_whatever_crashes() -> None:
     run_state_machine_as_test(States, settings=CHECKED)
 
 
-# Consumers with a defect: the model must find each of them, or it shows nothing.
+# Consumers with a defect. A model that does not find each of them would prove nothing.
 
 
 class DeletesFirst(Consumer):

@@ -103,7 +103,7 @@ async def test_a_conditional_put_that_somebody_else_has_won_is_success(rig: Rig)
 
 
 async def test_a_conditional_put_that_conflicts_is_made_again(rig: Rig) -> None:
-    """S3 answers 409 where two writes meet; neither may have been kept."""
+    """S3 answers 409 if two writes conflict, and may have kept neither of them."""
     effect = refuse(409, "ConditionalRequestConflict")
     rule = rig.proxy.add("s3:PutObject", effect, name="*/cutouts/*", times=2)
     rig.send("j", "k")
@@ -144,7 +144,7 @@ async def test_credentials_expire_and_come_back(rig: Rig) -> None:
 
 
 async def test_a_clock_that_aws_refuses_is_no_denial(rig: Rig) -> None:
-    """A signature of the wrong time is 403 as a denial is, and a HEAD cannot tell them apart."""
+    """S3 answers 403 to a wrong clock and to a denial, and to a HEAD without saying which."""
 
     async def skewed(request: Request, forward: Forward) -> Answer:
         return refusal(request, 403, "RequestTimeTooSkewed")

@@ -1,4 +1,4 @@
-"""SqsQueue, and a consumer on it, against a server that speaks SQS's protocol."""
+"""SqsQueue, and a consumer of it, with a server that speaks SQS's protocol."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ async def test_extend_keeps_a_message_hidden(sqs: Sqs, queue: SqsQueue) -> None:
     assert await queue.receive(1, 0, 30) == []
 
 
-async def test_failed_entries_are_told_and_the_others_succeed(sqs: Sqs, queue: SqsQueue) -> None:
+async def test_failed_entries_are_reported_and_the_others_succeed(
+    sqs: Sqs, queue: SqsQueue
+) -> None:
     sqs.send("a", "b", "c")
     gone, kept, last = [item.receipt_handle for item in await queue.receive(10, 1, 30)]
     assert await queue.delete([gone]) == set()
@@ -142,7 +144,7 @@ async def test_a_queue_that_is_missing(sqs: Sqs, url: str) -> None:
     assert "correct queue.url" in caught.value.message
 
 
-async def test_a_server_that_is_away(sqs: Sqs) -> None:
+async def test_a_server_that_is_unavailable(sqs: Sqs) -> None:
     away = AwsConfig(endpoint_url="http://127.0.0.1:9", max_attempts=1)
     with pytest.raises(QueueUnavailable, match="GetQueueAttributes"):
         await SqsQueue.open(sqs.config, away)

@@ -1,4 +1,4 @@
-"""A consumer on virtual time; tests play its queue, its pipeline and its ledger."""
+"""A consumer in virtual time between an in-memory queue, a pipeline and a ledger of the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Process = Callable[[Job], Awaitable[Outcome]]
 
 
 class Ledger:
-    """Stores at once; away or refusing where the test says so."""
+    """A ledger that stores at once, unless the test makes it unavailable or lets it refuse."""
 
     def __init__(self, log: list[tuple[str, str]]) -> None:
         self.records: list[Outcome] = []
@@ -44,22 +44,24 @@ class Ledger:
 
 
 class ConsumerBench:
-    """A consumer between an in-memory queue, a pipeline that the test plays, and a ledger."""
+    """A consumer, its queue and its ledger, with a pipeline that the test may replace."""
 
     def __init__(
-        self, process: Callable[[Job], Awaitable[Outcome]] | None = None, **set_: Any
+        self, process: Callable[[Job], Awaitable[Outcome]] | None = None, **settings: Any
     ) -> None:
-        queue_settings = {k: set_.pop(k) for k in ("has_dead_letters", "max_receives") if k in set_}
+        queue_settings = {
+            k: settings.pop(k) for k in ("has_dead_letters", "max_receives") if k in settings
+        }
         self.queue = InMemoryQueue(asyncio.get_running_loop().time, **queue_settings)
         self.log = self.queue.log
         self.ledger = Ledger(self.log)
-        self.part_records = set_.pop("part_records", 1_000)
-        self.config = QueueConfig(url="https://sqs/q", output_bucket="out", **set_)
+        self.part_records = settings.pop("part_records", 1_000)
+        self.config = QueueConfig(url="https://sqs/q", output_bucket="out", **settings)
         self.process = process or done
-        self.consumer = self.make()
+        self.consumer = self.make_consumer()
         self.running: asyncio.Task[None] | None = None
 
-    def make(self) -> Consumer:
+    def make_consumer(self) -> Consumer:
         return Consumer(
             self.queue,
             lambda job: self.process(job),

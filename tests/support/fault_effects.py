@@ -1,4 +1,4 @@
-"""What a rule of the proxy does with a request: the faults themselves."""
+"""Effects of the proxy's rules on requests: the faults themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HOLD_S = 60.0
 
 
 def refuse(status: int, code: str) -> Effect:
-    """Answer with an error; nothing reaches the server."""
+    """Answer with an error, without asking the server."""
 
     async def effect(request: Request, forward: Forward) -> Answer:
         return refusal(request, status, code)
@@ -36,7 +36,7 @@ def refuse(status: int, code: str) -> Effect:
 
 
 def late_refusal(status: int, code: str) -> Effect:
-    """Do what was asked for, and answer with an error."""
+    """Forward the request, and then answer with an error."""
 
     async def effect(request: Request, forward: Forward) -> Answer:
         await forward(request)
@@ -46,7 +46,7 @@ def late_refusal(status: int, code: str) -> Effect:
 
 
 def delay(seconds: float) -> Effect:
-    """Wait, then pass on."""
+    """Wait before the request is forwarded."""
 
     async def effect(request: Request, forward: Forward) -> Answer:
         await asyncio.sleep(seconds)
@@ -56,7 +56,7 @@ def delay(seconds: float) -> Effect:
 
 
 def cut(*, after: bool = False) -> Effect:
-    """Close the connection: before anything is done, or after it, so that the answer is lost."""
+    """Close the connection before a request is forwarded, or after it, which loses the answer."""
 
     async def effect(request: Request, forward: Forward) -> None:
         if after:
@@ -66,7 +66,7 @@ def cut(*, after: bool = False) -> Effect:
 
 
 def short(length: int) -> Effect:
-    """Send the head of an answer and the beginning of its body, and close the connection."""
+    """Send the headers and the first bytes of the answer, and close the connection."""
 
     async def effect(request: Request, forward: Forward) -> Answer:
         answer = await forward(request)
@@ -79,7 +79,7 @@ def short(length: int) -> Effect:
 def fail_entries(
     chosen: Callable[[int, dict[str, Any]], bool], code: str, *, sender_fault: bool
 ) -> Effect:
-    """Let some entries of a batch fail; the others are done."""
+    """Let some entries of a batch fail, and forward the others."""
 
     async def effect(request: Request, forward: Forward) -> Answer:
         content = request.content
@@ -90,19 +90,19 @@ def fail_entries(
         if content["Entries"]:
             request.body = json.dumps(content).encode()
             answer = await forward(request)
-        told = json.loads(answer.body)
-        told.setdefault("Failed", []).extend(
+        report = json.loads(answer.body)
+        report.setdefault("Failed", []).extend(
             {"Id": entry["Id"], "Code": code, "Message": "fault", "SenderFault": sender_fault}
             for entry in failing
         )
-        answer.body = json.dumps(told).encode()
+        answer.body = json.dumps(report).encode()
         return answer
 
     return effect
 
 
 def deliver_twice() -> Effect:
-    """Hand messages out and let SQS hand them out again at once, which it may."""
+    """Deliver messages, and let SQS deliver them again at once, which it may do."""
 
     async def effect(request: Request, forward: Forward) -> Answer:
         answer = await forward(request)
@@ -122,7 +122,7 @@ def deliver_twice() -> Effect:
 
 
 def kill_caller(*, after: bool = False) -> Effect:
-    """Kill the process that asks, as a lack of memory does: before it is served, or after."""
+    """Kill the calling process with SIGKILL, before its request is forwarded or after."""
 
     async def effect(request: Request, forward: Forward) -> None:
         if after:
@@ -134,7 +134,7 @@ def kill_caller(*, after: bool = False) -> Effect:
 
 def _kill_peer(ports: tuple[int, int]) -> None:
     for connection in psutil.net_connections("tcp"):
-        # Both ends: connections to other places may have the same port on this side.
+        # Both ends are compared, since another connection may have the same local port.
         ends = tuple(end.port for end in (connection.laddr, connection.raddr) if end)
         if ends == ports and connection.pid:
             assert connection.pid != os.getpid(), "the test would kill itself"
@@ -143,7 +143,7 @@ def _kill_peer(ports: tuple[int, int]) -> None:
 
 @dataclass(slots=True)
 class Hold:
-    """Keeps requests until they are let go: before they are done, or after, before the answer."""
+    """An effect that holds requests until ``let_go``, before they are forwarded or after."""
 
     after: bool = False
     reached: threading.Event = field(default_factory=threading.Event)
@@ -165,6 +165,6 @@ class Hold:
         self.released.set()
 
     def drop(self) -> None:
-        """Let go of requests without an answer; what was to be done is not done any more."""
+        """Close the connections of the held requests, which are not forwarded any more."""
         self.dropped = True
         self.released.set()

@@ -1,8 +1,8 @@
-"""A proxy before a local SQS and S3 that makes the faults that AWS documents.
+"""A proxy in front of a local SQS and S3 that injects the faults that AWS documents.
 
-Rules choose requests by action (``s3:GetObject``), by object (``bucket/key``) or queue, and by
-count; an effect does what it likes with them. Whatever passes is written into a journal, from
-which ``recorded_before_deleted`` proves the one thing that must always hold.
+A rule selects requests by action (``s3:GetObject``), by object (``bucket/key``) or queue, and by
+count, and its effect answers them. Every request that reaches the server is kept in a journal, by
+which ``recorded_before_deleted`` checks that no message is deleted before its record is stored.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class Request:
     method: str
     target: str
     headers: dict[str, str]
-    """By lower-case name."""
+    """Header values by lower-case name."""
     body: bytes
     action: str = ""
     """``sqs:ReceiveMessage``, ``s3:PutObject``, …"""
     name: str = ""
-    """Of the queue, or ``bucket/key``."""
+    """Name of the queue, or ``bucket/key``."""
     ports: tuple[int, int] = (0, 0)
-    """Of the client's end of the connection, and of ours."""
+    """Ports of the client's and of the proxy's end of the connection."""
 
     @property
     def content(self) -> dict[str, Any]:
-        """What an SQS request says."""
+        """Arguments of an SQS request."""
         found: dict[str, Any] = json.loads(self.body)
         return found
 
@@ -49,12 +49,12 @@ class Answer:
     headers: dict[str, str]
     body: bytes
     cut_at: int | None = None
-    """Bytes of the body after which the connection is closed; None sends all of it."""
+    """Number of bytes after which the connection is closed, or None to send the whole body."""
 
 
 Forward = Callable[[Request], Awaitable[Answer]]
 Effect = Callable[[Request, Forward], Awaitable[Answer | None]]
-"""Answers a request in its way; None closes the connection without an answer."""
+"""Function that answers a request, or returns None to close the connection without an answer."""
 
 
 @dataclass(slots=True)
@@ -63,9 +63,9 @@ class Rule:
     effect: Effect
     name: str = "*"
     times: int | None = None
-    """Requests that it still applies to; None is all of them, until it is removed."""
+    """Number of requests that the rule still applies to, or None if there is no limit."""
     body: str = ""
-    """What the request's body must contain."""
+    """Text that the body of a request must contain."""
     hits: int = 0
 
     def takes(self, request: Request) -> bool:
@@ -83,15 +83,15 @@ class Entry:
 
     began: int
     ended: int
-    """Places in one count of beginnings and ends."""
+    """Positions in the common order of the starts and ends of all requests."""
     request: Request
     status: int
     answer: bytes
-    """Of SQS; empty for S3."""
+    """Body of SQS's answer, or nothing for S3."""
 
 
 class Proxy:
-    """Listens on a port of its own, in a thread of its own."""
+    """A proxy that listens on its own port, in its own thread."""
 
     def __init__(self, upstream_url: str) -> None:
         parts = urlsplit(upstream_url)
@@ -128,7 +128,7 @@ class Proxy:
         times: int | None = None,
         body: str = "",
     ) -> Rule:
-        """Let an effect answer what a rule takes; earlier rules go first."""
+        """Let an effect answer the requests that a rule selects. Earlier rules come first."""
         rule = Rule(action, effect, name, times, body)
         with self._lock:
             self.rules.append(rule)
@@ -139,13 +139,13 @@ class Proxy:
             self.rules = [rule for rule in self.rules if rule not in rules]
 
     def clear(self) -> None:
-        """Forget every rule and what has passed."""
+        """Remove every rule and empty the journal."""
         with self._lock:
             self.rules = []
             self.journal = []
 
     def passed(self, action: str, name: str = "*") -> list[Entry]:
-        """Return what has reached the server."""
+        """Return the requests that have reached the server."""
         return [
             entry
             for entry in list(self.journal)
@@ -180,7 +180,7 @@ class Proxy:
                     break
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client went away, or the proxy does
+            pass  # The client has closed the connection, or the proxy ends.
         finally:
             self._connections.discard(task)
             writer.close()
@@ -202,7 +202,7 @@ class Proxy:
         try:
             answer = await self._exchange(request)
         except (OSError, asyncio.IncompleteReadError):
-            # A local server that has no room for one more connection is AWS that says so.
+            # AWS answers in this way if it can take no more connections.
             return refusal(request, 503, "ServiceUnavailable")
         kept = answer.body if request.action.startswith("sqs:") else b""
         self.journal.append(Entry(began, next(self._count), request, answer.status, kept))
@@ -226,7 +226,7 @@ class Proxy:
 
 
 def identify(request: Request) -> tuple[str, str]:
-    """Return the action of a request and the name of what it is about."""
+    """Return the action of a request, and the name of its queue or object."""
     target = request.headers.get("x-amz-target", "")
     if target.startswith(SQS_TARGET):
         content = request.content
@@ -247,19 +247,19 @@ def refusal(request: Request, status: int, code: str) -> Answer:
         body = json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": f"fault: {code}"})
         return Answer(status, {"content-type": "application/x-amz-json-1.0"}, body.encode())
     body = f"<Error><Code>{code}</Code><Message>fault: {code}</Message></Error>"
-    # The answer to a HEAD has no body, and so no code.
+    # The answer to a HEAD request has no body, and so no code.
     content = b"" if request.method == "HEAD" else body.encode()
     return Answer(status, {"content-type": "application/xml"}, content)
 
 
-# --- what must always hold ---
+# --- the invariant ---
 
 
 def recorded_before_deleted(journal: Sequence[Entry]) -> int:
-    """Assert that every message's record was stored when its deletion was asked for.
+    """Assert that the record of every message was stored before its deletion was requested.
 
     Returns:
-        Deletions that were looked at.
+        The number of deletions in the journal.
     """
     names: dict[str, set[str]] = {}
     stored: dict[str, int] = {}
@@ -271,7 +271,7 @@ def recorded_before_deleted(journal: Sequence[Entry]) -> int:
         if part and entry.status == 200:
             for line in gzip.decompress(entry.request.body).splitlines():
                 stored.setdefault(json.loads(line)["job_id"], entry.ended)
-    looked_at = 0
+    checked = 0
     for entry in journal:
         if entry.request.action == "sqs:DeleteMessageBatch":
             for item in entry.request.content["Entries"]:
@@ -279,12 +279,12 @@ def recorded_before_deleted(journal: Sequence[Entry]) -> int:
                 first = min((stored[name] for name in known if name in stored), default=None)
                 assert first is not None, f"{known}: deleted without a record"
                 assert first < entry.began, f"{known}: deleted before its record was stored"
-                looked_at += 1
-    return looked_at
+                checked += 1
+    return checked
 
 
 def _names(message: dict[str, Any]) -> set[str]:
-    """Return the names that a message's record may have: its job's, or else its own."""
+    """Return the job ids that a message's record may have: that of its job, or its own id."""
     names = {str(message["MessageId"])}
     try:
         names.add(str(json.loads(message["Body"])["job_id"]))
@@ -325,7 +325,7 @@ def _headers(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _write(writer: asyncio.StreamWriter, request: Request, answer: Answer) -> bool:
-    """Write an answer; return whether the connection can be used again."""
+    """Write an answer, and return whether the connection can be used again."""
     length = str(len(answer.body))
     if request.method == "HEAD":
         length = answer.headers.get("content-length", length)

@@ -1,7 +1,7 @@
-"""What the fault tests run: photographs, a queue and buckets, and consumers between them.
+"""A queue, buckets with images, and consumers for the fault tests.
 
-Everything is the real thing and reaches SQS and S3 through the proxy. The pipeline is in the
-consumer's process, without Ray, except where Ray is what fails.
+Everything is real, and reaches SQS and S3 through the proxy. The pipeline runs in the consumer's
+process, without Ray, except in the tests of Ray itself.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ _INGEST = {
 
 
 @cache
-def picture(seed: int = 7) -> bytes:
-    """Return a small photograph of a book as a JPEG."""
+def image_of_a_book(seed: int = 7) -> bytes:
+    """Return a small image of a book as a JPEG."""
     file = io.BytesIO()
     image = draw_photograph(seed, width=160, height=120, kind="book").image
     Image.fromarray(image).save(file, "JPEG", quality=90)
@@ -67,9 +67,11 @@ def picture(seed: int = 7) -> bytes:
 
 
 def commented(number: int) -> bytes:
-    """Return the photograph with a comment that makes it another object."""
+    """Return the image of a book with a comment that makes it another object."""
     file = io.BytesIO()
-    Image.open(io.BytesIO(picture())).save(file, "JPEG", quality=90, comment=str(number).encode())
+    Image.open(io.BytesIO(image_of_a_book())).save(
+        file, "JPEG", quality=90, comment=str(number).encode()
+    )
     return file.getvalue()
 
 
@@ -79,7 +81,7 @@ def _model() -> Model:
 
 
 class Models:
-    """The models in this process, as the pipeline asks for them."""
+    """The models of the pipeline, in this process."""
 
     def __init__(self) -> None:
         model = _model()
@@ -121,7 +123,7 @@ async def consuming(config: AppConfig) -> AsyncIterator[Consumer]:
 
 
 class Worker:
-    """A consumer in a process of its own, which can be killed."""
+    """A consumer in its own process, which can be killed."""
 
     def __init__(self, args: dict[str, Any]) -> None:
         self.process = subprocess.Popen(
@@ -131,14 +133,14 @@ class Worker:
         )
 
     def kill(self) -> None:
-        """End it as a lack of memory or of current does."""
+        """Kill the process, as the kernel does when memory runs out."""
         self.process.kill()
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
 
     def terminate(self) -> dict[str, Any]:
-        """Ask it to end as a roll-out does; return its counters."""
+        """Ask the process to end, as a roll-out does, and return the counters of its consumer."""
         self.process.send_signal(signal.SIGTERM)
         out, _ = self.process.communicate(timeout=30)
         assert self.process.returncode == 0
@@ -148,7 +150,7 @@ class Worker:
 
 @cache
 def _clients(endpoint_url: str) -> tuple[Any, Any, ObjectStore]:
-    """Return what reaches the server without the proxy; a client takes long to make."""
+    """Return clients that do not use the proxy. They are cached, since they are slow to make."""
     config = AppConfig.load({"aws": {"endpoint_url": endpoint_url}})
     s3, sqs = (aws_client(service, config.aws) for service in ("s3", "sqs"))
     return s3, sqs, open_store(config)
@@ -176,7 +178,7 @@ class Rig:
         self.run_id = "faults"
 
     def begin(self) -> None:
-        """Begin another run, without rules and with nothing sent."""
+        """Begin another run, without rules and without messages."""
         self.proxy.clear()
         self.dead_letters()
         self._dead = {}
@@ -194,7 +196,7 @@ class Rig:
         return json.dumps(fields | changes)
 
     def args(self, **queue: Any) -> dict[str, Any]:
-        """Return settings of the application."""
+        """Return the settings of the application."""
         return {
             "aws": {
                 "endpoint_url": self.proxy.endpoint_url,
@@ -207,7 +209,7 @@ class Rig:
         }
 
     def put(self, *names: str) -> None:
-        """Store photographs."""
+        """Store images."""
         for number, name in enumerate(names, len(self.sent)):
             self.put_numbered(name, number)
             self.sent.append(name)
@@ -217,7 +219,7 @@ class Rig:
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=commented(number))
 
     def send(self, *names: str, **changes: Any) -> None:
-        """Put photographs into the bucket and their jobs on the queue."""
+        """Store images, and send their jobs."""
         self.put(*names)
         for name in names:
             self.send_body(self.message(name, **changes))
@@ -232,7 +234,7 @@ class Rig:
 
     @contextmanager
     def worker(self, **queue: Any) -> Iterator[Worker]:
-        """Run a consumer in a process of its own; it is killed where it still runs."""
+        """Run a consumer in its own process, which is killed if it still runs at the end."""
         worker = Worker(self.args(**queue))
         try:
             yield worker
@@ -264,9 +266,9 @@ class Rig:
         return backlog.waiting + backlog.in_flight
 
     def dead_letters(self) -> dict[str, str | None]:
-        """Return the job of each dead letter with its code; None: SQS itself moved it.
+        """Return the code of each dead letter by job id, which is None if SQS itself moved it.
 
-        They are taken from their queue, so that none comes back in the next test.
+        The letters are deleted, so that none is found by the next test.
         """
         while batch := self.sqs.receive_message(
             QueueUrl=self.dead_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
@@ -278,7 +280,7 @@ class Rig:
                     job_id = json.loads(item["Body"])["job_id"]
                 except (ValueError, TypeError, KeyError):
                     job_id = item["Body"][:20]
-                assert job_id not in self._dead, f"{job_id} is there twice"
+                assert job_id not in self._dead, f"{job_id} has two dead letters"
                 self._dead[job_id] = code
                 receipt = item["ReceiptHandle"]
                 self.sqs.delete_message(QueueUrl=self.dead_url, ReceiptHandle=receipt)
@@ -293,17 +295,17 @@ class Rig:
         while not await asyncio.to_thread(condition):
             if time.monotonic() > give_up_at:
                 found = {name: item.code or item.status for name, item in self.outcomes().items()}
-                raise AssertionError(f"it never came: backlog {self.backlog()}, outcomes {found}")
+                raise AssertionError(f"waited in vain: backlog {self.backlog()}, outcomes {found}")
             await asyncio.sleep(0.1)
 
     def objects(self) -> set[str]:
         return {item.key for item in self.store.list(self.bucket, f"cutouts/{self.run_id}/")}
 
     def check(self, failed: dict[str, str] | None = None) -> dict[str, Outcome]:
-        """Assert that every job has its one outcome, and every result its one object.
+        """Assert that every job has one outcome, and every result one object.
 
         Args:
-            failed: Jobs that must have failed, with their codes; all others must have succeeded.
+            failed: Codes of the jobs that must have failed. All others must have succeeded.
 
         Returns:
             The outcomes.

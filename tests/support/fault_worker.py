@@ -1,4 +1,7 @@
-"""A consumer with its pipeline in one process, to be killed: ``worker.py SETTINGS``."""
+"""A consumer with its pipeline in one process.
+
+``python -m tests.support.fault_worker SETTINGS`` runs it until SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from tests.support.fault_rig import consuming
 
 
 async def main(settings: str) -> None:
-    asked = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
+    stop_requested = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop_requested.set)
     async with consuming(AppConfig.load(json.loads(settings))) as consumer:
-        await asked.wait()
+        await stop_requested.wait()
     print(json.dumps(asdict(consumer.stats)), flush=True)
-    # Threads that a held request keeps would be waited for.
+    # A normal exit would wait for the threads of held requests.
     os._exit(0)
 
 

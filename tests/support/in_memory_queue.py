@@ -1,4 +1,4 @@
-"""A queue in memory that behaves as SQS does, on a clock that the test holds."""
+"""A queue in memory that behaves like SQS, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class DeadLetter:
     message_id: str
     body: str
     code: str | None
-    """None: SQS's own redrive policy moved it."""
+    """Error code, or None if SQS's redrive policy moved the message."""
     reason: str | None
     job_id: str | None
 
 
 class InMemoryQueue:
-    """Visibility, receive counts, receipt handles that expire, and a redrive policy.
+    """A queue with visibility, receive counts, receipt handles that expire, and a redrive policy.
 
-    ``fail`` is asked before every call, and ``refuse`` for every entry of a batch call.
+    ``fail`` decides for every call whether it fails, and ``refuse`` for every entry of a batch.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class InMemoryQueue:
         self.stored: dict[str, Stored] = {}
         self.dead: list[DeadLetter] = []
         self.log: list[tuple[str, str]] = []
-        """What happened to which message, in order."""
+        """Events with the id of their message, in order."""
         self.calls: list[tuple[str, int]] = []
-        """Calls, with the number of their entries."""
+        """Calls with the number of their entries, in order."""
         self._ids = itertools.count(1)
         self._handles = itertools.count(1)
         self._arrived = asyncio.Event()
@@ -143,7 +143,7 @@ class InMemoryQueue:
         self.calls.append((what, entries))
         await asyncio.sleep(self.latency_s)
         if self.fail(what):
-            raise QueueUnavailable(f"{what}: the queue is away")
+            raise QueueUnavailable(f"{what}: the queue is unavailable")
 
     def _deliver(self, max_messages: int, visibility_s: int) -> list[Message]:
         found: list[Message] = []

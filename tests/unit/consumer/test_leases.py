@@ -1,4 +1,4 @@
-"""Leases are kept, lost and ended as SQS would have it."""
+"""Leases are extended, lost and ended in agreement with SQS."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_lost_lease_is_neither_recorded_nor_acknowledged() -> None:
             first = False
             # Somebody else takes the message while this job runs.
             item = next(iter(bench.queue.stored.values()))
-            item.handle = "somebody else's"
+            item.handle = "another consumer's"
             item.visible_at = now() + 100
         await asyncio.sleep(20)
         return success(job)

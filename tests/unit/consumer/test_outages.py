@@ -69,7 +69,7 @@ async def test_an_image_that_kills_replicas_goes_to_the_dead_letters_alone(retur
 
 
 @virtual
-async def test_suspects_run_one_at_a_time_beside_the_others() -> None:
+async def test_suspects_run_one_at_a_time_next_to_the_others() -> None:
     lost: set[str] = set()
     alone: set[str] = set()
     others = 0
@@ -149,13 +149,13 @@ async def test_an_outage_ends_with_the_deadline_and_with_a_stop() -> None:
 
 
 @virtual
-async def test_a_queue_that_is_away_makes_unhealthy_and_comes_back() -> None:
+async def test_an_unavailable_queue_makes_the_consumer_unhealthy_until_it_answers() -> None:
     bench = ConsumerBench()
     bench.queue.fail = lambda what: now() < 1_000
     await bench.serve("j", for_s=0.1)
     assert bench.consumer.healthy
     await asyncio.sleep(500)
-    assert bench.consumer.reason == "queue_unavailable: receive: the queue is away"
+    assert bench.consumer.reason == "queue_unavailable: receive: the queue is unavailable"
     attempts = len(bench.queue.calls)
     await asyncio.sleep(300)
     assert 5 < len(bench.queue.calls) - attempts < 60

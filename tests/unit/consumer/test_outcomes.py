@@ -18,7 +18,7 @@ from tests.support.virtual_time import now, virtual
 
 
 @virtual
-async def test_done_is_recorded_and_only_then_deleted() -> None:
+async def test_a_result_is_recorded_and_only_then_deleted() -> None:
     bench = ConsumerBench()
     [sent] = await bench.serve("j")
     assert bench.log == [("receive", sent), ("record", "j"), ("delete", sent)]
@@ -29,7 +29,7 @@ async def test_done_is_recorded_and_only_then_deleted() -> None:
 
 
 @virtual
-async def test_nothing_is_deleted_while_the_ledger_is_away() -> None:
+async def test_nothing_is_deleted_while_the_ledger_is_unavailable() -> None:
     bench = ConsumerBench(visibility_timeout_s=30)
     bench.ledger.present.clear()
     await bench.serve("j", for_s=300)
@@ -43,7 +43,7 @@ async def test_nothing_is_deleted_while_the_ledger_is_away() -> None:
 
 @pytest.mark.parametrize("returned", [False, True])
 @virtual
-async def test_permanent_is_recorded_dead_lettered_and_deleted(returned: bool) -> None:
+async def test_a_permanent_failure_is_recorded_dead_lettered_and_deleted(returned: bool) -> None:
     error = NoSubject("nothing to keep")
 
     async def process(job: Job) -> Outcome:
@@ -68,7 +68,7 @@ async def test_permanent_is_recorded_dead_lettered_and_deleted(returned: bool) -
 
 
 @virtual
-async def test_permanent_without_a_dead_letter_queue_is_deleted() -> None:
+async def test_a_permanent_failure_without_a_dead_letter_queue_is_deleted() -> None:
     bench = ConsumerBench(raising(NoSubject("nothing")), has_dead_letters=False)
     await bench.serve("j")
     assert bench.events("record", "delete") == ["record", "delete"]
@@ -124,7 +124,7 @@ async def test_a_message_of_several_jobs_is_deleted_when_all_are_recorded() -> N
 
 
 @virtual
-async def test_a_message_of_several_jobs_is_released_while_one_may_pass() -> None:
+async def test_a_message_of_several_jobs_is_released_while_one_may_still_succeed() -> None:
     tries = 0
 
     async def process(job: Job) -> Outcome:

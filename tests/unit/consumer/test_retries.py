@@ -21,7 +21,7 @@ from tests.support.virtual_time import now, virtual
 
 
 @virtual
-async def test_transient_is_released_and_done_later() -> None:
+async def test_a_transient_failure_is_released_and_done_later() -> None:
     bench = ConsumerBench(raising(InternalError("no room"), times=2), max_receives=5)
     await bench.serve("j", for_s=60)
     assert bench.events("release", "record", "delete") == ["release", "release", "record", "delete"]
@@ -105,7 +105,7 @@ async def test_a_job_past_its_deadline_is_cancelled_and_tried_again() -> None:
 
 
 @virtual
-async def test_a_fatal_error_ends_pulling_and_releases_at_once() -> None:
+async def test_a_fatal_error_ends_receiving_and_releases_at_once() -> None:
     bench = ConsumerBench(raising(InvalidConfig("no such model")), max_in_flight=1)
     await bench.serve("j", "k", for_s=60)
     assert bench.events("receive", "release") == ["receive", "release"]
@@ -117,7 +117,7 @@ async def test_a_fatal_error_ends_pulling_and_releases_at_once() -> None:
 
 
 @virtual
-async def test_a_ledger_that_refuses_ends_pulling_and_loses_nothing() -> None:
+async def test_a_ledger_that_refuses_ends_receiving_and_loses_nothing() -> None:
     bench = ConsumerBench(max_in_flight=2, max_receives=50)
     bench.ledger.refusal = SourceForbidden("denied")
     await bench.serve(*(f"j{n}" for n in range(6)), for_s=600)

@@ -1,4 +1,4 @@
-"""A consumer that stops finishes what it can and gives the rest back."""
+"""A consumer that stops finishes what it can and releases the rest."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_stop_releases_what_an_outstanding_poll_still_brings() -> None:
 @pytest.mark.parametrize("consumers", [1, 2, 3])
 @virtual
 async def test_a_stop_of_all_consumers_costs_no_further_receive(consumers: int) -> None:
-    """What fails since the pipeline goes away, too, and what the stop itself gives back."""
+    """This holds for jobs that fail because the pipeline stops, and for jobs that are cancelled."""
     here = asyncio.Event()
 
     async def process(job: Job) -> Outcome:
@@ -79,7 +79,7 @@ async def test_a_stop_of_all_consumers_costs_no_further_receive(consumers: int) 
     bench = ConsumerBench(
         process, stop_grace_s=5, long_poll_s=20, retry_base_s=1, retry_max_s=1, max_receives=9
     )
-    each = [bench.make() for _ in range(consumers)]
+    each = [bench.make_consumer() for _ in range(consumers)]
     running = [asyncio.create_task(consumer.run()) for consumer in each]
     bench.send("slow", "j", "k", "l")
     await asyncio.sleep(2)
@@ -91,7 +91,7 @@ async def test_a_stop_of_all_consumers_costs_no_further_receive(consumers: int) 
 
 
 @virtual
-async def test_stop_while_the_ledger_is_away_gives_back_what_is_not_recorded() -> None:
+async def test_stop_while_the_ledger_is_unavailable_gives_back_what_is_not_recorded() -> None:
     bench = ConsumerBench(stop_grace_s=5, long_poll_s=1)
     bench.ledger.present.clear()
     await bench.serve("j", "k", for_s=2)
@@ -102,7 +102,7 @@ async def test_stop_while_the_ledger_is_away_gives_back_what_is_not_recorded() -
 
 
 @virtual
-async def test_stop_while_the_queue_is_away() -> None:
+async def test_stop_while_the_queue_is_unavailable() -> None:
     bench = ConsumerBench(stop_grace_s=5)
     await bench.serve("j", for_s=0.02)
     bench.queue.fail = lambda what: True

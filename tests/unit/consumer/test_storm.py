@@ -60,8 +60,8 @@ async def _storm(dice: random.Random, count: int, permits: int) -> None:
 
     outages = asyncio.create_task(ledger_outages())
     for _ in range(dice.randint(1, 3)):
-        bench.consumer = bench.make()
-        other = bench.make()
+        bench.consumer = bench.make_consumer()
+        other = bench.make_consumer()
         also = asyncio.create_task(other.run())
         bench.start()
         await asyncio.sleep(dice.expovariate(1 / 100))
@@ -75,7 +75,7 @@ async def _storm(dice: random.Random, count: int, permits: int) -> None:
     _check(bench, sent)
 
     stormy, trouble = False, 0.0
-    bench.consumer = bench.make()
+    bench.consumer = bench.make_consumer()
     bench.start()
     await asyncio.sleep(1_800)
     await bench.stop()

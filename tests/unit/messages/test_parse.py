@@ -1,4 +1,4 @@
-"""Every shape of message, and what is wrong with those that have none."""
+"""Every shape of message, and the errors of bodies that have none of them."""
 
 from __future__ import annotations
 
