@@ -190,7 +190,7 @@ def _print_missing(console: Console, number: int, missing: Iterable[IncompleteJo
 
 def _check_drained(target: QueueClient, number: int, force: bool) -> None:
     """Refuse to send jobs again that may only be waiting on the queue."""
-    held = read_backlog(target.client, target.url)
+    held = read_backlog(target)
     if (held.waiting or held.in_flight) and not force:
         raise QueueUnavailable(
             f"{target.url} still holds {held.waiting:,} messages, and {held.in_flight:,} are in "

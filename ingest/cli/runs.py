@@ -187,7 +187,7 @@ class _BacklogProbe:
         if time.monotonic() < self._paused_until_s:
             return None
         try:
-            return read_backlog(self._queue.client, self._queue.url)
+            return read_backlog(self._queue)
         except QueueUnavailable:
             self._paused_until_s = time.monotonic() + _QUEUE_PAUSE_S
             return None

@@ -154,7 +154,7 @@ def clear_dead_letters(queue: QueueClient, job_ids: Set[str]) -> int:
         InvalidConfig: The queue has no dead-letter queue.
         QueueUnavailable: One of the two queues does not exist or does not answer.
     """
-    policy = read_redrive_policy(queue.client, queue.url)
+    policy = read_redrive_policy(queue)
     if policy is None:
         raise InvalidConfig(
             f"{queue.url} has no dead-letter queue to clear; leave out --clear-dead-letters"

@@ -23,6 +23,7 @@ from ray.serve.config import AutoscalingContext
 from ingest.scaling.policy_settings import PolicySettings
 from ingest.scaling.scaler import BacklogReading, Scaler
 from ingest.sqs.backlog import read_backlog
+from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
 from serve_app.serving.service_time import SECONDS_PER_IMAGE
@@ -121,7 +122,7 @@ def _read_periodically(
     while not stop.is_set():
         try:
             client = client or aws_client("sqs", aws, connections=1)
-            backlog = read_backlog(client, queue_url)
+            backlog = read_backlog(QueueClient(client, queue_url))
             latest[:] = [BacklogReading(backlog.waiting, backlog.in_flight, time.monotonic())]
         # Whatever the error is, the next reading may succeed. Until then the policy does without.
         except Exception as error:  # noqa: BLE001

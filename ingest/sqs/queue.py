@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.limits import PAYLOAD_BYTES, VISIBILITY_MAX_S
+from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, QueueConfig
@@ -182,7 +183,8 @@ class SqsQueue:
         return True
 
     async def _read_redrive_policy(self) -> None:
-        policy = await self._in_thread(lambda: read_redrive_policy(self._client, self._url))
+        queue = QueueClient(self._client, self._url)
+        policy = await self._in_thread(lambda: read_redrive_policy(queue))
         if policy is not None:
             self._dead_letter_url = policy.dead_letter_url
             self._max_receives = policy.max_receives

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ingest.sqs.errors import map_sqs_errors
+from ingest.sqs.queue_client import QueueClient
 from serve_app.errors import QueueUnavailable
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
 
 _MAX_RECEIVES = 10
 """SQS's default for a policy that does not set ``maxReceiveCount``."""
@@ -26,14 +23,16 @@ class RedrivePolicy:
     """Number of receives after which SQS moves a message to the dead-letter queue."""
 
 
-def read_redrive_policy(client: SQSClient, queue_url: str) -> RedrivePolicy | None:
+def read_redrive_policy(queue: QueueClient) -> RedrivePolicy | None:
     """Return the redrive policy of a queue, or None if it has no dead-letter queue. Blocks.
 
     Raises:
         QueueUnavailable: The queue or its dead-letter queue does not exist or does not answer.
     """
-    with map_sqs_errors(f"{queue_url}: GetQueueAttributes"):
-        answer = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])
+    with map_sqs_errors(f"{queue.url}: GetQueueAttributes"):
+        answer = queue.client.get_queue_attributes(
+            QueueUrl=queue.url, AttributeNames=["RedrivePolicy"]
+        )
     text = answer.get("Attributes", {}).get("RedrivePolicy", "{}")
     try:
         policy = json.loads(text)
@@ -42,10 +41,10 @@ def read_redrive_policy(client: SQSClient, queue_url: str) -> RedrivePolicy | No
         *_, account, name = policy["deadLetterTargetArn"].split(":")
         max_receives = int(policy.get("maxReceiveCount", _MAX_RECEIVES))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise QueueUnavailable(f"{queue_url}: unreadable redrive policy {text!r}") from error
+        raise QueueUnavailable(f"{queue.url}: unreadable redrive policy {text!r}") from error
     with map_sqs_errors(
-        f"{queue_url}: GetQueueUrl of its dead-letter queue {name}",
+        f"{queue.url}: GetQueueUrl of its dead-letter queue {name}",
         if_missing="create it, or correct the queue's redrive policy",
     ):
-        found = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
+        found = queue.client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
     return RedrivePolicy(found["QueueUrl"], max_receives)

@@ -91,7 +91,7 @@ class Running:
         send_run(QueueClient(self.sqs, self.queue.url), plan)
 
     def messages(self) -> int:
-        backlog = read_backlog(self.sqs, self.queue.url)
+        backlog = read_backlog(QueueClient(self.sqs, self.queue.url))
         return backlog.waiting + backlog.in_flight
 
     def replicas(self, *states: str) -> tuple[int, int]:

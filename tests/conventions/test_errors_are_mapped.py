@@ -31,6 +31,7 @@ from PIL import Image, UnidentifiedImageError
 from ray.exceptions import RayTaskError
 
 from ingest.sqs.backlog import read_backlog
+from ingest.sqs.queue_client import QueueClient
 from serve_app import errors
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig, HttpConfig, ImageLimits
@@ -160,7 +161,7 @@ def test_botocores_exceptions_of_sqs(aws_raises: Callable[[BaseException], None]
     client = aws_client("sqs", AWS)
     for kind in kinds:
         aws_raises(instance_of(kind))
-        found[kind] = outcome_of(lambda: read_backlog(client, "http://127.0.0.1:9/q"))
+        found[kind] = outcome_of(lambda: read_backlog(QueueClient(client, "http://127.0.0.1:9/q")))
     assert names(found) == names(dict.fromkeys(kinds, errors.QueueUnavailable))
 
 

@@ -14,6 +14,7 @@ from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger, read_outcomes
 from ingest.sqs.backlog import Backlog, read_backlog
 from ingest.sqs.queue import SqsQueue
+from ingest.sqs.queue_client import QueueClient
 from serve_app.config import AwsConfig, LedgerConfig, QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
@@ -63,9 +64,9 @@ async def test_receive_and_delete(sqs: Sqs, queue: SqsQueue) -> None:
     assert sorted(message.body for message in messages) == ["a", "b"]
     assert {message.receive_count for message in messages} == {1}
     assert messages[0].sent_at.year > 2000
-    assert read_backlog(sqs.client, sqs.url) == Backlog(0, 2)
+    assert read_backlog(QueueClient(sqs.client, sqs.url)) == Backlog(0, 2)
     assert await queue.delete([message.receipt_handle for message in messages]) == set()
-    assert read_backlog(sqs.client, sqs.url) == Backlog(0, 0)
+    assert read_backlog(QueueClient(sqs.client, sqs.url)) == Backlog(0, 0)
     assert await queue.receive(10, 0, 30) == []
 
 
@@ -95,7 +96,7 @@ async def test_failed_entries_are_reported_and_the_others_succeed(
     assert await queue.delete([gone]) == set()
     assert await queue.extend([gone, kept, "nonsense"], 30) == {gone, "nonsense"}
     assert await queue.delete([kept, "nonsense", last]) == {"nonsense"}
-    assert read_backlog(sqs.client, sqs.url) == Backlog(0, 0)
+    assert read_backlog(QueueClient(sqs.client, sqs.url)) == Backlog(0, 0)
 
 
 async def test_dead_letter_says_why(sqs: Sqs, queue: SqsQueue) -> None:
@@ -202,6 +203,6 @@ async def test_a_consumer_from_message_to_ledger(local_aws: Any, sqs: Sqs, queue
     assert [item.code for item in read_outcomes(RunFolder(store, ledger_config, "invalid"))] == [
         "invalid_message"
     ]
-    assert read_backlog(sqs.client, sqs.url) == Backlog(0, 0)
+    assert read_backlog(QueueClient(sqs.client, sqs.url)) == Backlog(0, 0)
     codes = [item["MessageAttributes"]["foreedge.code"]["StringValue"] for item in sqs.dead()]
     assert sorted(codes) == ["invalid_message", "no_subject"]

@@ -30,6 +30,7 @@ from ingest.runs.ledger import Ledger, read_outcomes
 from ingest.runs.records import STATUSES, Records
 from ingest.sqs.backlog import Backlog, read_backlog
 from ingest.sqs.queue import SqsQueue
+from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
@@ -258,7 +259,7 @@ class Rig:
             return {outcome.job_id: outcome for outcome in found}
 
     def backlog(self) -> Backlog:
-        return read_backlog(self.sqs, self.url)
+        return read_backlog(QueueClient(self.sqs, self.url))
 
     def held(self) -> int:
         """Return the number of messages on the queue, waiting or in flight."""

@@ -44,7 +44,7 @@ def test_the_policy_names_the_dead_letter_queue_and_the_limit(
         {"QueueName": "images-dead", "QueueOwnerAWSAccountId": "123456789012"},
     )
 
-    assert read_redrive_policy(client, QUEUE_URL) == RedrivePolicy(DEAD_URL, 5)
+    assert read_redrive_policy(QueueClient(client, QUEUE_URL)) == RedrivePolicy(DEAD_URL, 5)
 
 
 @pytest.mark.parametrize("text", [None, "{}", '{"maxReceiveCount": 5}'])
@@ -53,7 +53,7 @@ def test_a_queue_without_a_dead_letter_queue_has_no_policy(
 ) -> None:
     answer_policy(sqs, text)
 
-    assert read_redrive_policy(client, QUEUE_URL) is None
+    assert read_redrive_policy(QueueClient(client, QUEUE_URL)) is None
 
 
 @pytest.mark.parametrize("text", ["{", "7", '{"deadLetterTargetArn": "x"}'])
@@ -61,7 +61,7 @@ def test_an_unreadable_policy_is_shown(client: SQSClient, sqs: Stubber, text: st
     answer_policy(sqs, text)
 
     with pytest.raises(QueueUnavailable) as caught:
-        read_redrive_policy(client, QUEUE_URL)
+        read_redrive_policy(QueueClient(client, QUEUE_URL))
     assert QUEUE_URL in caught.value.message
     assert repr(text) in caught.value.message
 
@@ -70,7 +70,7 @@ def test_a_deleted_dead_letter_queue_is_named_with_advice(client: SQSClient, sqs
     lose_dead_letter_queue(sqs)
 
     with pytest.raises(QueueUnavailable) as caught:
-        read_redrive_policy(client, QUEUE_URL)
+        read_redrive_policy(QueueClient(client, QUEUE_URL))
     assert f"{QUEUE_URL}: GetQueueUrl of its dead-letter queue images-dead" in caught.value.message
     assert "create it, or correct the queue's redrive policy" in caught.value.message
 
