@@ -45,10 +45,10 @@ imports: $(VENV)/installed ## Import rules only
 spelling: $(VENV)/installed ## Spelling only
 	git ls-files -z | xargs -0 $(VENV)/bin/codespell
 
-unit: $(VENV)/installed ## Unit tests, and tests of the conventions: no Ray, no network
+unit: $(VENV)/compiled ## Unit tests, and tests of the conventions: no Ray, no network
 	$(VENV)/bin/python -m pytest --quiet tests/unit tests/conventions
 
-coverage: $(VENV)/installed ## Branch coverage of the unit tests, with its floor
+coverage: $(VENV)/compiled ## Branch coverage of the unit tests, with its floor
 	$(VENV)/bin/python -m pytest --quiet --cov --cov-report=term:skip-covered tests/unit
 
 docs: $(VENV)/installed ## Write the pages that are made from the code
