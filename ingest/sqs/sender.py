@@ -97,7 +97,10 @@ def send_messages(
             while sending:
                 finish_first()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            # From the last to the first, so that no batch is sent after one that was cancelled.
+            for future, _ in reversed(sending):
+                future.cancel()
+            pool.shutdown()
             while sending and not (sending[0][0].cancelled() or sending[0][0].exception()):
                 finish_first()
             raise
