@@ -20,6 +20,7 @@ import os
 import sqlite3
 import tempfile
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -139,6 +140,8 @@ class Records:
         self._end = 0
         # An empty name is SQLite's for a database in a temporary file of its own.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        # For owners that live as long as their process and close nothing.
+        weakref.finalize(self, self._db.close)
         self._db.executescript(f"{_SCHEMA} PRAGMA cache_size = -{cache_kib};")
 
     def __enter__(self) -> Self:

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 from urllib.parse import unquote_plus
@@ -65,21 +65,19 @@ class ManifestSource(ImageSource):
         """Check every line and return the number of different images."""
         total = bad_lines = 0
         bad: list[str] = []
-        images, job_ids = Distinct(), Distinct()
-        for number, fields in self._lines():
-            try:
-                entry = _parse_fields(fields, self._url_encoded)
-                if entry.job_id is not None and not job_ids.add(entry.job_id):
-                    raise ValueError(f"job_id {entry.job_id!r} was used in an earlier line")
-            except ValueError as error:
-                bad_lines += 1
-                if bad_lines <= _SHOWN_BAD_LINES:
-                    bad.append(f"line {number}: {error}")
-            else:
-                self.buckets.add(entry.bucket)
-                total += images.add(*entry)
-        images.close()
-        job_ids.close()
+        with closing(Distinct()) as images, closing(Distinct()) as job_ids:
+            for number, fields in self._lines():
+                try:
+                    entry = _parse_fields(fields, self._url_encoded)
+                    if entry.job_id is not None and not job_ids.add(entry.job_id):
+                        raise ValueError(f"job_id {entry.job_id!r} was used in an earlier line")
+                except ValueError as error:
+                    bad_lines += 1
+                    if bad_lines <= _SHOWN_BAD_LINES:
+                        bad.append(f"line {number}: {error}")
+                else:
+                    self.buckets.add(entry.bucket)
+                    total += images.add(*entry)
         if bad:
             more = f"; and {bad_lines - len(bad)} more" if bad_lines > len(bad) else ""
             raise InvalidConfig(
