@@ -1,4 +1,4 @@
-"""What clients do that are broken or mean, on bare sockets; afterwards all is as it was."""
+"""Broken and malicious clients on raw sockets. The endpoint stays correct after each of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 def next_answer(stream: BinaryIO) -> tuple[int, bytes]:
-    """Return status and body of the next answer of a connection that stays open."""
+    """Return the status and the body of the next response on a connection that stays open."""
     status = int(stream.readline().split(b" ")[1])
     length = 0
     while (line := stream.readline().strip()) != b"":
@@ -57,7 +57,7 @@ def status_of(answer: bytes) -> int:
 
 @pytest.fixture(autouse=True)
 def still_correct(app: App) -> Iterator[None]:
-    """Whatever a test does, the next image is what it was before."""
+    """Check that the result of an image is the same before and after the test."""
     before = app.post(BOOK)
     assert before.status_code == 200
     yield
@@ -67,8 +67,8 @@ def still_correct(app: App) -> Iterator[None]:
     assert app.http.get("/readyz").json()["status"] == "ready"
 
 
-def test_slow_loris(app: App) -> None:
-    """More connections than there are places dribble a head or a body; others are served."""
+def test_slow_clients_block_nobody(app: App) -> None:
+    """More connections than slots send a head or a body byte by byte, while others are served."""
     with ExitStack() as stack:
         heads = [stack.enter_context(connect(app)) for _ in range(100)]
         bodies = [stack.enter_context(connect(app)) for _ in range(100)]
@@ -83,7 +83,7 @@ def test_slow_loris(app: App) -> None:
                 connection.sendall(BOOK[10 + step : 11 + step])
             assert app.post(BOOK).status_code == 200
             time.sleep(0.2)
-        # One that was slow and is honest gets its answer.
+        # A slow client that completes its request gets a response.
         bodies[0].sendall(BOOK[15:])
         assert next_answer(bodies[0].makefile("rb"))[0] == 200
 
@@ -96,7 +96,7 @@ def test_a_slow_body_ends_with_its_deadline(app: App) -> None:
         assert b"deadline_exceeded" in body
 
 
-def test_half_a_body(app: App) -> None:
+def test_half_a_body_is_discarded(app: App) -> None:
     for _ in range(50):
         with connect(app) as connection:
             connection.sendall(head(len(BOOK)) + BOOK[: len(BOOK) // 2])
@@ -107,7 +107,7 @@ def test_half_a_body(app: App) -> None:
             read_to_end(connection)
 
 
-def test_half_a_form(app: App) -> None:
+def test_half_a_form_is_discarded(app: App) -> None:
     start = b'--y\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     for _ in range(20):
         with connect(app) as connection:
@@ -115,8 +115,8 @@ def test_half_a_form(app: App) -> None:
             connection.sendall(head(100_000, form) + start + BOOK[:5000])
 
 
-def test_a_body_longer_than_announced(app: App) -> None:
-    """What is too much is no part of the image, and no request either: the connection ends."""
+def test_excess_bytes_of_a_body_are_not_read(app: App) -> None:
+    """The excess is neither part of the image nor another request, so the connection ends."""
     with connect(app) as connection:
         answer = b""
         with suppress(ConnectionResetError):
@@ -130,7 +130,7 @@ def test_a_body_longer_than_announced(app: App) -> None:
         assert b"corrupt_image" in answer
 
 
-def test_a_body_announced_as_enormous(app: App) -> None:
+def test_an_enormous_announced_body_is_rejected(app: App) -> None:
     with connect(app) as connection:
         connection.sendall(head(10**15) + BOOK)
         status, body = next_answer(connection.makefile("rb"))
@@ -138,7 +138,7 @@ def test_a_body_announced_as_enormous(app: App) -> None:
         assert b"image_too_large" in body
 
 
-def test_chunks_that_are_none(app: App) -> None:
+def test_malformed_chunks_are_rejected(app: App) -> None:
     for chunk in (
         b"zz\r\nabc\r\n",
         b"-5\r\nabc\r\n",
@@ -152,7 +152,7 @@ def test_chunks_that_are_none(app: App) -> None:
             assert not answer or status_of(answer) in {400, 408, 415}, (chunk, answer)
 
 
-def test_heads_that_are_none(app: App) -> None:
+def test_malformed_heads_are_rejected(app: App) -> None:
     for line in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -174,8 +174,8 @@ def test_heads_that_are_none(app: App) -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_tiny_requests(app: App) -> None:
-    """Pipelined, each with an image of one byte: all are refused for what they are."""
+def test_ten_thousand_pipelined_requests_are_answered(app: App) -> None:
+    """Each has an image of one byte and is rejected with the code for it."""
 
     def send(share: int) -> dict[int, int]:
         counts: dict[int, int] = {}

@@ -1,7 +1,7 @@
-"""Mutated images: each gives a picture or an error with a code, and nothing is left behind.
+"""Mutated images give a result or an error with a code, and no memory is lost.
 
-The images are worked on in a process of their own, so that a crash is seen as one, and so that
-the memory that is measured is theirs. `make fuzz` runs many more of them.
+The images are processed in a separate process, so that a crash is detected and the measured memory
+is theirs. `make fuzz` runs many more of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from serve_app.pipeline.steps import StageTimer, find_subject, render_cutout
 from tests.support.images import book, saved, traits
 
 LIMITS = ImageLimits(max_pixels=4_000_000)
-"""A mutated header may ask for very many pixels; with these, memory is only that of few."""
+"""Limits that keep memory small even if a mutated header announces very many pixels."""
 
 EXAMPLES = 25 if settings.get_current_profile_name() != "fuzz" else settings().max_examples
 WIDTH, HEIGHT = 96, 72
@@ -44,7 +44,7 @@ MUTATIONS_WARM, MUTATIONS = (300, 600) if EXAMPLES < 100 else (2_000, 20_000)
 
 @cache
 def seeds() -> dict[str, list[bytes]]:
-    """Return sound images of every format, small, in the kinds that the format has."""
+    """Return small, valid images of every format, in every variant of the format."""
     pixels = np.asarray(Image.fromarray(book().image).resize((WIDTH, HEIGHT)))
     image = Image.fromarray(pixels)
     alpha = image.copy()
@@ -93,10 +93,10 @@ def seeds() -> dict[str, list[bytes]]:
 
 @st.composite
 def mutated(draw: st.DrawFn, name: str) -> bytes:
-    """Return a seed with a few bytes, or stretches of them, that are others."""
+    """Return a seed in which a few bytes or ranges of bytes are changed."""
     data = bytearray(draw(st.sampled_from(seeds()[name])))
     for _ in range(draw(st.integers(1, 6))):
-        # The head of a file holds most of what decides; it is drawn as often as all the rest.
+        # The head of a file decides most, so half of the changes are made there.
         end = draw(st.sampled_from([min(64, len(data)), len(data)]))
         at = draw(st.integers(0, end))
         how = draw(st.sampled_from(["set", "insert", "delete", "repeat", "cut"]))
@@ -115,7 +115,7 @@ def mutated(draw: st.DrawFn, name: str) -> bytes:
 
 
 def attempt(data: bytes) -> str:
-    """Take an image from its bytes to a picture; return ``picture``, or the error's code."""
+    """Process an image file, and return ``result`` or the code of the error."""
     try:
         photograph = decode_image(data, LIMITS)
         resize_for_model(photograph.rgb, MODEL_SIDE)
@@ -125,11 +125,11 @@ def attempt(data: bytes) -> str:
         Image.open(io.BytesIO(rendered.data)).load()
     except ForeedgeError as error:
         return error.code
-    return "picture"
+    return "result"
 
 
 def attempt_many(first: int, count: int) -> tuple[set[str], int]:
-    """Try images with bytes changed at random; return what came of them, and memory in use."""
+    """Process randomly changed images, and return their outcomes and the memory in use."""
     found = set()
     every = [seed for of_format in seeds().values() for seed in of_format]
     for number in range(first, first + count):
@@ -141,7 +141,7 @@ def attempt_many(first: int, count: int) -> tuple[set[str], int]:
             )
         found.add(attempt(bytes(data)))
     gc.collect()
-    # What the allocator keeps for later is not in use: it depends on the largest image so far.
+    # Memory that the allocator keeps is not in use. Its size depends on the largest image so far.
     ctypes.CDLL(None).malloc_trim(0)
     return found, psutil.Process().memory_info().rss
 
@@ -151,22 +151,22 @@ def _recipe() -> Recipe:
     return parse_recipe({"checks": {"min_subject_px": 0}})
 
 
-def _be_quiet() -> None:
-    # libtiff and Pillow tell of every broken image.
+def _silence_stderr() -> None:
+    # libtiff and Pillow print a message for every broken image.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(1, get_context("spawn"), _be_quiet) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _silence_stderr) as pool:
         yield pool
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "MPO"])
-def test_a_mutated_image_is_a_picture_or_an_error(name: str, worker: ProcessPoolExecutor) -> None:
+def test_a_mutated_image_gives_a_result_or_an_error(name: str, worker: ProcessPoolExecutor) -> None:
     for seed in seeds()[name]:
-        assert worker.submit(attempt, seed).result() == "picture"
+        assert worker.submit(attempt, seed).result() == "result"
 
     @settings(
         max_examples=EXAMPLES,
@@ -177,16 +177,16 @@ def test_a_mutated_image_is_a_picture_or_an_error(name: str, worker: ProcessPool
     @given(data=mutated(name))
     def check(data: bytes) -> None:
         code = worker.submit(attempt, data).result(timeout=60)
-        assert code == "picture" or code in BY_CODE
+        assert code == "result" or code in BY_CODE
 
     check()
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(sys.platform != "linux", reason="memory in use is asked of glibc")
-def test_mutated_images_leave_nothing_behind(worker: ProcessPoolExecutor) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is a function of glibc")
+def test_mutated_images_leak_no_memory(worker: ProcessPoolExecutor) -> None:
     _, before = worker.submit(attempt_many, 0, MUTATIONS_WARM).result()
     found, after = worker.submit(attempt_many, MUTATIONS_WARM, MUTATIONS).result()
-    assert {"picture", "corrupt_image"} <= found
-    assert found - {"picture"} <= set(BY_CODE)
+    assert {"result", "corrupt_image"} <= found
+    assert found - {"result"} <= set(BY_CODE)
     assert after < before * (1 + GROWTH), f"{before:,} bytes became {after:,}"

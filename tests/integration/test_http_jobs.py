@@ -1,4 +1,4 @@
-"""Jobs that are posted, against a real queue and ledger that nobody else works on."""
+"""Jobs submitted over HTTP to a queue and a ledger that nothing else uses."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from serve_app.config import AppConfig
 from serve_app.errors import SourceNotFound
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
+from tests.support.http_client import StuckPipeline, endpoint_client
 from tests.support.running_app import Aws
 
 
@@ -59,8 +60,24 @@ def put_part(
     (store or open_store(config)).put(config.ledger.bucket, key, data, "application/gzip")
 
 
+async def test_a_job_in_an_sns_envelope_is_refused_and_the_others_are_queued(
+    config: AppConfig, local_aws: Aws
+) -> None:
+    assert config.queue is not None
+    envelope = {"TopicArn": "arn:aws:sns:eu-west-1:1:t", "Message": '{"Records": []}'}
+    async with endpoint_client(config, StuckPipeline(), SqsJobs(config)) as client:
+        answer = await client.post("/v1/jobs", json=[job(1), job(2, **envelope), job(3)])
+    assert answer.status_code == 202, answer.text
+    reported = [(item["status"], item["code"]) for item in answer.json()["jobs"]]
+    assert reported == [("queued", None), ("refused", "invalid_message"), ("queued", None)]
+    sqs, url = local_aws.client("sqs"), config.queue.url
+    messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    keys = {json.loads(message["Body"])["source"]["key"] for message in messages}
+    assert keys == {"1.jpg", "3.jpg"}
+
+
 @pytest.mark.slow
-async def test_a_thousand_jobs_are_messages_that_the_consumer_reads(
+async def test_a_thousand_jobs_become_messages_for_the_consumer(
     config: AppConfig, local_aws: Aws
 ) -> None:
     assert config.queue is not None
@@ -79,7 +96,7 @@ async def test_a_thousand_jobs_are_messages_that_the_consumer_reads(
     assert (counts.jobs, counts.remaining, counts.complete) == (1000, 1000, True)
 
 
-async def test_a_queue_that_is_not_there_refuses_each(config: AppConfig) -> None:
+async def test_without_the_queue_every_job_is_refused(config: AppConfig) -> None:
     assert config.queue is not None
     gone = config.queue.model_copy(update={"url": config.queue.url + "-gone"})
     jobs = SqsJobs(config.model_copy(update={"queue": gone}))
@@ -90,7 +107,9 @@ async def test_a_queue_that_is_not_there_refuses_each(config: AppConfig) -> None
     assert all(item.job_id and item.run_id for item in receipts)
 
 
-async def test_jobs_that_differ_have_no_manifest_and_are_counted(config: AppConfig) -> None:
+async def test_jobs_with_different_recipes_are_counted_without_a_manifest(
+    config: AppConfig,
+) -> None:
     jobs = SqsJobs(config)
     receipts = await jobs.submit([job(1), job(2, recipe="mask")])
     [run_id] = {item.run_id or "" for item in receipts}

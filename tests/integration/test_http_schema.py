@@ -1,6 +1,6 @@
-"""Whatever the description allows, and much that it does not, against the running endpoint.
+"""Requests that the OpenAPI description allows, and ones it does not, against the endpoint.
 
-`make fuzz` runs more than 2,000 cases; here there are a few.
+`make fuzz` runs more than 2,000 cases, the usual run only a few.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.running_app import App
 
 FUZZ = settings.get_current_profile_name() == "fuzz"
 LIMITED = settings(
-    # Of each operation twice: what the description allows, and what it does not.
+    # Used twice for each operation: with valid and with invalid requests.
     max_examples=300 if FUZZ else 15,
     deadline=None,
     database=None,
@@ -52,7 +52,7 @@ schemathesis.openapi.media_type("application/octet-stream", IMAGES)
 
 
 @pytest.mark.timeout(1800)
-def test_what_the_description_allows_and_what_it_does_not(app: App) -> None:
+def test_responses_conform_to_the_description(app: App) -> None:
     schema = schemathesis.openapi.from_url(f"{app.url}/openapi.json")
     before = app.post(jpeg(book().image)).content
     counts: Counter[str] = Counter()
@@ -71,7 +71,7 @@ def test_what_the_description_allows_and_what_it_does_not(app: App) -> None:
         operation = found.ok()
         for mode in GenerationMode:
             strategy = operation.as_strategy(generation_mode=mode)
-            # Where nothing can be given, nothing can be wrong.
+            # An operation without input has no invalid requests.
             with suppress(Unsatisfiable):
                 LIMITED(given(case=strategy)(check))()
     print(f"\n{counts.total()} cases:", dict(sorted(counts.items())))

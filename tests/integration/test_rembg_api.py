@@ -1,6 +1,6 @@
-"""rembg's HTTP API on the running application, beside rembg itself with the same weights.
+"""The HTTP API of rembg on the running application, compared with rembg with the same weights.
 
-``make compare-rembg`` puts it beside rembg's own server, which needs an environment of its own.
+``make compare-rembg`` compares it with rembg's own server, which needs a separate environment.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from serve_app.models.registry import locate_weights
 from tests.support.images import book, jpeg
 from tests.support.running_app import App
 
+STATIC = Path(__file__).parents[2] / "serve_app" / "http" / "static"
+
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
 def rembg(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return what rembg's server does with a request: ``s_command.im_without_bg``."""
+    """Return a function that does what rembg's server does (``s_command.im_without_bg``)."""
     home = tmp_path_factory.mktemp("rembg")
     weights = home / "folio.onnx"
     weights.write_bytes(locate_weights("folio", AppConfig.load()).path.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        # rembg reads no file outside of its home.
+        # rembg reads files only inside its home.
         patch.setenv("U2NET_HOME", str(home))
         import rembg
 
@@ -58,7 +60,7 @@ def rembg(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("case", REQUESTS, ids=lambda case: case.name)
-def test_the_answer_is_rembgs(app: App, rembg: Any, case: RemoveRequest) -> None:
+def test_the_result_is_that_of_rembg(app: App, rembg: Any, case: RemoveRequest) -> None:
     for seed, size in ((9, (640, 480)), (21, (300, 400))):
         image = jpeg(book(seed, *size).image)
         answer = app.http.post(
@@ -70,7 +72,7 @@ def test_the_answer_is_rembgs(app: App, rembg: Any, case: RemoveRequest) -> None
         assert found.is_accepted(case), (seed, found)
 
 
-def test_small_subjects_and_none_are_answered(app: App) -> None:
+def test_small_and_missing_subjects_give_a_result(app: App) -> None:
     small = book(9, 100, 80)
     answer = app.http.post(REMOVE_PATH, files={"file": jpeg(small.image)})
     assert answer.status_code == 200
@@ -80,7 +82,7 @@ def test_small_subjects_and_none_are_answered(app: App) -> None:
     assert Image.open(io.BytesIO(empty.content)).getbbox() is None
 
 
-def test_nothing_is_fetched_where_no_host_is_listed(app: App) -> None:
+def test_nothing_is_fetched_if_no_host_is_allowed(app: App) -> None:
     answer = app.http.get(REMOVE_PATH, params={"url": f"{app.url}/page/icon.svg"})
     assert (answer.status_code, answer.json()["code"]) == (403, "source_not_allowed")
 
@@ -92,7 +94,7 @@ def test_the_page_is_served(app: App) -> None:
         assert path in answer.text
         part = app.http.get(f"/{path}")
         assert part.status_code == 200
-        source = Path(__file__).parents[2] / "serve_app" / path
+        source = STATIC / path.rpartition("/")[2]
         assert part.content == source.read_bytes()
         assert "default-src 'none'" in part.headers["content-security-policy"]
     assert app.http.get("/page/index.py").status_code == 404

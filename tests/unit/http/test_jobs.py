@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ingest.runs.submissions import SqsJobs
 from serve_app.config import AppConfig
 from serve_app.contracts.submission import Receipt, RunCounts
 from tests.support.http_client import NoQueue, StuckPipeline, endpoint_client
@@ -66,6 +68,26 @@ async def test_a_body_that_is_not_jobs_is_rejected(body: bytes, status: int, cod
     async with endpoint_client(CONFIG, StuckPipeline(), RecordingQueue()) as client:
         answer = await client.post("/v1/jobs", content=body)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_an_sns_envelope_is_an_invalid_job(tmp_path: Path) -> None:
+    settings = {
+        "storage": {"local_root": str(tmp_path)},
+        "ledger": {"bucket": "b"},
+        "queue": {"url": "http://localhost/queue"},
+    }
+    config = AppConfig.load(settings)
+    envelope = {
+        "TopicArn": "arn:aws:sns:eu-west-1:1:t",
+        "Message": '{"Records": []}',
+        "source": {"bucket": "b", "key": "k"},
+        "output": {"bucket": "b"},
+    }
+    async with endpoint_client(config, StuckPipeline(), SqsJobs(config)) as client:
+        answer = await client.post("/v1/jobs", json=envelope)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_message")
+        answer = await client.post("/v1/jobs", json=[envelope, envelope])
+        assert [item["code"] for item in answer.json()["jobs"]] == ["invalid_message"] * 2
 
 
 async def test_without_a_queue_jobs_are_unavailable() -> None:
