@@ -1,1 +1,1 @@
-"""Models: what is known of each, where its weights are, and how it is run."""
+"""Models: what is known about each, where its weights are, and how it is run."""

@@ -1,20 +1,24 @@
-"""A model's graph, made cheaper for CPUs without a change of what it computes.
+"""Rewrites that make a model's graph cheaper on CPUs and keep what it computes.
 
-rembg's networks give out seven masks, of which one is used. More in them is dear
-(docs/performance.md has what each change saves). ONNX Runtime keeps feature maps in blocks of 16
-channels on CPUs, and so a single channel costs it as much as 16:
+rembg's networks have seven masks as outputs, of which one is used. The other six are removed, and
+so is what only they need. Three more things make the graphs slow (docs/performance.md has what
+each rewrite saves).
 
-- Many channels are squeezed into one by 3 x 3 convolutions at full size. The sum over the channels
-  can be taken first, at each of the 9 places of the kernel (a convolution of 1 x 1 into 9
-  channels), and the sum over the places after that, by a transposed convolution. ONNX Runtime has
-  no blocks for that one, so that its single channel, enlarged to full size, is a single one too.
-- Single channels are put side by side and mixed into the mask by a convolution of 1 x 1: a sum of
-  products, and cheaper where the products are taken before the channels are enlarged.
+ONNX Runtime keeps feature maps in blocks of 16 channels on CPUs. A feature map of a single channel
+therefore costs as much as one of 16:
 
-And two things cost memory traffic. Feature maps are put side by side for a convolution to read,
-which copies all of both; the sum of a convolution of each is the same. Where the batch axis is
-open, ONNX Runtime cannot tell that two maps have the same shape, and adds them in a pass of its
-own instead of inside of the convolution that makes one.
+- Convolutions of 3 x 3 at full size reduce many channels to one. The sum over the channels can be
+  taken first, for each of the 9 places of the kernel (a convolution of 1 x 1 into 9 channels). A
+  transposed convolution then takes the sum over the places. ONNX Runtime does not use blocks for
+  it, so that its single channel, enlarged to full size, is a single channel.
+- A convolution of 1 x 1 mixes concatenated single channels into the mask. That is a sum of
+  products, and it is cheaper if the products are taken before the channels are enlarged.
+
+A concatenation of feature maps for a convolution copies all of them. The sum of one convolution for
+each feature map is the same.
+
+With an open batch axis, ONNX Runtime cannot know that two feature maps have the same shape. It then
+adds them in a pass of its own, instead of in the convolution that makes one of them.
 """
 
 from __future__ import annotations
@@ -31,35 +35,36 @@ from onnx import helper, numpy_helper
 
 from serve_app.models.graph_folding import fold_constants, make_weights_constant
 
-Weights = npt.NDArray[Any]
+Array = npt.NDArray[Any]
 
 _MIN_CHANNELS = 16
-"""ONNX Runtime's block. With fewer there is nothing to win."""
-_SMALL_BYTES = 1024
-"""A constant up to this size may say what a shape is."""
+"""Fewest channels for which a split saves time: the size of ONNX Runtime's blocks."""
+_MAX_SHAPE_BYTES = 1024
+"""Largest size of a constant that may define a shape."""
 
 
 def optimize_for_cpu(path: Path, *, batches: bool) -> bytes:
-    """Return a graph with its first output alone, and with cheaper convolutions.
+    """Return a graph with only the first output, and with cheaper convolutions.
 
     Args:
-        path: An ONNX file.
-        batches: Whether it takes several images at a time, where the file does; else one.
+        path: ONNX file.
+        batches: Whether the graph takes several images at a time, if the file allows it. Otherwise
+            it takes one.
 
     Returns:
-        An ONNX model. Its answers differ from the file's by float32 rounding.
+        An ONNX model. Its outputs differ from those of the file by float32 rounding.
 
     Raises:
-        Exception: The file is no ONNX model; of many classes, as ``onnx`` has it.
+        Exception: The file is not an ONNX model. onnx has no common class for this.
     """
     model = onnx.load(path)
-    # Nodes with graphs of their own use values by name from outside: those are left alone.
+    # A node that contains a graph uses values of the outer one by name, so nothing is rewritten.
     attributes = [item for node in model.graph.node for item in node.attribute]
     if not any(item.type == onnx.AttributeProto.GRAPH for item in attributes):
         make_weights_constant(model.graph)
         del model.graph.output[1:]
         if not batches:
-            _fix_batch(model.graph)
+            _fix_batch_size(model.graph)
         model = fold_constants(model)
         _drop_unused(model.graph)
         _split_convolutions(model.graph)
@@ -71,10 +76,10 @@ def optimize_for_cpu(path: Path, *, batches: bool) -> bytes:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Drop what the first output does not need."""
+    """Remove the nodes and weights that the first output does not need."""
     needed = {graph.output[0].name}
     kept = []
-    # The nodes of a graph are sorted: what a node needs comes before it.
+    # The nodes of a graph are in topological order, so all consumers of a value come first here.
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
@@ -86,9 +91,9 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(weights)
 
 
-def _fix_batch(graph: onnx.GraphProto) -> None:
-    """Let a graph whose batch axis is open take one image at a time."""
-    # What it says of the values in between may have the open axis, and follows from the input.
+def _fix_batch_size(graph: onnx.GraphProto) -> None:
+    """Fix an open batch axis at one image."""
+    # Stored shapes of inner values may have the open axis. They are inferred from the input again.
     del graph.value_info[:]
     for value in (graph.input[0], graph.output[0]):
         dims = value.type.tensor_type.shape.dim
@@ -97,35 +102,36 @@ def _fix_batch(graph: onnx.GraphProto) -> None:
 
 
 def _split_convolutions(graph: onnx.GraphProto) -> None:
+    """Split the convolutions that reduce many channels to one."""
     weights = {item.name: item for item in graph.initializer}
     nodes = []
     for node in graph.node:
-        kernel = _kernel_into_one(node, weights)
+        kernel = _kernel_to_split(node, weights)
         pads = None if kernel is None else _transposed_pads(node, kernel)
         if kernel is None or pads is None:
             nodes.append(node)
         else:
-            nodes += _split(graph, node, kernel, pads)
+            nodes += _split_convolution(graph, node, kernel, pads)
     del graph.node[:]
     graph.node.extend(nodes)
 
 
-def _kernel_into_one(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> Weights | None:
-    """Return the weights, float32 [1, C, H, W], of a convolution that is worth being split."""
+def _kernel_to_split(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> Array | None:
+    """Return the weights, float32 [1, C, H, W], of a convolution to split, or None to keep it."""
     if node.op_type != "Conv" or node.input[1] not in weights:
         return None
     outputs, channels, *size = weights[node.input[1]].dims
     grouped = _attributes(node).get("group", 1) != 1
     if outputs != 1 or channels < _MIN_CHANNELS or len(size) != 2 or size == [1, 1] or grouped:
         return None
-    kernel: Weights = numpy_helper.to_array(weights[node.input[1]])
+    kernel: Array = numpy_helper.to_array(weights[node.input[1]])
     return kernel
 
 
-def _transposed_pads(node: onnx.NodeProto, kernel: Weights) -> list[int] | None:
-    """Return the pads with which the transposed convolution has the same output.
+def _transposed_pads(node: onnx.NodeProto, kernel: Array) -> list[int] | None:
+    """Return the pads that give the transposed convolution the same output.
 
-    None where there are none: for strides, and for more padding than the kernel reaches.
+    There are none, and None is returned, for strides and for pads beyond the reach of the kernel.
     """
     found = _attributes(node)
     if found.get("auto_pad", b"NOTSET") != b"NOTSET" or set(found.get("strides", [1])) != {1}:
@@ -136,15 +142,16 @@ def _transposed_pads(node: onnx.NodeProto, kernel: Weights) -> list[int] | None:
     return pads if min(pads) >= 0 else None
 
 
-def _split(
-    graph: onnx.GraphProto, node: onnx.NodeProto, kernel: Weights, pads: list[int]
+def _split_convolution(
+    graph: onnx.GraphProto, node: onnx.NodeProto, kernel: Array, pads: list[int]
 ) -> list[onnx.NodeProto]:
-    """Return two convolutions, over the channels and over the places, instead of one."""
+    """Return a convolution over the channels and one over the places that replace the given one."""
     _, channels, height, width = kernel.shape
     places = height * width
     name = node.output[0]
     over_channels = kernel[0].transpose(1, 2, 0).reshape(places, channels, 1, 1)
-    # A transposed convolution writes where the other one reads: its kernel is turned round.
+    # A transposed convolution writes to the places that the given one reads, so it needs the
+    # reversed kernel.
     over_places = np.eye(places, dtype=kernel.dtype)[::-1].reshape(places, 1, height, width)
     graph.initializer.extend(
         [
@@ -165,13 +172,13 @@ def _split(
 
 
 def _mix_channels(graph: onnx.GraphProto) -> None:
-    """Sum up single channels, each times its weight, where a convolution of 1 x 1 does that."""
+    """Replace convolutions of 1 x 1 that mix single channels by sums of products."""
     weights = {item.name: item for item in graph.initializer}
-    makers = _made_for_one(graph)
+    makers = _producers_with_one_consumer(graph)
     nodes = []
     for node in graph.node:
-        whole = _concatenated(node, makers, weights)
-        if whole is not None and _mixes_channels(node, whole, weights):
+        whole = _concatenation_before(node, makers, weights)
+        if whole is not None and _mixes_single_channels(node, whole, weights):
             factors = numpy_helper.to_array(weights[node.input[1]]).reshape(-1, 1)
             nodes += _sum_of_products(graph, node, whole, factors, makers)
         else:
@@ -180,13 +187,13 @@ def _mix_channels(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _mixes_channels(
+def _mixes_single_channels(
     node: onnx.NodeProto, whole: onnx.NodeProto, weights: dict[str, onnx.TensorProto]
 ) -> bool:
-    """Return whether a convolution of 1 x 1 turns a concatenation of single channels into one."""
+    """Return whether a convolution of 1 x 1 mixes concatenated single channels into one."""
     found = _attributes(node)
     moved = any(found.get("pads", [])) or set(found.get("strides", [1])) != {1}
-    # As many channels as parts, side by side: each has one.
+    # There are as many channels as parts, so each part has one.
     single = list(weights[node.input[1]].dims) == [1, len(whole.input), 1, 1]
     return single and len(whole.input) > 1 and _attributes(whole)["axis"] == 1 and not moved
 
@@ -195,17 +202,17 @@ def _sum_of_products(
     graph: onnx.GraphProto,
     node: onnx.NodeProto,
     whole: onnx.NodeProto,
-    factors: Weights,
+    factors: Array,
     makers: dict[str, onnx.NodeProto],
 ) -> list[onnx.NodeProto]:
-    """Return the sum of single channels, each times its factor, instead of a convolution."""
+    """Return the nodes of a sum of single channels, each times its factor."""
     name = node.output[0]
     nodes, terms = [], []
     for number, (part, factor) in enumerate(zip(whole.input, factors, strict=True)):
         by, product, term = (f"{name}/{what}{number}" for what in ("factor", "product", "term"))
         graph.initializer.append(numpy_helper.from_array(factor, by))
         maker = makers.get(part)
-        # What is enlarged is multiplied while it is small.
+        # A channel that is enlarged is multiplied before, while it is small.
         enlarged = maker if maker is not None and _enlarges(maker) else None
         source = part if enlarged is None else enlarged.input[0]
         nodes.append(helper.make_node("Mul", [source, by], [product]))
@@ -216,27 +223,27 @@ def _sum_of_products(
             nodes[-1].CopyFrom(enlarged)
             nodes[-1].input[0], nodes[-1].output[0] = product, term
             terms.append(term)
-    return nodes + _added_up(name, [*terms, *node.input[2:]])
+    return nodes + _additions(name, [*terms, *node.input[2:]])
 
 
 def _enlarges(node: onnx.NodeProto) -> bool:
-    """Return whether a product may be taken before a node instead of after it."""
+    """Return whether a node enlarges its input so that a product may be taken before it."""
     return node.op_type == "Resize" and "extrapolation_value" not in _attributes(node)
 
 
 def _take_concatenations_apart(model: onnx.ModelProto) -> None:
-    """Convolve each part of a concatenation, and add them up, where that moves less memory."""
+    """Convolve the parts of concatenations separately if that moves less memory."""
     graph = model.graph
     weights = {item.name: item for item in graph.initializer}
-    makers = _made_for_one(graph)
-    channels = _channels(model)
+    makers = _producers_with_one_consumer(graph)
+    channels = _channel_counts(model)
     nodes = []
     for node in graph.node:
-        whole = _concatenated(node, makers, weights)
+        whole = _concatenation_before(node, makers, weights)
         if whole is not None:
             kernel = weights[node.input[1]]
             parts = [channels.get(name, 0) for name in whole.input]
-            if _worth_apart(parts, kernel.dims):
+            if _is_cheaper_apart(parts, kernel.dims):
                 nodes += _sum_of_parts(graph, node, whole, parts, numpy_helper.to_array(kernel))
                 continue
         nodes.append(node)
@@ -244,23 +251,28 @@ def _take_concatenations_apart(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
 
 
-def _worth_apart(parts: Sequence[int], kernel: Sequence[int]) -> bool:
-    """Return whether parts of so many channels, 0 where unknown, are better convolved apart.
+def _is_cheaper_apart(parts: Sequence[int], kernel: Sequence[int]) -> bool:
+    """Return whether the parts of a concatenation are cheaper to convolve separately.
 
-    A sum reads and writes the outputs once more, a copy reads and writes the inputs. Where the
-    channels do not add up, the parts lie along another axis, or the convolution is grouped.
+    A sum reads and writes the outputs once more, and a copy reads and writes the inputs. If the
+    channels do not add up to the kernel's inputs, the concatenation is along another axis or the
+    convolution is grouped, and so the answer is no.
+
+    Args:
+        parts: Number of channels of each part, or 0 if it is unknown.
+        kernel: Dimensions of the weights, [outputs, inputs, ...].
     """
     outputs, inputs = kernel[:2]
     return len(parts) > 1 and 0 not in parts and sum(parts) == inputs > outputs
 
 
-def _channels(model: onnx.ModelProto) -> dict[str, int]:
-    """Return how many channels each value of four dimensions has, where that is known."""
+def _channel_counts(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the known numbers of channels, by the names of values with four dimensions."""
     light = onnx.ModelProto()
     light.CopyFrom(model)
     for item in light.graph.initializer:
-        if len(item.raw_data) > _SMALL_BYTES:
-            # Shapes follow from small constants and from the sizes of large ones.
+        if len(item.raw_data) > _MAX_SHAPE_BYTES:
+            # Shapes depend on the content of small constants, but only on the shapes of large ones.
             item.ClearField("raw_data")
     graph = onnx.shape_inference.infer_shapes(light).graph
     shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.value_info, *graph.input)}
@@ -272,9 +284,9 @@ def _sum_of_parts(
     node: onnx.NodeProto,
     whole: onnx.NodeProto,
     channels: list[int],
-    kernel: Weights,
+    kernel: Array,
 ) -> list[onnx.NodeProto]:
-    """Return a convolution of each part of a concatenation, and their sums, instead of one."""
+    """Return a convolution for each part of a concatenation, and the additions of their outputs."""
     name = node.output[0]
     nodes, terms = [], []
     kernels = np.split(kernel, np.cumsum(channels)[:-1], axis=1)
@@ -285,11 +297,11 @@ def _sum_of_parts(
         nodes.append(helper.make_node("Conv", [part, weights, *bias], [convolved]))
         nodes[-1].attribute.extend(node.attribute)
         terms.append(convolved)
-    return nodes + _added_up(name, terms)
+    return nodes + _additions(name, terms)
 
 
-def _added_up(name: str, terms: Sequence[str]) -> list[onnx.NodeProto]:
-    """Return the additions that make a value, called ``name``, of two terms or more."""
+def _additions(name: str, terms: Sequence[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that add two or more terms to the value ``name``."""
     nodes = []
     total = terms[0]
     for number, term in enumerate(terms[1:], 1):
@@ -298,20 +310,23 @@ def _added_up(name: str, terms: Sequence[str]) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _concatenated(
+def _concatenation_before(
     node: onnx.NodeProto,
     makers: dict[str, onnx.NodeProto],
     weights: dict[str, onnx.TensorProto],
 ) -> onnx.NodeProto | None:
-    """Return the concatenation that a convolution of known weights reads, and nothing else does."""
+    """Return the concatenation that a convolution with known weights is the only one to read."""
     if node.op_type != "Conv" or node.input[1] not in weights:
         return None
     maker = makers.get(node.input[0])
     return maker if maker is not None and maker.op_type == "Concat" else None
 
 
-def _made_for_one(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """Return the nodes whose first output has one use; what has more is made anyway."""
+def _producers_with_one_consumer(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Return the nodes whose first output is read once, by the name of that output.
+
+    A value that is read more than once is needed even if one of its readers is rewritten.
+    """
     uses = Counter(name for node in graph.node for name in node.input)
     return {node.output[0]: node for node in graph.node if uses[node.output[0]] == 1}
 

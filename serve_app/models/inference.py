@@ -1,7 +1,7 @@
-"""Running a model: squares of uint8 pixels in, uint8 masks out, with rembg's arithmetic.
+"""Running a model: from square images to masks, both uint8, with rembg's arithmetic.
 
-rembg works in float64 on each image; here a table of the 256 values that a channel can take,
-computed in float64 as rembg does, gives the same float32 tensor with one lookup for each pixel.
+rembg computes the input tensor of an image in float64. Here only a table of the 256 possible
+values of a channel is computed in float64. One lookup per value then gives the same float32 tensor.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from PIL import Image
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
+from serve_app.imaging.pixels import Pixels
 from serve_app.models.registry import ModelFacts, Weights, locate_weights, rembg_session_class
 from serve_app.models.sessions import open_session, probe_image, session_options
 
@@ -25,25 +26,28 @@ _REMBG_SIZE_PX = 1024
 
 
 class Model(Protocol):
-    """A loaded model; safe to share among threads."""
+    """A loaded model, which threads may share."""
 
     name: str
+    """Name of the model."""
     size_px: int
+    """Side S of its square input, in pixels."""
     sha256: str
+    """SHA-256 of its file, as hexadecimal digits."""
     batches: bool
     """Whether one run can take several images."""
 
-    def masks(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def masks(self, images: Pixels) -> Pixels:
         """Return the mask of each image.
 
         Args:
             images: uint8 [N, S, S, 3], RGB.
 
         Returns:
-            uint8 [N, S, S]; all 0 where there is no subject.
+            uint8 [N, S, S]. The mask of an image without a subject is 0 everywhere.
 
         Raises:
-            ModelUnavailable: The graph could not be run.
+            ModelUnavailable: The model could not be run.
         """
         ...
 
@@ -51,9 +55,13 @@ class Model(Protocol):
 def load_model(name: str, config: AppConfig) -> Model:
     """Return a model that is ready to run.
 
+    Args:
+        name: Name of the model.
+        config: Settings of the application.
+
     Raises:
-        FatalError: The model, its file or its graph is not what it should be.
-        ModelUnavailable: Its weights could not be downloaded.
+        FatalError: The model is unknown, or its file is not valid.
+        ModelUnavailable: The weights could not be downloaded.
     """
     weights = locate_weights(name, config)
     if weights.facts is None:
@@ -62,18 +70,18 @@ def load_model(name: str, config: AppConfig) -> Model:
 
 
 class OnnxModel:
-    """A graph whose facts are known."""
+    """A model whose facts are known, run by ONNX Runtime."""
 
     def __init__(self, weights: Weights, facts: ModelFacts, config: SegmenterConfig) -> None:
-        """Load and check a graph.
+        """Load a model and check its input.
 
         Args:
-            weights: Its file.
-            facts: What it expects.
-            config: How it is run.
+            weights: File of the model.
+            facts: Facts about the model.
+            config: Settings of its execution.
 
         Raises:
-            InvalidConfig: The file is no ONNX model, or its input is not what the facts say.
+            InvalidConfig: The file is not an ONNX model, or its input differs from the facts.
         """
         self.name = weights.name
         self.sha256 = weights.sha256
@@ -81,7 +89,7 @@ class OnnxModel:
         self._facts = facts
         probe = normalize_images(probe_image(facts.size_px), facts)
 
-        def masks_of_probe(session: ort.InferenceSession) -> npt.NDArray[np.uint8]:
+        def masks_of_probe(session: ort.InferenceSession) -> Pixels:
             _check_shape(session.get_inputs()[0].shape, facts.size_px, weights)
             return stretch_to_masks(_run(session, probe), facts)
 
@@ -93,29 +101,29 @@ class OnnxModel:
             raise InvalidConfig(f"{weights.path} cannot be loaded: {_brief(error)}") from error
         self.batches = not isinstance(self._session.get_inputs()[0].shape[0], int)
 
-    def masks(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """See Model."""
+    def masks(self, images: Pixels) -> Pixels:
+        """Return the mask of each image, uint8 [N, S, S]. See ``Model``."""
         tensor = normalize_images(images, self._facts)
         try:
             answers = _run(self._session, tensor)
-        # ONNX Runtime's errors share no base class of their own.
+        # ONNX Runtime's errors have no common base class.
         except Exception as error:
             raise ModelUnavailable(f"{self.name}: {_brief(error)}") from error
         return stretch_to_masks(answers, self._facts)
 
 
 class RembgModel:
-    """A model of rembg's that the registry has no facts for: rembg's own code runs it."""
+    """A rembg model without known facts, run by rembg's own code."""
 
     def __init__(self, weights: Weights, config: SegmenterConfig) -> None:
         """Load a model through rembg.
 
         Args:
-            weights: Its file.
-            config: How it is run.
+            weights: File of the model.
+            config: Settings of its execution.
 
         Raises:
-            InvalidConfig: rembg could not load it.
+            InvalidConfig: rembg could not load the model.
         """
         self.name = weights.name
         self.sha256 = weights.sha256
@@ -127,27 +135,29 @@ class RembgModel:
         except (ValueError, OSError, RuntimeError) as error:
             raise InvalidConfig(f"rembg cannot load {weights.name}: {_brief(error)}") from error
 
-    def masks(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """See Model. A model with a mask for each class (clothes) gives their union."""
+    def masks(self, images: Pixels) -> Pixels:
+        """Return the mask of each image, uint8 [N, S, S]. See ``Model``.
+
+        If the model has a mask for each of several classes, such as clothes, the result is their
+        union.
+        """
         return np.stack([self._mask(image) for image in images])
 
-    def _mask(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _mask(self, image: Pixels) -> Pixels:
         try:
             masks: list[Any] = self._session.predict(Image.fromarray(image))
         except Exception as error:
             raise ModelUnavailable(f"{self.name}: {_brief(error)}") from error
-        union: npt.NDArray[np.uint8] = np.maximum.reduce(
-            [np.asarray(m.convert("L")) for m in masks]
-        )
+        union: Pixels = np.maximum.reduce([np.asarray(m.convert("L")) for m in masks])
         return union
 
 
-def normalize_images(images: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.NDArray[np.float32]:
-    """Return the tensor that rembg would make of each image: bit for bit the same.
+def normalize_images(images: Pixels, facts: ModelFacts) -> npt.NDArray[np.float32]:
+    """Return the input tensor of images, bit by bit the same as rembg's.
 
     Args:
         images: uint8 [N, S, S, 3], RGB.
-        facts: Mean and standard deviation.
+        facts: Facts that give the mean and the standard deviation.
 
     Returns:
         float32 [N, 3, S, S]: (value / the image's own maximum - mean) / std.
@@ -162,15 +172,16 @@ def normalize_images(images: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.ND
     return tensor
 
 
-def stretch_to_masks(answers: npt.NDArray[np.float32], facts: ModelFacts) -> npt.NDArray[np.uint8]:
-    """Return answers as masks, each stretched from its own minimum to its own maximum.
+def stretch_to_masks(answers: npt.NDArray[np.float32], facts: ModelFacts) -> Pixels:
+    """Return the masks of a model's outputs, stretched from 0 to 255.
 
-    rembg stretches over the whole tensor, which is the same for its batches of one. It divides
-    0 by 0 where an answer is constant; here that is an empty mask.
+    Each output is stretched from its own minimum to its own maximum. rembg stretches over the
+    whole tensor, which is the same for its batches of one. For a constant output rembg divides 0
+    by 0. Here it becomes an empty mask.
 
     Args:
-        answers: float32 [N, S, S].
-        facts: Whether they are logits, and below what maximum there is no subject.
+        answers: Outputs, float32 [N, S, S].
+        facts: Facts that say if the outputs are logits, and which of them show no subject.
 
     Returns:
         uint8 [N, S, S].
@@ -193,7 +204,7 @@ def _run(session: ort.InferenceSession, tensor: npt.NDArray[np.float32]) -> npt.
 
 
 def _check_shape(shape: list[Any], size_px: int, weights: Weights) -> None:
-    # A name instead of a number stands for an axis of any size.
+    # An axis of any size has a name instead of a number.
     expected = (3, size_px, size_px)
     fits = len(shape) == 4 and all(
         not isinstance(found, int) or found == wanted
@@ -202,7 +213,7 @@ def _check_shape(shape: list[Any], size_px: int, weights: Weights) -> None:
     if not fits:
         raise InvalidConfig(
             f"{weights.path}: the input of {weights.name} must be [N, 3, {size_px}, {size_px}] "
-            f"and is {shape}"
+            f"but is {shape}"
         )
 
 

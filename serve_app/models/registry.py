@@ -1,8 +1,8 @@
-"""What is known of each model, and where its weights are.
+"""The facts about each model, and the place of its weights.
 
-A model is one of these, in order: a file that the configuration names (``model_files``), the
-bundled ``folio``, a model of rembg's whose facts are below, or any other model of rembg's, which
-is then run by rembg itself.
+A model is the first of these that has its name: a file from the configuration (``model_files``),
+the bundled ``folio``, a rembg model in ``MODEL_FACTS``, or any other model of rembg's, which rembg
+itself then runs.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a graph expects and what its answer means."""
+    """The input that a model expects, and the meaning of its output."""
 
     size_px: int
-    """Side of the square input."""
+    """Side of the square input, in pixels."""
     mean: tuple[float, float, float] = _IMAGENET_MEAN
-    """Of each channel, on a scale where the image's brightest value is 1."""
+    """Mean of each channel, on a scale on which the image's brightest value is 1."""
     std: tuple[float, float, float] = _IMAGENET_STD
+    """Standard deviation of each channel, on the same scale."""
     sigmoid: bool = False
-    """The graph's answer is a logit."""
+    """Whether the output is a logit, so that its sigmoid is the mask."""
     empty_below: float = 0.0
-    """An answer whose maximum is below this has no subject. 0 for rembg's models: rembg stretches
-    every answer to the full range, and parity with it forbids to know better."""
+    """Lowest maximum of an output that shows a subject.
+
+    It is 0 for rembg's models. rembg stretches every output to the full range, and parity with it
+    does not allow to call a mask empty.
+    """
     md5: str | None = None
-    """Of the file of rembg's release."""
+    """MD5 of the file in rembg's release, as hexadecimal digits."""
 
 
 MODEL_FACTS: dict[str, ModelFacts] = {
@@ -51,28 +55,39 @@ MODEL_FACTS: dict[str, ModelFacts] = {
     "birefnet-general": ModelFacts(1024, sigmoid=True, md5="7a35a0141cbbc80de11d9c9a28f52697"),
     "birefnet-general-lite": ModelFacts(1024, sigmoid=True, md5="4fab47adc4ff364be1713e97b7e66334"),
 }
-"""Facts by name: rembg's session classes say the same, in code. The md5 sums are those that rembg
-checks after a download; it does not check a file that is already there, and we do."""
+"""Facts by model name, from the code of rembg's session classes.
+
+rembg checks the MD5 after a download only. Here it is checked for a file that is already on disk
+as well.
+"""
 
 CUSTOM_MODEL_FACTS = ModelFacts(320)
-"""Of the files that the configuration names under a name of its own: u2net's contract."""
+"""Facts of a configured file whose name is not in ``MODEL_FACTS``. They are those of u2net."""
 
 BUNDLED_MODEL = "folio"
+"""Name of the model that is part of this package."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model's file, checked."""
+    """The file of a model, which has passed its checks."""
 
     name: str
+    """Name of the model."""
     path: Path
+    """ONNX file."""
     sha256: str
+    """SHA-256 of the file, as hexadecimal digits."""
     facts: ModelFacts | None
-    """None where only rembg knows how to run it."""
+    """Facts about the model, or None if rembg must run it."""
 
 
 def check_model_exists(name: str, config: AppConfig) -> None:
-    """Return if a model of this name can be served; loads no weights.
+    """Check that a model of this name can be served, without loading its weights.
+
+    Args:
+        name: Name of the model.
+        config: Settings of the application.
 
     Raises:
         InvalidConfig: There is no such model, or it is a service on the network.
@@ -82,7 +97,11 @@ def check_model_exists(name: str, config: AppConfig) -> None:
 
 
 def locate_weights(name: str, config: AppConfig) -> Weights:
-    """Return a model's weights, downloaded through rembg where they are not on this machine.
+    """Return the weights of a model, and download them through rembg if they are not on disk.
+
+    Args:
+        name: Name of the model.
+        config: Settings of the application.
 
     Raises:
         InvalidConfig: There is no such model, or its configured file does not exist.
@@ -94,28 +113,25 @@ def locate_weights(name: str, config: AppConfig) -> Weights:
         path = config.model_files[name]
         if not path.is_file():
             raise InvalidConfig(f"model_files.{name}: {path} is not a file")
-        # Another file for a model that is known (quantized, for example) is used as that model is.
-        return Weights(
-            name, path, _digest(path, "sha256"), MODEL_FACTS.get(name, CUSTOM_MODEL_FACTS)
-        )
+        # A configured file for a known model, such as a quantized one, is used by that model's
+        # facts.
+        facts = MODEL_FACTS.get(name, CUSTOM_MODEL_FACTS)
+        return Weights(name, path, _digest(path, "sha256"), facts)
     if name == BUNDLED_MODEL:
         with as_file(files("serve_app.models.folio") / "folio.onnx") as path:
             return Weights(name, path, _digest(path, "sha256"), MODEL_FACTS[name])
-    facts = MODEL_FACTS.get(name)
-    path = find_downloaded_file(name, config) or _download(name, config)
-    if facts is not None and facts.md5 is not None and (found := _digest(path, "md5")) != facts.md5:
-        raise ModelChecksumMismatch(
-            f"{path} is not rembg's release of {name}: its md5 is {found} instead of "
-            f"{facts.md5}; remove the file, and it is downloaded anew"
-        )
-    return Weights(name, path, _digest(path, "sha256"), facts)
+    return _locate_rembg_weights(name, config)
 
 
 def rembg_session_class(name: str) -> Any:
-    """Return rembg's session class of a model.
+    """Return rembg's session class for a model.
 
-    Imports rembg, which takes seconds, and minutes for the first time (pymatting compiles): a
-    replica that serves a model with facts never comes here, unless it downloads the weights.
+    It imports rembg, which takes seconds, and minutes for the first time on a machine, while
+    Numba compiles pymatting. A replica that serves a model with known facts only comes here if it
+    must download the weights.
+
+    Args:
+        name: Name of the model.
 
     Raises:
         InvalidConfig: rembg has no such model, or it is a service on the network.
@@ -129,12 +145,19 @@ def rembg_session_class(name: str) -> Any:
             f"model {name!r} is unknown. Use one of {known}, or add its file to model_files"
         )
     if not session_class.is_local():
-        raise InvalidConfig(f"model {name!r} sends photographs to a service: it is not served")
+        raise InvalidConfig(
+            f"model {name!r} cannot be served, because it sends images to a service on the network"
+        )
     return session_class
 
 
 def find_downloaded_file(name: str, config: AppConfig) -> Path | None:
-    """Return the file that rembg would find, without an import of rembg."""
+    """Return the file that rembg would use, or None if it is not on disk. rembg is not imported.
+
+    Args:
+        name: Name of the model.
+        config: Settings of the application.
+    """
     homes = [config.u2net_home] if config.u2net_home else [Path("~/.rembg"), Path("~/.u2net")]
     for home in homes:
         folder = home.expanduser()
@@ -144,20 +167,31 @@ def find_downloaded_file(name: str, config: AppConfig) -> Path | None:
     return None
 
 
+def _locate_rembg_weights(name: str, config: AppConfig) -> Weights:
+    facts = MODEL_FACTS.get(name)
+    path = find_downloaded_file(name, config) or _download(name, config)
+    if facts is not None and facts.md5 is not None and (found := _digest(path, "md5")) != facts.md5:
+        raise ModelChecksumMismatch(
+            f"{path} is not rembg's release of {name}: its MD5 is {found} instead of "
+            f"{facts.md5}. Remove the file to download it again"
+        )
+    return Weights(name, path, _digest(path, "sha256"), facts)
+
+
 def _download(name: str, config: AppConfig) -> Path:
     if config.u2net_home is not None:
-        # The only way in which rembg can be told.
+        # rembg reads the folder from the environment alone.
         os.environ["U2NET_HOME"] = str(config.u2net_home)
     session_class = rembg_session_class(name)
     try:
         return Path(session_class.download_models())
     except ValueError as error:
-        # pooch's word for a digest that differs.
-        raise ModelChecksumMismatch(f"download of {name}: {error}") from error
+        # pooch raises this if the digest of the download differs.
+        raise ModelChecksumMismatch(f"the download of {name} failed: {error}") from error
     except OSError as error:
         raise ModelUnavailable(
-            f"the weights of {name} could not be downloaded: {error}; where there is no network, "
-            f"put {name}.onnx into the folder that U2NET_HOME names"
+            f"the weights of {name} could not be downloaded: {error}. Without a network, put "
+            f"{name}.onnx into the folder that U2NET_HOME names"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: on a CPU with a rewritten graph, once that was seen to answer alike."""
+"""ONNX Runtime sessions, on a CPU with a rewritten graph if its probe mask is the same."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from serve_app.config import SegmenterConfig
+from serve_app.imaging.pixels import Pixels
 from serve_app.models.graph_rewrites import optimize_for_cpu
 
 _logger = logging.getLogger(__name__)
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _PROBE_SEED = 1
-_LEVELS = 1
-"""Grey levels by which the masks of a graph and of its rewritten form may differ."""
+_MAX_DIFFERENCE = 1
+"""Largest difference, in grey levels, between the masks of a graph and of its rewritten form."""
 
-Probe = Callable[[ort.InferenceSession], npt.NDArray[np.uint8]]
+Probe = Callable[[ort.InferenceSession], Pixels]
 """Returns the mask of the probe image, uint8 [1, S, S]."""
 
 
@@ -51,11 +51,12 @@ def open_session(path: Path, config: SegmenterConfig, probe: Probe) -> ort.Infer
 
     Args:
         path: ONNX file.
-        config: How the model is run.
-        probe: Runs a session on the probe image. It may raise what is wrong with the file.
+        config: Settings of the model's execution.
+        probe: Function that returns a session's mask of the probe image. It may raise if the file
+            does not fit the model.
 
     Raises:
-        Exception: The file is no ONNX model, of the many classes that ONNX Runtime has for that.
+        Exception: The file is not an ONNX model. ONNX Runtime has no common class for this.
     """
     available = ort.get_available_providers()
     providers = [provider for provider in _PROVIDERS if provider in available]
@@ -74,14 +75,14 @@ def open_session(path: Path, config: SegmenterConfig, probe: Probe) -> ort.Infer
     except Exception as error:  # noqa: BLE001
         reason = f"its rewritten graph does not run: {type(error).__name__}: {error}"
     else:
-        if levels <= _LEVELS:
+        if levels <= _MAX_DIFFERENCE:
             return rewritten
         reason = f"the masks of its rewritten graph differ by up to {levels} grey levels"
     _logger.warning("%s is served as it is, and slower: %s", path, reason)
     return ort.InferenceSession(path, options, providers=providers)
 
 
-def probe_image(size_px: int) -> npt.NDArray[np.uint8]:
+def probe_image(size_px: int) -> Pixels:
     """Return the image on which two graphs are compared: a bright disc on a noisy gradient.
 
     Args:

@@ -181,7 +181,7 @@ def test_a_file_that_is_not_rembgs_release(tmp_path: Path, layout: str) -> None:
     path = tmp_path / layout
     graphs.brightness(path)
     config = AppConfig.load({"models": ["u2netp"], "u2net_home": tmp_path})
-    with pytest.raises(ModelChecksumMismatch, match="remove the file"):
+    with pytest.raises(ModelChecksumMismatch, match="Remove the file"):
         locate_weights("u2netp", config)
 
 
