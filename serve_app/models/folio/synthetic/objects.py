@@ -1,6 +1,7 @@
-"""Objects that are no books: so that the model learns subjects against backgrounds, not rectangles.
+"""Objects other than books, from which the model learns subjects instead of rectangles.
 
-Each is some outlines in a square of -1 to 1, painted with a material and lit from one side.
+An object is a list of outlines in a square of -1 to 1. They are painted with a material and lit
+from one side.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Outlines = list[Points]
 
 
 def blob(rng: np.random.Generator, waves: int, amount: float) -> Points:
-    """Return a closed curve around the origin: a circle with some waves."""
+    """Return a closed curve around the origin: a circle with waves."""
     angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     radius = np.ones_like(angle)
     for wave in range(2, waves + 1):
@@ -44,7 +45,7 @@ def ellipse(x: float, y: float, width: float, height: float, turn: float = 0.0) 
     """Return an ellipse of these half axes, turned by an angle in radians."""
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     points = np.stack([width * np.cos(angle), height * np.sin(angle)], 1)
-    return np.asarray(_turned(points, turn) + np.array([x, y]))
+    return np.asarray(_rotate(points, turn) + np.array([x, y]))
 
 
 def limb(start: tuple[float, float], end: tuple[float, float], width: float) -> Points:
@@ -54,13 +55,13 @@ def limb(start: tuple[float, float], end: tuple[float, float], width: float) -> 
     heading = np.arctan2(along[1], along[0])
     half = np.linspace(np.pi / 2, 3 * np.pi / 2, 12)
     cap = np.stack([np.cos(half), np.sin(half)], 1) * width
-    near_cap = _turned(cap, heading) + first
-    far_cap = _turned(-cap, heading) + last
+    near_cap = _rotate(cap, heading) + first
+    far_cap = _rotate(-cap, heading) + last
     return np.concatenate([near_cap, far_cap])
 
 
 def vessel(rng: np.random.Generator) -> Outlines:
-    """A vase, a bottle, a cup or a lamp: a profile and its mirror image."""
+    """Return the outlines of a vase, a bottle, a cup or a lamp."""
     y = np.linspace(-1, 1, 40)
     half = np.full(40, rng.uniform(0.25, 0.6))
     for wave in range(1, 5):
@@ -74,7 +75,7 @@ def vessel(rng: np.random.Generator) -> Outlines:
 
 
 def box(rng: np.random.Generator) -> Outlines:
-    """A box, a phone, a picture frame or a panel: straight sides, sometimes round corners."""
+    """Return the outlines of a box, a phone, a frame or a panel."""
     power = rng.uniform(0.08, 1.0)
     angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     x, y = np.cos(angle), np.sin(angle)
@@ -83,8 +84,8 @@ def box(rng: np.random.Generator) -> Outlines:
     return [np.stack([x, y], 1)]
 
 
-def polygon(rng: np.random.Generator) -> Outlines:
-    """A stone or a crystal."""
+def stone(rng: np.random.Generator) -> Outlines:
+    """Return the outlines of a stone or a crystal."""
     corners = int(rng.integers(3, 9))
     angle = np.sort(rng.uniform(0, 2 * np.pi, corners)) + np.linspace(0, 0.5, corners)
     radius = rng.uniform(0.6, 1, corners)
@@ -92,14 +93,14 @@ def polygon(rng: np.random.Generator) -> Outlines:
 
 
 def fruit(rng: np.random.Generator) -> Outlines:
-    """A fruit, a cushion or a toy: a soft closed curve, sometimes some."""
+    """Return the outlines of one or several fruits, cushions or toys."""
     if rng.random() < 0.7:
         return [blob(rng, int(rng.integers(2, 8)), rng.uniform(0.05, 0.5))]
     return [blob(rng, 4, 0.15) * rng.uniform(0.4, 0.6) + rng.uniform(-0.5, 0.5, 2) for _ in "abc"]
 
 
 def plant(rng: np.random.Generator) -> Outlines:
-    """A plant in a pot."""
+    """Return the outlines of a plant in a pot."""
     parts: Outlines = []
     for _ in range(int(rng.integers(5, 14))):
         angle, length = rng.uniform(-2.9, -0.25), rng.uniform(0.4, 1.0)
@@ -113,7 +114,7 @@ def plant(rng: np.random.Generator) -> Outlines:
 
 
 def animal(rng: np.random.Generator) -> Outlines:
-    """Four legs, a body, a head with ears and a tail."""
+    """Return the outlines of an animal with four legs, a head, ears and a tail."""
     length, girth = rng.uniform(0.55, 0.8), rng.uniform(0.22, 0.4)
     ground = rng.uniform(0.6, 0.95)
     parts = [ellipse(0, 0, length, girth, rng.normal(0, 0.1))]
@@ -130,7 +131,7 @@ def animal(rng: np.random.Generator) -> Outlines:
 
 
 def figure(rng: np.random.Generator) -> Outlines:
-    """A person or a statue."""
+    """Return the outlines of a person or a statue."""
     shoulder, hip = rng.uniform(0.22, 0.34), rng.uniform(0.18, 0.28)
     parts = [ellipse(0, -0.82, 0.14, 0.18)]
     torso = [(-shoulder, -0.6), (shoulder, -0.6), (hip, 0.15), (-hip, 0.15)]
@@ -148,7 +149,7 @@ def figure(rng: np.random.Generator) -> Outlines:
 
 
 def vehicle(rng: np.random.Generator) -> Outlines:
-    """A car, a van or a train: a body, a cabin and wheels."""
+    """Return the outlines of a car, a van or a train."""
     front, back = rng.uniform(-0.6, -0.3), rng.uniform(0.3, 0.8)
     roof = rng.uniform(-0.5, -0.25)
     cabin = [(front - 0.2, 0), (front, roof), (back, roof), (back + 0.18, 0)]
@@ -159,7 +160,7 @@ def vehicle(rng: np.random.Generator) -> Outlines:
 
 
 def tool(rng: np.random.Generator) -> Outlines:
-    """A hammer, a spoon, a brush or a racket: a handle and a head."""
+    """Return the outlines of a hammer, a spoon, a brush or a racket."""
     width = rng.uniform(0.04, 0.12)
     head = ellipse(0, -0.75, rng.uniform(0.12, 0.45), rng.uniform(0.1, 0.3))
     if rng.random() < 0.5:
@@ -172,7 +173,7 @@ def tool(rng: np.random.Generator) -> Outlines:
 _MAKERS: dict[str, tuple[Callable[[np.random.Generator], Outlines], float]] = {
     "vessel": (vessel, 0.14),
     "box": (box, 0.14),
-    "stone": (polygon, 0.08),
+    "stone": (stone, 0.08),
     "fruit": (fruit, 0.15),
     "plant": (plant, 0.08),
     "animal": (animal, 0.13),
@@ -182,38 +183,38 @@ _MAKERS: dict[str, tuple[Callable[[np.random.Generator], Outlines], float]] = {
 }
 
 
-def place(rng: np.random.Generator, layer: Layer) -> str:
-    """Paint one object; return its name."""
+def paint_object(rng: np.random.Generator, layer: Layer) -> str:
+    """Paint a random object and return its name."""
     names = list(_MAKERS)
     name = str(rng.choice(names, p=[share for _, share in _MAKERS.values()]))
     outlines = _MAKERS[name][0](rng)
     turn = rng.normal(0, 0.12) if rng.random() < 0.7 else rng.uniform(0, 2 * np.pi)
     mirrored = np.array([-1.0 if rng.random() < 0.5 else 1.0, 1.0])
-    joined = _turned(np.concatenate(outlines) * mirrored, turn)
+    joined = _rotate(np.concatenate(outlines) * mirrored, turn)
     longest = min(layer.height, layer.width) * rng.uniform(0.45, 0.95)
     free = np.maximum(0, (layer.width - longest, layer.height - longest))
     middle = np.array([layer.width, layer.height]) / 2
     centre = middle + np.clip(rng.normal(0, 0.35, 2), -1, 1) * free / 2
     joined = fit(joined, centre.tolist(), longest)
     cuts = np.cumsum([len(outline) for outline in outlines])[:-1]
-    _paint(rng, layer, np.split(joined, cuts))
+    _paint_outlines(rng, layer, np.split(joined, cuts))
     return name
 
 
-def _paint(rng: np.random.Generator, layer: Layer, outlines: Outlines) -> None:
+def _paint_outlines(rng: np.random.Generator, layer: Layer, outlines: Outlines) -> None:
     base = colour(rng)
     light = 0.65 + np.float32(0.6) * ramp(rng, layer.height, layer.width)
     light = light + np.float32(rng.uniform(0, 0.12)) * noise(rng, layer.height, layer.width, 0.8)
     one_material = rng.random() < 0.6
-    material = _material(rng, layer, base)
+    material = _draw_material(rng, layer, base)
     for position, outline in enumerate(outlines):
         if position and not one_material:
             material = fill(layer.height, layer.width, near(rng, base, 60))
         shape = layer.polygon(outline)
-        layer.paint(_rounded(rng, layer, shade(material, light), shape), shape)
+        layer.paint(_shade_edges(rng, layer, shade(material, light), shape), shape)
 
 
-def _material(rng: np.random.Generator, layer: Layer, base: Colour) -> Pixels:
+def _draw_material(rng: np.random.Generator, layer: Layer, base: Colour) -> Pixels:
     kind = rng.random()
     if kind < 0.45:
         return fill(layer.height, layer.width, base)
@@ -224,8 +225,8 @@ def _material(rng: np.random.Generator, layer: Layer, base: Colour) -> Pixels:
     return surface(rng, layer.height, layer.width)
 
 
-def _rounded(rng: np.random.Generator, layer: Layer, pixels: Pixels, shape: Pixels) -> Pixels:
-    """Return pixels that darken towards the edge of their shape, as a round thing's do."""
+def _shade_edges(rng: np.random.Generator, layer: Layer, pixels: Pixels, shape: Pixels) -> Pixels:
+    """Return pixels that darken towards the edge of their shape, like those of a round object."""
     if rng.random() < 0.4:
         return pixels
     sigma = max(1.0, layer.unit * rng.uniform(4, 16))
@@ -239,6 +240,6 @@ def _rounded(rng: np.random.Generator, layer: Layer, pixels: Pixels, shape: Pixe
     return blend(dark, pixels, inner)
 
 
-def _turned(points: Points, angle: float) -> Points:
+def _rotate(points: Points, angle: float) -> Points:
     cos, sin = np.cos(angle), np.sin(angle)
     return np.asarray(points @ np.array([[cos, sin], [-sin, cos]]))

@@ -1,8 +1,7 @@
-"""Photographs that nobody took: books and other objects on surfaces, with their true masks.
+"""Synthetic photographs of books and other objects on surfaces, with their true masks.
 
-They train the bundled model, and are the photographs of the demonstration, the tests and the load
-tests, since no data set may be shipped. Everything about a photograph is a function of its seed,
-its kind and its size.
+They train the bundled model, and they are the images of the demonstration, the tests and the load
+tests, because no data set may be shipped. A photograph depends only on its seed, kind and size.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from serve_app.models.folio.synthetic import books, objects
 from serve_app.models.folio.synthetic.layers import Layer
@@ -40,16 +38,17 @@ _ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True)
 class SyntheticPhotograph:
-    """A photograph and what in it is the subject."""
+    """A photograph with the true mask of its subject."""
 
-    image: npt.NDArray[np.uint8]
-    """[H, W, 3], RGB."""
-    mask: npt.NDArray[np.uint8]
-    """[H, W], the true alpha of the subject, 0 to 255; all 0 in an empty scene."""
+    image: Pixels
+    """Photograph, uint8 [H, W, 3], RGB."""
+    mask: Pixels
+    """True alpha of the subject, uint8 [H, W], which is 0 everywhere in an empty scene."""
     kind: Kind
+    """Kind of the subject."""
     category: str
-    """What the subject is: ``cover``, ``spine``, ``stack``, ``open``, an object's name, or
-    ``empty``."""
+    """Category of the subject: ``cover``, ``spine``, ``stack`` or ``open`` of a book, the name of
+    an object, or ``empty``."""
 
 
 def draw_photograph(
@@ -58,61 +57,63 @@ def draw_photograph(
     """Return a synthetic photograph.
 
     Args:
-        seed: Same seed, kind and size: same photograph.
-        width: In pixels, up to 4000 or so; details keep their proportion.
-        height: In pixels.
-        kind: Of its subject; None chooses one.
+        seed: Seed of the random numbers. The same seed, kind and size give the same photograph.
+        width: Width in pixels, up to about 4000. Details keep their proportion.
+        height: Height in pixels, up to about 4000.
+        kind: Kind of the subject, or None to choose one at random.
 
     Raises:
-        ValueError: A side is below 1 pixel, or the kind is not known.
+        ValueError: A side is below 1 pixel, or the kind is unknown.
     """
     if width < 1 or height < 1:
-        raise ValueError(f"a photograph of {width} x {height} pixels cannot be")
+        raise ValueError(f"a photograph cannot have {width} x {height} pixels")
     if kind is not None and kind not in _KINDS:
         raise ValueError(f"kind {kind!r} is not one of {', '.join(_KINDS)}")
     rng = np.random.default_rng([seed, _KINDS.index(kind) + 1 if kind else 0])
     chosen: Kind = kind or _KINDS[int(rng.choice(len(_KINDS), p=_SHARES))]
-    layer, category = _subject(rng, chosen, height, width)
+    layer, category = _paint_subject(rng, chosen, height, width)
     scene = surface(rng, height, width)
     if rng.random() < 0.2:
-        scene = _with_wall(rng, scene)
+        scene = _add_wall(rng, scene)
     if chosen == "empty":
-        scene = _stained(rng, scene)
+        scene = _add_stains(rng, scene)
     elif rng.random() < 0.25:
         scene = blur(scene, rng.uniform(0.5, 5) * layer.unit)
-    scene = _with_shadow(rng, scene, layer.alpha)
+    scene = _add_shadow(rng, scene, layer.alpha)
     image = blend(scene, layer.pixels, layer.alpha)
-    return SyntheticPhotograph(_taken(rng, image), layer.alpha, chosen, category)
+    return SyntheticPhotograph(_take_with_camera(rng, image), layer.alpha, chosen, category)
 
 
-def _subject(rng: np.random.Generator, kind: Kind, height: int, width: int) -> tuple[Layer, str]:
+def _paint_subject(
+    rng: np.random.Generator, kind: Kind, height: int, width: int
+) -> tuple[Layer, str]:
     layer = Layer.empty(height, width)
     if kind == "empty":
         return layer, "empty"
     for _ in range(_ATTEMPTS):
         layer = Layer.empty(height, width)
-        place = objects.place if kind == "object" else _place_book
-        category = place(rng, layer)
+        paint = objects.paint_object if kind == "object" else _paint_book
+        category = paint(rng, layer)
         if layer.alpha.mean() >= _SMALLEST_SHARE * 255:
             break
     return layer, category
 
 
-def _place_book(rng: np.random.Generator, layer: Layer) -> str:
+def _paint_book(rng: np.random.Generator, layer: Layer) -> str:
     category = str(rng.choice(["cover", "spine", "stack", "open"], p=[0.6, 0.08, 0.17, 0.15]))
     if category == "cover":
-        books.closed(rng, layer)
+        books.paint_closed_book(rng, layer)
     elif category == "spine":
-        books.from_behind(rng, layer)
+        books.paint_book_from_behind(rng, layer)
     elif category == "stack":
-        books.stack(rng, layer)
+        books.paint_stack(rng, layer)
     else:
-        books.opened(rng, layer)
+        books.paint_open_book(rng, layer)
     return category
 
 
-def _with_wall(rng: np.random.Generator, scene: Pixels) -> Pixels:
-    """Return a surface that ends at a wall."""
+def _add_wall(rng: np.random.Generator, scene: Pixels) -> Pixels:
+    """Return a surface that ends at a wall, uint8 [H, W, 3]."""
     height, width = scene.shape[:2]
     layer = Layer.empty(height, width)
     left, right = rng.uniform(0.05, 0.5) * height + rng.normal(0, 0.03, 2) * height
@@ -120,7 +121,7 @@ def _with_wall(rng: np.random.Generator, scene: Pixels) -> Pixels:
     return blend(scene, blur(surface(rng, height, width), layer.unit), layer.polygon(corners))
 
 
-def _stained(rng: np.random.Generator, scene: Pixels) -> Pixels:
+def _add_stains(rng: np.random.Generator, scene: Pixels) -> Pixels:
     """Return an empty scene with what a model must not take for a subject: stains, shadows."""
     height, width = scene.shape[:2]
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.4, 0.3, 0.2, 0.1]))):
@@ -134,8 +135,8 @@ def _stained(rng: np.random.Generator, scene: Pixels) -> Pixels:
     return scene
 
 
-def _with_shadow(rng: np.random.Generator, scene: Pixels, alpha: Pixels) -> Pixels:
-    """Return a scene with the soft shadow that a subject throws on it."""
+def _add_shadow(rng: np.random.Generator, scene: Pixels, alpha: Pixels) -> Pixels:
+    """Return a scene with the soft shadow of a subject on it."""
     if rng.random() < 0.2:
         return scene
     height, width = alpha.shape
@@ -148,8 +149,8 @@ def _with_shadow(rng: np.random.Generator, scene: Pixels, alpha: Pixels) -> Pixe
     return shade(scene, 1 - strength * soft.astype(np.float32))
 
 
-def _taken(rng: np.random.Generator, image: Pixels) -> Pixels:
-    """Return a picture as a camera takes it: light, focus, exposure, noise, JPEG."""
+def _take_with_camera(rng: np.random.Generator, image: Pixels) -> Pixels:
+    """Return a scene as a camera takes it: with its light, focus, exposure, noise and JPEG."""
     height, width = image.shape[:2]
     if rng.random() < 0.7:
         slope = ramp(rng, height, width) - np.float32(0.5)
@@ -166,6 +167,6 @@ def _taken(rng: np.random.Generator, image: Pixels) -> Pixels:
     if rng.random() < 0.4:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 96))]
         _, data = cv2.imencode(".jpg", image, quality)
-        # Both calls think that the channels are blue first: the two mistakes cancel.
+        # Both calls take RGB for BGR, and so the two errors cancel.
         image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return image

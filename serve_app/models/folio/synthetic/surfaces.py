@@ -1,7 +1,7 @@
-"""Colours, noise and surfaces: what synthetic photographs are painted with.
+"""Colours, noise and surfaces with which synthetic photographs are painted.
 
-Everything takes the size of its canvas in pixels and draws in proportion to it: one *unit* is the
-canvas's shorter side / 320.
+Everything takes the size of its canvas in pixels and draws in proportion to it. One *unit* is 1/320
+of the canvas's shorter side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GRAIN_SIDE_PX = 512
 _CLUTTER_RADIUS = 36
 
 _FAMILIES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
-    # Ranges of hue (degrees / 2, as OpenCV has them), saturation and value.
+    # Ranges of hue (half degrees, as in OpenCV), saturation and value.
     "any": ((0, 180), (0, 255), (10, 255)),
     "white": ((0, 180), (0, 25), (205, 255)),
     "dark": ((0, 180), (0, 160), (8, 75)),
@@ -34,7 +34,7 @@ _FAMILY_SHARES = (0.22, 0.16, 0.16, 0.08, 0.17, 0.09, 0.12)
 
 
 def colour(rng: np.random.Generator, family: str | None = None) -> Colour:
-    """Return a colour, float32 [3] of 0 to 255, RGB; of a family or of any."""
+    """Return a random colour, float32 [3] of 0 to 255, RGB, from one family or from any."""
     name = family or str(rng.choice(list(_FAMILIES), p=_FAMILY_SHARES))
     hsv = np.array([[[rng.uniform(*bounds) for bounds in _FAMILIES[name]]]])
     hsv[..., 0] %= 180
@@ -43,7 +43,7 @@ def colour(rng: np.random.Generator, family: str | None = None) -> Colour:
 
 
 def near(rng: np.random.Generator, base: Colour, distance: float) -> Colour:
-    """Return a colour at about a distance (grey levels) from another."""
+    """Return a random colour at about a distance, in grey levels, from another."""
     shift = rng.normal(0, distance) + rng.normal(0, distance / 2, 3)
     return np.clip(base + shift, 0, 255).astype(np.float32)
 
@@ -55,15 +55,17 @@ def noise(
     roughness: float,
     stretch: tuple[float, float] = (1.0, 1.0),
 ) -> Field:
-    """Return smooth noise of mean 0 and deviation 1: octaves of interpolated random grids.
+    """Return smooth noise of mean 0 and standard deviation 1, float32 [H, W].
+
+    It is a sum of interpolated random grids, whose cells halve from each to the next.
 
     Args:
-        rng: Chance.
-        height: In pixels.
-        width: In pixels.
-        roughness: Amplitude of each octave relative to the one before (half its wavelength):
-            0.3 is clouds, 0.9 is grit.
-        stretch: Cells down and across, relative to an even grid.
+        rng: Random number generator.
+        height: Height in pixels.
+        width: Width in pixels.
+        roughness: Amplitude of each grid relative to the one before. 0.3 looks like clouds and 0.9
+            like grit.
+        stretch: Numbers of cells down and across, relative to an even grid.
     """
     scale = min(1.0, _NOISE_SIDE_PX / max(height, width))
     small_h, small_w = max(2, round(height * scale)), max(2, round(width * scale))
@@ -84,14 +86,14 @@ def noise(
 
 
 def grain(rng: np.random.Generator, height: int, width: int) -> Field:
-    """Return noise of single pixels, of mean 0 and deviation 1."""
+    """Return noise of single pixels, of mean 0 and standard deviation 1, float32 [H, W]."""
     side_h, side_w = min(height, _GRAIN_SIDE_PX), min(width, _GRAIN_SIDE_PX)
     tile = rng.standard_normal((side_h, side_w), dtype=np.float32)
     return np.tile(tile, (-(-height // side_h), -(-width // side_w)))[:height, :width]
 
 
 def unit_of(height: int, width: int) -> float:
-    """Return the length that is one pixel at 320 x 320."""
+    """Return the length in pixels that is one pixel at 320 x 320."""
     return min(height, width) / 320
 
 
@@ -101,7 +103,7 @@ def shade(pixels: Pixels, light: Field) -> Pixels:
 
 
 def blend(below: Pixels, above: Pixels, alpha: Pixels) -> Pixels:
-    """Return one picture over another where alpha, uint8 [H, W], is 255."""
+    """Return a mixture of two textures, which is the upper one wherever alpha, uint8, is 255."""
     weight = cv2.merge([alpha, alpha, alpha])
     upper = cv2.multiply(above, weight, scale=1 / 255)
     lower = cv2.multiply(below, cv2.bitwise_not(weight), scale=1 / 255)
@@ -109,14 +111,14 @@ def blend(below: Pixels, above: Pixels, alpha: Pixels) -> Pixels:
 
 
 def fill(height: int, width: int, value: Colour) -> Pixels:
-    """Return one colour, uint8 [H, W, 3]."""
+    """Return a surface of one colour, uint8 [H, W, 3]."""
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[:] = np.clip(value, 0, 255).astype(np.uint8)
     return pixels
 
 
 def ramp(rng: np.random.Generator, height: int, width: int) -> Field:
-    """Return a linear gradient in some direction, 0 to 1."""
+    """Return a linear gradient in a random direction, float32 [H, W], 0 to 1."""
     angle = rng.uniform(0, 2 * np.pi)
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None]
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
@@ -125,14 +127,20 @@ def ramp(rng: np.random.Generator, height: int, width: int) -> Field:
 
 
 def between(first: Colour, second: Colour, share: Field) -> Pixels:
-    """Return the mixture of two colours, uint8 [H, W, 3]; share 0 is the first."""
+    """Return a mixture of two colours, uint8 [H, W, 3].
+
+    Args:
+        first: Colour at a share of 0.
+        second: Colour at a share of 1.
+        share: Share of the second colour, float32 [H, W].
+    """
     weight = np.clip(share, 0, 1)
     channels = [first[i] + (second[i] - first[i]) * weight for i in range(3)]
     return _as_pixels(cv2.merge(channels))
 
 
 def plain(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """A sheet, a wall or a studio's backdrop."""
+    """Return a sheet, a wall or a backdrop of a studio, uint8 [H, W, 3]."""
     base = colour(rng)
     if rng.random() < 0.35:
         return fill(height, width, base)
@@ -140,7 +148,7 @@ def plain(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def clouds(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Marble, plaster, stains: two colours mixed by noise."""
+    """Return marble, plaster or stains: two colours mixed by noise, uint8 [H, W, 3]."""
     base = colour(rng)
     other = near(rng, base, rng.uniform(8, 60)) if rng.random() < 0.75 else colour(rng)
     field = noise(rng, height, width, rng.uniform(0.3, 0.95))
@@ -148,7 +156,7 @@ def clouds(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def wood(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """A table or a floor: grain along one axis, often in planks."""
+    """Return a wooden table or floor, often of planks, uint8 [H, W, 3]."""
     upright = rng.random() < 0.5
     rows, columns = (width, height) if upright else (height, width)
     unit = unit_of(height, width)
@@ -172,7 +180,7 @@ def wood(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def fabric(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """A table cloth: a weave, folds, and sometimes stripes."""
+    """Return a table cloth with folds and sometimes stripes, uint8 [H, W, 3]."""
     unit = unit_of(height, width)
     across = rng.uniform(2, 8) * unit
     down = across * rng.uniform(0.7, 1.4)
@@ -185,7 +193,7 @@ def fabric(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def striped(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Stripes or checks."""
+    """Return stripes or checks, uint8 [H, W, 3]."""
     unit = unit_of(height, width)
     pixels = fill(height, width, colour(rng)).astype(np.float32)
     direction = rng.integers(0, 3)
@@ -203,7 +211,7 @@ def striped(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def tiles(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Tiles or bricks with their joints."""
+    """Return tiles or bricks with joints, uint8 [H, W, 3]."""
     unit = unit_of(height, width)
     tile_h = max(3, round(rng.uniform(14, 100) * unit))
     tile_w = max(3, round(tile_h * rng.uniform(0.7, 2.6)))
@@ -221,7 +229,7 @@ def tiles(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def speckles(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Granite, terrazzo, carpet: spots where noise is high."""
+    """Return granite, terrazzo or carpet: spots of high noise, uint8 [H, W, 3]."""
     pixels = fill(height, width, colour(rng))
     for _ in range(int(rng.integers(1, 4))):
         spots = noise(rng, height, width, rng.uniform(0.85, 1.0)) > rng.uniform(0.6, 2.0)
@@ -231,9 +239,10 @@ def speckles(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def clutter(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """A room, leaves or a shelf out of focus: overlapping shapes of related colours.
+    """Return a room, leaves or a shelf out of focus, uint8 [H, W, 3].
 
-    So many, and none of them large: a single one on a bare surface would be a subject.
+    These are many overlapping shapes of related colours. None is large, because a single large
+    shape on a bare surface would be a subject.
     """
     unit = unit_of(height, width)
     base, spread = colour(rng), rng.uniform(8, 60)
@@ -251,7 +260,7 @@ def clutter(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def blur(pixels: Pixels, sigma_px: float) -> Pixels:
-    """Return blurred pixels; wide blurs run on a smaller copy, which looks the same."""
+    """Return blurred pixels. A wide blur runs on a smaller copy, which looks the same."""
     if sigma_px < 0.3:
         return pixels
     factor = int(max(1, sigma_px // 2))
@@ -277,7 +286,7 @@ _SURFACES: tuple[tuple[Callable[[np.random.Generator, int, int], Pixels], float]
 
 
 def surface(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Return a surface of any kind, uint8 [H, W, 3]."""
+    """Return a random surface, uint8 [H, W, 3]."""
     kinds, shares = zip(*_SURFACES, strict=True)
     kind: Callable[[np.random.Generator, int, int], Pixels] = kinds[
         int(rng.choice(len(kinds), p=shares))
