@@ -13,7 +13,7 @@ import pytest
 
 from serve_app.config import AppConfig
 from serve_app.models.folio.synthetic.photograph import Kind
-from serve_app.models.folio.training.score import HELD_OUT_SEED, Score, mean_iou, score
+from serve_app.models.folio.training.score import HELD_OUT_SEED, Score, mean_iou, score_photographs
 from serve_app.models.inference import load_model
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
@@ -32,7 +32,7 @@ def _scores(kind: Kind) -> list[Score]:
 
 
 def _score_block(kind: Kind, first_seed: int) -> list[Score]:
-    return score(load_model(BUNDLED_MODEL, AppConfig.load()), kind, _BLOCK, first_seed)
+    return score_photographs(load_model(BUNDLED_MODEL, AppConfig.load()), kind, _BLOCK, first_seed)
 
 
 @pytest.mark.parametrize(("kind", "least"), [("book", 0.95), ("object", 0.90), ("empty", 0.95)])

@@ -1,1 +1,1 @@
-"""Training and scoring of folio; needs PyTorch and is never imported by the program."""
+"""Training and scores of folio. The program never imports it, because it needs PyTorch."""

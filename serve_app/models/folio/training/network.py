@@ -1,14 +1,16 @@
-"""The network ``folio``, and its export to ONNX. Needs PyTorch: the extra ``train``.
+"""The network ``folio`` and its export to ONNX. Needs PyTorch (the extra ``train``).
 
-A U-shaped network for salient objects, small enough for 10 ms an image on one core:
+It is a U-shaped network for salient objects that takes 10 ms per image on one core:
 
-- Full-resolution features never exist. The stem halves the picture at once, and the head writes
+- There are no features of full resolution. The stem halves the image at once, and the head writes
   the four pixels of each half-resolution place by a pixel shuffle.
-- Steps down are dense 3x3 convolutions with stride 2: strided depthwise ones have a very slow
-  backward pass on CPUs. In between are inverted residuals (MobileNetV2, arXiv:1801.04381).
-- What is a subject depends on the whole picture. A global context block (GCNet, arXiv:1904.11492)
-  and self-attention see it where it is cheap, at 1/16 and 1/32 of the resolution.
-- Skips are added, not concatenated, in the decoder.
+- Downsampling is by dense convolutions of 3 x 3 with stride 2, because strided depthwise ones have
+  a very slow backward pass on CPUs. Between them are inverted residuals (MobileNetV2,
+  arXiv:1801.04381).
+- Whether something is the subject depends on the whole image. A global context block (GCNet,
+  arXiv:1904.11492) and self-attention see all of it, at 1/16 and 1/32 of the resolution, at which
+  they are cheap.
+- The decoder adds skip connections instead of concatenating them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-SIDE_PX = 320
+from serve_app.models.folio.training.dataset import SIDE_PX
+
 _STEM, _ENCODER = 16, (32, 48, 80, 112)
 _DECODER = (16, 32, 48, 64)
 _OPSET = 17
@@ -36,7 +39,7 @@ def _convolution(
 
 
 class InvertedResidual(nn.Module):
-    """Widen, look around in each channel alone, narrow; added to what came in."""
+    """An inverted residual: expand, convolve depthwise, project, and add the input."""
 
     def __init__(self, channels: int, expansion: float, kernel: int = 3) -> None:
         super().__init__()
@@ -50,12 +53,12 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same."""
+        """Return [N, C, H, W] for an input of the same shape."""
         return x + self.body(x)
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of a small grid, added to what came in."""
+    """Self-attention over all places of a small grid, added to the input."""
 
     def __init__(self, channels: int, heads: int, head_channels: int = 16) -> None:
         super().__init__()
@@ -63,12 +66,12 @@ class Attention(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.project_in = nn.Conv2d(channels, 3 * heads * head_channels, 1)
         self.project_out = nn.Conv2d(heads * head_channels, channels, 1)
-        # Begins as the identity, so that it cannot disturb the first steps.
+        # The block begins as the identity, so that it does not disturb the first steps.
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.project_out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same."""
+        """Return [N, C, H, W] for an input of the same shape."""
         height, width = x.shape[-2:]
         flat = self.project_in(self.norm(x)).reshape(
             -1, 3 * self.heads, self.head_channels, height * width
@@ -82,7 +85,7 @@ class Attention(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """Tells every place what the picture is like as a whole."""
+    """A summary of the whole image, added to every place."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -90,13 +93,13 @@ class GlobalContext(nn.Module):
         self.expand = nn.Conv2d(channels // 4, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same."""
+        """Return [N, C, H, W] for an input of the same shape."""
         whole = functional.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
         return x + self.expand(whole)
 
 
 class Up(nn.Module):
-    """One step up in resolution: what is below, enlarged, and the encoder's view, added."""
+    """A decoder step: the enlarged features from below plus the encoder's skip connection."""
 
     def __init__(self, below: int, skip: int, outputs: int, *, dense: bool = False) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ class Up(nn.Module):
         ]
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
-        """[N, C, H, W] and [N, S, 2H, 2W] to [N, outputs, 2H, 2W]."""
+        """Return [N, outputs, 2H, 2W] from [N, C, H, W] and the skip connection [N, S, 2H, 2W]."""
         enlarged = functional.interpolate(
             self.below(below), scale_factor=2, mode="bilinear", align_corners=False
         )
@@ -127,10 +130,10 @@ class Up(nn.Module):
 
 
 class Folio(nn.Module):
-    """Picture to mask.
+    """The network, from images to masks.
 
-    ``forward`` takes float32 [N, 3, H, W], ImageNet-normalised, H and W multiples of 32, and
-    returns the mask, [N, 1, H, W] of 0 to 1. ``logits`` is for training.
+    ``forward`` takes ImageNet-normalised images, float32 [N, 3, H, W], with sides that are
+    multiples of 32. It returns their masks, [N, 1, H, W], 0 to 1. ``logits`` is for training.
     """
 
     def __init__(self) -> None:
@@ -162,9 +165,9 @@ class Folio(nn.Module):
         )
 
     def logits(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the mask's logits, [N, 1, H, W], and side outputs from fine to coarse.
+        """Return the logits of the masks, [N, 1, H, W], and the side outputs from fine to coarse.
 
-        The side outputs, at 1/4, 1/8, 1/16 and 1/32, give the deep layers a gradient of their own.
+        The side outputs, at 1/4, 1/8, 1/16 and 1/32, give the deep layers gradients of their own.
         """
         e0 = self.stem(x)
         e1 = self.stage1(e0)
@@ -180,12 +183,12 @@ class Folio(nn.Module):
         return mask, sides
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] to [N, 1, H, W]."""
+        """Return masks, [N, 1, H, W], of images, [N, 3, H, W]."""
         return torch.sigmoid(self.logits(x)[0])
 
 
 def export(network: Folio, path: Path) -> None:
-    """Write a network as ONNX with u2net's contract: 320 x 320, any number of pictures."""
+    """Write a network as ONNX with u2net's input: any number of images of 320 x 320 pixels."""
     shipped = copy.deepcopy(network).eval().float().to(memory_format=torch.contiguous_format)
     torch.onnx.export(
         shipped,
@@ -195,23 +198,26 @@ def export(network: Folio, path: Path) -> None:
         output_names=["mask"],
         opset_version=_OPSET,
         dynamic_axes={"input": {0: "N"}, "mask": {0: "N"}},
-        # The exporter that traces: it folds the batch norms, and keeps the batch axis free.
+        # The tracing exporter folds the batch norms and keeps the batch axis open.
         dynamo=False,
     )
 
 
 @torch.no_grad()
 def restore(network: Folio, path: Path, photographs: Tensor) -> None:
-    """Give a network the weights of a file that ``export`` wrote.
+    """Load the weights of a file that ``export`` wrote.
 
-    The export folds most norms into the convolutions before them. They are opened again with the
-    statistics of some photographs, so that the network computes what the file does and can be
-    trained on. The side heads, which are not exported, stay as they are.
+    The export folds most batch norms into the convolutions before them. They are unfolded here by
+    the statistics of some photographs, so that the network computes the same as the file and can
+    be trained further. The side heads are not exported and keep their weights.
 
     Args:
-        network: Of the same shape as the one that was exported.
-        path: The ONNX file.
-        photographs: float32 [N, 3, H, W], normalised.
+        network: Network of the same shape as the exported one.
+        path: ONNX file.
+        photographs: Normalised photographs, float32 [N, 3, H, W].
+
+    Raises:
+        TypeError: A convolution of the file has no batch norm in the network.
     """
     graph = onnx.load(path).graph
     stored = {item.name: torch.tensor(numpy_helper.to_array(item)) for item in graph.initializer}
@@ -226,7 +232,7 @@ def restore(network: Folio, path: Path, photographs: Tensor) -> None:
         network.get_parameter(f"{name}.weight").copy_(stored[node.input[1]])
         norm = network.get_submodule(f"{name.rpartition('.')[0]}.1")
         if not isinstance(norm, nn.BatchNorm2d):
-            raise TypeError(f"{name} is not followed by a norm")
+            raise TypeError(f"{name} is not followed by a batch norm")
         norm.bias.copy_(stored[node.input[2]])
         norm.weight.fill_((1 + norm.eps) ** 0.5)
         folded.append(norm)
@@ -247,9 +253,9 @@ def restore(network: Folio, path: Path, photographs: Tensor) -> None:
 
 
 def _module_name(node_name: str) -> str:
-    """Return the module that an exported node comes from.
+    """Return the name of the module from which a node was exported.
 
-    The exporter writes every scope on the way: ``/up0/skip/skip.0/Conv`` is of ``up0.skip.0``.
+    The exporter writes every enclosing scope: ``/up0/skip/skip.0/Conv`` is from ``up0.skip.0``.
     """
     scopes: list[str] = []
     for scope in node_name.split("/")[1:-1]:

@@ -1,8 +1,8 @@
-"""How good ``folio`` is: ``python -m serve_app.models.folio.training.score``.
+"""Score ``folio`` on new photographs: ``python -m serve_app.models.folio.training.score``.
 
-Draws photographs that no training has seen, runs the model as the application does, and compares
-its masks with the true ones. Tells too how well a mask's confidence foretells its score, beside
-other signals that could have been taken for it.
+It draws photographs that no training has seen, runs the model as the application does, and compares
+its masks with the true ones. It also reports how well the confidence of a mask predicts its score,
+compared with other signals.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from serve_app.models.inference import Model, OnnxModel, load_model
 from serve_app.models.registry import BUNDLED_MODEL, MODEL_FACTS, Weights
 
 HELD_OUT_SEED = 500_000
-"""Seeds of scores begin here; those of the training are from 1,000,000 on."""
+"""First seed of scored photographs. Those of the training begin at 1,000,000."""
 
-# Not square, since rembg's squash to a square is a part of what is scored.
+# The photographs are not square, so that the squash to the model's square is scored as well.
 _WIDTH, _HEIGHT = 480, 360
 _POOR_BELOW = 0.8
 _DOUBTED_SHARE = 0.1
 
 
 def subject_share(mask: npt.NDArray[np.uint8]) -> float:
-    """Return the share of a mask, uint8 [S, S], that is the subject."""
+    """Return the share of a mask, uint8 [S, S], that belongs to the subject."""
     return float((subject_pixels(mask) > 0).mean())
 
 
-def off_border(mask: npt.NDArray[np.uint8]) -> float:
-    """Return the share of a mask's border, uint8 [S, S], that is not the subject's."""
+def border_outside_subject(mask: npt.NDArray[np.uint8]) -> float:
+    """Return the share of the border of a mask, uint8 [S, S], outside of the subject."""
     subject = subject_pixels(mask) > 0
     edges = np.concatenate([subject[0], subject[-1], subject[:, 0], subject[:, -1]])
     return 1 - float(edges.mean())
@@ -51,42 +51,52 @@ def off_border(mask: npt.NDArray[np.uint8]) -> float:
 SIGNALS: dict[str, Callable[[npt.NDArray[np.uint8]], float]] = {
     "confidence": mask_confidence,
     "subject's share": subject_share,
-    "border without subject": off_border,
-    "confidence x border": lambda mask: mask_confidence(mask) * off_border(mask),
+    "border without subject": border_outside_subject,
+    "confidence x border": lambda mask: mask_confidence(mask) * border_outside_subject(mask),
 }
-"""What of a mask could tell its quality: each is higher for a better mask, if it tells."""
+"""Signals that might predict the quality of a mask. Each should be higher for a better mask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How one photograph went."""
+    """The score of one photograph."""
 
     kind: Kind
     category: str
     iou: float
-    """Of the pixels from 128 on; for an empty scene 1 where the mask is empty, else 0."""
+    """Intersection over union of the pixels from 128 on. An empty scene scores 1 if its mask is
+    empty, and 0 otherwise."""
     signals: dict[str, float]
-    """Of the mask; none where it is empty."""
+    """Values of ``SIGNALS`` for the mask, or no values if the mask is empty."""
 
 
-def score(model: Model, kind: Kind, count: int, first_seed: int = HELD_OUT_SEED) -> list[Score]:
-    """Return the scores of a model on fresh photographs of a kind."""
-    return [_score_one(model, kind, seed) for seed in range(first_seed, first_seed + count)]
+def score_photographs(
+    model: Model, kind: Kind, count: int, first_seed: int = HELD_OUT_SEED
+) -> list[Score]:
+    """Return the scores of a model on new photographs.
+
+    Args:
+        model: Model to score.
+        kind: Kind of the subjects.
+        count: Number of photographs.
+        first_seed: Seed of the first photograph. The others follow it.
+    """
+    return [_score_photograph(model, kind, seed) for seed in range(first_seed, first_seed + count)]
 
 
 def mean_iou(scores: list[Score]) -> float:
-    """Return the mean of the scores."""
+    """Return the mean intersection over union of scores."""
     return float(np.mean([each.iou for each in scores]))
 
 
 def iou(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
-    """Return intersection over union of the subjects of two alphas, uint8 [H, W]."""
+    """Return the intersection over union of the subjects of two masks, uint8 [H, W], 0 to 1."""
     found, wanted = subject_pixels(mask) > 0, subject_pixels(truth) > 0
     union = int(np.count_nonzero(found | wanted))
     return int(np.count_nonzero(found & wanted)) / union if union else 1.0
 
 
-def _score_one(model: Model, kind: Kind, seed: int) -> Score:
+def _score_photograph(model: Model, kind: Kind, seed: int) -> Score:
     taken = draw_photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
     seen = resize_for_model(taken.image, model.size_px)
     mask = model.masks(seen[None])[0]
@@ -96,18 +106,22 @@ def _score_one(model: Model, kind: Kind, seed: int) -> Score:
 
 
 def rank_correlation(first: list[float], second: list[float]) -> float:
-    """Return Spearman's rank correlation of two equally long lists, -1 to 1."""
+    """Return Spearman's rank correlation of two lists of the same length, -1 to 1."""
     ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def print_scores(
-    model: Annotated[Path | None, typer.Option(help="An ONNX file; else the bundled one.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Photographs of each kind.")] = 300,
-    first_seed: Annotated[int, typer.Option(help="Of the photographs.")] = HELD_OUT_SEED,
+    model: Annotated[
+        Path | None, typer.Option(help="ONNX file to score instead of the bundled one.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of photographs of each kind.")] = 300,
+    first_seed: Annotated[
+        int, typer.Option(help="Seed of the first photograph of each kind.")
+    ] = HELD_OUT_SEED,
     references: Annotated[
         Path | None,
-        typer.Option(help="Score these instead: a folder of NAME.jpg with cut-outs NAME.out.png."),
+        typer.Option(help="Folder of NAME.jpg and cut-outs NAME.out.png to score instead."),
     ] = None,
 ) -> None:
     """Score folio on photographs that no training has seen."""
@@ -119,7 +133,7 @@ def print_scores(
         weights = Weights(BUNDLED_MODEL, model, "", MODEL_FACTS[BUNDLED_MODEL])
         loaded = OnnxModel(weights, MODEL_FACTS[BUNDLED_MODEL], SegmenterConfig())
     if references is not None:
-        console.print(_references(loaded, references))
+        console.print(_reference_table(loaded, references))
         return
     kinds: tuple[Kind, ...] = ("book", "object", "empty")
     everything: list[Score] = []
@@ -127,7 +141,7 @@ def print_scores(
     for kind in kinds:
         seeds = range(first_seed, first_seed + count)
         scores = [
-            _score_one(loaded, kind, seed)
+            _score_photograph(loaded, kind, seed)
             for seed in track(seeds, kind, console=console, transient=True)
         ]
         everything += scores
@@ -139,11 +153,11 @@ def print_scores(
             for name, some in sorted(categories.items()):
                 _add_row(table, f"  {name}", some)
     console.print(table)
-    console.print(_signals([each for each in everything if each.signals]))
+    console.print(_signal_table([each for each in everything if each.signals]))
 
 
-def _references(model: Model, folder: Path) -> Table:
-    """Return the scores of photographs whose cut-outs somebody else has made."""
+def _reference_table(model: Model, folder: Path) -> Table:
+    """Return the scores of photographs with reference cut-outs."""
     table = Table("photograph", "IoU", "mask confidence")
     for path in sorted(folder.glob("*.jpg")):
         taken = decode_image(path.read_bytes(), ImageLimits())
@@ -155,8 +169,8 @@ def _references(model: Model, folder: Path) -> Table:
     return table
 
 
-def _signals(scores: list[Score]) -> Table:
-    """Return how well each signal foretells the score of masks that are not empty."""
+def _signal_table(scores: list[Score]) -> Table:
+    """Return how well each signal predicts the scores of masks that are not empty."""
     doubted = max(1, round(_DOUBTED_SHARE * len(scores)))
     poor = sum(each.iou < _POOR_BELOW for each in scores)
     first = f"poor masks in the first {_DOUBTED_SHARE:.0%}"
