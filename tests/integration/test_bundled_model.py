@@ -1,4 +1,4 @@
-"""The quality of the model that is shipped, on photographs that no training has seen."""
+"""The quality of the bundled model on photographs that no training has seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What load tests are made of: the benchmark networks and the photographs."""
+"""The inputs of load tests: benchmark networks and image corpora."""
 
 from __future__ import annotations
 

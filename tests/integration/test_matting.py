@@ -1,6 +1,6 @@
-"""Matting equals rembg's, within its cap and near it beyond; and it stops nothing else.
+"""Matting equals rembg's up to its cap on pixels, is close to it above, and delays no other image.
 
-The first import of rembg on a machine takes a minute and more: pymatting compiles.
+The first import of rembg on a machine takes more than a minute, because Numba compiles pymatting.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ MEAN_DIFFERENCE = 0.002
 
 
 def soft_mask(seed: int = 7, width: int = WIDTH, height: int = HEIGHT) -> Pixels:
-    """Return a mask as a model gives it: right, with a soft edge."""
+    """Return the true mask of a book with a soft edge, as a good model would return it."""
     mask = book(seed, width, height).mask
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), width / 200), np.uint8)
 
 
 def ramp(width: int, height: int) -> Pixels:
-    """Return a mask that is unsure nearly everywhere."""
+    """Return a mask that is unsure almost everywhere."""
     return np.tile(np.linspace(-40, 295, width).clip(0, 255).astype(np.uint8), (height, 1))
 
 
-def rembgs(pixels: Pixels, mask: Pixels, matting: Matting) -> npt.NDArray[np.int64]:
+def rembg_cutout(pixels: Pixels, mask: Pixels, matting: Matting) -> npt.NDArray[np.int64]:
     from rembg.bg import alpha_matting_cutout
 
     cutout = alpha_matting_cutout(
@@ -101,7 +101,7 @@ def test_the_trimap_is_rembgs(
 )
 def test_closed_form_is_rembgs(seed: int, size: tuple[int, int], matting: Matting) -> None:
     pixels, mask = book(seed, *size).image, soft_mask(seed, *size)
-    expected = rembgs(pixels, mask, matting)
+    expected = rembg_cutout(pixels, mask, matting)
     found = stacked(matte(pixels, mask, matting, PLENTY))
     difference = np.abs(expected - found) / 255
     assert difference[..., 3].mean() <= MEAN_DIFFERENCE
@@ -112,7 +112,7 @@ def test_closed_form_is_rembgs(seed: int, size: tuple[int, int], matting: Mattin
 
 def test_a_mask_that_is_unsure_everywhere() -> None:
     pixels, mask = book(7, 160, 120).image, ramp(160, 120)
-    expected = rembgs(pixels, mask, CLOSED_FORM)
+    expected = rembg_cutout(pixels, mask, CLOSED_FORM)
     found = stacked(matte(pixels, mask, CLOSED_FORM, PLENTY))
     assert np.abs(expected - found)[..., 3].mean() / 255 <= MEAN_DIFFERENCE
 
@@ -159,7 +159,7 @@ def test_the_smallest_images(size: tuple[int, int], cap: int) -> None:
 
 
 def small_in_large() -> tuple[Pixels, Pixels]:
-    """Return a photograph of a book in the midst of a larger one, and its mask."""
+    """Return a photograph of a book within a larger image, and its mask."""
     pixels = cv2.copyMakeBorder(book().image, 200, 300, 400, 100, cv2.BORDER_REPLICATE)
     mask = cv2.copyMakeBorder(soft_mask(), 200, 300, 400, 100, cv2.BORDER_CONSTANT, value=0)
     return np.asarray(pixels, np.uint8), np.asarray(mask, np.uint8)
@@ -202,7 +202,7 @@ def test_a_band_that_is_most_of_the_picture_counts_as_too_large() -> None:
 
 
 class TrueMask:
-    """Stands for the models: gives the true mask of the one photograph."""
+    """Segmenters that return the true mask of the only photograph."""
 
     def __init__(self, seed: int, width: int, height: int) -> None:
         mask = Image.fromarray(soft_mask(seed, width, height))
@@ -232,7 +232,7 @@ async def test_the_catalog_preset_is_matted() -> None:
 async def test_other_images_pass_those_that_are_matted() -> None:
     size = (900, 700)
     data = jpeg(book(7, *size).image)
-    # One imaging thread, and room for one decoded image beside those that wait for matting.
+    # One imaging thread, and room for one more decoded image than those that wait for matting.
     pixels = 3 * size[0] * size[1]
     images = pipeline(TrueMask(7, *size), max_decoded_pixels=pixels)
     slow = [
@@ -246,7 +246,7 @@ async def test_other_images_pass_those_that_are_matted() -> None:
     while not all(task.done() for task in slow):
         ticks += 1
         await asyncio.sleep(0.001)
-    # Each is matted for a hundred milliseconds and more: the loop turned all the while.
+    # Each is matted for more than a hundred milliseconds, during which the event loop must run.
     assert ticks > 60
     assert len({(await task).data for task in slow}) == 1
 
@@ -274,7 +274,7 @@ async def test_checks_hold_before_and_after_matting() -> None:
         )
 
 
-def test_nothing_is_imported_before_it_is_asked_for() -> None:
+def test_matting_is_imported_at_its_first_use() -> None:
     code = (
         "import sys; import serve_app.pipeline.deployment; "
         "sys.exit(any(name in sys.modules for name in ('pymatting', 'numba', 'scipy', 'rembg')))"

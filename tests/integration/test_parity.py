@@ -1,4 +1,4 @@
-"""The masks are rembg's own, for the same weights."""
+"""The masks equal rembg's for the same weights."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 
 @pytest.fixture(scope="module")
 def rembg_mask(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return rembg's own way to a mask, with the bundled model as its ``u2net_custom``.
+    """Return a function that makes rembg's mask, with the bundled model as ``u2net_custom``.
 
-    The first import of rembg on a machine takes a minute and more: pymatting compiles.
+    The first import of rembg on a machine takes more than a minute, because Numba compiles
+    pymatting.
     """
     home = tmp_path_factory.mktemp("rembg")
     weights = home / "folio.onnx"
     weights.write_bytes(locate_weights("folio", AppConfig.load()).path.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        # rembg reads no file outside of its home.
+        # rembg reads no files outside of its home.
         patch.setenv("U2NET_HOME", str(home))
         import rembg
 
@@ -53,7 +54,7 @@ def photographs() -> dict[str, bytes]:
         for seed, (w, h) in sizes.items()
         for kind in ("book", "object")
     }
-    # Where they are: the project's tests pass without them.
+    # These real photographs are used if they exist. The tests pass without them.
     paths = [p for p in sorted(PHOTOS.glob("*.jpg")) if PHOTOS.is_dir()]
     return found | {path.name: path.read_bytes() for path in paths}
 
@@ -66,7 +67,7 @@ def test_masks_are_rembgs(app: App, rembg_mask: Any) -> None:
         outcome = run.outcomes[name]
         over_http = app.post(data, mask_only="true")
         if outcome.code == "no_subject":
-            # Where rembg stretches what folio does not believe in.
+            # rembg has no such limit and stretches the weak output that folio reports as empty.
             assert over_http.json()["code"] == "no_subject"
             continue
         assert outcome.status == "done", outcome

@@ -1,4 +1,4 @@
-"""Small ONNX graphs, for tests that need a model and not a good one."""
+"""Small ONNX graphs for tests that need any model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SIDE_PX = CUSTOM_MODEL_FACTS.size_px
 
 
 def brightness(path: Path, *, batch: int | str = "N", side_px: int = SIDE_PX) -> Path:
-    """Write a graph that calls bright pixels the subject: the mean of the three channels."""
+    """Write a graph whose output is the mean of the three channels, so that bright is subject."""
     weights = np.full((1, 3, 1, 1), 1 / 3, np.float32)
     return _write(path, weights, batch, side_px)
 
 
 def constant(path: Path) -> Path:
-    """Write a graph that answers 0.7 everywhere: the weights are 0, the bias is not."""
+    """Write a graph whose output is 0.7 everywhere."""
     weights = np.zeros((1, 3, 1, 1), np.float32)
     return _write(path, weights, "N", SIDE_PX, bias=0.7)
 
@@ -32,11 +32,11 @@ def _write(
         numpy_helper.from_array(weights, "weights"),
         numpy_helper.from_array(np.array([bias], np.float32), "bias"),
     ]
-    node = helper.make_node("Conv", ["photograph", "weights", "bias"], ["answer"])
+    node = helper.make_node("Conv", ["image", "weights", "bias"], ["answer"])
     graph = helper.make_graph(
         [node],
         "graph",
-        [_tensor("photograph", [batch, 3, side_px, side_px])],
+        [_tensor("image", [batch, 3, side_px, side_px])],
         [_tensor("answer", [batch, 1, side_px, side_px])],
         constants,
     )

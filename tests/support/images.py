@@ -1,6 +1,6 @@
-"""Images with the traits and the defects that photographs have in the wild.
+"""Test images with the traits and the defects that real files have.
 
-Each is made from a picture whose pixels are known, so that a test can tell what must come out.
+Each is made from known pixels, so that a test knows what must be decoded from it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STORED_AS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""What a camera that was held in each way has done to an upright picture."""
+"""Transposition of an upright image that each EXIF orientation stands for."""
 
 
 def noise(height: int, width: int, *channels: int, seed: int = 0) -> Pixels:
@@ -60,7 +60,7 @@ def rectangle_mask(
 
 
 def book(seed: int = 7, width: int = WIDTH, height: int = HEIGHT) -> SyntheticPhotograph:
-    """Return a photograph of a book, with its true mask."""
+    """Return a synthetic photograph of a book, with its true mask."""
     return draw_photograph(seed, width=width, height=height, kind="book")
 
 
@@ -71,29 +71,31 @@ def saved(image: Image.Image, file_format: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def jpeg(image: npt.NDArray[np.uint8], **options: object) -> bytes:
+def jpeg(image: Pixels, **options: object) -> bytes:
     """Return pixels as a JPEG of high quality."""
     return saved(Image.fromarray(image), "JPEG", quality=95, subsampling=0, **options)
 
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """An image that is unusual and sound."""
+    """An unusual but valid image."""
 
     name: str
     data: bytes
-    expected: npt.NDArray[np.uint8]
+    """Content of the file."""
+    expected: Pixels
     """Upright sRGB pixels, uint8 [H, W, 3]."""
     tolerance: float
-    """Mean absolute difference in grey levels that the format's own loss explains."""
-    alpha: npt.NDArray[np.uint8] | None = None
+    """Largest mean absolute difference, in grey levels, that the loss of the format explains."""
+    alpha: Pixels | None = None
+    """Transparency, uint8 [H, W], or None if the image has none."""
     grey: bool = False
-    """Its colours are gone, so that its mask differs."""
+    """Whether the image has lost its colours, so that its mask differs."""
 
 
 @cache
 def traits() -> tuple[Trait, ...]:
-    """Return a photograph of a book in every shape in which images come."""
+    """Return a photograph of a book with every trait of an image file."""
     pixels = book().image
     image = Image.fromarray(pixels)
     grey = np.asarray(image.convert("L"))
@@ -137,18 +139,20 @@ def traits() -> tuple[Trait, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """Bytes that are refused, and the code with which they are."""
+    """Bytes that are refused, and how."""
 
     name: str
     data: bytes
+    """Content of the file."""
     code: str
+    """Code of the error."""
     status: int
-    """Of HTTP."""
+    """HTTP status of the error."""
 
 
 @cache
 def defects() -> tuple[Defect, ...]:
-    """Return bad inputs; the limits are the default ones."""
+    """Return inputs that are refused with the default limits."""
     sound = jpeg(book().image)
     return (
         Defect("zero-bytes", b"", "empty_image", 422),
@@ -169,7 +173,7 @@ def flat(width: int, height: int) -> bytes:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """Return a small PNG that says that it is enormous."""
+    """Return a small PNG whose header declares an enormous image."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(name + content)
@@ -191,8 +195,8 @@ def _turned(image: Image.Image, orientation: int, file_format: str = "JPEG") -> 
     return saved(stored, file_format, exif=exif)
 
 
-def _png16(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Return pixels as a PNG of 16 bits a channel; the low byte is noise."""
+def _png16(pixels: Pixels) -> bytes:
+    """Return pixels as a PNG of 16 bits per channel, of which the low 8 are noise."""
     low = np.random.default_rng(1).integers(0, 256, pixels.shape, dtype=np.uint16)
     wide = (pixels.astype(np.uint16) << 8) + low
     if wide.ndim == 3:
@@ -200,18 +204,18 @@ def _png16(pixels: npt.NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".png", wide)[1].tobytes()
 
 
-def _with_alpha(image: Image.Image, alpha: npt.NDArray[np.uint8]) -> bytes:
+def _with_alpha(image: Image.Image, alpha: Pixels) -> bytes:
     image = image.copy()
     image.putalpha(Image.fromarray(alpha))
     return saved(image, "PNG")
 
 
 def _in_linear_light(
-    pixels: npt.NDArray[np.uint8],
-) -> tuple[bytes, npt.NDArray[np.uint8], float]:
-    """Return a picture stored in linear light with the profile that says so, and its sRGB.
+    pixels: Pixels,
+) -> tuple[bytes, Pixels, float]:
+    """Return an image in linear light with its ICC profile, its sRGB pixels and the tolerance.
 
-    8 bits of linear light cannot hold the shadows: what comes back differs there.
+    8 bits of linear light cannot represent the shadows, so that their decoded pixels differ.
     """
     share = np.arange(256) / 255
     to_linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
@@ -220,7 +224,7 @@ def _in_linear_light(
 
 
 def _linear_profile() -> bytes:
-    """Return an ICC profile (version 2.1, ICC.1:1998-09) of sRGB's primaries and gamma 1."""
+    """Return an ICC profile (version 2.1, ICC.1:1998-09) with sRGB's primaries and a gamma of 1."""
 
     def fixed(value: float) -> int:
         return round(value * 65536)

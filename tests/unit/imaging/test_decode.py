@@ -1,4 +1,4 @@
-"""From bytes to pixels: every trait, every defect, every limit."""
+"""Decoding: every trait, every defect and every limit of an image file."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ LIMITS = ImageLimits()
 
 @pytest.mark.parametrize("trait", traits(), ids=lambda trait: trait.name)
 def test_traits(trait: Trait) -> None:
-    photograph = decode_image(trait.data, LIMITS)
-    found = photograph.rgb
+    image = decode_image(trait.data, LIMITS)
+    found = image.rgb
     assert found.dtype == np.uint8
     assert found.shape == trait.expected.shape
     assert np.abs(found.astype(float) - trait.expected).mean() <= trait.tolerance
     if trait.alpha is None:
-        assert photograph.alpha is None
+        assert image.alpha is None
     else:
-        assert photograph.alpha is not None
-        assert np.array_equal(photograph.alpha, trait.alpha)
+        assert image.alpha is not None
+        assert np.array_equal(image.alpha, trait.alpha)
 
 
 def test_a_profile_is_applied_and_not_ignored() -> None:
@@ -57,7 +57,7 @@ def test_defects(defect: Defect) -> None:
     assert caught.value.http_status == defect.status
 
 
-def test_size_is_refused_before_pixels_are_decoded() -> None:
+def test_a_size_over_the_limit_is_refused_by_the_header() -> None:
     with pytest.raises(ImageTooLarge, match="3,600,000,000 pixels"):
         read_header(bomb(60_000, 60_000), LIMITS)
 
@@ -81,17 +81,17 @@ def test_pixels_of_32_bits_are_refused() -> None:
         decode_image(saved(Image.new("F", (8, 8), 0.5), "TIFF"), LIMITS)
 
 
-def test_header_of_an_mpo_is_a_jpeg() -> None:
+def test_an_mpo_is_decoded_as_its_first_jpeg() -> None:
     first, second = (Image.fromarray(book(seed).image) for seed in (1, 2))
     data = saved(first, "MPO", save_all=True, append_images=[second], quality=95)
-    photograph = decode_image(data, LIMITS)
-    assert np.abs(photograph.rgb.astype(float) - np.asarray(first)).mean() < 4
+    image = decode_image(data, LIMITS)
+    assert np.abs(image.rgb.astype(float) - np.asarray(first)).mean() < 4
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_damaged_files_give_a_picture_or_a_code(data: st.DataObject) -> None:
+def test_a_damaged_file_is_decoded_or_refused_with_a_code(data: st.DataObject) -> None:
     trait = data.draw(st.sampled_from(traits()))
     content = bytearray(trait.data)
     for _ in range(data.draw(st.integers(1, 8))):
@@ -103,13 +103,13 @@ def test_damaged_files_give_a_picture_or_a_code(data: st.DataObject) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(min_size=1, max_size=300))
-def test_any_bytes_give_a_code(content: bytes) -> None:
+def test_random_bytes_are_refused_with_a_code(content: bytes) -> None:
     with pytest.raises((CorruptImage, UnsupportedFormat, ImageTooLarge)):
         decode_image(content, LIMITS)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_exif_that_is_broken_does_not_refuse_the_picture() -> None:
+def test_broken_exif_data_is_ignored() -> None:
     pixels = book().image
     decoded = decode_image(jpeg(pixels, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), LIMITS)
     assert decoded.width == pixels.shape[1]

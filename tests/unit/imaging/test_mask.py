@@ -27,7 +27,7 @@ from tests.support.lanczos_interval import lanczos_interval
 ALL_PASS = Checks(min_subject_px=1)
 
 
-def test_model_input_is_the_whole_image_as_a_square() -> None:
+def test_the_model_gets_the_whole_image_as_a_square() -> None:
     rgb = noise(300, 200, 3)
     lowest, highest = lanczos_interval(rgb, 64, 64)
     found = resize_for_model(rgb, 64)
@@ -41,7 +41,7 @@ def test_model_input_is_the_whole_image_as_a_square() -> None:
     st.integers(0, 4),
     st.tuples(st.integers(100, 700), st.integers(100, 700)),
 )
-def test_full_size_of_a_part_is_that_of_the_whole(
+def test_a_resized_mask_is_pillows(
     centre: tuple[int, int], axes: tuple[int, int], softness: int, size: tuple[int, int]
 ) -> None:
     mask = np.zeros((320, 320), np.uint8)
@@ -52,11 +52,11 @@ def test_full_size_of_a_part_is_that_of_the_whole(
     assert np.all((lowest <= found) & (found <= highest))
 
 
-def test_full_size_of_an_empty_mask_is_empty() -> None:
+def test_a_resized_empty_mask_is_empty() -> None:
     assert not resize_mask(np.zeros((32, 32), np.uint8), 50, 70).any()
 
 
-def test_the_alpha_that_a_picture_has_is_multiplied() -> None:
+def test_a_mask_is_multiplied_by_the_alpha_of_its_image() -> None:
     mask = np.full((30, 40), 200, np.uint8)
     alpha = rectangle_mask((0, 0, 10, 30), value=128)
     assert multiply_by_alpha(mask, None) is mask
@@ -71,7 +71,7 @@ def test_subject_box_has_exclusive_ends() -> None:
     )
 
 
-def test_what_is_below_128_is_no_subject() -> None:
+def test_pixels_below_128_are_not_the_subject() -> None:
     assert find_subject_box(rectangle_mask((5, 7, 20, 25), value=128)).width == 15
     empty = rectangle_mask((5, 7, 20, 25), value=127)
     box = find_subject_box(empty)
@@ -122,7 +122,7 @@ def test_confidence(values: list[int], expected: float) -> None:
 
 
 def test_post_process_is_rembgs() -> None:
-    # As rembg.bg.post_process has it, with the libraries that it uses.
+    # This is rembg.bg.post_process, with the libraries that it uses.
     from scipy.ndimage import gaussian_filter
     from skimage.morphology import disk, opening
 

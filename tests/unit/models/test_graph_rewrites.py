@@ -1,4 +1,4 @@
-"""Graphs that are made cheaper compute what they computed."""
+"""Rewritten graphs compute the same as the original ones."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_concatenation_with_another_use_or_along_another_axis_stays(tmp_path: 
 def single_channels(
     folder: Path, *, axis: int = 1, sides: int = 1, bias: bool = True, **attributes: Any
 ) -> Path:
-    """A graph that mixes three maps of so many channels each, two of them enlarged."""
+    """Write a graph that mixes three feature maps, of which two are enlarged."""
     scales = {"near": 1.0, "middle": 2.0, "far": 4.0}
     nodes: list[tuple[onnx.NodeProto, list[onnx.TensorProto]]] = []
     for name, scale in scales.items():
@@ -204,7 +204,7 @@ def test_single_channels_are_mixed_by_products(
     cheaper = optimize_for_cpu(path, batches=True)
     nodes = onnx.load_from_string(cheaper).graph.node
     assert sum(node.op_type == "Mul" for node in nodes) == (3 if mixed else 0)
-    # What is enlarged is multiplied while it is small.
+    # A channel that is enlarged is multiplied before, while it is small.
     products = {node.output[0] for node in nodes if node.op_type == "Mul"}
     assert sum(node.op_type == "Resize" and node.input[0] in products for node in nodes) == (
         2 if mixed else 0

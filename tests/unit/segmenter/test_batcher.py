@@ -1,4 +1,4 @@
-"""The Batcher: what becomes a batch, and who gets which result."""
+"""The Batcher: which items form a batch, and who gets which result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.graphs import SIDE_PX, brightness
 
 
 class Gate:
-    """A run that waits to be let through, and remembers its batches."""
+    """A run function that records its batches and waits for a permit for each."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -33,11 +33,11 @@ class Gate:
 
 async def until(gate: Gate, batches: int) -> None:
     async with asyncio.timeout(10):
-        while len(gate.batches) < batches:  # noqa: ASYNC110 - it is a thread that adds them
+        while len(gate.batches) < batches:  # noqa: ASYNC110 - a thread adds them
             await asyncio.sleep(0.001)
 
 
-async def test_what_comes_while_the_slot_is_busy_is_one_batch() -> None:
+async def test_items_that_arrive_while_the_slot_is_busy_become_one_batch() -> None:
     gate = Gate()
     batcher: Batcher[int, int] = Batcher(gate, slots=1, max_batch_size=4)
     calls = [asyncio.create_task(batcher.submit(item)) for item in range(7)]
@@ -47,7 +47,7 @@ async def test_what_comes_while_the_slot_is_busy_is_one_batch() -> None:
     assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-async def test_every_slot_runs_and_no_more() -> None:
+async def test_as_many_batches_run_as_there_are_slots() -> None:
     gate = Gate()
     batcher: Batcher[int, int] = Batcher(gate, slots=2, max_batch_size=1)
     calls = [asyncio.create_task(batcher.submit(item)) for item in range(3)]
@@ -58,7 +58,7 @@ async def test_every_slot_runs_and_no_more() -> None:
     await asyncio.gather(*calls)
 
 
-async def test_who_gives_up_is_not_run() -> None:
+async def test_a_cancelled_item_is_not_run() -> None:
     gate = Gate()
     batcher: Batcher[int, int] = Batcher(gate, slots=1, max_batch_size=4)
     calls = [asyncio.create_task(batcher.submit(item)) for item in range(4)]
@@ -72,7 +72,7 @@ async def test_who_gives_up_is_not_run() -> None:
     assert gate.batches == [[0], [1, 3]]
 
 
-async def test_what_a_run_raises_reaches_its_callers_and_nobody_else() -> None:
+async def test_an_error_is_raised_to_the_callers_of_its_batch_only() -> None:
     def run(items: Sequence[int]) -> list[int]:
         if 1 in items:
             raise ValueError("one")
@@ -84,7 +84,7 @@ async def test_what_a_run_raises_reaches_its_callers_and_nobody_else() -> None:
     assert isinstance(results[1], ValueError)
 
 
-async def test_limits_change_while_it_runs() -> None:
+async def test_limits_can_change_while_batches_run() -> None:
     gate = Gate()
     batcher: Batcher[int, int] = Batcher(gate, slots=1, max_batch_size=1)
     calls = [asyncio.create_task(batcher.submit(item)) for item in range(9)]
@@ -101,7 +101,7 @@ async def test_limits_change_while_it_runs() -> None:
     assert gate.batches[3:] == [[5, 6, 7, 8]]
 
 
-async def test_runs_share_the_threads_that_are_given() -> None:
+async def test_batchers_share_given_threads() -> None:
     with ThreadPoolExecutor(2, "shared") as threads:
         batchers: list[Batcher[int, str]] = [
             Batcher(
@@ -118,7 +118,7 @@ async def test_runs_share_the_threads_that_are_given() -> None:
     assert len(set(names)) <= 2
 
 
-async def test_a_segmenter_takes_its_limits_over(tmp_path: Path) -> None:
+async def test_a_segmenter_can_be_reconfigured(tmp_path: Path) -> None:
     config = AppConfig.load({"model_files": {"bright": str(brightness(tmp_path / "bright.onnx"))}})
     segmenter = Segmenter("bright", config)
     await segmenter.reconfigure({"threads": 3})
@@ -132,7 +132,7 @@ async def test_a_segmenter_takes_its_limits_over(tmp_path: Path) -> None:
             await segmenter.reconfigure(refused)
 
 
-async def test_stacked_images_are_one_batch(tmp_path: Path) -> None:
+async def test_stacked_images_run_as_one_batch(tmp_path: Path) -> None:
     config = AppConfig.load(
         {
             "model_files": {"bright": str(brightness(tmp_path / "bright.onnx"))},
