@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
@@ -9,6 +10,27 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ingest.scaling.policy import BacklogPolicy
 from ingest.scaling.policy_settings import PolicySettings
 from serve_app.config import AppConfig, QueueConfig, ScalingConfig
+
+_logger = logging.getLogger(__name__)
+
+
+def warn_if_images_wait_in_serve(config: AppConfig) -> None:
+    """Warn if more images can be sent to the pipelines than they accept.
+
+    The others would wait in Serve, which halves the throughput (docs/decisions/0009).
+    """
+    sent = config.http.replicas * config.http.max_concurrent
+    if config.queue is not None:
+        sent += config.queue.consumers * config.queue.max_in_flight
+    accepted = config.pipeline.replicas * config.pipeline.max_ongoing
+    if sent > accepted:
+        _logger.warning(
+            "Up to %d images are sent to CutoutPipeline, whose %d replicas accept %d. Raise "
+            "pipeline.max_ongoing, or lower http.max_concurrent or queue.max_in_flight.",
+            sent,
+            config.pipeline.replicas,
+            accepted,
+        )
 
 
 def segmenter_replicas(name: str, config: AppConfig) -> dict[str, Any]:
