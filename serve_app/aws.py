@@ -1,4 +1,4 @@
-"""AWS, or servers that speak its protocols: how they are reached."""
+"""Clients of AWS, or of servers that speak its protocols."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from serve_app.config import AwsConfig
 
 
 def aws_client(service: str, aws: AwsConfig, *, connections: int = 32) -> Any:
-    """Return a boto3 client with the configured endpoint, time-outs and retries.
+    """Return a boto3 client with the configured endpoint, timeouts and retries.
 
     Args:
-        service: ``s3`` or ``sqs``.
-        aws: How AWS is reached.
-        connections: Size of the pool: the threads that share the client.
+        service: Name of the service, such as ``s3`` or ``sqs``.
+        aws: Settings of the client.
+        connections: Number of threads that share the client, for which it keeps connections open.
     """
     config = Config(
         region_name=aws.region,
@@ -24,7 +24,7 @@ def aws_client(service: str, aws: AwsConfig, *, connections: int = 32) -> Any:
         read_timeout=aws.read_timeout_s,
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": aws.max_attempts},
-        # A local server has no DNS name for each bucket.
+        # A local server has no DNS name for each bucket, so the bucket goes into the path.
         s3={"addressing_style": "path" if aws.endpoint_url else "auto"},
         tcp_keepalive=True,
     )

@@ -1,7 +1,7 @@
-"""Every way in which a cut-out can fail, as one tree.
+"""The tree of errors.
 
-Each class carries a stable ``code`` (what clients and reports key on), a ``retry`` class (what
-the ingest loop does with the message) and an HTTP status (what the endpoint answers)::
+Each class has a stable ``code`` for clients and reports, a ``retry`` class that decides what the
+consumer does with the message, and the HTTP status of the endpoint's answer::
 
     ForeedgeError
     ├── PermanentError                      retry = permanent: the same input fails again
@@ -21,10 +21,10 @@ the ingest loop does with the message) and an HTTP status (what the endpoint ans
     │   ├── InvalidParameters         422   invalid_parameters
     │   ├── EmptyImage                422   empty_image
     │   ├── CorruptImage              422   corrupt_image
-    │   └── CheckFailed                     the mask did not pass; the next model may
+    │   └── CheckFailed                     the next model is tried
     │       ├── NoSubject             422   no_subject
     │       └── SubjectTooSmall       422   subject_too_small
-    ├── TransientError                      retry = transient: try again later
+    ├── TransientError                      retry = transient: another attempt may succeed
     │   ├── Overloaded                503   overloaded
     │   ├── StorageUnavailable        503   storage_unavailable
     │   ├── QueueUnavailable          503   queue_unavailable
@@ -36,9 +36,19 @@ the ingest loop does with the message) and an HTTP status (what the endpoint ans
         ├── InvalidConfig             500   invalid_config
         └── ModelChecksumMismatch     500   model_checksum_mismatch
 
-Exceptions of the libraries below are mapped where they enter: botocore's in ``storage.s3``,
-``http.api_keys`` and ``ingest.sqs.errors``, Pillow's in ``imaging.decode``, ONNX Runtime's in
-``models.inference``, aiohttp's in ``http.url_fetch`` and Ray's in ``serving.handle_calls``.
+The exceptions of libraries are mapped to these classes where they enter:
+
+===============  =======================================================
+library          module
+===============  =======================================================
+botocore         ``storage.s3``, ``ingest.sqs.errors``, ``http.api_keys``
+Pillow           ``imaging.decode``
+ONNX Runtime     ``models.inference``
+aiohttp          ``http.url_fetch``
+Ray              ``serving.handle_calls``
+===============  =======================================================
+
+``tests/conventions/test_errors_are_mapped.py`` walks the exceptions of each library.
 """
 
 from __future__ import annotations
@@ -49,13 +59,13 @@ Retry = Literal["permanent", "transient", "fatal"]
 
 
 class ForeedgeError(Exception):
-    """The root of the tree.
+    """Root of the tree.
 
     Attributes:
-        code: Stable identifier, part of the public contract.
+        code: Stable identifier of the error, part of the public contract.
         retry: Whether another attempt can help.
-        http_status: Status of the HTTP answer that reports it.
-        message: What was wrong, with which object, and what to do.
+        http_status: Status of the HTTP answer that reports the error.
+        message: Text that says what failed, on which object, and what to do.
     """
 
     code: ClassVar[str]
@@ -68,55 +78,55 @@ class ForeedgeError(Exception):
 
 
 class PermanentError(ForeedgeError):
-    """The same input fails in the same way again: never retried."""
+    """An error that the same input causes again. It is never retried."""
 
     retry = "permanent"
 
 
 class InvalidRequest(PermanentError):
-    """An HTTP request with a header, a path or a form that cannot be read."""
+    """An HTTP request has a header, a path or a form that cannot be read."""
 
     code = "invalid_request"
     http_status = 400
 
 
 class InvalidMessage(PermanentError):
-    """A queue message that no known shape describes."""
+    """A queue message has no known shape, or an invalid field."""
 
     code = "invalid_message"
     http_status = 400
 
 
 class InvalidRecipe(PermanentError):
-    """A recipe with an unknown preset, field or value."""
+    """A recipe has an unknown preset, or an unknown or invalid field."""
 
     code = "invalid_recipe"
     http_status = 400
 
 
 class UnknownModel(PermanentError):
-    """A model that this application does not serve."""
+    """The application does not serve the requested model."""
 
     code = "unknown_model"
     http_status = 400
 
 
 class Unauthenticated(PermanentError):
-    """An HTTP request without one of the API keys."""
+    """An HTTP request has no valid API key."""
 
     code = "unauthenticated"
     http_status = 401
 
 
 class SourceForbidden(PermanentError):
-    """The object store denies the read of the source, or the write of the result."""
+    """The object store denies access to the source, or to the place of the result."""
 
     code = "source_forbidden"
     http_status = 403
 
 
 class SourceNotAllowed(PermanentError):
-    """A bucket that is not on the allow-list."""
+    """A bucket or host is not on the allow-list."""
 
     code = "source_not_allowed"
     http_status = 403
@@ -130,97 +140,97 @@ class SourceNotFound(PermanentError):
 
 
 class NotAcceptable(PermanentError):
-    """An ``Accept`` header that rules out every format that results have."""
+    """The ``Accept`` header of an HTTP request rules out every format of results."""
 
     code = "not_acceptable"
     http_status = 406
 
 
 class SourceChanged(PermanentError):
-    """The source's ETag is no longer the one that the job names."""
+    """The source no longer has the ETag that the job names."""
 
     code = "source_changed"
     http_status = 409
 
 
 class RequestTooLarge(PermanentError):
-    """An HTTP request whose body, other than an image, has too many bytes."""
+    """The body of an HTTP request, other than an image, is too large."""
 
     code = "request_too_large"
     http_status = 413
 
 
 class ImageTooLarge(PermanentError):
-    """Over a limit: bytes, pixels, or the length of one side."""
+    """An image exceeds a limit: bytes, pixels, or the length of a side."""
 
     code = "image_too_large"
     http_status = 413
 
 
 class UnsupportedFormat(PermanentError):
-    """Not an image, or an image format that is not on the allow-list."""
+    """The data is not an image, or an image of a format that is not accepted."""
 
     code = "unsupported_format"
     http_status = 415
 
 
 class InvalidParameters(PermanentError):
-    """A parameter of rembg's API that its server refuses too, or that cannot be done here."""
+    """A parameter of rembg's API is invalid or not supported."""
 
     code = "invalid_parameters"
     http_status = 422
 
 
 class EmptyImage(PermanentError):
-    """Zero bytes, or an image with a side of zero pixels."""
+    """The image has no bytes, or a side of zero pixels."""
 
     code = "empty_image"
     http_status = 422
 
 
 class CorruptImage(PermanentError):
-    """The header reads well and the pixels do not."""
+    """The data is an image, but its header or its pixels cannot be decoded."""
 
     code = "corrupt_image"
     http_status = 422
 
 
 class CheckFailed(PermanentError):
-    """The mask did not pass the recipe's checks; the recipe's next model is asked."""
+    """The mask failed the recipe's checks. The recipe's next model is tried."""
 
 
 class NoSubject(CheckFailed):
-    """The model found nothing to keep."""
+    """The model found no subject in the image."""
 
     code = "no_subject"
     http_status = 422
 
 
 class SubjectTooSmall(CheckFailed):
-    """The subject is smaller than, or shaped unlike, what the recipe asks for."""
+    """The subject is smaller than the recipe demands, or has another aspect ratio."""
 
     code = "subject_too_small"
     http_status = 422
 
 
 class TransientError(ForeedgeError):
-    """Nothing is wrong with the input: another attempt may succeed."""
+    """An error that is not the input's fault. Another attempt may succeed."""
 
     retry = "transient"
     http_status = 503
 
 
 class Overloaded(TransientError):
-    """Every place in every bounded queue is taken."""
+    """A limit on concurrent work or buffered bytes is reached."""
 
     code = "overloaded"
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
-        """Make the error.
+        """Create the error.
 
         Args:
-            message: As in every error.
-            retry_after_s: When a place may be free; what ``Retry-After`` says.
+            message: Text that says which limit is reached.
+            retry_after_s: Time, in seconds, after which the client may try again (``Retry-After``).
         """
         super().__init__(message)
         self.retry_after_s = retry_after_s
@@ -239,57 +249,57 @@ class QueueUnavailable(TransientError):
 
 
 class ModelUnavailable(TransientError):
-    """The model could not be run, for a reason that is not the image."""
+    """The model could not be run, for a reason other than the image."""
 
     code = "model_unavailable"
 
 
 class ReplicaLost(TransientError):
-    """The replica died while it held the job."""
+    """The replica died while it processed the job."""
 
     code = "replica_lost"
 
 
 class InternalError(TransientError):
-    """A defect of ours. Retried, since the queue's redrive policy bounds the attempts."""
+    """A defect in Foreedge. It is retried, since the queue's redrive policy limits the attempts."""
 
     code = "internal_error"
     http_status = 500
 
 
 class DeadlineExceeded(TransientError):
-    """The job took longer than its deadline."""
+    """The job or the request took longer than its deadline."""
 
     code = "deadline_exceeded"
     http_status = 504
 
 
 class FatalError(ForeedgeError):
-    """The process must not serve: it never becomes ready, and says why."""
+    """An error that keeps a process from ever becoming ready. The process reports the reason."""
 
     retry = "fatal"
     http_status = 500
 
 
 class InvalidConfig(FatalError):
-    """A setting that is missing, empty or contradicts another."""
+    """A setting is missing or invalid, or contradicts another."""
 
     code = "invalid_config"
 
 
 class ModelChecksumMismatch(FatalError):
-    """A model file whose digest is not the published one."""
+    """The SHA-256 of a model file is not the published one."""
 
     code = "model_checksum_mismatch"
 
 
-def leaves(root: type[ForeedgeError] = ForeedgeError) -> tuple[type[ForeedgeError], ...]:
-    """Return every concrete error of the tree, in the order of its definition."""
+def concrete_errors(root: type[ForeedgeError] = ForeedgeError) -> tuple[type[ForeedgeError], ...]:
+    """Return the classes of the tree that can be raised, in the order of definition."""
     found: list[type[ForeedgeError]] = []
     for child in root.__subclasses__():
-        found += leaves(child) if child.__subclasses__() else [child]
+        found += concrete_errors(child) if child.__subclasses__() else [child]
     return tuple(found)
 
 
-BY_CODE: dict[str, type[ForeedgeError]] = {leaf.code: leaf for leaf in leaves()}
-"""Concrete error classes by their code, for errors that crossed a process as an Outcome."""
+BY_CODE: dict[str, type[ForeedgeError]] = {error.code: error for error in concrete_errors()}
+"""Classes by their code, for errors that crossed processes as an Outcome."""

@@ -1,1 +1,1 @@
-"""What a replica needs of Ray Serve and of libc."""
+"""Code around Ray Serve and the C library that several deployments need."""

@@ -1,4 +1,4 @@
-"""Calls between deployments: one way to wait for them, and Ray's failures as errors of ours."""
+"""Calls between deployments, and the mapping of Ray's exceptions to our errors."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ _UNAVAILABLE = (DeploymentUnavailableError, ActorUnschedulableError)
 
 
 async def call_deployment(response: DeploymentResponse[Any], timeout_s: float) -> Any:
-    """Wait for the answer of another deployment.
+    """Wait for another deployment's answer.
 
     Args:
-        response: What ``handle.method.remote(...)`` returned.
-        timeout_s: Past it the call is cancelled: a handle has no time-out of its own, and waits
-            for ever where no replica can be started.
+        response: Result of ``handle.method.remote(...)``.
+        timeout_s: Time, in seconds, after which the call is cancelled. A handle has no timeout of
+            its own, and waits indefinitely if no replica can be started.
 
     Returns:
-        What the method returned.
+        Return value of the method.
 
     Raises:
-        ForeedgeError: What the method raised where that is an error of our tree; else the
-            error that stands for the failure.
+        ForeedgeError: The error that the method raised, or the one that stands for its exception
+            or for the failure of the call.
     """
     try:
         async with asyncio.timeout(timeout_s) as limit:
@@ -77,22 +77,24 @@ async def call_deployment(response: DeploymentResponse[Any], timeout_s: float) -
         if not limit.expired():
             raise map_ray_error(error) from error
         response.cancel()
-        raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from error
+        raise DeadlineExceeded(
+            f"another deployment did not answer within {timeout_s:g} s"
+        ) from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             response.cancel()
             raise
-        # Serve cancels what a replica holds when that replica ends; we were not cancelled.
-        raise ReplicaLost("the replica ended while it held the request") from error
+        # Not this task was cancelled: a replica that ends cancels the requests it holds.
+        raise ReplicaLost("the replica ended while it processed the request") from error
     except Exception as error:
         raise map_ray_error(error) from error
 
 
 def map_ray_error(error: Exception) -> ForeedgeError:
-    """Return the error of our tree for what a call between deployments raised."""
+    """Return our error for an exception of a call between deployments."""
     if isinstance(error, RayTaskError):
-        # What the method raised; Ray wraps it in a class that inherits from both.
+        # Ray wraps the method's exception in a class that inherits from both.
         cause: object = error.cause
         if isinstance(cause, Exception) and cause is not error:
             return map_ray_error(cause)

