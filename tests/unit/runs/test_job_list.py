@@ -16,7 +16,6 @@ from ingest.runs.manifest import read_manifest
 from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
 from ingest.sqs.queue_client import QueueClient
-from ingest.sqs.sender import RateLimiter
 from serve_app.contracts.job import Output
 from serve_app.errors import (
     ForeedgeError,
@@ -218,24 +217,6 @@ def test_a_damaged_list_is_reported(store: LocalStore) -> None:
     store.put("b", folder.key("sent.json"), b"{", "x")
     with pytest.raises(ForeedgeError, match=r"sent\.json"):
         jobs.sent()
-
-
-def test_a_rate_holds_at_every_moment() -> None:
-    now, slept = [100.0], []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        now[0] += seconds
-
-    pace = RateLimiter(20, sleep, lambda: now[0])
-    for _ in range(3):
-        pace.wait(10)
-    assert slept == [0.5, 0.5]
-    # A pause is no credit.
-    now[0] += 60
-    pace.wait(10)
-    pace.wait(10)
-    assert slept == [0.5, 0.5, 0.5]
 
 
 def test_names_are_told_apart() -> None:

@@ -122,19 +122,19 @@ def test_batches_obey_both_limits() -> None:
     assert list(batches(["x" * PAYLOAD_BYTES, "y"])) == [["x" * PAYLOAD_BYTES], ["y"]]
 
 
-def test_a_rate_holds_after_a_pause_too() -> None:
-    now = 0.0
+def test_a_rate_holds_at_every_moment() -> None:
+    now, slept = [100.0], []
 
     def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
+        slept.append(seconds)
+        now[0] += seconds
 
-    limiter = RateLimiter(10, sleep, lambda: now)
+    limiter = RateLimiter(20, sleep, lambda: now[0])
+    for _ in range(3):
+        limiter.wait(10)
+    assert slept == [0.5, 0.5]
+    # Unused capacity is not carried over.
+    now[0] += 60
     limiter.wait(10)
-    assert now == 0
     limiter.wait(10)
-    assert now == 1
-    now = 100
-    limiter.wait(10)
-    limiter.wait(10)
-    assert now == 101
+    assert slept == [0.5, 0.5, 0.5]
