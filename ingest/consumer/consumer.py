@@ -253,15 +253,15 @@ class Consumer:
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         for outcome in failed:
             if outcome.retry == "fatal":
-                self._stop_receiving(_error_of(outcome))
+                self._stop_receiving(_error_from(outcome))
                 return Release(0)
         transient = [outcome for outcome in failed if outcome.retry == "transient"]
         if transient and lease.message.receive_count < self._queue.max_receives:
-            self._retried[_error_of(transient[0]).code] += 1
+            self._retried[_error_from(transient[0]).code] += 1
             return self._retry_later(lease)
         if not failed:
             return Acknowledge()
-        error = _error_of(failed[0])
+        error = _error_from(failed[0])
         retry_delay_s = self._retry_later(lease).delay_s
         return DeadLetter(error.code, error.message, failed[0].job_id, retry_delay_s)
 
@@ -275,7 +275,7 @@ class Consumer:
             return False
         for outcome in outcomes:
             if outcome.status == "failed":
-                self._failed[_error_of(outcome).code] += 1
+                self._failed[_error_from(outcome).code] += 1
             else:
                 self._done += 1
         return True
@@ -333,6 +333,6 @@ async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     return [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
 
 
-def _error_of(outcome: Outcome) -> ForeedgeError:
+def _error_from(outcome: Outcome) -> ForeedgeError:
     """Return the error that a failed outcome carries."""
     return BY_CODE.get(outcome.code or "", InternalError)(outcome.message or "")

@@ -191,7 +191,7 @@ class Leases:
             case Release(delay_s):
                 if wait_s := self.release_wait_s():
                     await asyncio.sleep(wait_s)
-                    return step
+                    return step  # The lease may have been lost during the wait.
                 await self._release([lease], self._queue.release(lease.message, delay_s))
                 return None
 
