@@ -1,4 +1,4 @@
-"""Settings of all tests."""
+"""Settings that all tests share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from hypothesis import settings
 
-# Serve's own pause, before any process starts Ray: each deployment of a test waits for some of it.
+# Set before any process starts Ray. Every deployment of a test waits for Serve's control loop.
 os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.1")
-# `make fuzz`; how many examples a test takes by itself is in the test.
+# The profile of `make fuzz`. Without it, each test says how many examples it takes.
 settings.register_profile("fuzz", max_examples=1_000, deadline=None)

@@ -140,7 +140,9 @@ def contenders(work: Workload) -> dict[str, Callable[[RunBatch], Submit]]:
     return found
 
 
-async def drive(submit: Submit, work: Workload, per_s: float | None) -> tuple[float, list[float]]:
+async def submit_all(
+    submit: Submit, work: Workload, per_s: float | None
+) -> tuple[float, list[float]]:
     """Submit all images of a workload, and return the images per second and the latencies.
 
     Args:
@@ -176,7 +178,7 @@ async def measure(work: Workload, loads: Sequence[float], repeats: int) -> list[
         loads: Arrival rates, as shares of the capacity of Batcher.
         repeats: Number of turns.
     """
-    capacity, _ = await drive(submit_to_batcher(work.run, work), work, None)
+    capacity, _ = await submit_all(submit_to_batcher(work.run, work), work, None)
     results = []
     for share in [None, *loads]:
         per_s = None if share is None else share * capacity
@@ -187,7 +189,7 @@ async def measure(work: Workload, loads: Sequence[float], repeats: int) -> list[
         for _ in range(repeats):
             for name, contender in contenders(work).items():
                 counting = CountingRun(work.run)
-                rate, took = await drive(contender(counting), work, per_s)
+                rate, took = await submit_all(contender(counting), work, per_s)
                 rates[name].append(rate)
                 latencies[name] += took
                 sizes[name] += counting.sizes
@@ -262,7 +264,7 @@ def write_csv(path: Path, results: Sequence[BatchingResult]) -> None:
         rows.writerows(asdict(result) for result in results)
 
 
-def print_results(results: Sequence[BatchingResult], console: Console) -> None:
+def print_table(results: Sequence[BatchingResult], console: Console) -> None:
     """Print results as a table."""
     table = Table()
     for column in fields(BatchingResult):
@@ -288,7 +290,7 @@ def main() -> None:
             measured = handle.measure.remote(kind, images[kind], options.loads, options.repeats)
             results += measured.result()
             write_csv(options.out, results)
-    print_results(results, Console(width=140))
+    print_table(results, Console(width=140))
 
 
 def _parse_arguments() -> argparse.Namespace:

@@ -277,7 +277,7 @@ def main() -> None:
     for function, arguments in cases:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             results.append(pool.submit(function, *arguments).result())
-    print_results(results)
+    print_table(results)
     machine = {
         "cpus": psutil.cpu_count(),
         "machine": platform.machine(),
@@ -286,7 +286,7 @@ def main() -> None:
     write_result("ingest.json", {"machine": machine, "results": [asdict(item) for item in results]})
 
 
-def print_results(results: Sequence[ConsumerResult]) -> None:
+def print_table(results: Sequence[ConsumerResult]) -> None:
     """Print results as a table."""
     title = "One consumer, with a stand-in for the pipeline that answers at once"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0))

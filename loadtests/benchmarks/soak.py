@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 
@@ -89,15 +91,10 @@ def growth(samples: list[tuple[int, float]]) -> tuple[float, float, float]:
     return warm, end, end / warm - 1
 
 
-def plot(samples: Samples, title: str, path: Path) -> None:
+def plot_memory(samples: Samples, title: str, path: Path) -> None:
     """Draw memory over images."""
-    # Slow to import, and only needed at the end.
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 3.6), dpi=110)
+    figure = Figure(figsize=(8, 3.6), dpi=110)
+    axes: Axes = figure.subplots()
     for part, values in samples.items():
         axes.plot([n for n, _ in values], [mb for _, mb in values], label=part, linewidth=1)
     warm = _WARM_SHARE * max(values[-1][0] for values in samples.values())
@@ -107,7 +104,6 @@ def plot(samples: Samples, title: str, path: Path) -> None:
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches="tight")
-    pyplot.close(figure)
 
 
 def main() -> None:
@@ -125,7 +121,7 @@ def main() -> None:
         verdict = "bounded" if grew < _MAX_GROWTH else "GROWS"
         console.print(f"{part}: {warm:.0f} MB, then {end:.0f} MB: {grew:+.1%}, {verdict}")
     console.print(f"{len(images)} images in {wall_s:.0f} s")
-    plot(samples, f"{len(images)} images of mixed sizes, {model.label}", options.plot)
+    plot_memory(samples, f"{len(images)} images of mixed sizes, {model.label}", options.plot)
     content = {
         **describe_measurement("loadtests.benchmarks.soak"),
         "images": len(images),

@@ -73,7 +73,7 @@ def main() -> None:
     content["machine"]["peers"] = _peer_versions()
     for name in options.models:
         model = benchmark_model(name)
-        for found in compare(model, options, console):
+        for found in compare_systems(model, options, console):
             # Written after every round, so that an interrupted comparison keeps its results.
             content["models"][name] = found
             content["systems"] = found["systems"]
@@ -110,7 +110,7 @@ def _parse_arguments() -> argparse.Namespace:
     return options
 
 
-def compare(
+def compare_systems(
     model: BenchmarkModel, options: argparse.Namespace, console: Console
 ) -> Iterator[dict[str, Any]]:
     """Yield the medians of every system with one model, after each round."""

@@ -213,7 +213,7 @@ def foreedge_server() -> Iterator[RemoveServer]:
         yield RemoveServer(endpoints.http, extras)
 
 
-def compare(
+def compare_servers(
     ours: RemoveServer, theirs: RemoveServer, console: Console
 ) -> tuple[list[list[str]], bool]:
     """Send all requests to both servers.
@@ -311,7 +311,7 @@ def main() -> None:
         parser.error("the peers are not installed. Run make .venv-peers/installed first.")
     console = Console()
     with rembg_server() as theirs, foreedge_server() as ours:
-        rows, all_equal = compare(ours, theirs, console)
+        rows, all_equal = compare_servers(ours, theirs, console)
     table = Table(*HEADINGS)
     for row in rows:
         table.add_row(*row)

@@ -41,7 +41,9 @@ def describe_setting(setting: Setting) -> str:
     )
 
 
-def plot(trials: Sequence[Trial], winner: Trial | None, p95_s: float | None, title: str) -> Figure:
+def plot_trials(
+    trials: Sequence[Trial], winner: Trial | None, p95_s: float | None, title: str
+) -> Figure:
     """Return a plot of throughput over latency that marks the frontier and the winner."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes: Axes = figure.subplots()
@@ -88,7 +90,7 @@ def write_page(
 ) -> Path:
     """Write ``tune.png`` and ``tune.html``, and return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure = plot(trials, winner, p95_s, title)
+    figure = plot_trials(trials, winner, p95_s, title)
     figure.savefig(folder / "tune.png", dpi=120)
     svg = io.StringIO()
     figure.savefig(svg, format="svg")

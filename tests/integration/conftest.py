@@ -1,4 +1,4 @@
-"""One local SQS and S3, and one Ray with the application on it, for a whole session."""
+"""A local SQS and S3, and a Ray with the application, for the whole session."""
 
 from __future__ import annotations
 

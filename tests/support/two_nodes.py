@@ -1,4 +1,4 @@
-"""Ray with two raylets on this machine, and the application on it: one node can be lost."""
+"""A Ray cluster of two nodes on this machine, one of which can be lost, with the application."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from serve_app.app import build
 
 CONSUMERS = 2
 _NODE = {"num_cpus": 4, "object_store_memory": 100 * 1024 * 1024}
-_PATIENCE_S = 90.0
+_TIMEOUT_S = 90.0
 
 
 class RayCluster:
-    """Two nodes: the head, which stays, and another one."""
+    """A cluster of a head node, which stays, and another node."""
 
     def __init__(self) -> None:
         with ray_environment():
@@ -39,7 +39,7 @@ class RayCluster:
         self._cluster.shutdown()
 
     def lose_node(self) -> None:
-        """Kill everything on the other node, without a word to anybody."""
+        """Kill all processes of the other node at once."""
         self._cluster.remove_node(self._other, allow_graceful=False)
 
     def add_node(self) -> None:
@@ -49,7 +49,7 @@ class RayCluster:
         serve.run(build(args), name=APPLICATION, route_prefix="/")
 
     def delete(self) -> None:
-        """Stop every replica, each in its grace time."""
+        """Delete the application. Every replica stops within its grace time."""
         serve.delete(APPLICATION)
 
     def kill_controller(self) -> None:
@@ -57,15 +57,15 @@ class RayCluster:
         ray.kill(controller, no_restart=False)
 
     def replicas(self, deployment: str) -> set[str]:
-        """Return the names of a deployment's living replicas."""
+        """Return the names of the replicas of a deployment that are alive."""
         prefix = f"SERVE_REPLICA::{APPLICATION}#{deployment}#"
         actors = ray.util.list_named_actors(all_namespaces=True)
         return {item["name"] for item in actors if item["name"].startswith(prefix)}
 
     def until(self, condition: Callable[[], bool]) -> None:
-        give_up_at = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while not condition():
-            assert time.monotonic() < give_up_at, f"it never came: {serve.status()}"
+            assert time.monotonic() < deadline, f"not within {_TIMEOUT_S:.0f} s: {serve.status()}"
             time.sleep(0.2)
 
 

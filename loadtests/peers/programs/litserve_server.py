@@ -7,7 +7,7 @@ import rembg
 from fastapi import Response
 
 
-class Remover(litserve.LitAPI):
+class LitServeRemover(litserve.LitAPI):
     """A LitServe API that takes the file of a form and returns a PNG."""
 
     def setup(self, device: str) -> None:
@@ -31,6 +31,6 @@ class Remover(litserve.LitAPI):
 
 if __name__ == "__main__":
     server = litserve.LitServer(
-        Remover(), accelerator="cpu", workers_per_device=int(sys.argv[3]), timeout=120
+        LitServeRemover(), accelerator="cpu", workers_per_device=int(sys.argv[3]), timeout=120
     )
     server.run(host="127.0.0.1", port=int(sys.argv[2]), generate_client_file=False)

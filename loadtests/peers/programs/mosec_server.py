@@ -13,7 +13,7 @@ import mosec
 import rembg
 
 
-class Remover(mosec.Worker):
+class MosecRemover(mosec.Worker):
     """A Mosec worker that takes the bytes of an image and returns those of a PNG."""
 
     def __init__(self) -> None:
@@ -34,5 +34,5 @@ class Remover(mosec.Worker):
 
 if __name__ == "__main__":
     server = mosec.Server()
-    server.append_worker(Remover, num=int(os.environ["WORKERS"]))
+    server.append_worker(MosecRemover, num=int(os.environ["WORKERS"]))
     server.run()
