@@ -27,6 +27,7 @@ from loadtests.benchmarks.bare_loop import STAGES
 from loadtests.harness.application import Round, running_application, single_machine_settings
 from loadtests.harness.corpus import corpus
 from loadtests.harness.metering import NOT_IN_PRODUCTION, REPLICA_PARTS, Meter, ray_part
+from loadtests.harness.networks import ARCHITECTURES
 from loadtests.harness.results import (
     DOCS,
     describe_measurement,
@@ -35,7 +36,7 @@ from loadtests.harness.results import (
     write_between_markers,
     write_result,
 )
-from loadtests.harness.shaped_models import ARCHITECTURES, BenchmarkModel, benchmark_model
+from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from serve_app.models.registry import BUNDLED_MODEL
 
 _IDLE_S = 5.0

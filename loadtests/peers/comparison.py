@@ -24,6 +24,7 @@ from rich.table import Table
 from loadtests.harness.application import Round
 from loadtests.harness.corpus import corpus
 from loadtests.harness.metering import NOT_IN_PRODUCTION
+from loadtests.harness.networks import ARCHITECTURES
 from loadtests.harness.results import (
     DOCS,
     describe_measurement,
@@ -32,7 +33,7 @@ from loadtests.harness.results import (
     write_between_markers,
     write_result,
 )
-from loadtests.harness.shaped_models import ARCHITECTURES, BenchmarkModel, benchmark_model
+from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from loadtests.peers.processes import PYTHON
 from loadtests.peers.systems import SystemGroup, system_groups
 from serve_app.errors import InvalidConfig

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from loadtests.harness.corpus import corpus
-from loadtests.harness.shaped_models import ARCHITECTURES, BenchmarkModel, Network
+from loadtests.harness.networks import ARCHITECTURES, Network
+from loadtests.harness.shaped_models import BenchmarkModel
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 from serve_app.models.inference import load_model
