@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import typer
 
@@ -13,7 +14,7 @@ from ingest.cli.plan import plan
 from ingest.cli.repair import redrive, verify
 from ingest.cli.runs import errors, report, status
 from ingest.cli.serve import serve
-from serve_app.errors import ForeedgeError
+from serve_app.errors import ForeedgeError, InvalidConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +37,15 @@ def main() -> None:
     try:
         app()
     except ForeedgeError as error:
-        message = " ".join(error.message.split())
-        print(f"error: {error.code}: {message}", file=sys.stderr)
-        sys.exit(1 if error.retry == "transient" else 2)
+        _exit(error)
+    except OSError as error:
+        # A file or folder that an option names. Whatever else fails has another type by now.
+        if error.filename is None:
+            raise
+        _exit(InvalidConfig(f"cannot use {error.filename}: {error.strerror}"))
+
+
+def _exit(error: ForeedgeError) -> NoReturn:
+    message = " ".join(error.message.split())
+    print(f"error: {error.code}: {message}", file=sys.stderr)
+    sys.exit(1 if error.retry == "transient" else 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import SEND_THREADS
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig
+from serve_app.contracts.job import RUN_ID_PATTERN
 from serve_app.errors import InvalidConfig
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
@@ -55,17 +57,31 @@ class Session:
     ledger: LedgerConfig
 
     def run_folder(self, run_id: str) -> RunFolder:
-        """Return the folder of a run in the ledger."""
+        """Return the folder of a run in the ledger.
+
+        Raises:
+            InvalidConfig: The id contains characters that are not allowed.
+        """
+        if not re.fullmatch(RUN_ID_PATTERN, run_id):
+            raise InvalidConfig(
+                f"invalid run id {run_id!r}. Use 1 to 100 letters, digits, dots, hyphens and "
+                "underscores"
+            )
         return RunFolder(self.store, self.ledger, run_id)
 
     def queue_client(self, manifest: RunManifest | None = None) -> QueueClient:
         """Return the configured queue, or else the one that a run was sent to.
 
         Raises:
-            InvalidConfig: There is neither.
+            InvalidConfig: There is neither, or the configured one is not a URL.
         """
         if self.config.queue is not None:
             url = self.config.queue.url
+            if not url.startswith(("https://", "http://")):
+                raise InvalidConfig(
+                    f"the queue {url!r} is not a URL. Use the one that SQS shows, such as "
+                    "https://sqs.eu-west-1.amazonaws.com/123456789012/images"
+                )
         elif manifest is not None:
             url = manifest.queue_url
         else:

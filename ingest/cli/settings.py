@@ -23,8 +23,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidConfig(f"cannot read settings from {path}: {error}") from error
+    except OSError as error:
+        raise InvalidConfig(f"cannot read settings from {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidConfig(f"the settings in {path} are not YAML: {error}") from error
     if content is None:
         return {}
     if isinstance(content, dict) and "applications" in content:

@@ -12,26 +12,17 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.status import Status
 
-from serve_app.errors import InvalidConfig
-
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 
 def write_csv(target: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table as CSV to a file, or to the standard output if the target is ``-``.
-
-    Raises:
-        InvalidConfig: The file cannot be written.
-    """
+    """Write a table as CSV to a file, or to the standard output if the target is ``-``."""
     if target == "-":
         _write_rows(sys.stdout, columns, rows)
         return
-    try:
-        with Path(target).open("w", encoding="utf-8", newline="") as file:
-            _write_rows(file, columns, rows)
-    except OSError as error:
-        raise InvalidConfig(f"--csv: cannot write {target}: {error.strerror}") from error
+    with Path(target).open("w", encoding="utf-8", newline="") as file:
+        _write_rows(file, columns, rows)
 
 
 def _write_rows(file: TextIO, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

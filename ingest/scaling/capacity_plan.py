@@ -165,7 +165,7 @@ def make_plan(request: PlanRequest, profile: Profile, prices: Prices) -> Capacit
         InvalidConfig: The deadline cannot be met, or the instance is too small for a replica.
     """
     if request.deadline_s < MIN_DEADLINE_S:
-        raise InvalidConfig(f"--deadline must be at least {MIN_DEADLINE_S:.0f} s")
+        raise InvalidConfig(f"--deadline must be at least {format_duration(MIN_DEADLINE_S)}")
     times = _image_times(request, profile)
     target_s = request.deadline_s
     for _ in range(_ATTEMPTS):

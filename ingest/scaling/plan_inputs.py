@@ -132,9 +132,10 @@ def read_profile(path: Path | None) -> Profile:
         text = _packaged("profile.json") if path is None else path.read_text("utf-8")
         return Profile.model_validate(json.loads(text))
     except (OSError, ValueError) as error:
-        reason = str(error)
         if isinstance(error, ValidationError):
             reason = describe_validation_error(error)
+        else:
+            reason = getattr(error, "strerror", None) or str(error)
         raise InvalidConfig(f"--profile: cannot read {path}: {reason}") from error
 
 

@@ -193,6 +193,13 @@ def test_a_report_is_written(workshop: Workshop) -> None:
     [
         (["status", "r9"], "source_not_found: no run 'r9'"),
         (["bulk", "s3://b/in/"], "invalid_config: no queue is configured"),
+        (["bulk", "s3://b/in/", "--queue", "q"], "invalid_config: the queue 'q' is not a URL"),
+        (
+            ["errors", "r1", "--csv", "/no/such/folder/x.csv"],
+            "invalid_config: cannot use /no/such/folder/x.csv: No such file",
+        ),
+        (["status", "a b"], "invalid_config: invalid run id 'a b'"),
+        (["errors", "../r1"], "invalid_config: invalid run id '../r1'"),
         (["bulk", "s3://", "--dry-run"], "invalid_config: 's3://'"),
         (["bulk", "nowhere", "--dry-run"], "invalid_config: the source nowhere does not exist"),
         (["bulk", "s3://b/in/", "--dry-run", "--recipe", "x"], "invalid_recipe: recipe 'x'"),
@@ -208,6 +215,7 @@ def test_errors_are_one_line_and_exit_2(
     arguments: list[str],
     expected: str,
 ) -> None:
+    start_run(workshop, "bad.jpg")
     command = ["foreedge", *arguments, "--config", str(workshop.config)]
     monkeypatch.setattr(sys, "argv", command)
 
