@@ -97,9 +97,8 @@ def send_messages(
             while sending:
                 finish_first()
         except BaseException:
-            # From the last to the first, so that no batch is sent after one that was cancelled.
-            for future, _ in reversed(sending):
-                future.cancel()
+            # From the last to the first that runs: no batch is sent after one that is cancelled.
+            all(future.cancel() for future, _ in reversed(sending))
             pool.shutdown()
             while sending and not (sending[0][0].cancelled() or sending[0][0].exception()):
                 finish_first()
