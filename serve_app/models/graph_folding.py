@@ -37,7 +37,7 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph that computes the same, with everything folded that is constant.
 
     Args:
-        model: Graph whose inputs are no weights (``make_weights_constant``). Its batch axis should
+        model: Graph whose weights are not inputs (``make_weights_constant``). Its batch axis should
             be fixed, since the shapes that follow from an open axis are not constant.
 
     Raises:

@@ -18,7 +18,7 @@ from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.imaging.pixels import Pixels
 from serve_app.models.registry import ModelFacts, Weights, locate_weights, rembg_session_class
-from serve_app.models.sessions import open_session, probe_image, session_options
+from serve_app.models.sessions import open_model_session, probe_image, session_options
 
 _logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class OnnxModel:
             return stretch_to_masks(_run(session, probe), facts)
 
         try:
-            self._session = open_session(weights.path, config, masks_of_probe)
+            self._session = open_model_session(weights.path, config, masks_of_probe)
         except InvalidConfig:
             raise
         except Exception as error:

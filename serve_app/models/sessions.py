@@ -42,7 +42,7 @@ def session_options(config: SegmenterConfig) -> ort.SessionOptions:
     return options
 
 
-def open_session(path: Path, config: SegmenterConfig, probe: Probe) -> ort.InferenceSession:
+def open_model_session(path: Path, config: SegmenterConfig, probe: Probe) -> ort.InferenceSession:
     """Return a session for a model file.
 
     On a CPU the graph is rewritten (``graph_rewrites``) if ``config.rewrite_graph`` is on. The

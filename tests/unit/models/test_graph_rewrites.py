@@ -147,11 +147,11 @@ def test_feature_maps_side_by_side_are_convolved_apart(
 def test_a_concatenation_with_another_use_or_along_another_axis_stays(tmp_path: Path) -> None:
     maps = [conv(name, "image", 3, 8, pads=[1] * 4) for name in ("one", "other")]
     whole = helper.make_node("Concat", ["one", "other"], ["whole"], axis=1)
-    beside = helper.make_node("Concat", ["one", "other"], ["beside"], axis=3)
-    convolved = [conv("first", "whole", 16, 4), conv("second", "beside", 8, 4)]
+    along_rows = helper.make_node("Concat", ["one", "other"], ["along_rows"], axis=3)
+    convolved = [conv("first", "whole", 16, 4), conv("second", "along_rows", 8, 4)]
     both = helper.make_node("Concat", ["first", "second", "again"], ["all"], axis=3)
     again = conv("again", "whole", 16, 4, size=3)
-    nodes = [*maps, (whole, []), (beside, []), *convolved, again, (both, [])]
+    nodes = [*maps, (whole, []), (along_rows, []), *convolved, again, (both, [])]
     path = write(tmp_path, nodes, ["all"])
     kinds = [
         node.op_type
