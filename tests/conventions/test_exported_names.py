@@ -1,8 +1,9 @@
-"""Public names are declared by the packages that export them."""
+"""Public names are declared by the packages that export them, and defined once."""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 
@@ -64,3 +65,11 @@ def test_every_declared_name_can_be_imported(package: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_says_that_it_is_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").exists()
+
+
+def test_no_public_name_is_defined_in_two_modules() -> None:
+    modules = defaultdict(list)
+    for module in MODULES:
+        for name in defined_in(module):
+            modules[name].append(module)
+    assert {name: where for name, where in modules.items() if len(where) > 1} == {}
