@@ -1,4 +1,4 @@
-"""Runs from their start to their repair: the real command line, a real queue, and Ctrl-C."""
+"""Runs from their start to their repair, with the real command line and a real queue."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INTERRUPTED = 130
 
 
 class Shop:
-    """A bucket, a queue, and the command line beside them; nobody serves the queue."""
+    """A bucket, a queue that no application serves, and the command line."""
 
     def __init__(self, aws: Aws) -> None:
         self.aws = aws
@@ -54,11 +54,11 @@ class Shop:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
-            preexec_fn=_heed_interrupts,
+            preexec_fn=_accept_interrupts,
         )
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command; return its exit code, output and errors."""
+        """Run a command, and return its exit code, output and errors."""
         process = self.start(*arguments)
         out, errors = process.communicate(timeout=120)
         return process.returncode, out, errors
@@ -88,8 +88,8 @@ def shop(local_aws: Aws) -> Shop:
     return Shop(local_aws)
 
 
-def _heed_interrupts() -> None:
-    # What is started in the background of a shell is told to ignore them.
+def _accept_interrupts() -> None:
+    # A shell makes the processes that it starts in the background ignore interrupts.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -108,7 +108,7 @@ def manifest(path: Path, bucket: str, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_was_interrupted_goes_on(shop: Shop, tmp_path: Path, end: int) -> None:
+def test_an_interrupted_run_resumes(shop: Shop, tmp_path: Path, end: int) -> None:
     path = tmp_path / "m.csv"
     keys = manifest(path, shop.bucket, 150)
     command = ("bulk", str(path), "--run-id", "r1")
@@ -241,7 +241,7 @@ def test_dead_letters_of_redriven_jobs_are_cleared(shop: Shop) -> None:
         (["bulk", "s3://{bucket}/nothing/manifest.json"], 2, "source_not_found"),
     ],
 )
-def test_errors_of_careful_users(
+def test_mistakes_are_reported_in_one_line(
     shop: Shop, arguments: list[str], code: int, expected: str
 ) -> None:
     found, _, errors = shop.run(*(word.format(bucket=shop.bucket) for word in arguments))
@@ -269,7 +269,7 @@ def test_from_failures_to_a_sound_run(app: App, local_aws: Aws, tmp_path: Path) 
     assert (code, row["source"]) == (0, f"{source}bad.jpg")
     assert shop.run("errors", "sound", "--code", "no_subject")[1].startswith("0 failed jobs")
 
-    # The photograph is mended, and taken as it is now: its job named the ETag of the bad one.
+    # The image is fixed. Its job named the ETag of the bad one, so the redrive must drop it.
     app.store.put(app.bucket, f"{prefix}bad.jpg", good, "image/jpeg")
     code, out, _ = shop.run("redrive", "sound", "--as-they-are-now", "--clear-dead-letters")
     assert code == 0

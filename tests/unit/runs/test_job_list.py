@@ -14,7 +14,6 @@ from ingest.runs import send as bulk
 from ingest.runs.job_list import PART_JOBS, JobList
 from ingest.runs.manifest import read_manifest
 from ingest.sources.base import Entry, ImageSource, ListedImages
-from ingest.sources.distinct import Distinct
 from ingest.sqs.queue_client import QueueClient
 from serve_app.contracts.job import Output
 from serve_app.errors import (
@@ -118,7 +117,7 @@ def test_sending_resumes_where_it_was_stopped(
     assert set(keys_of(first)) | set(keys_of(second)) == set(shelf.keys)
 
 
-def test_a_failure_tells_how_to_go_on(store: LocalStore) -> None:
+def test_a_failure_says_how_to_resume(store: LocalStore) -> None:
     def refuse(call: int, entries: list[Any]) -> list[Any]:
         wrong = [{"Id": item["Id"], "SenderFault": True, "Code": "No"} for item in entries]
         return wrong if call == 3 else []
@@ -217,9 +216,3 @@ def test_a_damaged_list_is_reported(store: LocalStore) -> None:
     store.put("b", folder.key("sent.json"), b"{", "x")
     with pytest.raises(ForeedgeError, match=r"sent\.json"):
         jobs.sent()
-
-
-def test_names_are_told_apart() -> None:
-    names = Distinct()
-    assert [names.add("a", "b"), names.add("ab", None), names.add("a", "b")] == [True, True, False]
-    names.close()

@@ -124,7 +124,7 @@ def test_failures_come_first_then_the_least_confident_masks(store: LocalStore) -
         assert [item["job_id"] for item in report.sample(9)] == ["a"]
 
 
-def test_rare_failures_are_shown_beside_frequent_ones(store: LocalStore) -> None:
+def test_rare_failures_are_shown_alongside_frequent_ones(store: LocalStore) -> None:
     failures = [failure(f"{n:02}") for n in range(20)] + [failure("x", "source_not_found")]
     with summarize(store, 21, *failures) as report:
         shown = report.failures(5)
@@ -201,7 +201,7 @@ def test_untrusted_names_are_escaped(store: LocalStore) -> None:
     assert "\"' onload=x" not in html
 
 
-def test_the_number_of_pictures_is_what_was_asked_for(store: LocalStore) -> None:
+def test_the_sample_has_the_size_that_was_chosen(store: LocalStore) -> None:
     outcomes = [done(f"{i}", 0.9 + i / 100) for i in range(5)]
     for outcome in [*outcomes, done("doubtful", 0.2)]:
         draw(store, outcome.job_id)
