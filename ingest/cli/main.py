@@ -10,6 +10,7 @@ import typer
 
 from ingest.cli.bulk import bulk
 from ingest.cli.demo import demo
+from ingest.cli.models import models_app
 from ingest.cli.plan import plan
 from ingest.cli.repair import redrive, verify
 from ingest.cli.runs import errors, report, status
@@ -28,6 +29,7 @@ _APPLICATION: tuple[Callable[..., None], ...] = (demo, serve, plan)
 _RUNS: tuple[Callable[..., None], ...] = (bulk, status, report, errors, verify, redrive)
 for _command in _APPLICATION:
     app.command(rich_help_panel="Application")(_command)
+app.add_typer(models_app, name="models", rich_help_panel="Application")
 for _command in _RUNS:
     app.command(rich_help_panel="Runs")(_command)
 

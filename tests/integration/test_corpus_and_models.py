@@ -14,8 +14,8 @@ from loadtests.harness.networks import ARCHITECTURES, Network
 from loadtests.harness.shaped_models import BenchmarkModel
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
+from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.inference import load_model
-from serve_app.models.registry import MODEL_FACTS
 
 
 @pytest.mark.parametrize(

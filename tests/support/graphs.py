@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from serve_app.models.registry import CUSTOM_MODEL_FACTS
+from serve_app.models.facts import CUSTOM_MODEL_FACTS
 
 SIDE_PX = CUSTOM_MODEL_FACTS.size_px
 

@@ -1,4 +1,4 @@
-"""Models: the place of their files, their execution, and rembg's arithmetic."""
+"""What is known of models, where their files are, and rembg's arithmetic."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy.typing as npt
 import pytest
 
 from serve_app.config import AppConfig, SegmenterConfig
-from serve_app.errors import InvalidConfig, ModelChecksumMismatch
+from serve_app.errors import InvalidConfig, ModelChecksumMismatch, ModelUnavailable
+from serve_app.models.facts import MODEL_FACTS, ModelFacts
 from serve_app.models.inference import (
     load_model,
     normalize_images,
     stretch_to_masks,
 )
-from serve_app.models.registry import MODEL_FACTS, ModelFacts, check_model_exists, locate_weights
+from serve_app.models.registry import check_model_exists, locate_weights
 from serve_app.models.sessions import session_options
 from tests.support import graphs
 
@@ -24,7 +25,7 @@ IMAGENET = ModelFacts(320)
 
 
 def rembg_tensor(image: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.NDArray[np.float32]:
-    """Return the input tensor of rembg's sessions, computed step by step in float64."""
+    """Return what rembg's sessions feed their graphs with, step by step in float64."""
     values = image / max(float(np.max(image)), 1e-6)
     tensor = np.zeros(values.shape)
     for channel in range(3):
@@ -33,7 +34,7 @@ def rembg_tensor(image: npt.NDArray[np.uint8], facts: ModelFacts) -> npt.NDArray
 
 
 def rembg_mask(answer: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
-    """Return the mask that rembg's sessions make of a graph's output for one image."""
+    """Return what rembg's sessions make of a graph's answer for one image."""
     low, high = np.min(answer), np.max(answer)
     return np.asarray((answer - low) / (high - low) * 255).astype(np.uint8)
 
@@ -84,7 +85,7 @@ def test_a_constant_answer_is_an_empty_mask(value: float) -> None:
     assert not stretch_to_masks(np.full((1, 8, 8), value, np.float32), IMAGENET).any()
 
 
-def test_a_low_output_is_empty_only_if_the_facts_say_so() -> None:
+def test_a_low_answer_is_empty_only_where_the_facts_say_so() -> None:
     answer = np.linspace(0, 0.49, 64, dtype=np.float32).reshape(1, 8, 8)
     assert stretch_to_masks(answer, IMAGENET).max() == 255
     assert not stretch_to_masks(answer, ModelFacts(320, empty_below=0.5)).any()
@@ -120,7 +121,7 @@ def test_a_model_of_a_file_runs_batches(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_takes_one_image_if_its_file_does_or_if_images_fan_out(
+def test_a_model_takes_one_image_where_its_file_does_or_where_images_fan_out(
     tmp_path: Path,
 ) -> None:
     path = graphs.brightness(tmp_path / "fixed.onnx", batch=1)
@@ -152,7 +153,7 @@ def test_a_constant_graph_finds_nothing(tmp_path: Path) -> None:
     ],
     ids=["other size", "not onnx", "missing"],
 )
-def test_files_that_are_not_models(
+def test_files_that_are_no_model(
     tmp_path: Path, make: Callable[[Path], object], expected: str
 ) -> None:
     path = tmp_path / "own.onnx"
@@ -161,7 +162,7 @@ def test_files_that_are_not_models(
         load_model("own", custom(path))
 
 
-def test_a_run_has_several_threads_only_if_runs_are_not_parallel() -> None:
+def test_threads_go_inside_of_a_run_only_where_runs_are_not_parallel() -> None:
     fanned = session_options(SegmenterConfig(threads=4))
     stacked = session_options(SegmenterConfig(threads=4, execution="stack"))
     assert (fanned.intra_op_num_threads, stacked.intra_op_num_threads) == (1, 4)
@@ -181,8 +182,14 @@ def test_a_file_that_is_not_rembgs_release(tmp_path: Path, layout: str) -> None:
     path = tmp_path / layout
     graphs.brightness(path)
     config = AppConfig.load({"models": ["u2netp"], "u2net_home": tmp_path})
-    with pytest.raises(ModelChecksumMismatch, match="Remove the file"):
+    with pytest.raises(ModelChecksumMismatch, match=r"foreedge models fetch u2netp.*model_files"):
         locate_weights("u2netp", config)
+
+
+def test_weights_that_are_not_here_say_how_to_get_them(tmp_path: Path) -> None:
+    config = AppConfig.load({"models": ["u2net"], "u2net_home": tmp_path})
+    with pytest.raises(ModelUnavailable, match=rf"foreedge models fetch u2net'.*{tmp_path}"):
+        locate_weights("u2net", config)
 
 
 def test_a_configured_file_wins_over_a_name_of_rembgs(tmp_path: Path) -> None:

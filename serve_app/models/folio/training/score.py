@@ -23,9 +23,10 @@ from rich.table import Table
 from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
 from serve_app.imaging.decode import decode_image
 from serve_app.imaging.mask import mask_confidence, resize_for_model, resize_mask, subject_pixels
+from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.folio.synthetic.photograph import Kind, draw_photograph
 from serve_app.models.inference import Model, OnnxModel, load_model
-from serve_app.models.registry import BUNDLED_MODEL, MODEL_FACTS, Weights
+from serve_app.models.registry import BUNDLED_MODEL, Weights
 
 HELD_OUT_SEED = 500_000
 """First seed of scored photographs. Those of the training begin at 1,000,000."""
@@ -131,7 +132,7 @@ def print_scores(
         loaded = load_model(BUNDLED_MODEL, AppConfig.load())
     else:
         weights = Weights(BUNDLED_MODEL, model, "", MODEL_FACTS[BUNDLED_MODEL])
-        loaded = OnnxModel(weights, MODEL_FACTS[BUNDLED_MODEL], SegmenterConfig())
+        loaded = OnnxModel(weights, SegmenterConfig())
     if references is not None:
         console.print(_reference_table(loaded, references))
         return
