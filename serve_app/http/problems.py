@@ -80,7 +80,8 @@ def error_responses(*errors: type[ForeedgeError]) -> dict[int | str, dict[str, A
     found: dict[int | str, dict[str, Any]] = {}
     for status, examples in sorted(by_status.items()):
         content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
-        codes = " or ".join(f"`{code}`" for code in examples)
+        *others, last = (f"`{code}`" for code in examples)
+        codes = f"{', '.join(others)} or {last}" if others else last
         found[status] = {
             "description": f"The request failed with the code {codes}.",
             "content": {PROBLEM_MEDIA_TYPE: content},

@@ -82,6 +82,7 @@ def chromium() -> Iterator[Any]:
     found = shutil.which("chromium")
     if found is None:
         pytest.skip("chromium is not installed (Debian's package chromium)")
+    # Playwright is imported only if there is a browser for it.
     from playwright.sync_api import sync_playwright
 
     # One for each module, not for the session: Playwright's event loop runs as long as it lives,

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from ray import serve
 
 from serve_app.app import build
 from tests.support.images import book, jpeg
@@ -52,8 +53,6 @@ class GuardedEndpoint:
 
 @pytest.fixture(scope="module")
 def guarded(app: App, local_aws: Aws) -> Iterator[GuardedEndpoint]:
-    from ray import serve
-
     secrets = local_aws.client("secretsmanager")
     name = f"keys-{uuid.uuid4().hex[:8]}"
     secrets.create_secret(Name=name, SecretString=json.dumps({"current": KEY}))

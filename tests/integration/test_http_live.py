@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from ray import serve
 
 from serve_app.app import build
 from serve_app.contracts.recipe import MEDIA_TYPES
@@ -64,8 +65,6 @@ def test_the_accept_header_selects_every_format(app: App) -> None:
 @contextmanager
 def models_in_the_pipeline(local_aws: Aws, name: str) -> Iterator[None]:
     """Run another application with its models in the pipeline, under its name as prefix."""
-    from ray import serve
-
     none = {"num_cpus": 0}
     args: dict[str, Any] = {
         "aws": {"endpoint_url": local_aws.endpoint_url},
@@ -81,8 +80,6 @@ def models_in_the_pipeline(local_aws: Aws, name: str) -> Iterator[None]:
 
 
 def test_models_in_the_pipeline_give_the_same_result(app: App, local_aws: Aws) -> None:
-    from ray import serve
-
     with models_in_the_pipeline(local_aws, "together"):
         assert set(serve.status().applications["together"].deployments) == {
             "HttpApi",

@@ -138,13 +138,7 @@ class _Comparison:
                 yield f"{subject} no longer has the value {value}."
         if direction == "request":
             yield from _new_restrictions(subject, old, new)
-        old_required, new_required = set(old.get("required", ())), set(new.get("required", ()))
-        if direction == "request":
-            for name in new_required - old_required:
-                yield f"{subject} now requires the property `{name}`."
-        else:
-            for name in (old_required - new_required) & new.get("properties", {}).keys():
-                yield f"{subject} no longer always has the property `{name}`."
+        yield from _compare_required(subject, old, new, direction)
         for name, schema in old.get("properties", {}).items():
             if name not in new.get("properties", {}):
                 yield f"{subject} no longer has the property `{name}`."
@@ -168,6 +162,18 @@ def _compare_security(
     for scheme in old:
         if new and scheme not in new:
             yield f"{where} no longer accepts the credentials {', '.join(scheme)}."
+
+
+def _compare_required(
+    subject: str, old: dict[str, Any], new: dict[str, Any], direction: Direction
+) -> Iterator[str]:
+    before, after = set(old.get("required", ())), set(new.get("required", ()))
+    if direction == "request":
+        for name in after - before:
+            yield f"{subject} now requires the property `{name}`."
+    else:
+        for name in (before - after) & new.get("properties", {}).keys():
+            yield f"{subject} no longer always has the property `{name}`."
 
 
 def _alternatives(
