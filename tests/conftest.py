@@ -9,4 +9,7 @@ from hypothesis import settings
 # Set before any process starts Ray. Every deployment of a test waits for Serve's control loop.
 os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.1")
 # The profile of `make fuzz`. Without it, each test says how many examples it takes.
+# A wall time is no property of the code: machines are shared, and some are slow.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 settings.register_profile("fuzz", max_examples=1_000, deadline=None)
