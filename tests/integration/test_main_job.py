@@ -176,7 +176,7 @@ def test_accept_chooses_the_format(app: App) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        ({"recipe": "nonsense"}, "invalid_recipe", "presets are cutout, catalog, mask"),
+        ({"recipe": "nonsense"}, "invalid_recipe", "choose from cutout, catalog, mask"),
         ({"background": "blurple"}, "invalid_recipe", "background"),
         ({"colour": "red"}, "invalid_recipe", "colour"),
         ({"matting": "open_form"}, "invalid_recipe", "matting"),
