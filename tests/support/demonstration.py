@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 START_TIMEOUT_S = 200
-STOP_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 180
 
 
 def clean_environment() -> dict[str, str]:
