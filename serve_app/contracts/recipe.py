@@ -119,8 +119,12 @@ class Recipe(Contract):
         return MEDIA_TYPES[self.format]
 
     def canonical(self) -> str:
-        """Return this recipe's only JSON form: every field, in the order of declaration."""
-        return self.model_dump_json()
+        """Return this recipe's only JSON form: the fields that differ from their defaults.
+
+        They come in the order of declaration. A field that is added later leaves the form, and so
+        the keys of results, as they are. A changed default needs another ``PIPELINE_VERSION``.
+        """
+        return self.model_dump_json(exclude_defaults=True)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 from serve_app.contracts.job import Job, Source
 from serve_app.contracts.recipe import Recipe
 
-PIPELINE_VERSION = 2
+PIPELINE_VERSION = 3
 """Version of the pipeline, a part of every fingerprint. It is raised when the same inputs begin to
-give other bytes."""
+give other bytes, and when the default of a recipe's field changes."""
 
 _EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 _FINGERPRINT_HEX_DIGITS = 20

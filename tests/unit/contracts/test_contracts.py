@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +53,23 @@ def test_fingerprint_depends_on_content_recipe_and_model() -> None:
     assert len(names) == 4
     job = Job(source=source, output=Output(bucket="b", prefix="out"))
     assert output_key(job, "0a") == "out/in/1/0a.png"
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ("cutout", "{}"),
+        ({"quality": 85, "matting": "off", "checks": {"min_subject_px": 100}}, "{}"),
+        ({"thumbnail": {}, "format": "webp"}, '{"format":"webp","thumbnail":{}}'),
+        ({"thumbnail": {"size_px": 300, "quality": 80}}, '{"thumbnail":{"quality":80}}'),
+        ({"matting": "closed_form"}, '{"matting":{"method":"closed_form"}}'),
+        ({"checks": {"min_subject_px": 0}}, '{"checks":{"min_subject_px":0}}'),
+    ],
+)
+def test_the_canonical_form_leaves_defaults_out(value: str | dict[str, Any], form: str) -> None:
+    recipe = parse_recipe(value)
+    assert recipe.canonical() == form
+    assert parse_recipe(json.loads(form)) == recipe
 
 
 def test_every_error_has_its_own_code() -> None:
