@@ -1,0 +1,1 @@
+"""The quality of masks: sets of images with true masks, metrics, and ``make quality``."""
