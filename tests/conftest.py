@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # Set before any process starts Ray. Every deployment of a test waits for Serve's control loop.
 os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.1")
+# The bundled model, which every machine has. Tests of another model, or of the default, say so.
+os.environ.setdefault("FOREEDGE_MODELS", '["folio"]')
 # The profile of `make fuzz`. Without it, each test says how many examples it takes.
 # A wall time is no property of the code: machines are shared, and some are slow.
 settings.register_profile("tests", deadline=None)

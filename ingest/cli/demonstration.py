@@ -31,6 +31,7 @@ from ingest.units import format_duration
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
 from serve_app.errors import DeadlineExceeded, InvalidConfig
+from serve_app.models.registry import BUNDLED_MODEL, missing_weights
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
 
@@ -59,6 +60,27 @@ class DemoOptions:
     """Seed of the first synthetic photograph."""
 
 
+def models_to_show(config: AppConfig, console: Console) -> list[str]:
+    """Return the models of the environment, or the default ones whose weights are here.
+
+    Args:
+        config: Settings of the environment.
+        console: Terminal for a line about default models that are not here.
+    """
+    # What somebody chose must not be replaced, so the application reports its missing weights.
+    missing = [] if "models" in config.model_fields_set else missing_weights(config)
+    if missing:
+        console.print(
+            f"The weights of {', '.join(missing)} are not on this machine. {BUNDLED_MODEL} cuts "
+            f"out instead, which knows books only. For other images, run 'foreedge models fetch "
+            f"{' '.join(missing)}' first.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return [name for name in config.models if name not in missing]
+
+
 def run_demo(options: DemoOptions, console: Console) -> int:
     """Run the demonstration and return the exit code, which is 1 if an image failed.
 
@@ -68,14 +90,16 @@ def run_demo(options: DemoOptions, console: Console) -> int:
 
     Raises:
         InvalidConfig: There are no images.
+        ModelUnavailable: The weights of a model that the environment names are not here.
         DeadlineExceeded: There was no new result for two minutes.
     """
+    models = models_to_show(AppConfig.load(), console)
     _clear(options.out)
     folder, files = _images(options, console)
     use_dummy_credentials()
     with terminate_as_interrupt(), LocalAws() as local:
         local.create_bucket(BUCKET)
-        args = _settings(local.endpoint_url, local.create_queue(_QUEUE))
+        args = _settings(models, local.endpoint_url, local.create_queue(_QUEUE))
         console.print("Starting Ray and the application …")
         with serving(args, port=free_port(), dashboard=options.keep, quiet=True) as endpoints:
             session = _session(args)
@@ -116,9 +140,10 @@ def _images(options: DemoOptions, console: Console) -> tuple[Path, list[Path]]:
     return folder, files
 
 
-def _settings(endpoint_url: str, queue_url: str) -> dict[str, Any]:
+def _settings(models: list[str], endpoint_url: str, queue_url: str) -> dict[str, Any]:
     """Return the settings of the application for a local SQS and S3."""
     return {
+        "models": models,
         "aws": {"endpoint_url": endpoint_url},
         "storage": {"allowed_buckets": [BUCKET]},
         "queue": {"url": queue_url, "long_poll_s": 2, "visibility_timeout_s": 60},

@@ -48,7 +48,7 @@ def plan(
     deadline: DeadlineOption,
     instance: InstanceOption = "c8g.4xlarge",
     spot: SpotOption = False,
-    model: ModelOption = "folio",
+    model: ModelOption = "u2netp",
     profile: ProfileOption = None,
     price: PriceOption = None,
     spot_fraction: SpotFractionOption = None,

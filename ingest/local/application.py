@@ -18,6 +18,7 @@ from ingest.local.ports import answers, free_port, is_free
 from ingest.local.processes import terminate_as_interrupt, without_preemption
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
+from serve_app.models.registry import locate_weights
 from serve_app.serving.ray_environment import ENVIRONMENT
 
 APPLICATION = "foreedge"
@@ -154,6 +155,8 @@ def serving(
 
     Raises:
         InvalidConfig: The settings are wrong, or the port is in use.
+        ModelChecksumMismatch: The weights of a model are not those of its release.
+        ModelUnavailable: The weights of a model are not on this machine.
         InternalError: A replica did not start. The message says why.
         DeadlineExceeded: The application was not ready in time.
     """
@@ -166,8 +169,10 @@ def serving(
 
         from serve_app.app import build
 
-        # Before Ray starts, so that wrong settings are reported at once.
+        # Before Ray starts, so that wrong settings and missing weights are reported at once.
         application = build(args)
+        for name in config.models:
+            locate_weights(name, config)
     num_cpus = max(os.cpu_count() or 1, needed_cpus(config))
     with local_serve(num_cpus, host=host, port=port, dashboard=dashboard, quiet=quiet) as endpoints:
         try:

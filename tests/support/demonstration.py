@@ -17,11 +17,11 @@ STOP_TIMEOUT_S = 180
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment of a shell that knows neither AWS nor the checkout."""
+    """Return the environment of a shell without AWS, the checkout and settings of ours."""
     return {
         name: value
         for name, value in os.environ.items()
-        if "AWS" not in name and name != "PYTHONPATH"
+        if "AWS" not in name and name != "PYTHONPATH" and not name.startswith("FOREEDGE_")
     }
 
 
