@@ -19,6 +19,7 @@ from serve_app.http.deployment import HttpApi
 from serve_app.models.registry import check_model_exists
 from serve_app.pipeline.deployment import CutoutPipeline
 from serve_app.replica_options import (
+    max_ongoing_requests,
     pipeline_replicas,
     replica_options,
     segmenter_replicas,
@@ -65,7 +66,7 @@ def _segmenter_deployment(name: str, config: AppConfig) -> Application:
         .options(
             name=f"Segmenter-{name}",
             **segmenter_replicas(name, config),
-            max_ongoing_requests=options.max_ongoing,
+            max_ongoing_requests=max_ongoing_requests(options.max_ongoing, config),
             logging_config=_NO_ACCESS_LOG,
             ray_actor_options={"num_cpus": options.num_cpus},
         )
@@ -79,7 +80,7 @@ def _pipeline_deployment(config: AppConfig, segmenters: dict[str, Application]) 
         serve.deployment(CutoutPipeline)
         .options(
             **pipeline_replicas(config),
-            max_ongoing_requests=options.max_ongoing,
+            max_ongoing_requests=max_ongoing_requests(options.max_ongoing, config),
             logging_config=_NO_ACCESS_LOG,
             ray_actor_options={"num_cpus": options.num_cpus},
         )

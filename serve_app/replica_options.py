@@ -14,23 +14,43 @@ from serve_app.config import AppConfig, QueueConfig, ScalingConfig
 _logger = logging.getLogger(__name__)
 
 
-def warn_if_images_wait_in_serve(config: AppConfig) -> None:
-    """Warn if more images can be sent to the pipelines than they accept.
+def max_ongoing_requests(max_ongoing: int, config: AppConfig) -> int:
+    """Return the images that a replica accepts from Serve: the queue's and all requests.
 
-    The others would wait in Serve, which halves the throughput (docs/decisions/0009).
+    What a replica does not accept waits in Serve, in the order of arrival. A request must not wait
+    there behind images of the queue, so there is always room for it.
+
+    Args:
+        max_ongoing: Number of images from the queue that the replica accepts.
+        config: Settings of the application.
     """
-    sent = config.http.replicas * config.http.max_concurrent
-    if config.queue is not None:
-        sent += config.queue.consumers * config.queue.max_in_flight
-    accepted = config.pipeline.replicas * config.pipeline.max_ongoing
-    if sent > accepted:
-        _logger.warning(
-            "Up to %d images are sent to CutoutPipeline, whose %d replicas accept %d. Raise "
-            "pipeline.max_ongoing, or lower http.max_concurrent or queue.max_in_flight.",
-            sent,
-            config.pipeline.replicas,
-            accepted,
-        )
+    scaling = config.autoscaling
+    endpoints = config.http.replicas if scaling is None else scaling.max_replicas
+    return max_ongoing + endpoints * config.http.max_concurrent
+
+
+def warn_if_images_wait_in_serve(config: AppConfig) -> None:
+    """Warn if the queue's images are more than the pipelines and the models accept of them.
+
+    The others wait: in SqsIngest if the number of replicas is fixed, otherwise in Serve, which
+    halves the throughput (docs/decisions/0009).
+    """
+    if config.queue is None:
+        return
+    sent = config.queue.consumers * config.queue.max_in_flight
+    accepting = {"pipeline": config.pipeline.replicas * config.pipeline.max_ongoing}
+    if config.segmenter.placement == "deployment":
+        accepting["segmenter"] = config.segmenter.replicas * config.segmenter.max_ongoing
+    for section, accepted in accepting.items():
+        if sent > accepted:
+            _logger.warning(
+                "Up to %d images of the queue are in flight, and the %s replicas accept %d. Raise "
+                "%s.max_ongoing, or lower queue.max_in_flight.",
+                sent,
+                section,
+                accepted,
+                section,
+            )
 
 
 def segmenter_replicas(name: str, config: AppConfig) -> dict[str, Any]:

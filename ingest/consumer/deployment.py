@@ -21,7 +21,7 @@ from ingest.consumer.consumer import Consumer
 from ingest.runs.ledger import Ledger
 from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
 from ingest.sqs.queue import SqsQueue, check_url
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidConfig, TransientError
@@ -52,7 +52,9 @@ class SqsIngest:
         """
         if config.queue is None or config.ledger is None:
             raise InvalidConfig("SqsIngest needs queue.url and ledger.bucket; set both")
-        self._queue_config = config.queue
+        self._queue_config = config.queue.model_copy(
+            update={"max_in_flight": accepted_in_flight(config, config.queue)}
+        )
         self._ledger_config = config.ledger
         self._aws = config.aws
         self._pipeline = pipeline
@@ -129,3 +131,19 @@ class SqsIngest:
         response = self._pipeline.process.remote(job)
         outcome: Outcome = await call_deployment(response, self._queue_config.job_deadline_s)
         return outcome
+
+
+def accepted_in_flight(config: AppConfig, queue: QueueConfig) -> int:
+    """Return the number of jobs that one consumer may have in the pipeline.
+
+    It is ``queue.max_in_flight``, unless the pipeline's replicas accept fewer. The others would
+    wait in Serve, where a request over HTTP would have to wait behind them.
+
+    Args:
+        config: Settings of the application.
+        queue: Settings of the queue.
+    """
+    scaling = config.autoscaling
+    replicas = config.pipeline.replicas if scaling is None else scaling.max_replicas
+    accepted = replicas * config.pipeline.max_ongoing // queue.consumers
+    return max(1, min(queue.max_in_flight, accepted))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from serve_app.config.section import NotNegative, Positive, Seconds, Section
+from serve_app.contracts.base import describe_validation_error
+
+_FORMER_BYTES_PER_PIXEL = 10
+"""What ``pipeline.max_decoded_pixels`` promised to take at most."""
 
 
 class ImageLimits(Section):
@@ -29,13 +33,16 @@ class PipelineConfig(Section):
     """CPU cores that Ray reserves for each replica."""
     threads: Positive = 2
     """Number of images whose pixels one replica processes at the same time."""
-    max_decoded_pixels: Positive = 64_000_000
-    """Total number of decoded pixels that one replica holds at a time. It bounds the replica's
-    memory, at up to 10 bytes per pixel. An image with more pixels is processed alone."""
+    max_decoded_bytes: Positive = 640_000_000
+    """Memory, in bytes, of the images that one replica processes at the same time. Each is charged
+    by its format, its colours and its recipe (docs/operations/memory.md). An image that needs more
+    is processed alone. An eighth is kept for requests over HTTP. The former name
+    ``max_decoded_pixels`` is still read, and stands for ten bytes per pixel."""
     max_ongoing: Positive = 256
-    """Number of images that one replica accepts from Serve, most of which wait in the replica. It
-    must exceed the number that arrives. Otherwise Serve pauses before it tries a full replica
-    again, and the replica idles meanwhile (docs/decisions/0009)."""
+    """Number of images of the queue that one replica accepts from Serve, most of which wait in the
+    replica. It must exceed the number that arrives. Otherwise Serve pauses before it tries a full
+    replica again, and the replica idles meanwhile (docs/decisions/0009). Requests over HTTP are
+    accepted beyond it."""
     matting_threads: Positive = 1
     """Number of images that one replica mattes at the same time. Each takes up to 2 GB at the
     default ``matting_max_pixels``."""
@@ -45,6 +52,19 @@ class PipelineConfig(Section):
     preload_matting: bool = False
     """Whether matting is loaded when a replica starts, instead of with the first image that needs
     it. It is loaded at the start in any case if the preset of ``queue.recipe`` uses matting."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_budget(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "max_decoded_pixels" not in values:
+            return values
+        values = dict(values)
+        try:
+            pixels = TypeAdapter(Positive).validate_python(values.pop("max_decoded_pixels"))
+        except ValidationError as error:
+            reason = describe_validation_error(error)
+            raise ValueError(f"max_decoded_pixels: {reason}") from error
+        return {**values, "max_decoded_bytes": _FORMER_BYTES_PER_PIXEL * pixels}
 
 
 class SegmenterConfig(Section):
@@ -69,8 +89,8 @@ class SegmenterConfig(Section):
     max_batch_size: Positive = 8
     """Maximum number of images in one run of the graph with ``stack``."""
     max_ongoing: Positive = 256
-    """Number of images that one replica accepts from Serve. It must exceed the number that the
-    pipelines send, for the same reason as ``pipeline.max_ongoing``."""
+    """Number of images of the queue that one replica accepts from Serve. It must exceed the number
+    that the pipelines send, for the same reason as ``pipeline.max_ongoing``."""
     timeout_s: Seconds = 120
     """Time, in seconds, within which the mask of one image must be ready, including its wait for a
     batch."""

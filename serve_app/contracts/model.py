@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.contracts.base import Contract
+from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import Recipe
 from serve_app.errors import UnknownModel
 
@@ -30,12 +31,15 @@ class Segmenters(Protocol):
         """Return the facts about a model."""
         ...
 
-    async def segment(self, name: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    async def segment(
+        self, name: str, image: npt.NDArray[np.uint8], priority: Priority
+    ) -> npt.NDArray[np.uint8]:
         """Return the mask of an image.
 
         Args:
             name: Name of the model.
             image: uint8 [S, S, 3], RGB, of the model's size.
+            priority: Class of the image.
 
         Returns:
             uint8 [S, S].

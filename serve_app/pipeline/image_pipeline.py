@@ -18,6 +18,7 @@ from serve_app.config import AppConfig, PipelineConfig
 from serve_app.contracts.job import Job, Source
 from serve_app.contracts.model import ModelInfo, Segmenters, requested_models
 from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import Recipe
 from serve_app.contracts.rendered import Rendered
 from serve_app.contracts.result_keys import fingerprint, output_key, thumbnail_key
@@ -28,10 +29,13 @@ from serve_app.errors import (
     SourceNotFound,
 )
 from serve_app.imaging.decode import DecodedImage, decode_image, read_header
+from serve_app.imaging.footprint import bytes_needed
 from serve_app.imaging.mask import resize_for_model
 from serve_app.imaging.threads import disable_library_threads
-from serve_app.pipeline.pixel_budget import PixelBudget
 from serve_app.pipeline.steps import StageTimer, apply_matting, find_subject, render_cutout
+from serve_app.scheduling.memory_budget import MemoryBudget, Share
+from serve_app.scheduling.permits import Permits
+from serve_app.scheduling.threads import PriorityThreads
 from serve_app.serving.service_time import ServiceTime
 from serve_app.storage import check_allowed
 from serve_app.storage.protocol import ObjectStore
@@ -46,9 +50,20 @@ _STAGES_WITHOUT_IMAGING = {"fetch", "segment", "publish", "matting"}
 _logger = logging.getLogger(__name__)
 
 
-def imaging_threads(config: PipelineConfig) -> ThreadPoolExecutor:
+def imaging_threads(config: PipelineConfig) -> PriorityThreads:
     """Return the threads that process pixels, one image at a time each."""
-    return ThreadPoolExecutor(config.threads, "imaging")
+    return PriorityThreads(config.threads, "imaging", overlap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked for one image, whatever its pixels are."""
+
+    recipe: Recipe
+    models: tuple[str, ...]
+    """Models to try, in order of preference."""
+    priority: Priority
+    stages: StageTimer
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +100,7 @@ class ImagePipeline:
         config: AppConfig,
         store: ObjectStore,
         segmenters: Segmenters,
-        imaging: ThreadPoolExecutor,
+        imaging: PriorityThreads,
     ) -> None:
         """Set up a pipeline.
 
@@ -99,13 +114,14 @@ class ImagePipeline:
         self._config = config
         self._store = store
         self._segmenters = segmenters
-        self._pixel_budget = PixelBudget(config.pipeline.max_decoded_pixels)
+        self._memory = MemoryBudget(config.pipeline.max_decoded_bytes)
         self._imaging_threads = imaging
         # Matting takes seconds, so it must not occupy the threads of stages that take
-        # milliseconds. Nor may images that wait for it occupy their memory: only one image more
-        # than can be matted at the same time is decoded.
-        self._matting_threads = ThreadPoolExecutor(config.pipeline.matting_threads, "matting")
-        self._matting_slots = asyncio.Semaphore(config.pipeline.matting_threads + 1)
+        # milliseconds. Nor may images that wait for it occupy memory: only one image more than can
+        # be matted at the same time is decoded. It takes 2 GB, so no request overlaps.
+        matting_threads = config.pipeline.matting_threads
+        self._matting_threads = PriorityThreads(matting_threads, "matting", overlap=False)
+        self._matting_permits = Permits(matting_threads + 1)
         self._storage_threads = ThreadPoolExecutor(_STORAGE_THREADS, "storage")
         # A pipeline accepts more jobs than it works on. This limits those whose file is in memory.
         self._fetch_slots = asyncio.Semaphore(_STORAGE_THREADS)
@@ -136,8 +152,9 @@ class ImagePipeline:
             ForeedgeError: The image cannot be cut out.
         """
         models = self._requested_models(recipe)
+        request = _Request(recipe, models, "interactive", StageTimer())
         async with AsyncExitStack() as no_fetch_slot:
-            return await self._decode_and_cut_out(data, recipe, models, StageTimer(), no_fetch_slot)
+            return await self._decode_and_cut_out(data, request, no_fetch_slot)
 
     async def models(self) -> list[ModelInfo]:
         """Return the served models in order of preference."""
@@ -190,60 +207,57 @@ class ImagePipeline:
                     version_id=source.version_id,
                     max_bytes=self._config.limits.max_bytes,
                 )
-            return await self._decode_and_cut_out(
-                data, plan.job.recipe, plan.models, stages, fetch_slot
-            )
+            request = _Request(plan.job.recipe, plan.models, "bulk", stages)
+            return await self._decode_and_cut_out(data, request, fetch_slot)
 
     async def _decode_and_cut_out(
-        self,
-        data: bytes,
-        recipe: Recipe,
-        models: tuple[str, ...],
-        stages: StageTimer,
-        fetch_slot: AsyncExitStack,
+        self, data: bytes, request: _Request, fetch_slot: AsyncExitStack
     ) -> Rendered:
         """Return the cut-out by the first model whose mask passes the recipe's checks.
 
         Args:
             data: Content of an image file.
-            recipe: Recipe of the cut-out.
-            models: Models to try, in order of preference.
-            stages: Timer of the stages.
+            request: What is asked for.
             fetch_slot: Slot that is released once the image may be decoded.
         """
-        limits = self._config.limits
+        limits, priority = self._config.limits, request.priority
         header = read_header(data, limits)
-        matting_slot = nullcontext() if recipe.matting.method == "off" else self._matting_slots
-        async with matting_slot, self._pixel_budget.hold(header.pixels):
-            # From here on, the pixel budget limits the memory.
+        needed = bytes_needed(header, request.recipe) + len(data)
+        no_matting = request.recipe.matting.method == "off"
+        permit = nullcontext() if no_matting else self._matting_permits.hold(priority)
+        async with permit, self._memory.hold(needed, priority) as memory:
+            # From here on, the budget limits the memory.
             await fetch_slot.aclose()
-            image = await self._run_stage(stages, "decode", decode_image, data, limits)
+            image = await self._run_stage(request, "decode", decode_image, data, limits)
             try:
-                for name in models:
+                for name in request.models:
                     try:
-                        return await self._cut_out_with_model(name, image, recipe, stages)
+                        return await self._cut_out_with_model(name, image, request, memory)
                     except CheckFailed as error:
                         refused = error
                 raise refused
             finally:
-                self.service_time.add(replica_seconds(stages.ms, self._config.pipeline))
+                self.service_time.add(replica_seconds(request.stages.ms, self._config.pipeline))
 
     async def _cut_out_with_model(
-        self, name: str, image: DecodedImage, recipe: Recipe, stages: StageTimer
+        self, name: str, image: DecodedImage, request: _Request, memory: Share
     ) -> Rendered:
+        recipe, priority, stages = request.recipe, request.priority, request.stages
         size_px = (await self._model_info(name)).size_px
-        model_input = await self._run_stage(stages, "resize", resize_for_model, image.rgb, size_px)
+        model_input = await self._run_stage(request, "resize", resize_for_model, image.rgb, size_px)
         with stages.measure("segment"):
-            mask = await self._segmenters.segment(name, model_input)
-        subject = await self._run_in(
-            self._imaging_threads, find_subject, image, mask, recipe, name, stages
+            mask = await self._segmenters.segment(name, model_input, priority)
+        subject = await self._imaging_threads.run(
+            priority, find_subject, image, mask, recipe, name, stages
         )
         if recipe.matting.method != "off":
             max_pixels = self._config.pipeline.matting_max_pixels
-            subject = await self._run_in(
-                self._matting_threads, apply_matting, subject, image, recipe, max_pixels, stages
-            )
-        return await self._run_in(self._imaging_threads, render_cutout, subject, recipe, stages)
+            # Matting takes seconds, and its memory has a limit of its own: its permits.
+            async with memory.returned():
+                subject = await self._matting_threads.run(
+                    priority, apply_matting, subject, image, recipe, max_pixels, stages
+                )
+        return await self._imaging_threads.run(priority, render_cutout, subject, recipe, stages)
 
     async def _publish(self, plan: _Plan, rendered: Rendered) -> None:
         # The thumbnail comes first, so that it exists whenever the result does.
@@ -265,24 +279,20 @@ class ImagePipeline:
         return self._model_infos[name]
 
     async def _run_stage(
-        self, stages: StageTimer, stage: str, function: Callable[..., T], *args: object
+        self, request: _Request, stage: str, function: Callable[..., T], *args: object
     ) -> T:
         """Run a function in an imaging thread and measure it as a stage."""
 
         def run_measured() -> T:
             # Measured in the thread, so that the wait for a free thread does not count.
-            with stages.measure(stage):
+            with request.stages.measure(stage):
                 return function(*args)
 
-        return await self._run_in(self._imaging_threads, run_measured)
+        return await self._imaging_threads.run(request.priority, run_measured)
 
     async def _call_store(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await self._run_in(self._storage_threads, lambda: method(*args, **kwargs))
-
-    async def _run_in(
-        self, threads: ThreadPoolExecutor, function: Callable[..., T], *args: object
-    ) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._storage_threads, lambda: method(*args, **kwargs))
 
 
 def replica_seconds(stages_ms: dict[str, float], config: PipelineConfig) -> float:

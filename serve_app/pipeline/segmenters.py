@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
+from serve_app.contracts.priority import Priority
 from serve_app.errors import DeadlineExceeded, ReplicaLost
 from serve_app.imaging.pixels import Pixels
+from serve_app.scheduling.threads import PriorityThreads
 from serve_app.serving.handle_calls import call_deployment
 
 
@@ -29,10 +30,12 @@ class RemoteSegmenters:
         info: ModelInfo = await self._call_twice_if_lost(lambda: handle.describe.remote())
         return info
 
-    async def segment(self, name: str, image: Pixels) -> Pixels:
+    async def segment(self, name: str, image: Pixels, priority: Priority) -> Pixels:
         """Return the mask, uint8 [S, S], of a model-sized image, uint8 [S, S, 3]."""
         handle = self._handles[name]
-        mask: Pixels = await self._call_twice_if_lost(lambda: handle.segment.remote(image))
+        mask: Pixels = await self._call_twice_if_lost(
+            lambda: handle.segment.remote(image, priority)
+        )
         return mask
 
     async def _call_twice_if_lost(self, request: Callable[[], DeploymentResponse]) -> Any:
@@ -51,7 +54,7 @@ class LocalSegmenters:
     would run at the same time and displace each other's data from the processor's cache.
     """
 
-    def __init__(self, config: AppConfig, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, config: AppConfig, threads: PriorityThreads) -> None:
         # Lazy, so that a replica that runs no model itself does not load ONNX Runtime.
         from serve_app.segmenter.deployment import Segmenter
 
@@ -62,11 +65,11 @@ class LocalSegmenters:
         """Return the facts about a model."""
         return await self._models[name].describe()
 
-    async def segment(self, name: str, image: Pixels) -> Pixels:
+    async def segment(self, name: str, image: Pixels, priority: Priority) -> Pixels:
         """Return the mask, uint8 [S, S], of a model-sized image, uint8 [S, S, 3]."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._models[name].segment(image)
+                return await self._models[name].segment(image, priority)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"model {name} returned no mask within {self._timeout_s:g} s"

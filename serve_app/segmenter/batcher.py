@@ -8,18 +8,21 @@ is free. No waiting time has to be tuned, and no item waits for an idle model.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+from serve_app.contracts.priority import Priority
+from serve_app.scheduling.slots import SlotQueue
+from serve_app.scheduling.threads import PriorityThreads
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Runs a blocking function on batches of the submitted items, in the order of arrival.
+    """Runs a blocking function on batches of the submitted items.
 
+    Interactive items go first (``SlotQueue``). Within a class, the order is that of arrival.
     Belongs to one event loop.
     """
 
@@ -29,7 +32,8 @@ class Batcher(Generic[T, R]):
         *,
         slots: int,
         max_batch_size: int,
-        threads: ThreadPoolExecutor | None = None,
+        overlap: bool = False,
+        threads: PriorityThreads | None = None,
     ) -> None:
         """Set up a batcher.
 
@@ -38,59 +42,67 @@ class Batcher(Generic[T, R]):
                 thread, and what it raises is raised to every caller whose item is in the batch.
             slots: Number of batches that run at the same time.
             max_batch_size: Largest number of items in a batch.
+            overlap: Whether the batch of an interactive item may start although those of bulk
+                items have all slots.
             threads: Threads to share with other work, or None to use the batcher's own threads.
         """
         self._run = run
-        self._slots = self._free = slots
         self._max_batch_size = max_batch_size
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._waiting: SlotQueue[tuple[T, asyncio.Future[R]]] = SlotQueue(slots, overlap=overlap)
         self._has_own_threads = threads is None
-        self._threads = threads or ThreadPoolExecutor(slots, "batch")
+        self._threads = threads or PriorityThreads(slots, "batch", overlap=overlap)
         self._running: set[asyncio.Task[None]] = set()
 
-    async def submit(self, item: T) -> R:
+    async def submit(self, item: T, priority: Priority = "interactive") -> R:
         """Return the result of an item.
 
         If the caller is cancelled before the item's batch starts, the item is not run.
+
+        Args:
+            item: Item to run.
+            priority: Class of the item.
         """
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, result))
+        self._waiting.append((item, result), priority)
         self._start_batches()
         return await result
 
     def resize(self, *, slots: int, max_batch_size: int) -> None:
         """Change the limits for all batches that have not started yet."""
-        if slots > self._slots and self._has_own_threads:
+        if slots > self._waiting.slots and self._has_own_threads:
             # The old threads end after the batches that they are running.
-            self._threads.shutdown(wait=False)
-            self._threads = ThreadPoolExecutor(slots, "batch")
-        self._free += slots - self._slots
-        self._slots = slots
+            self._threads.close()
+            self._threads = PriorityThreads(slots, "batch", overlap=self._waiting.overlap)
+        self._waiting.slots = slots
         self._max_batch_size = max_batch_size
         self._start_batches()
 
     def _start_batches(self) -> None:
         """Start batches of waiting items in the free slots."""
-        while self._free > 0 and (batch := self._take_batch()):
-            self._free -= 1
-            task = asyncio.create_task(self._run_batch(batch))
+        while started := self._waiting.start_next():
+            (item, result), priority = started
+            if result.done():
+                self._waiting.end(priority)
+                continue
+            task = asyncio.create_task(self._run_batch(self._fill_batch(item, result), priority))
             # The event loop keeps only a weak reference to a task.
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _take_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
-        batch: list[tuple[T, asyncio.Future[R]]] = []
-        while self._waiting and len(batch) < self._max_batch_size:
-            item, result = self._waiting.popleft()
-            if not result.done():
-                batch.append((item, result))
+    def _fill_batch(self, item: T, result: asyncio.Future[R]) -> list[tuple[T, asyncio.Future[R]]]:
+        batch = [(item, result)]
+        while more := self._waiting.pop_more(self._max_batch_size - len(batch)):
+            batch += [each for each in more if not each[1].done()]
         return batch
 
-    async def _run_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
-        loop = asyncio.get_running_loop()
+    async def _run_batch(
+        self, batch: list[tuple[T, asyncio.Future[R]]], priority: Priority
+    ) -> None:
+        # Without overlap, interactive items wait for this batch, which therefore must not wait.
+        urgency: Priority = priority if self._waiting.overlap else "interactive"
         try:
             items = [item for item, _ in batch]
-            results = await loop.run_in_executor(self._threads, self._run, items)
+            results = await self._threads.run(urgency, self._run, items)
             if len(results) != len(items):
                 raise RuntimeError(f"{len(results)} results were returned for {len(items)} items")
         except Exception as error:  # noqa: BLE001 - raised to the callers
@@ -102,5 +114,5 @@ class Batcher(Generic[T, R]):
                 if not waiting.done():
                     waiting.set_result(result)
         finally:
-            self._free += 1
+            self._waiting.end(priority)
             self._start_batches()

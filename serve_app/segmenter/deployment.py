@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from pydantic import ValidationError
@@ -14,20 +13,29 @@ from pydantic import ValidationError
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.model import ModelInfo
+from serve_app.contracts.priority import Priority
 from serve_app.errors import InvalidConfig
 from serve_app.imaging.pixels import Pixels
 from serve_app.models.inference import Model, load_model
+from serve_app.scheduling.threads import PriorityThreads
 from serve_app.segmenter.batcher import Batcher
 from serve_app.serving.service_time import ServiceTime
 
 _logger = logging.getLogger(__name__)
 
 
+class BatchLimits(TypedDict):
+    """The arguments of the Batcher that can change at run time."""
+
+    slots: int
+    max_batch_size: int
+
+
 class Segmenter:
     """Serves one model: takes model-sized images, and returns their masks."""
 
     def __init__(
-        self, name: str, config: AppConfig, threads: ThreadPoolExecutor | None = None
+        self, name: str, config: AppConfig, threads: PriorityThreads | None = None
     ) -> None:
         """Load the model.
 
@@ -52,13 +60,20 @@ class Segmenter:
             self._service_time.add(time.perf_counter() - started_at, len(images))
             return masks
 
-        self._batcher: Batcher[Pixels, Pixels] = Batcher(run, **limits, threads=threads)
+        self._batcher: Batcher[Pixels, Pixels] = Batcher(
+            run,
+            **limits,
+            # Stacked runs take the memory of the whole batch, so only one may run.
+            overlap=options.execution == "fan_out",
+            threads=threads,
+        )
 
-    async def segment(self, image: Pixels) -> Pixels:
+    async def segment(self, image: Pixels, priority: Priority = "interactive") -> Pixels:
         """Return the mask of an image.
 
         Args:
             image: Image of the model's size, uint8 [S, S, 3], RGB.
+            priority: Class of the image.
 
         Returns:
             uint8 [S, S].
@@ -66,7 +81,7 @@ class Segmenter:
         Raises:
             ModelUnavailable: The model could not be run.
         """
-        return await self._batcher.submit(image)
+        return await self._batcher.submit(image, priority)
 
     async def describe(self) -> ModelInfo:
         """Return the facts about the model."""
@@ -103,7 +118,7 @@ class Segmenter:
         return self._service_time.stats()
 
 
-def batch_limits(options: SegmenterConfig, model: Model) -> dict[str, int]:
+def batch_limits(options: SegmenterConfig, model: Model) -> BatchLimits:
     """Return the arguments ``slots`` and ``max_batch_size`` of the Batcher."""
     if options.execution == "fan_out":
         return {"slots": options.threads, "max_batch_size": 1}

@@ -20,6 +20,7 @@ from PIL import Image
 
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
+from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import Checks, Matting, Recipe, parse_recipe
 from serve_app.errors import SubjectTooSmall
 from serve_app.imaging.matting import TRIMAP_UNKNOWN, Matte, make_trimap, matte
@@ -211,7 +212,7 @@ class TrueMask:
     async def describe(self, name: str) -> ModelInfo:
         return ModelInfo(name=name, size_px=320, sha256="0" * 64)
 
-    async def segment(self, name: str, image: Pixels) -> Pixels:
+    async def segment(self, name: str, image: Pixels, priority: Priority) -> Pixels:
         return self._mask
 
 

@@ -35,6 +35,7 @@ from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
 from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.priority import Priority
 from serve_app.models.folio.synthetic.photograph import draw_photograph
 from serve_app.models.inference import Model, load_model
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
@@ -97,10 +98,12 @@ class Models:
     async def describe(self, name: str) -> ModelInfo:
         return self._info
 
-    async def segment(self, name: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    async def segment(
+        self, name: str, image: npt.NDArray[np.uint8], priority: Priority
+    ) -> npt.NDArray[np.uint8]:
         if self._batcher is None:
             self._batcher = Batcher(self._run, slots=1, max_batch_size=1)
-        mask: npt.NDArray[np.uint8] = await self._batcher.submit(image)
+        mask: npt.NDArray[np.uint8] = await self._batcher.submit(image, priority)
         return mask
 
 

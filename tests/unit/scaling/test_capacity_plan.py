@@ -81,7 +81,7 @@ def test_the_settings_are_ones_of_the_application() -> None:
     assert in_work >= made.replicas["Segmenter"] * config.segmenter.threads
     assert made.replicas["CutoutPipeline"] * config.pipeline.max_ongoing >= in_work
     each = in_work / made.replicas["CutoutPipeline"]
-    assert config.pipeline.max_decoded_pixels >= each * PROFILE.image_pixels
+    assert config.pipeline.max_decoded_bytes >= 16 * each * PROFILE.image_pixels
 
 
 def test_ingest_actors_follow_their_measured_limit() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
+from serve_app.scheduling.threads import PriorityThreads
 from serve_app.segmenter.batcher import Batcher
 from serve_app.segmenter.deployment import Segmenter
 from tests.support.graphs import SIDE_PX, brightness
@@ -102,7 +102,8 @@ async def test_limits_can_change_while_batches_run() -> None:
 
 
 async def test_batchers_share_given_threads() -> None:
-    with ThreadPoolExecutor(2, "shared") as threads:
+    threads = PriorityThreads(2, "shared", overlap=False)
+    try:
         batchers: list[Batcher[int, str]] = [
             Batcher(
                 lambda items: [threading.current_thread().name for _ in items],
@@ -114,6 +115,8 @@ async def test_batchers_share_given_threads() -> None:
         ]
         batchers[0].resize(slots=4, max_batch_size=1)
         names = await asyncio.gather(*(each.submit(n) for each in batchers for n in range(6)))
+    finally:
+        threads.close()
     assert {name.split("_")[0] for name in names} == {"shared"}
     assert len(set(names)) <= 2
 
