@@ -71,7 +71,7 @@ def draw_photograph(
         raise ValueError(f"kind {kind!r} is not one of {', '.join(_KINDS)}")
     rng = np.random.default_rng([seed, _KINDS.index(kind) + 1 if kind else 0])
     chosen: Kind = kind or _KINDS[int(rng.choice(len(_KINDS), p=_SHARES))]
-    layer, category = _paint_subject(rng, chosen, height, width)
+    layer, category = paint_subject(rng, chosen, height, width)
     scene = surface(rng, height, width)
     if rng.random() < 0.2:
         scene = _add_wall(rng, scene)
@@ -79,14 +79,15 @@ def draw_photograph(
         scene = _add_stains(rng, scene)
     elif rng.random() < 0.25:
         scene = blur(scene, rng.uniform(0.5, 5) * layer.unit)
-    scene = _add_shadow(rng, scene, layer.alpha)
+    scene = add_shadow(rng, scene, layer.alpha)
     image = blend(scene, layer.pixels, layer.alpha)
-    return SyntheticPhotograph(_take_with_camera(rng, image), layer.alpha, chosen, category)
+    return SyntheticPhotograph(take_with_camera(rng, image), layer.alpha, chosen, category)
 
 
-def _paint_subject(
+def paint_subject(
     rng: np.random.Generator, kind: Kind, height: int, width: int
 ) -> tuple[Layer, str]:
+    """Return a layer with a subject of a kind, and the category of the subject."""
     layer = Layer.empty(height, width)
     if kind == "empty":
         return layer, "empty"
@@ -135,7 +136,7 @@ def _add_stains(rng: np.random.Generator, scene: Pixels) -> Pixels:
     return scene
 
 
-def _add_shadow(rng: np.random.Generator, scene: Pixels, alpha: Pixels) -> Pixels:
+def add_shadow(rng: np.random.Generator, scene: Pixels, alpha: Pixels) -> Pixels:
     """Return a scene with the soft shadow of a subject on it."""
     if rng.random() < 0.2:
         return scene
@@ -149,7 +150,7 @@ def _add_shadow(rng: np.random.Generator, scene: Pixels, alpha: Pixels) -> Pixel
     return shade(scene, 1 - strength * soft.astype(np.float32))
 
 
-def _take_with_camera(rng: np.random.Generator, image: Pixels) -> Pixels:
+def take_with_camera(rng: np.random.Generator, image: Pixels) -> Pixels:
     """Return a scene as a camera takes it: with its light, focus, exposure, noise and JPEG."""
     height, width = image.shape[:2]
     if rng.random() < 0.7:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,19 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
-from serve_app.models.folio.training.dataset import (
-    BLOCK,
-    SIDE_PX,
-    Pixels,
-    augment,
-    load_photographs,
-)
+from serve_app.models.folio.training.composites import load_backgrounds, load_cut_outs
+from serve_app.models.folio.training.dataset import SIDE_PX, load_photographs
+from serve_app.models.folio.training.mixture import Mixture, samples
 from serve_app.models.folio.training.network import Folio, export, restore
+from serve_app.models.folio.training.pairs import find_pairs
 
 # ImageNet's statistics. As in rembg, an image is first divided by its own largest value.
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
-_POOL = 160
-"""Number of photographs among which the order is random."""
 _PREFETCHED_BATCHES = 6
+_SMALL_PX = 224
+"""Side of the small photographs, with which a training begins."""
 _CALIBRATION = 128
 """Number of photographs whose statistics unfold the batch norms of a file."""
 _BOUNDARY_PX = 15
@@ -69,9 +67,6 @@ class Phase:
     """Learning rate relative to that of the whole training."""
 
 
-_PHASES = (Phase(224, 32, 0.42, 1.0), Phase(SIDE_PX, 16, 1.0, 0.8))
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
     """The options of the command."""
@@ -91,32 +86,42 @@ class TrainingOptions:
     seed: int
     """Seed of the initial weights and of the order of the photographs."""
     init: Path | None
-    """ONNX file to continue from at full size, or None to start from random weights."""
+    """ONNX file to continue from, or None to start from random weights."""
+    small_until: float
+    """Share of the time with small photographs, 0 to 1."""
+    pairs: list[Path]
+    """Folders of pairs (``pairs``), each of which is a source of its own."""
+    cut_outs: list[Path]
+    """Folders of cut-outs for composites."""
+    backgrounds: list[Path]
+    """Folders of photographs for composites."""
+    shares: list[float]
+    """Relative frequencies of drawn photographs, of composites, and of each folder of pairs."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the parts of the training."""
+        small = Phase(_SMALL_PX, 16, self.small_until, 1.0)
+        full = Phase(SIDE_PX, 16, 1.0, 0.8)
+        return (small, full) if self.small_until else (full,)
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
-    """Endless batches of images, masks and weights, all uint8, in a random order.
+    """Endless batches of images, masks and weights, all uint8.
 
-    Random reads of a mapped file are slow. Blocks of consecutive photographs are therefore read,
-    and mixed in a small pool. The weight of a pixel, 0 to 255, is higher the closer it is to the
-    subject's boundary.
+    The weight of a pixel, 0 to 255, is higher the closer it is to the subject's boundary.
     """
 
-    def __init__(self, images: Pixels, masks: Pixels, phase: Phase, seed: int) -> None:
+    def __init__(self, mixture: Mixture, phase: Phase, seed: int) -> None:
         super().__init__()
-        self._images, self._masks, self._phase, self._seed = images, masks, phase, seed
+        self._mixture, self._phase, self._seed = mixture, phase, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield images, [N, H, W, 3], masks, [N, H, W], and weights, [N, H, W]."""
         cv2.setNumThreads(1)
-        rng = np.random.default_rng(self._seed)
-        source = self._mixed(rng)
+        source = samples(self._mixture, np.random.default_rng(self._seed), self._phase.side_px)
+        kernel = (_BOUNDARY_PX, _BOUNDARY_PX)
         while True:
-            batch = [
-                augment(rng, *next(source), self._phase.side_px)
-                for _ in range(self._phase.batch_size)
-            ]
-            kernel = (_BOUNDARY_PX, _BOUNDARY_PX)
+            batch = list(islice(source, self._phase.batch_size))
             weights = [cv2.absdiff(cv2.blur(mask, kernel), mask) for _, mask in batch]
             images, masks = zip(*batch, strict=True)
             yield (
@@ -124,18 +129,6 @@ class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
                 torch.from_numpy(np.stack(masks)),
                 torch.from_numpy(np.stack(weights)),
             )
-
-    def _mixed(self, rng: np.random.Generator) -> Iterator[tuple[Pixels, Pixels]]:
-        pool: list[tuple[Pixels, Pixels]] = []
-        while True:
-            for block in rng.permutation(len(self._images) // BLOCK):
-                rows = slice(block * BLOCK, (block + 1) * BLOCK)
-                images, masks = np.array(self._images[rows]), np.array(self._masks[rows])
-                pool.extend(zip(images, masks, strict=True))
-                while len(pool) > _POOL:
-                    at = int(rng.integers(len(pool)))
-                    pool[at], pool[-1] = pool[-1], pool[at]
-                    yield pool.pop()
 
 
 def normalise_images(images: Tensor) -> Tensor:
@@ -214,24 +207,48 @@ def make_optimiser(network: Folio, learning_rate: float) -> torch.optim.Optimize
     return torch.optim.AdamW(groups, learning_rate, betas=(0.9, 0.99), foreach=True)
 
 
-def train(options: TrainingOptions) -> None:
-    """Train folio for some time and write it as ONNX."""
-    images, masks = load_photographs(options.cache, options.samples, console)
+def load_mixture(options: TrainingOptions) -> Mixture:
+    """Return the sources of the samples. Photographs that are not on disk are drawn now.
+
+    Raises:
+        ValueError: A folder is empty or has a file that cannot be read, or the shares do not fit
+            the sources.
+    """
+    return Mixture(
+        load_photographs(options.cache, options.samples, console),
+        tuple(find_pairs(folder) for folder in options.pairs),
+        load_cut_outs(options.cut_outs) if options.cut_outs else [],
+        [load_backgrounds(folder) for folder in options.backgrounds],
+        tuple(options.shares),
+    )
+
+
+def start_network(options: TrainingOptions, mixture: Mixture) -> Folio:
+    """Return the network with random weights, or with those of the file to continue from."""
     torch.manual_seed(options.seed)
-    network = Folio().to(memory_format=torch.channels_last).train()
-    phases: tuple[Phase, ...] = _PHASES
+    network = Folio()
+    network.to(memory_format=torch.channels_last).train()
     if options.init is not None:
-        restore(
-            network,
-            options.init,
-            normalise_images(torch.from_numpy(np.array(images[:_CALIBRATION]))),
-        )
-        phases = _PHASES[1:]
+        source = samples(mixture, np.random.default_rng(options.seed), SIDE_PX)
+        images = np.stack([image for image, _ in islice(source, _CALIBRATION)])
+        restore(network, options.init, normalise_images(torch.from_numpy(images)))
+    return network
+
+
+def train(options: TrainingOptions) -> None:
+    """Train folio for some time and write it as ONNX.
+
+    The learning rate and the size of the photographs follow the clock, so that a training ends in
+    time and with a low learning rate on a busy machine too.
+    """
+    mixture = load_mixture(options)
+    network = start_network(options, mixture)
     average, steps = WeightAverage(network), make_optimiser(network, options.learning_rate)
-    started, step, written, recent = time.monotonic(), 0, 0, []
-    for phase in phases:
+    started, step, written = time.monotonic(), 0, 0
+    recent: list[float] = []
+    for phase in options.phases():
         batches = DataLoader(
-            Batches(images, masks, phase, options.seed + step),
+            Batches(mixture, phase, options.seed + step),
             batch_size=None,
             num_workers=1,
             prefetch_factor=_PREFETCHED_BATCHES,
@@ -277,7 +294,17 @@ def _parse_options() -> TrainingOptions:
     add("--every", type=float, default=4, help="minutes between two writes of the file")
     add("--learning-rate", type=float, default=2.5e-3, help="highest learning rate")
     add("--seed", type=int, default=0, help="seed of the weights and of the order")
-    add("--init", type=Path, help="ONNX file to continue from, at full size only")
+    add("--init", type=Path, help="ONNX file to continue from")
+    small_help = "share of the time with photographs of 224 pixels, which are faster"
+    add("--small-until", type=float, default=0.42, help=small_help)
+    pairs_help = "folder of images NAME.jpg and masks NAME.mask.png; may be repeated"
+    add("--pairs", type=Path, action="append", default=[], help=pairs_help)
+    cut_outs_help = "folder of RGBA files for composites; may be repeated"
+    add("--cut-outs", type=Path, action="append", default=[], help=cut_outs_help)
+    backgrounds_help = "folder of photographs for composites; may be repeated"
+    add("--backgrounds", type=Path, action="append", default=[], help=backgrounds_help)
+    shares_help = "shares of drawn photographs, of composites, and of each folder of pairs"
+    add("--shares", type=float, nargs="+", default=[1.0, 0.0], help=shares_help)
     return TrainingOptions(**vars(parser.parse_args()))
 
 
