@@ -105,8 +105,9 @@ def measure(models: Sequence[str]) -> Profile:
     for name in models:
         model = benchmark_model(name)
         stages = stages_s(name, IMAGES[name])
-        true_weights = model.weights in ("bundled", "rembg's weights")
-        segment_s[name if true_weights else f"{name}-shaped"] = round(stages.pop("infer"), 4)
+        segment_s[name if model.has_true_weights else f"{name}-shaped"] = round(
+            stages.pop("infer"), 4
+        )
         pixels_s = pixels_s or sum(stages.values())
     with Image.open(corpus(_SET, 1)[0]) as image:
         pixels = image.width * image.height

@@ -1,13 +1,15 @@
-"""Benchmark models: networks with the shape of rembg's, for machines without rembg's weights.
+"""The models of the benchmarks: with true weights if these are here, else with random ones.
 
-They are built from the published architectures (``networks``), so that they cost what the true ones
-cost.
+``foreedge models fetch u2netp`` brings the true weights of u2netp, which the installation does by
+itself. Other models of rembg have to be downloaded from its release. A model whose weights are not
+on this machine is replaced by a network of its shape, built from the published architecture
+(``networks``), so that it costs what the true one costs.
 
-The weights are random (with a fixed seed), except in the last layer, which is fitted by least
-squares to the masks of synthetic photographs. A mask in one piece costs the PNG encoder as much as
-a true one, and noise would cost more. **The masks are not good. Every number that comes from such a
-model carries the label "random weights of the same shape"** (``BenchmarkModel.label``). If the true
-weights are on this machine, they are used instead.
+The weights of such a network are random (with a fixed seed), except in the last layer, which is
+fitted by least squares to the masks of synthetic photographs. A mask in one piece costs the PNG
+encoder as much as a true one, and noise would cost more. **The masks are not good. Every number
+that comes from such a model carries the label "random weights of the same shape"**
+(``BenchmarkModel.label``).
 
 ``python -m loadtests.harness.shaped_models [NAME ...]`` builds the files and prints their paths.
 """
@@ -15,6 +17,7 @@ weights are on this machine, they are used instead.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ import onnx
 import onnxruntime as ort
 from PIL import Image
 
+from loadtests.harness import networks
 from loadtests.harness.networks import ARCHITECTURES, Architecture, Network
 from serve_app.config import AppConfig
 from serve_app.imaging.mask import resize_for_model
@@ -36,7 +40,7 @@ from serve_app.models.registry import BUNDLED_MODEL, find_downloaded_file, locat
 
 FOLDER = Path("out/bench/models")
 
-_RANDOM_LABEL = "random weights of the same shape"
+_BUNDLED, _TRUE, _RANDOM = "bundled", "true weights", "random weights of the same shape"
 _FIT_PHOTOGRAPHS, _FIT_GRID, _FIT_RIDGE, _FIT_LOGIT = 16, 40, 1e-2, 4.0
 
 
@@ -52,7 +56,12 @@ class BenchmarkModel:
     @property
     def label(self) -> str:
         """Name of the model and, unless it is bundled, origin of its weights."""
-        return self.name if self.weights == "bundled" else f"{self.name} ({self.weights})"
+        return self.name if self.weights == _BUNDLED else f"{self.name} ({self.weights})"
+
+    @property
+    def has_true_weights(self) -> bool:
+        """Whether the weights are those that users have, and not random ones."""
+        return self.weights != _RANDOM
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -74,17 +83,23 @@ def benchmark_model(name: str, folder: Path = FOLDER) -> BenchmarkModel:
     """
     config = AppConfig.load()
     if name == BUNDLED_MODEL:
-        return BenchmarkModel(name, locate_weights(name, config).path, "bundled")
+        return BenchmarkModel(name, locate_weights(name, config).path, _BUNDLED)
     architecture = ARCHITECTURES[name]
     if find_downloaded_file(name, config) is not None:
-        return BenchmarkModel(name, locate_weights(name, config).path, "rembg's weights")
-    path = folder / f"{name}-shaped.onnx"
+        return BenchmarkModel(name, locate_weights(name, config).path, _TRUE)
+    path = folder / f"{name}-shaped-{_code_digest()}.onnx"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
         onnx.save(build_network(name, architecture).model(), temporary)
         temporary.replace(path)
-    return BenchmarkModel(name, path, _RANDOM_LABEL)
+    return BenchmarkModel(name, path, _RANDOM)
+
+
+def _code_digest() -> str:
+    """Return a digest of the code that builds networks, so that no file of older code is used."""
+    code = (Path(networks.__file__), Path(__file__))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:8]
 
 
 def build_network(name: str, architecture: Architecture) -> Network:
@@ -105,7 +120,7 @@ def _fit_sides(network: Network, name: str) -> None:
     for seed in range(_FIT_PHOTOGRAPHS):
         taken = draw_photograph(seed, width=size, height=size, kind="book")
         tensor = normalize_images(resize_for_model(taken.image, size)[None], facts)
-        found = session.run(names, {"image": tensor})
+        found = session.run(names, {session.get_inputs()[0].name: tensor})
         rows.append(np.concatenate([_on_grid(value[0]) for value in found]).T)
         targets.append(_on_grid(taken.mask[None])[0] / 127.5 - 1)
     features, wanted = np.concatenate(rows).astype(np.float64), np.concatenate(targets)

@@ -28,7 +28,7 @@ def test_networks_have_the_published_number_of_parameters(name: str, parameters:
 
 def test_a_network_is_served_under_its_name(tmp_path: Path) -> None:
     path = tmp_path / "u2netp-shaped.onnx"
-    path.write_bytes(Network(ARCHITECTURES["u2netp"], 320).model().SerializeToString())
+    path.write_bytes(Network(ARCHITECTURES["u2netp"], 320).model(batches=True).SerializeToString())
     model = BenchmarkModel("u2netp", path, "random")
     stacking = {"segmenter": {"execution": "stack"}}
     loaded = load_model("u2netp", AppConfig.load({**model.settings, **stacking}))

@@ -14,6 +14,7 @@ import pytest
 from onnx import helper, version_converter
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from loadtests.harness.networks import ARCHITECTURES, Network
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.graph_rewrites import optimize_for_cpu
@@ -88,10 +89,20 @@ def test_every_form_is_rewritten_and_answers_as_its_file(
     assert np.abs(answer(rewritten) - answer(path.read_bytes())).max() < FLOAT32_ROUNDING
 
 
-def test_concatenations_are_found_behind_the_exporters_shape_chains(u2netp_weights: Path) -> None:
-    def operators(graph: onnx.ModelProto) -> Counter[str]:
-        return Counter(node.op_type for node in graph.graph.node)
+def operators(graph: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in graph.graph.node)
 
+
+def test_the_benchmarks_network_is_the_true_graph_operator_by_operator(
+    u2netp_weights: Path,
+) -> None:
+    true, network = onnx.load(u2netp_weights), Network(ARCHITECTURES["u2netp"], 320).model()
+    assert [node.op_type for node in network.graph.node] == [
+        node.op_type for node in true.graph.node
+    ]
+
+
+def test_concatenations_are_found_behind_the_exporters_shape_chains(u2netp_weights: Path) -> None:
     before = operators(onnx.load(u2netp_weights))
     after = operators(onnx.load_from_string(optimize_for_cpu(u2netp_weights, batches=False)))
     # Every concatenation but that of the six masks is convolved part by part.
