@@ -36,6 +36,10 @@ class Checks(Contract):
     max_aspect_change: Annotated[float, Field(gt=1)] | None = None
     """Maximum ratio between the aspect ratios of the subject and the image. None turns the check
     off."""
+    min_confidence: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Minimum confidence of the mask, 0 to 1 (``imaging.mask.mask_confidence``). If the mask of a
+    model is below it, the next model is asked. The mask of the last model is taken whatever its
+    confidence is. None turns the check off."""
 
 
 class Matting(Contract):

@@ -90,6 +90,11 @@ class RecipeOptions(BaseModel):
         None,
         description="Maximum ratio between the aspect ratio of the subject and that of the image.",
     )
+    min_confidence: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Minimum confidence of the mask. If the mask of a model is below it, the next "
+        "model is asked. The mask of the last model is taken whatever its confidence is.",
+    )
 
 
 def recipe_from_request(options: RecipeOptions, accept: str | None) -> Recipe:

@@ -169,5 +169,18 @@ def mask_confidence(mask: Pixels) -> float:
     return sure / considered if considered else 0.0
 
 
+def is_sure_enough(mask: Pixels, checks: Checks) -> bool:
+    """Return whether the confidence of a mask reaches that of a recipe's checks.
+
+    It is not one of ``check_subject``'s conditions, since a mask below it is no failure: another
+    model is asked, and the last one's mask is taken as it is.
+
+    Args:
+        mask: Mask of the model, uint8 [S, S].
+        checks: Checks of the recipe.
+    """
+    return checks.min_confidence is None or mask_confidence(mask) >= checks.min_confidence
+
+
 def _as_uint8(array: object) -> Pixels:
     return np.asarray(array, dtype=np.uint8)

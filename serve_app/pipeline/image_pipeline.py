@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -30,7 +30,8 @@ from serve_app.errors import (
 )
 from serve_app.imaging.decode import DecodedImage, decode_image, read_header
 from serve_app.imaging.footprint import bytes_needed
-from serve_app.imaging.mask import resize_for_model
+from serve_app.imaging.mask import is_sure_enough, resize_for_model
+from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.threads import disable_library_threads
 from serve_app.pipeline.steps import StageTimer, apply_matting, find_subject, render_cutout
 from serve_app.scheduling.memory_budget import MemoryBudget, Share
@@ -215,6 +216,8 @@ class ImagePipeline:
     ) -> Rendered:
         """Return the cut-out by the first model whose mask passes the recipe's checks.
 
+        The last model's mask is taken whatever its confidence is, since no model is left to ask.
+
         Args:
             data: Content of an image file.
             request: What is asked for.
@@ -230,23 +233,30 @@ class ImagePipeline:
             await fetch_slot.aclose()
             image = await self._run_stage(request, "decode", decode_image, data, limits)
             try:
-                for name in request.models:
-                    try:
-                        return await self._cut_out_with_model(name, image, request, memory)
-                    except CheckFailed as error:
-                        refused = error
-                raise refused
+                checks = request.recipe.checks
+                for name in request.models[:-1]:
+                    mask = await self._segment(name, image, request)
+                    if await self._run_stage(request, "mask", is_sure_enough, mask, checks):
+                        with suppress(CheckFailed):
+                            return await self._cut_out_mask(name, mask, image, request, memory)
+                name = request.models[-1]
+                mask = await self._segment(name, image, request)
+                return await self._cut_out_mask(name, mask, image, request, memory)
             finally:
                 self.service_time.add(replica_seconds(request.stages.ms, self._config.pipeline))
 
-    async def _cut_out_with_model(
-        self, name: str, image: DecodedImage, request: _Request, memory: Share
-    ) -> Rendered:
-        recipe, priority, stages = request.recipe, request.priority, request.stages
+    async def _segment(self, name: str, image: DecodedImage, request: _Request) -> Pixels:
+        """Return the mask of a model, uint8 [S, S]."""
         size_px = (await self._model_info(name)).size_px
         model_input = await self._run_stage(request, "resize", resize_for_model, image.rgb, size_px)
-        with stages.measure("segment"):
-            mask = await self._segmenters.segment(name, model_input, priority)
+        with request.stages.measure("segment"):
+            return await self._segmenters.segment(name, model_input, request.priority)
+
+    async def _cut_out_mask(
+        self, name: str, mask: Pixels, image: DecodedImage, request: _Request, memory: Share
+    ) -> Rendered:
+        """Return the cut-out by the mask of a model, or raise ``CheckFailed``."""
+        recipe, priority, stages = request.recipe, request.priority, request.stages
         subject = await self._imaging_threads.run(
             priority, find_subject, image, mask, recipe, name, stages
         )

@@ -19,6 +19,13 @@ def brightness(path: Path, *, batch: int | str = "N", side_px: int = SIDE_PX) ->
     return _write(path, weights, batch, side_px)
 
 
+def channel(path: Path, index: int) -> Path:
+    """Write a graph whose output is one channel of the input."""
+    weights = np.zeros((1, 3, 1, 1), np.float32)
+    weights[0, index] = 1
+    return _write(path, weights, "N", SIDE_PX)
+
+
 def constant(path: Path) -> Path:
     """Write a graph whose output is 0.7 everywhere."""
     weights = np.zeros((1, 3, 1, 1), np.float32)

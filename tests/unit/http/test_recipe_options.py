@@ -75,6 +75,7 @@ def test_every_field_of_a_recipe_has_an_option() -> None:
         "min_subject_px": "0",
         "min_subject_area": "0.01",
         "max_aspect_change": "3",
+        "min_confidence": "0.95",
         "post_process_mask": "true",
         "matting": "closed_form",
         "matting_foreground_above": "250",
@@ -98,7 +99,12 @@ def test_every_field_of_a_recipe_has_an_option() -> None:
                 "background_below": 5,
                 "erode_px": 3,
             },
-            "checks": {"min_subject_px": 0, "min_subject_area": 0.01, "max_aspect_change": 3},
+            "checks": {
+                "min_subject_px": 0,
+                "min_subject_area": 0.01,
+                "max_aspect_change": 3,
+                "min_confidence": 0.95,
+            },
         }
     )
     named = {*RecipeOptions.model_fields, "checks", "thumbnail"} - {
@@ -106,6 +112,7 @@ def test_every_field_of_a_recipe_has_an_option() -> None:
         "min_subject_px",
         "min_subject_area",
         "max_aspect_change",
+        "min_confidence",
         "matting_foreground_above",
         "matting_background_below",
         "matting_erode_px",
@@ -155,6 +162,8 @@ def test_invalid_recipes_are_rejected(recipe: str) -> None:
         {"mask_only": "perhaps"},
         {"min_subject_area": "1"},
         {"max_aspect_change": "1"},
+        {"min_confidence": "1.1"},
+        {"min_confidence": "0"},
         {"colour": "red"},
     ],
 )
