@@ -10,6 +10,7 @@ from serve_app.contracts.outcome import Box
 from serve_app.contracts.recipe import Recipe
 from serve_app.imaging.mask import subject_pixels
 from serve_app.imaging.pixels import Pixels
+from serve_app.imaging.strips import strips
 
 DARK_BELOW = 128
 """Mean brightness of a subject, 0 to 255, below which ``auto`` chooses a black background."""
@@ -37,15 +38,10 @@ def compose_cutout(rgb: Pixels, alpha: Pixels, box: Box, recipe: Recipe) -> Pixe
     colour = recipe.background
     if recipe.has_alpha:
         cutout = _cut_out_transparent(rgb, alpha)
-        if colour == "transparent":
-            return cutout
-        above = Image.fromarray(cutout)
-        return np.asarray(Image.alpha_composite(Image.new("RGBA", above.size, colour), above))
+        return cutout if colour == "transparent" else _put_on_translucent(cutout, colour)
     if colour == "auto":
         colour = "black" if subject_brightness(rgb, alpha) < DARK_BELOW else "white"
-    above = Image.fromarray(rgb)
-    below = Image.new("RGB", above.size, colour)
-    return np.asarray(Image.composite(above, below, Image.fromarray(alpha)))
+    return _put_on_opaque(rgb, alpha, colour)
 
 
 def subject_brightness(rgb: Pixels, alpha: Pixels) -> float:
@@ -64,9 +60,31 @@ def _cut_out_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
     left, top, width, height = cv2.boundingRect(alpha)
     rgba = np.zeros((*alpha.shape, 4), np.uint8)
     if width:
-        part = slice(top, top + height), slice(left, left + width)
-        opaque = np.ascontiguousarray(alpha[part])
-        coloured = cv2.cvtColor(rgb[part], cv2.COLOR_RGB2RGBA)
-        cv2.insertChannel(opaque, coloured, 3)
-        cv2.copyTo(coloured, opaque, rgba[part])
+        columns = slice(left, left + width)
+        for rows in strips(top, top + height, width):
+            opaque = np.ascontiguousarray(alpha[rows, columns])
+            coloured = cv2.cvtColor(rgb[rows, columns], cv2.COLOR_RGB2RGBA)
+            cv2.insertChannel(opaque, coloured, 3)
+            cv2.copyTo(coloured, opaque, rgba[rows, columns])
     return rgba
+
+
+def _put_on_translucent(cutout: Pixels, colour: str) -> Pixels:
+    """Return a cut-out, uint8 [H, W, 4], whose pixels are replaced by those on a background."""
+    height, width = cutout.shape[:2]
+    for rows in strips(0, height, width):
+        above = Image.fromarray(cutout[rows])
+        below = Image.new("RGBA", above.size, colour)
+        cutout[rows] = np.asarray(Image.alpha_composite(below, above))
+    return cutout
+
+
+def _put_on_opaque(rgb: Pixels, alpha: Pixels, colour: str) -> Pixels:
+    """Return a cut-out on a background, uint8 [H, W, 3]."""
+    height, width = alpha.shape
+    result = np.empty((height, width, 3), np.uint8)
+    for rows in strips(0, height, width):
+        above = Image.fromarray(rgb[rows])
+        below = Image.new("RGB", above.size, colour)
+        result[rows] = np.asarray(Image.composite(above, below, Image.fromarray(alpha[rows])))
+    return result

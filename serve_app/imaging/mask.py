@@ -10,12 +10,17 @@ from serve_app.contracts.recipe import Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
 from serve_app.imaging import lanczos
 from serve_app.imaging.pixels import Pixels
+from serve_app.imaging.strips import strips
 
 SUBJECT_ALPHA_FROM = 128
 """Lowest alpha, 0 to 255, of a pixel that belongs to the subject."""
 
 _CONSIDERED_FROM = 26
 """Lowest mask value of a pixel that the model considered to be the subject: 10 % of 255."""
+_SIGMA_PX, _REACH_PX = 2, 8
+"""Standard deviation of rembg's smoothing of masks, and the distance at which it is cut off."""
+_SMOOTH_FROM = 127
+"""Lowest value of a smooth mask that belongs to the subject."""
 _SURE_FROM = 230
 """Lowest mask value of a pixel that the model was sure of: 90 % of 255."""
 
@@ -81,12 +86,20 @@ def post_process_mask(mask: Pixels) -> Pixels:
     Returns:
         uint8 [H, W], with values of 0 and 255.
     """
+    height, width = mask.shape
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cross)
-    smooth = cv2.GaussianBlur(
-        np.asarray(opened, np.float64), (17, 17), 2, borderType=cv2.BORDER_REFLECT
-    )
-    return _as_uint8(np.where(np.asarray(smooth) < 127, 0, 255))
+    # The filter's border, so that strips of rows can be filtered one after the other.
+    framed = cv2.copyMakeBorder(opened, _REACH_PX, _REACH_PX, 0, 0, cv2.BORDER_REFLECT)
+    result = np.empty((height, width), np.uint8)
+    side_px = 2 * _REACH_PX + 1
+    for rows in strips(0, height, width):
+        strip = np.asarray(framed[rows.start : rows.stop + 2 * _REACH_PX], np.float64)
+        smooth = np.asarray(
+            cv2.GaussianBlur(strip, (side_px, side_px), _SIGMA_PX, borderType=cv2.BORDER_REFLECT)
+        )
+        result[rows] = (smooth[_REACH_PX:-_REACH_PX] >= _SMOOTH_FROM) * np.uint8(255)
+    return result
 
 
 def subject_pixels(alpha: Pixels) -> Pixels:
