@@ -12,7 +12,7 @@ PEERS := .venv-peers
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
 	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-ingest bench-ledger \
-	bench-overload bench-peers compare-rembg
+	bench-overload bench-mixed bench-peers compare-rembg
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -87,6 +87,9 @@ bench-ledger: $(VENV)/installed ## status, report and verify of a run of a milli
 
 bench-overload: $(VENV)/installed ## 200 clients at once on this machine
 	$(VENV)/bin/python -m loadtests.benchmarks.overload
+
+bench-mixed: $(VENV)/installed ## Requests over HTTP with a saturated queue
+	$(VENV)/bin/python -m loadtests.benchmarks.mixed
 
 compare-rembg: $(VENV)/installed $(PEERS)/installed ## /api/remove compared with rembg's own server
 	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs

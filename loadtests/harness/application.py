@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Round:
     """CPU seconds of each part of the system, without the client's."""
     peak_mb: dict[str, float]
     output_bytes: int
+    finished_at: list[float] = field(default_factory=list)
+    """Times at which the images of a run were finished, in seconds since the epoch."""
 
     def numbers(self, leave_out: Sequence[str] = ()) -> dict[str, float]:
         """Return the numbers of a result table.
@@ -167,12 +169,20 @@ class Foreedge:
         failed = [outcome for outcome in outcomes if outcome.status != "done"]
         if failed:
             raise InternalError(f"{len(failed)} of {len(paths)} jobs failed, first {failed[0]}")
-        ended_at = max(outcome.finished_at.timestamp() for outcome in outcomes)
+        finished_at = [outcome.finished_at.timestamp() for outcome in outcomes]
         latencies = [
             sum(outcome.cutout.stages_ms.values()) / 1000 for outcome in outcomes if outcome.cutout
         ]
         written = sum(outcome.output_bytes or 0 for outcome in outcomes)
-        return Round(len(paths), ended_at - started_at, latencies, cpu_s, meter.peak_mb(), written)
+        return Round(
+            len(paths),
+            max(finished_at) - started_at,
+            latencies,
+            cpu_s,
+            meter.peak_mb(),
+            written,
+            finished_at,
+        )
 
     def _plan_run(self, paths: Sequence[Path], ledger: LedgerConfig) -> bulk.RunPlan:
         number = next(self._run_numbers)
