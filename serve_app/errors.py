@@ -161,7 +161,7 @@ class RequestTooLarge(PermanentError):
 
 
 class ImageTooLarge(PermanentError):
-    """An image exceeds a limit: bytes, pixels, or the length of a side."""
+    """An image exceeds a limit: bytes, pixels, the length of a side, or parts of its file."""
 
     code = "image_too_large"
     http_status = 413

@@ -20,6 +20,7 @@ from serve_app.errors import (
     ImageTooLarge,
     UnsupportedFormat,
 )
+from serve_app.imaging.containers.bound import bound_file
 from serve_app.imaging.pixels import Pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
@@ -133,8 +134,9 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
             f"the image has {len(data):,} bytes. The limit is {limits.max_bytes:,} "
             "(limits.max_bytes)"
         )
+    bounded = bound_file(data, limits)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(bounded), formats=FORMATS)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - Pillow raises nearly anything on broken data

@@ -44,6 +44,7 @@ from serve_app.storage.protocol import ObjectStore
 T = TypeVar("T")
 
 _JPEG = "image/jpeg"
+_HEADER_THREADS = 2
 _STORAGE_THREADS = 32
 _STAGES_WITHOUT_IMAGING = {"fetch", "segment", "publish", "matting"}
 """Stages that keep no imaging thread busy."""
@@ -123,6 +124,9 @@ class ImagePipeline:
         matting_threads = config.pipeline.matting_threads
         self._matting_threads = PriorityThreads(matting_threads, "matting", overlap=False)
         self._matting_permits = Permits(matting_threads + 1)
+        # Headers have threads of their own: an image that is refused does not wait for those that
+        # are decoded.
+        self._header_threads = PriorityThreads(_HEADER_THREADS, "header", overlap=False)
         self._storage_threads = ThreadPoolExecutor(_STORAGE_THREADS, "storage")
         # A pipeline accepts more jobs than it works on. This limits those whose file is in memory.
         self._fetch_slots = asyncio.Semaphore(_STORAGE_THREADS)
@@ -224,7 +228,7 @@ class ImagePipeline:
             fetch_slot: Slot that is released once the image may be decoded.
         """
         limits, priority = self._config.limits, request.priority
-        header = read_header(data, limits)
+        header = await self._header_threads.run(priority, read_header, data, limits)
         needed = bytes_needed(header, request.recipe) + len(data)
         no_matting = request.recipe.matting.method == "off"
         permit = nullcontext() if no_matting else self._matting_permits.hold(priority)

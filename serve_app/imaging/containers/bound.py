@@ -1,0 +1,42 @@
+"""The bound of any image file, by its container."""
+
+from __future__ import annotations
+
+from serve_app.config import ImageLimits
+from serve_app.imaging.containers.bmp import check_bmp
+from serve_app.imaging.containers.gif import bound_gif
+from serve_app.imaging.containers.jpeg import bound_jpeg
+from serve_app.imaging.containers.png import bound_png
+from serve_app.imaging.containers.tiff import check_tiff
+from serve_app.imaging.containers.webp import bound_webp
+
+_TIFF = (b"II*\0", b"II\0*", b"II+\0", b"MM*\0", b"MM\0*", b"MM\0+")
+"""Signatures of TIFF and BigTIFF, with those in the wrong byte order that Pillow accepts."""
+
+
+def bound_file(data: bytes, limits: ImageLimits) -> bytes:
+    """Return an image file whose header a decoder reads in a bounded time, with the same pixels.
+
+    The result is the same object unless costly metadata was left out. A file of an unknown format
+    and a damaged one are returned as they are, for the decoder to refuse.
+
+    Args:
+        data: Content of the file.
+        limits: Largest accepted number of pixels.
+
+    Raises:
+        ImageTooLarge: The file has more parts than are read, or would be decoded for too long.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return bound_jpeg(data, limits.max_pixels)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return bound_png(data)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return bound_gif(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return bound_webp(data)
+    if data.startswith(_TIFF):
+        check_tiff(data)
+    elif data.startswith(b"BM"):
+        check_bmp(data)
+    return data
