@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from serve_app.config import AppConfig
+from serve_app.config.names import section_of
 
 PAGE = Path(__file__).with_name("configuration.md")
 _DECISIONS = Path(__file__).with_name("decisions")
@@ -30,11 +31,16 @@ has it:
 
 1. An argument: `args` in a Serve file (`import_path: serve_app.app:build`), or
    `foreedge serve --config FILE` and `--set NAME=VALUE`.
-2. An environment variable: `FOREEDGE_`, then the name in capitals with `__` for the dot. A list is
-   written as JSON there, as in `FOREEDGE_MODELS='["u2net", "isnet-general-use"]'`.
+2. An environment variable: `FOREEDGE_`, then the name in capitals with `__` for the dot.
 3. The default.
 
-An unknown name, an empty value and a value of the wrong type stop the start with `invalid_config`.
+A list may be written with commas between its items, as in
+`FOREEDGE_MODELS=u2net,isnet-general-use`, or as JSON, as in
+`FOREEDGE_MODELS='["u2net", "isnet-general-use"]'`.
+
+An unknown name, an empty value and a value of the wrong type stop the start with `invalid_config`,
+which names the setting. That includes every variable that begins with `FOREEDGE_`, except those
+that Kubernetes sets for its services.
 [Deploying](operations/deploy.md) says which of these settings to think about, and
 which environment variables Ray itself needs.
 """
@@ -45,7 +51,7 @@ def page() -> str:
     schema = AppConfig.model_json_schema()
     parts = [_INTRODUCTION, "## General\n", _table(AppConfig, schema, schema)]
     for name, field in AppConfig.model_fields.items():
-        section = _section(field.annotation)
+        section = section_of(field.annotation)
         if section is None:
             continue
         own = schema["$defs"][section.__name__]
@@ -62,7 +68,7 @@ def _table(
     descriptions = dict(_descriptions(model))
     rows = ["| setting | type | default | description |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        if _section(field.annotation) is not None:
+        if section_of(field.annotation) is not None:
             continue
         variable = "FOREEDGE_" + (prefix + name).replace(".", "__").upper()
         if name == "u2net_home":
@@ -73,15 +79,6 @@ def _table(
         about = _prose(descriptions[name])
         rows.append(f"| `{prefix}{name}`<br>`{variable}` | {kind} | {default} | {about} |")
     return "\n".join(rows) + "\n"
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, if it holds one."""
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    for candidate in candidates:
-        if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
 
 
 def _descriptions(model: type[BaseModel]) -> Iterator[tuple[str, str]]:

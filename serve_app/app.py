@@ -15,10 +15,12 @@ from ray.serve.schema import LoggingConfig
 from ingest.consumer.deployment import SqsIngest
 from ingest.runs.submissions import SqsJobs
 from serve_app.config import AppConfig, QueueConfig
+from serve_app.errors import InvalidConfig
 from serve_app.http.deployment import HttpApi
 from serve_app.models.registry import check_model_exists
 from serve_app.pipeline.deployment import CutoutPipeline
 from serve_app.replica_options import (
+    check_that_images_fit_into_messages,
     max_ongoing_requests,
     pipeline_replicas,
     replica_options,
@@ -49,7 +51,11 @@ def build(args: dict[str, Any]) -> Application:
     """
     config = AppConfig.load(args)
     for name in config.models:
-        check_model_exists(name, config)
+        try:
+            check_model_exists(name, config)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"models: {error.message}") from error
+    check_that_images_fit_into_messages(config)
     warn_if_images_wait_in_serve(config)
     segmenters = {}
     if config.segmenter.placement == "deployment":

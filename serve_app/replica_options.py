@@ -5,13 +5,43 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ray.serve._private.constants import (
+    RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH,
+    RAY_SERVE_USE_GRPC_BY_DEFAULT,
+)
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from ingest.scaling.policy import BacklogPolicy
 from ingest.scaling.policy_settings import PolicySettings
 from serve_app.config import AppConfig, QueueConfig, ScalingConfig
+from serve_app.errors import InvalidConfig
+from serve_app.serving.ray_environment import MESSAGE_BYTES
 
 _logger = logging.getLogger(__name__)
+
+_ENVELOPE_BYTES = 64 * 1024
+"""Room, in bytes, for a recipe and for what Serve adds to an image in a message."""
+
+
+def check_that_images_fit_into_messages(config: AppConfig) -> None:
+    """Check that Ray Serve passes the largest images from one replica to another.
+
+    Ray's own limit of 4 MiB would refuse them one by one, as if another attempt could help.
+
+    Raises:
+        InvalidConfig: The limit of gRPC between replicas is below ``limits.max_bytes``.
+    """
+    if not RAY_SERVE_USE_GRPC_BY_DEFAULT:
+        # Ray's object store has no such limit.
+        return
+    limit = RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH
+    if limit < config.limits.max_bytes + _ENVELOPE_BYTES:
+        raise InvalidConfig(
+            f"limits.max_bytes ({config.limits.max_bytes:,}) exceeds what Ray Serve passes between "
+            f"replicas ({limit:,} bytes with the envelope). Set the environment variable "
+            f"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH={MESSAGE_BYTES} for Ray, or lower "
+            "limits.max_bytes."
+        )
 
 
 def max_ongoing_requests(max_ongoing: int, config: AppConfig) -> int:

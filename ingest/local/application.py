@@ -16,6 +16,7 @@ from typing import Any
 
 from ingest.local.ports import answers, free_port, is_free
 from ingest.local.processes import terminate_as_interrupt, without_preemption
+from ingest.local.socket_folders import haproxy_parent, ray_temporary_folder
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
 from serve_app.models.registry import locate_weights
@@ -62,7 +63,7 @@ def ray_environment() -> Iterator[None]:
 @functools.cache
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """Return a folder that is removed when this process ends."""
-    return tempfile.TemporaryDirectory(prefix="foreedge-")
+    return tempfile.TemporaryDirectory(prefix="foreedge-", dir=haproxy_parent())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,9 @@ def local_serve(
         port: Port of the HTTP endpoint.
         dashboard: Whether to run Ray's dashboard.
         quiet: Whether to keep the logs of Ray and its workers off the terminal.
+
+    Raises:
+        InvalidConfig: ``RAY_TMPDIR`` is too long for the sockets of Ray.
     """
     level = logging.ERROR if quiet else logging.INFO
     with ray_environment(), without_preemption():
@@ -121,6 +125,7 @@ def local_serve(
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=not quiet,
             logging_level=level,
+            _temp_dir=ray_temporary_folder(),
         )
     # After ray.init, whose own SIGTERM handler would skip the clean stop.
     with terminate_as_interrupt():

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from serve_app.config.deployments import (
     ImageLimits,
@@ -15,17 +24,35 @@ from serve_app.config.deployments import (
     SegmenterConfig,
 )
 from serve_app.config.http_endpoint import HttpConfig
-from serve_app.config.section import NonEmpty
+from serve_app.config.names import PREFIX, describe_invalid_settings, find_unknown_variable
+from serve_app.config.section import NonEmpty, WrittenAsText
 from serve_app.config.services import AwsConfig, LedgerConfig, QueueConfig, StorageConfig
-from serve_app.contracts.base import describe_validation_error
 from serve_app.errors import InvalidConfig
+
+
+class _Environment(EnvSettingsSource):
+    """The settings in the environment, with errors that name the variable."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Return the value of a variable that holds JSON.
+
+        Raises:
+            InvalidConfig: It does not.
+        """
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError as error:
+            raise InvalidConfig(
+                f"configuration: {field_name} in the environment ({PREFIX}…) is not valid JSON: "
+                f"{error}"
+            ) from error
 
 
 class AppConfig(BaseSettings):
     """All settings of the application."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FOREEDGE_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
@@ -33,7 +60,10 @@ class AppConfig(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    models: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = ("u2netp", "folio")
+    models: Annotated[tuple[NonEmpty, ...], NoDecode, WrittenAsText, Field(min_length=1)] = (
+        "u2netp",
+        "folio",
+    )
     """Models to serve, in order of preference. Each gets a Segmenter deployment of its own.
     ``folio`` is bundled. The weights of all others must be on the machine
     (``foreedge models fetch``)."""
@@ -63,6 +93,14 @@ class AppConfig(BaseSettings):
     """Ledger of the results. Required with ``queue``."""
     autoscaling: ScalingConfig | None = None
     """Autoscaling of the deployments. None keeps the ``replicas`` of each."""
+
+    @field_validator("models")
+    @classmethod
+    def _check_that_each_model_comes_once(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for index, name in enumerate(models) if name in models[:index]]
+        if twice:
+            raise ValueError(f"{', '.join(dict.fromkeys(twice))} is listed twice. Remove one.")
+        return models
 
     @model_validator(mode="after")
     def _check_max_replicas(self) -> Self:
@@ -95,6 +133,27 @@ class AppConfig(BaseSettings):
             raise ValueError("queue needs ledger.bucket, where results are recorded")
         return self
 
+    @model_validator(mode="after")
+    def _check_that_a_long_poll_can_end(self) -> Self:
+        if self.queue is not None and self.aws.read_timeout_s <= self.queue.long_poll_s:
+            raise ValueError(
+                f"aws.read_timeout_s ({self.aws.read_timeout_s:g}) must exceed queue.long_poll_s "
+                f"({self.queue.long_poll_s}), or every receive from an empty queue times out"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then the environment, and nothing else."""
+        return init_settings, _Environment(settings_cls)
+
     @classmethod
     def load(cls, args: dict[str, Any] | None = None) -> Self:
         """Return the configuration of the arguments and the environment.
@@ -106,16 +165,36 @@ class AppConfig(BaseSettings):
         Raises:
             InvalidConfig: A setting is unknown, missing, empty or has an invalid value.
         """
-        nested: dict[str, Any] = {}
-        for name, value in (args or {}).items():
-            *parents, leaf = name.split(".")
-            section = nested
-            for parent in parents:
-                section = section.setdefault(parent, {})
-            section[leaf] = value
-        if isinstance(models := nested.get("models"), str):
-            nested["models"] = [name.strip() for name in models.split(",")]
+        unknown = find_unknown_variable(cls, os.environ)
+        if unknown is not None:
+            raise InvalidConfig(f"configuration: {unknown}")
         try:
-            return cls(**nested)
+            return cls(**_nest(args or {}))
         except ValidationError as error:
-            raise InvalidConfig(f"configuration: {describe_validation_error(error)}") from error
+            raise InvalidConfig(
+                f"configuration: {describe_invalid_settings(error, cls)}"
+            ) from error
+
+
+def _nest(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with each dotted name replaced by nested ones.
+
+    Raises:
+        InvalidConfig: A name is not a text, or passes through a setting that is not a section.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in args.items():
+        if not isinstance(name, str):
+            raise InvalidConfig(f"configuration: the name {name!r} of a setting is not a text")
+        *parents, leaf = name.split(".")
+        section = nested
+        for parent in parents:
+            if section.get(parent) is None:
+                section[parent] = {}
+            elif not isinstance(section[parent], dict):
+                raise InvalidConfig(f"configuration: {name}: {parent} is not a section of settings")
+            # A copy, since the arguments belong to the caller.
+            section[parent] = dict(section[parent])
+            section = section[parent]
+        section[leaf] = value
+    return nested

@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
+from pydantic_settings import NoDecode
 
-from serve_app.config.section import NonEmpty, NotNegative, Positive, Seconds, Section
+from serve_app.config.section import (
+    NonEmpty,
+    NotNegative,
+    Positive,
+    Seconds,
+    Section,
+    WrittenAsText,
+    split_list,
+)
 
 _HOST = r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$"
 
@@ -41,7 +50,7 @@ def _split_keys(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         # A key of digits alone is a number in JSON and in YAML.
         value = str(value)
-    return [key.strip() for key in value.split(",")] if isinstance(value, str) else value
+    return split_list(value)
 
 
 class HttpConfig(Section):
@@ -64,7 +73,7 @@ class HttpConfig(Section):
     request_timeout_s: Seconds = 60
     """Time, in seconds, from the first byte of a request to its answer. With the header
     ``x-request-timeout-seconds`` a client may ask for less, but not for more."""
-    api_keys: Annotated[tuple[SecretStr, ...] | None, BeforeValidator(_split_keys)] = None
+    api_keys: Annotated[tuple[SecretStr, ...] | None, NoDecode, BeforeValidator(_split_keys)] = None
     """API keys that the endpoint accepts: one, or a list, or a text with commas between them.
     Without ``api_keys``, ``api_keys_file`` and ``api_keys_secret``, the endpoint is open to
     everybody who can reach its port."""
@@ -76,11 +85,13 @@ class HttpConfig(Section):
     api_keys_refresh_s: Seconds = 60
     """Age, in seconds, at which the keys of the file and of the secret are read again."""
 
-    fetch_hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
+    fetch_hosts: Annotated[
+        tuple[Annotated[str, Field(pattern=_HOST)], ...], NoDecode, WrittenAsText
+    ] = ()
     """Hosts that ``GET /api/remove?url=`` may fetch images from, in lower case. ``*.example.com``
     allows every name below ``example.com``. ``:PORT`` allows that port instead of the default ports
     of HTTP and HTTPS. If empty, no image is fetched."""
-    fetch_networks: tuple[IPvAnyNetwork, ...] = ()
+    fetch_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, WrittenAsText] = ()
     """Private networks in which the hosts of ``fetch_hosts`` may be, such as ``10.1.0.0/16``."""
     fetch_timeout_s: Seconds = 10
     """Time, in seconds, within which one image must be fetched, including its redirects."""
@@ -88,9 +99,9 @@ class HttpConfig(Section):
     @model_validator(mode="after")
     def _check_api_keys(self) -> Self:
         if self.api_keys is not None:
-            check_api_keys((key.get_secret_value() for key in self.api_keys), "api_keys")
+            check_api_keys((key.get_secret_value() for key in self.api_keys), "http.api_keys")
         if self.api_keys_file is not None and not self.api_keys_file.name:
-            raise ValueError("api_keys_file must not be empty")
+            raise ValueError("http.api_keys_file must not be empty")
         return self
 
     @property

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
 
-from serve_app.config.section import NonEmpty, Positive, Seconds, Section
+from serve_app.config.section import NonEmpty, Positive, Seconds, Section, WrittenAsText
+from serve_app.contracts.recipe import PRESETS
+
+_LONGEST_HIDDEN_S = 43_200
+"""Longest time, in seconds, for which SQS hides a message: 12 hours."""
 
 
 class AwsConfig(Section):
@@ -28,7 +33,7 @@ class AwsConfig(Section):
 class StorageConfig(Section):
     """The object store that images are read from and results are written to."""
 
-    allowed_buckets: tuple[str, ...] = ()
+    allowed_buckets: Annotated[tuple[NonEmpty, ...], NoDecode, WrittenAsText] = ()
     """Buckets that a job may name. If empty, a job may name every bucket that the credentials can
     reach."""
     local_root: Path | None = None
@@ -46,7 +51,7 @@ class QueueConfig(Section):
     """Number of jobs that one consumer may have in the pipeline at the same time. It must exceed
     the number of images that the replicas can process at once. Otherwise their autoscaler never
     sees the demand."""
-    visibility_timeout_s: Annotated[int, Field(ge=3, le=43_200)] = 120
+    visibility_timeout_s: Annotated[int, Field(ge=3, le=_LONGEST_HIDDEN_S)] = 120
     """Time, in seconds, for which SQS hides a received message from other consumers. It is extended
     every third of that time until the job ends."""
     long_poll_s: Annotated[int, Field(ge=0, le=20)] = 20
@@ -57,8 +62,9 @@ class QueueConfig(Section):
     retry_base_s: Seconds = 2
     """Back-off, in seconds, after the first transient failure of a job. It doubles with each
     receive."""
-    retry_max_s: Seconds = 300
-    """Longest back-off, in seconds, after a transient failure."""
+    retry_max_s: Annotated[Seconds, Field(le=_LONGEST_HIDDEN_S)] = 300
+    """Longest back-off, in seconds, after a transient failure. It must not be below
+    ``retry_base_s``."""
     default_max_receives: Positive = 5
     """Number of receives after which a transient failure is final if the queue has no redrive
     policy."""
@@ -71,6 +77,22 @@ class QueueConfig(Section):
     """Key prefix of the results of messages that name no output."""
     recipe: str = "cutout"
     """Name of the preset for messages that name no recipe."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _check_that_the_preset_exists(cls, value: str) -> str:
+        if value not in PRESETS:
+            raise ValueError(f"{value!r} is not a preset; choose from {', '.join(PRESETS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_retries(self) -> Self:
+        if self.retry_max_s < self.retry_base_s:
+            raise ValueError(
+                f"queue.retry_max_s ({self.retry_max_s:g}) must not be below queue.retry_base_s "
+                f"({self.retry_base_s:g})"
+            )
+        return self
 
 
 class LedgerConfig(Section):

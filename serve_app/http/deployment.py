@@ -7,7 +7,6 @@ a parameter (see ``http.endpoint``). No pixel is touched in this process.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Security
@@ -20,6 +19,7 @@ from serve_app.http.middleware import DeadlineHeaderMiddleware, RembgCorsMiddlew
 from serve_app.http.openapi import DescribedApi
 from serve_app.http.problems import error_responses, install_error_handlers
 from serve_app.http.routes import cutout, health, jobs, pages, rembg
+from serve_app.version import find_version
 
 KEYED_ROUTERS = (cutout.router, jobs.router, rembg.router)
 """Routers whose routes need an API key if keys are configured."""
@@ -74,7 +74,7 @@ def make_api() -> FastAPI:
     api = DescribedApi(
         title="Foreedge",
         summary="Removes the background from images.",
-        version=version("foreedge"),
+        version=find_version(),
         # FastAPI's own documentation pages load scripts from another host.
         docs_url=None,
         redoc_url=None,

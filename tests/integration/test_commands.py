@@ -30,6 +30,9 @@ def running(
     output = folder / "output.log"
     # "local", so that the command does not connect to the Ray of the test session.
     environment = os.environ | {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
+    if command[0] == "foreedge":
+        # Its path is too long for sockets below it (ingest.local.socket_folders).
+        environment["TMPDIR"] = str(folder)
     with output.open("wb") as log:
         process = subprocess.Popen(
             [BIN / command[0], *command[1:]],

@@ -1,0 +1,24 @@
+"""The version of this program."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def find_version() -> str:
+    """Return the version of the installed package, or of the checkout that the code runs from.
+
+    Ray copies a ``working_dir`` to its nodes without installing it. It is ``unknown`` there if
+    pyproject.toml was not copied.
+    """
+    try:
+        return version("foreedge")
+    except PackageNotFoundError:
+        pass
+    try:
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    except FileNotFoundError:
+        return "unknown"
+    return str(project["project"]["version"])

@@ -1,0 +1,96 @@
+"""Settings that cannot work are refused, with the name of the setting."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from serve_app.config import AppConfig
+from serve_app.errors import InvalidConfig
+
+QUEUE = {"queue.url": "http://localhost/q", "ledger.bucket": "l"}
+
+
+def refusal(args: dict[Any, Any]) -> str:
+    with pytest.raises(InvalidConfig) as caught:
+        AppConfig.load(args)
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"queue": {"ulr": "x"}}, "queue.ulr is not a setting; did you mean queue.url?"),
+        ({"ledgers": {"bucket": "x"}}, "ledgers is not a setting; did you mean ledger?"),
+        (
+            {"segmenter.thread": 1},
+            "segmenter.thread is not a setting; did you mean segmenter.threads?",
+        ),
+        ({"fetch_hosts": []}, "fetch_hosts is not a setting; did you mean http.fetch_hosts?"),
+        ({"zzz": 1}, "zzz is not a setting; docs/configuration.md lists all settings"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(
+    args: dict[str, Any], message: str
+) -> None:
+    assert message in refusal(args)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {1: 2},
+        {"models": ["folio"], "models.x": 1},
+        {"queue": "text", "queue.url": "x"},
+        {"queue.url": "http://localhost/q", "queue.url.x": 1},
+    ],
+)
+def test_a_mapping_that_is_none_of_settings(args: dict[Any, Any]) -> None:
+    assert "configuration: " in refusal(args)
+
+
+def test_a_dotted_name_completes_a_section_and_leaves_the_arguments_alone() -> None:
+    args: dict[str, Any] = {"queue": None, "http": {"replicas": 2}, "http.max_uploads": 3, **QUEUE}
+    config = AppConfig.load(args)
+    assert (config.http.replicas, config.http.max_uploads) == (2, 3)
+    assert config.queue is not None
+    assert args["http"] == {"replicas": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"aws.read_timeout_s": 20}, "aws.read_timeout_s (20) must exceed queue.long_poll_s (20)"),
+        ({"aws.read_timeout_s": 5, "queue.long_poll_s": 10}, "aws.read_timeout_s"),
+        (
+            {"queue.retry_base_s": 301},
+            "retry_max_s (300) must not be below",
+        ),
+        ({"queue.retry_max_s": 1}, "retry_max_s (1) must not be below queue.retry_base_s (2)"),
+        ({"queue.retry_max_s": 43_201}, "queue.retry_max_s"),
+        ({"queue.retry_base_s": 0}, "queue.retry_base_s"),
+        ({"queue.retry_base_s": float("nan")}, "queue.retry_base_s"),
+        ({"queue.recipe": "catalogue"}, "queue.recipe: 'catalogue' is not a preset; choose from"),
+        ({"queue.recipe": ""}, "queue.recipe"),
+    ],
+)
+def test_a_queue_that_cannot_work_is_refused(settings: dict[str, Any], names: str) -> None:
+    assert names in refusal({**QUEUE, **settings})
+
+
+def test_a_long_poll_does_not_matter_without_a_queue() -> None:
+    assert AppConfig.load({"aws.read_timeout_s": 1}).aws.read_timeout_s == 1
+    config = AppConfig.load({**QUEUE, "aws.read_timeout_s": 1, "queue.long_poll_s": 0})
+    assert config.aws.read_timeout_s == 1
+
+
+@pytest.mark.parametrize("models", ["folio,folio", ["u2net", "folio", "u2net"]])
+def test_a_model_is_listed_once(models: Any) -> None:
+    assert re.search(r"models: (folio|u2net) is listed twice", refusal({"models": models}))
+
+
+def test_no_time_is_infinite() -> None:
+    for name in ("queue.retry_max_s", "http.request_timeout_s", "aws.read_timeout_s"):
+        assert name in refusal({**QUEUE, name: float("inf")})
