@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from serve_app.contracts.outcome import Box
 from serve_app.contracts.recipe import Recipe
 from serve_app.imaging.compose import compose_cutout
 from serve_app.imaging.mask import post_process_mask
+from serve_app.imaging.png import encode_png
 from serve_app.imaging.strips import strips
 from tests.support.images import Pixels, noise
 
@@ -62,3 +65,13 @@ def test_post_processing_is_that_of_the_whole_mask(height: int, width: int) -> N
     # A sum at the threshold may round to either side. None of these is.
     assert np.abs(smooth - 127).min() > 1e-9 or height * width == 1
     assert np.array_equal(post_process_mask(mask), np.where(smooth < 127, 0, 255))
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_png_of_several_strips_holds_the_pixels(height: int, width: int, channels: int) -> None:
+    pixels = noise(height, width, channels)
+    pixels[: height // 2] = 7
+    pixels = pixels[..., 0] if channels == 1 else pixels
+    found = Image.open(io.BytesIO(encode_png(pixels)))
+    assert np.array_equal(np.asarray(found), pixels)
