@@ -1,4 +1,7 @@
-"""Make the picture at the top of the README from what ``make demo`` left."""
+"""Make the picture at the top of the README from what ``make demo`` wrote.
+
+``python -m docs.images.before_after astronaut coffee raccoon book-00078`` made the present one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from PIL import Image
+from PIL import Image, ImageOps
 
 TILE = (400, 300)
 GAP_PX = 12
@@ -22,8 +25,15 @@ def chequered(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.where((rows + columns) % 2, LIGHT, DARK).astype(np.uint8))
 
 
+def tile(path: Path) -> Image.Image:
+    """Return the part of a picture that fills a tile, with its alpha channel if it has one."""
+    picture = Image.open(path)
+    # Subjects stand on the ground, and faces are above the middle.
+    return ImageOps.fit(picture, TILE, Image.Resampling.LANCZOS, centering=(0.5, 0.3))
+
+
 def main(
-    names: Annotated[list[str], typer.Argument(help="Such as book-00001; one column for each.")],
+    names: Annotated[list[str], typer.Argument(help="Such as book-00078; one column for each.")],
     demo: Annotated[Path, typer.Option(help="What the demonstration wrote.")] = Path("out/demo"),
     out: Annotated[Path, typer.Option()] = OUT,
 ) -> None:
@@ -33,9 +43,8 @@ def main(
     picture = Image.new("RGB", size, "white")
     for column, name in enumerate(names):
         left = column * (width + GAP_PX)
-        before = Image.open(demo / "photographs" / f"{name}.jpg").resize(TILE)
-        after = Image.open(demo / "cutouts" / f"{name}.png").resize(TILE)
-        picture.paste(before, (left, 0))
+        after = tile(demo / "cutouts" / f"{name}.png")
+        picture.paste(tile(demo / "photographs" / f"{name}.jpg"), (left, 0))
         picture.paste(chequered(*TILE), (left, height + GAP_PX))
         picture.paste(after, (left, height + GAP_PX), after)
     picture.save(out, quality=88)

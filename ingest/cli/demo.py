@@ -9,12 +9,16 @@ import typer
 from rich.console import Console
 
 ImagesOption = Annotated[
-    Path | None, typer.Option(help="Folder of your own images. Default: synthetic photographs.")
+    Path | None,
+    typer.Option(help="Folder of your own images. Default: photographs of ours."),
 ]
-CountOption = Annotated[int, typer.Option(min=1, help="Number of synthetic photographs.")]
+CountOption = Annotated[
+    int,
+    typer.Option(min=1, help="Number of photographs. A quarter, six at most, are real ones."),
+]
 OutOption = Annotated[Path, typer.Option(help="Folder for the cut-outs and the report.")]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of the synthetic photographs.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the drawn photographs.")]
 
 
 def demo(

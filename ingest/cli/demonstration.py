@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -15,9 +18,10 @@ from rich.progress import Progress
 
 from ingest.cli.options import Session
 from ingest.cli.progress import describe_run, show_progress
+from ingest.cli.true_masks import score_cutouts
 from ingest.local.application import Endpoints, replica_states, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
-from ingest.local.photographs import make_photographs
+from ingest.local.photographs import copy_real_photographs, make_photographs
 from ingest.local.ports import free_port
 from ingest.local.processes import terminate_as_interrupt, wait_for_interrupt
 from ingest.messages.build import new_run_id
@@ -43,6 +47,8 @@ _UPLOAD_PREFIX = "photographs/"
 _STALLED_AFTER_S = 120.0
 _DOWNLOAD_THREADS = 8
 _SAMPLE_RESULTS = 48
+_REAL_EVERY = 4
+"""One of so many photographs is a real one, as long as there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +56,9 @@ class DemoOptions:
     """The options of a demonstration."""
 
     images: Path | None
-    """Folder of images. None: synthetic photographs are made."""
+    """Folder of images. None: photographs are copied and drawn."""
     count: int
-    """Number of synthetic photographs."""
+    """Number of photographs if ``images`` is None."""
     out: Path
     keep: bool
     """Whether everything keeps running until Ctrl-C."""
@@ -95,7 +101,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     """
     models = models_to_show(AppConfig.load(), console)
     _clear(options.out)
-    folder, files = _images(options, console)
+    folder, files = _images(options, models, console)
     use_dummy_credentials()
     with terminate_as_interrupt(), LocalAws() as local:
         local.create_bucket(BUCKET)
@@ -105,6 +111,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             session = _session(args)
             with _process(session, folder, files, console) as report:
                 _write_results(report, session, options.out, console)
+                _print_scores(options.out, console)
                 end = report.status
             if options.keep:
                 _wait(session, endpoints, options.out, files[0], console)
@@ -115,13 +122,13 @@ def run_demo(options: DemoOptions, console: Console) -> int:
 def _clear(out: Path) -> None:
     """Remove the results of an earlier demonstration, and nothing from any other folder."""
     if (out / "report.json").is_file():
-        for name in ("cutouts", "photographs"):
+        for name in ("cutouts", "photographs", "masks"):
             shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _images(options: DemoOptions, console: Console) -> tuple[Path, list[Path]]:
-    """Return the given folder with its images, or a new one with synthetic photographs."""
+def _images(options: DemoOptions, models: list[str], console: Console) -> tuple[Path, list[Path]]:
+    """Return the given folder with its images, or a new one with photographs."""
     if options.images is not None:
         if not options.images.is_dir():
             raise InvalidConfig(f"--images: {options.images} is not a folder")
@@ -131,13 +138,21 @@ def _images(options: DemoOptions, console: Console) -> tuple[Path, list[Path]]:
                 f"--images: {options.images} holds no images, and {skipped} other files"
             )
         return options.images, files
-    folder = options.out / "photographs"
+    folder, masks = options.out / "photographs", options.out / "masks"
+    # The bundled model knows no other subjects than those of the drawn ones.
+    real = 0 if models == [BUNDLED_MODEL] else options.count // _REAL_EVERY
+    copied = copy_real_photographs(folder, real)
+    count = options.count - len(copied)
     with Progress(console=console) as progress:
-        task = progress.add_task("Drawing photographs", total=options.count)
-        files = make_photographs(
-            folder, options.count, options.seed, lambda n: progress.update(task, advance=n)
+        task = progress.add_task("Drawing photographs", total=count)
+        drawn = make_photographs(
+            folder,
+            count,
+            options.seed,
+            lambda n: progress.update(task, advance=n),
+            masks=masks,
         )
-    return folder, files
+    return folder, copied + drawn
 
 
 def _settings(models: list[str], endpoint_url: str, queue_url: str) -> dict[str, Any]:
@@ -203,6 +218,19 @@ def _write_results(report: RunReport, session: Session, out: Path, console: Cons
     console.print(f"Report    {page}", highlight=False, soft_wrap=True)
 
 
+def _print_scores(out: Path, console: Console) -> None:
+    """Print how well the cut-outs of drawn photographs match their true masks."""
+    scores = score_cutouts(out / "cutouts", out / "masks")
+    if scores:
+        worst = min(scores, key=lambda name: scores[name])
+        console.print(
+            f"IoU       {fmean(scores.values()):.3f} in the mean with the true masks of the "
+            f"{len(scores)} drawn photographs, {scores[worst]:.3f} at least ({worst})",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def _download(report: RunReport, store: ObjectStore, folder: Path) -> None:
     """Write the results of a run into a folder, named after their images."""
 
@@ -212,14 +240,29 @@ def _download(report: RunReport, store: ObjectStore, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.get(bucket, key))
 
-    results = []
-    for record in report.jobs():
-        if key := record.get("output_key"):
-            image = PurePosixPath(record["source"]["key"].removeprefix(_UPLOAD_PREFIX))
-            name = image.with_suffix(PurePosixPath(key).suffix)
-            results.append((record["output_bucket"], key, str(name)))
+    done = [record for record in report.jobs() if record.get("output_key")]
+    names = file_names(record["source"]["key"].removeprefix(_UPLOAD_PREFIX) for record in done)
+    results = [
+        (record["output_bucket"], record["output_key"], name)
+        for record, name in zip(done, names, strict=True)
+    ]
     with ThreadPoolExecutor(_DOWNLOAD_THREADS, "download") as pool:
         list(pool.map(write, results))
+
+
+def file_names(images: Iterable[str]) -> list[str]:
+    """Return a file name for the cut-out of each image, which is a PNG file.
+
+    Args:
+        images: Paths of the images within their folder. The suffix becomes that of the cut-out,
+            unless this would give two images the same name.
+    """
+    paths = [PurePosixPath(image) for image in images]
+    plain = Counter(path.with_suffix("") for path in paths)
+    return [
+        f"{path}.png" if plain[path.with_suffix("")] > 1 else str(path.with_suffix(".png"))
+        for path in paths
+    ]
 
 
 def _wait(session: Session, endpoints: Endpoints, out: Path, image: Path, console: Console) -> None:

@@ -39,7 +39,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Run a demonstration and yield its folder."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / ".venv").symlink_to(sys.prefix)
-    with demonstration(folder / ".venv/bin/foreedge", folder, count=3):
+    with demonstration(folder / ".venv/bin/foreedge", folder, count=4):
         yield folder
 
 
@@ -69,7 +69,7 @@ def test_the_commands(shelf: Path) -> None:
         run(shelf, block.replace(SERVED, '"$CUTOUT_URL"'))
 
     report = json.loads((shelf / "out/shelf-1/report.json").read_bytes())
-    assert report["counts"] == {"done": 3, "skipped_existing": 0, "failed": 0, "missing": 0}
+    assert report["counts"] == {"done": 4, "skipped_existing": 0, "failed": 0, "missing": 0}
     assert "book-00072" in (shelf / "out/shelf-1/report.html").read_text("utf-8")
     for name, mode in {"cutout.png": "RGBA", "cutout.jpg": "RGB"}.items():
         with Image.open(shelf / name) as image:

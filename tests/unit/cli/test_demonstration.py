@@ -1,14 +1,19 @@
-"""The models of a demonstration, with and without the weights of the default."""
+"""A demonstration: its models, its photographs, and the names and scores of its cut-outs."""
 
 from __future__ import annotations
 
 import io
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from ingest.cli.demonstration import models_to_show
+from ingest.cli.demonstration import file_names, models_to_show
+from ingest.cli.true_masks import score_cutouts
+from ingest.local.photographs import copy_real_photographs, make_photographs
 from serve_app.config import AppConfig
 
 
@@ -41,3 +46,43 @@ def test_without_weights_folio_shows_and_one_line_says_what_to_do() -> None:
 def test_a_model_that_somebody_chose_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREEDGE_MODELS", '["silueta"]')
     assert shown() == (["silueta"], "")
+
+
+def test_images_whose_names_differ_in_the_suffix_keep_their_cutouts() -> None:
+    images = ["a.jpg", "a.webp", "b.jpg", "sub/a.jpg", "c.tar.png"]
+    assert file_names(images) == ["a.jpg.png", "a.webp.png", "b.png", "sub/a.png", "c.tar.png"]
+
+
+def test_cutouts_are_scored_with_their_true_masks(tmp_path: Path) -> None:
+    cutouts, masks = tmp_path / "cutouts", tmp_path / "masks"
+    cutouts.mkdir()
+    [book, missing] = make_photographs(tmp_path, 2, 72, sizes=[(80, 60)], masks=masks)
+    mask = Image.open(masks / "book-00072.png")
+    cutout = Image.open(book).copy()
+    cutout.putalpha(mask)
+    cutout.save(cutouts / "book-00072.png")
+    (cutouts / "cat.png").write_bytes(b"it has no true mask")
+    assert score_cutouts(cutouts, masks) == {"book-00072": 1.0}
+
+    half = np.array(mask)
+    half[: half.shape[0] // 2] = 0
+    cutout.putalpha(Image.fromarray(half))
+    cutout.save(cutouts / "book-00072.png")
+    subject = np.asarray(mask) > 127
+    [score] = score_cutouts(cutouts, masks).values()
+    assert score == pytest.approx(subject[30:].sum() / subject.sum())
+    assert (masks / f"{missing.stem}.png").is_file()
+
+
+def test_the_real_photographs_are_small_and_have_a_licence(tmp_path: Path) -> None:
+    copies = copy_real_photographs(tmp_path, 100)
+    assert len(copies) == len(copy_real_photographs(tmp_path, 6)) == 6
+    assert copy_real_photographs(tmp_path, 0) == []
+    licences = (files("ingest.local") / "real_photographs" / "LICENCES.md").read_text("utf-8")
+    for path in copies:
+        assert f"| `{path.name}` |" in licences
+        assert path.stat().st_size <= 100_000
+        with Image.open(path) as image:
+            image.load()
+            # The checks of a recipe reject a subject that is smaller than 100 pixels.
+            assert min(image.size) >= 300
