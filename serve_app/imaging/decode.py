@@ -20,7 +20,7 @@ from serve_app.errors import (
     ImageTooLarge,
     UnsupportedFormat,
 )
-from serve_app.imaging.containers.bound import bound_file
+from serve_app.imaging.bounds.files import bound_file
 from serve_app.imaging.pixels import Pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")

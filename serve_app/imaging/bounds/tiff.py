@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from serve_app.errors import ImageTooLarge
-from serve_app.imaging.containers.parts import refuse_parts
+from serve_app.imaging.bounds.parts import refuse_parts
 
 MAX_ENTRIES = 4_096
 """Most entries of a directory. Raw files of cameras have a few hundred."""

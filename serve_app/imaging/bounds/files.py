@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from serve_app.config import ImageLimits
-from serve_app.imaging.containers.bmp import check_bmp
-from serve_app.imaging.containers.gif import bound_gif
-from serve_app.imaging.containers.jpeg import bound_jpeg
-from serve_app.imaging.containers.png import bound_png
-from serve_app.imaging.containers.tiff import check_tiff
-from serve_app.imaging.containers.webp import bound_webp
+from serve_app.imaging.bounds.bmp import check_bmp
+from serve_app.imaging.bounds.gif import bound_gif
+from serve_app.imaging.bounds.jpeg import bound_jpeg
+from serve_app.imaging.bounds.png import bound_png
+from serve_app.imaging.bounds.tiff import check_tiff
+from serve_app.imaging.bounds.webp import bound_webp
 
 _TIFF = (b"II*\0", b"II\0*", b"II+\0", b"MM*\0", b"MM\0*", b"MM\0+")
 """Signatures of TIFF and BigTIFF, with those in the wrong byte order that Pillow accepts."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from serve_app.imaging.containers.exif import is_costly_exif
-from serve_app.imaging.containers.parts import MAX_PARTS, refuse_parts
+from serve_app.imaging.bounds.exif import is_costly_exif
+from serve_app.imaging.bounds.parts import MAX_PARTS, refuse_parts
 
 _HEAD_BYTES = 12
 _EXIF, _UNKNOWN = b"EXIF", b"????"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from serve_app.errors import ImageTooLarge
-from serve_app.imaging.containers.exif import is_costly_exif
-from serve_app.imaging.containers.parts import SLICE_BYTES, KeptParts, find_pattern, refuse_parts
+from serve_app.imaging.bounds.exif import is_costly_exif
+from serve_app.imaging.bounds.parts import SLICE_BYTES, KeptParts, find_pattern, refuse_parts
 
 MAX_SEGMENTS = 16_384
 """Most segments of a header. A header of 32 MiB has 512 full ones."""

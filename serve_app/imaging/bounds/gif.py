@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from serve_app.imaging.containers.parts import MAX_PARTS, KeptParts, find_pattern, refuse_parts
+from serve_app.imaging.bounds.parts import MAX_PARTS, KeptParts, find_pattern, refuse_parts
 
 _SCREEN_BYTES = 13
 _MAX_READ_BLOCKS = 1_024

@@ -17,8 +17,8 @@ from PIL import Image
 
 from serve_app.config import ImageLimits
 from serve_app.errors import ImageTooLarge
-from serve_app.imaging.containers.bound import bound_file
-from serve_app.imaging.containers.jpeg import MAX_SCANS
+from serve_app.imaging.bounds.files import bound_file
+from serve_app.imaging.bounds.jpeg import MAX_SCANS
 from serve_app.imaging.decode import decode_image
 from tests.support.hostile_files import (
     before_last_scan,

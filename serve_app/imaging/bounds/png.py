@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 
-from serve_app.imaging.containers.exif import is_costly_exif
-from serve_app.imaging.containers.parts import MAX_PARTS, KeptParts, refuse_parts
+from serve_app.imaging.bounds.exif import is_costly_exif
+from serve_app.imaging.bounds.parts import MAX_PARTS, KeptParts, refuse_parts
 
 _SIGNATURE_BYTES = 8
 _HEAD_BYTES, _CHECKSUM_BYTES = 8, 4
