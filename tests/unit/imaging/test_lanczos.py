@@ -1,4 +1,4 @@
-"""Our Lanczos resize is Pillow's, but for values that rounding errors alone decide."""
+"""Our Lanczos resize is Pillow's, bit by bit."""
 
 from __future__ import annotations
 
@@ -11,25 +11,14 @@ from PIL import Image
 
 from serve_app.imaging import lanczos
 from tests.support.images import noise
-from tests.support.lanczos_interval import lanczos_interval, lanczos_weights, rows_come_first
 
 Pixels = npt.NDArray[np.uint8]
 
 sides = st.integers(1, 700)
 
 
-def pillow_resize(
-    pixels: Pixels,
-    width: int,
-    height: int,
-    resampling: Image.Resampling = Image.Resampling.LANCZOS,
-) -> Pixels:
-    return np.asarray(Image.fromarray(pixels).resize((width, height), resampling))
-
-
-def share_outside(values: Pixels, interval: tuple[Pixels, Pixels]) -> float:
-    lowest, highest = interval
-    return float(((values < lowest) | (values > highest)).mean())
+def pillow_resize(pixels: Pixels, width: int, height: int) -> Pixels:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
 
 @settings(max_examples=50, deadline=None)
@@ -37,7 +26,7 @@ def share_outside(values: Pixels, interval: tuple[Pixels, Pixels]) -> float:
 # One pass first, then the other one.
 @example(0, 400, 300, 64, 64, (3,))
 @example(0, 900, 301, 64, 64, (3,))
-# One value is rounded the other way, and then repeated in nine rows: 9 of 4,212 differ.
+# One value was rounded the other way, and then repeated in nine rows: 9 of 4,212 differed.
 @example(0, 1, 284, 9, 156, (3,))
 # Sums of up to 4,201 products, the most that these sides allow.
 @example(0, 700, 700, 1, 1, ())
@@ -45,28 +34,21 @@ def test_resize_is_pillows_lanczos(
     seed: int, height: int, width: int, new_height: int, new_width: int, channels: tuple[int, ...]
 ) -> None:
     pixels = noise(height, width, *channels, seed=seed)
-    interval = lanczos_interval(pixels, new_width, new_height)
-    assert share_outside(pillow_resize(pixels, new_width, new_height), interval) == 0
-    assert share_outside(lanczos.resize(pixels, new_width, new_height), interval) == 0
+    found = lanczos.resize(pixels, new_width, new_height)
+    assert np.array_equal(found, pillow_resize(pixels, new_width, new_height))
 
 
-@pytest.mark.parametrize("size", [(60, 40), (300, 200), (64, 64)])
-def test_the_interval_excludes_every_other_way_to_resize(size: tuple[int, int]) -> None:
-    width, height = size
-    pixels = noise(90, 120, 3)
-    interval = lanczos_interval(pixels, width, height)
-    assert (interval[0] != interval[1]).mean() < 0.005
+@pytest.mark.parametrize("size", [(320, 320), (1024, 1024)])
+def test_no_value_of_a_large_image_is_rounded_the_other_way(size: tuple[int, int]) -> None:
+    # Sums of float32 alone differed in 30 to 50 of 307,200 values.
+    pixels = noise(1200, 1600, 3, seed=5)
+    assert np.array_equal(lanczos.resize(pixels, *size), pillow_resize(pixels, *size))
 
-    for other in (Image.Resampling.BICUBIC, Image.Resampling.HAMMING, Image.Resampling.BOX):
-        assert share_outside(pillow_resize(pixels, width, height, other), interval) > 0.9
-    first_pass = (120, height) if not rows_come_first(pixels, width, height) else (width, 90)
-    wrong_order = pillow_resize(pillow_resize(pixels, *first_pass), width, height)
-    assert share_outside(wrong_order, interval) > 0.1
 
-    down, across = lanczos_weights(90, height), lanczos_weights(120, width)
-    exact = np.tensordot(down, np.tensordot(across, pixels, (1, 1)), (1, 1))
-    rounded_once = np.clip(np.floor(exact + 0.5), 0, 255).astype(np.uint8)
-    assert share_outside(rounded_once, interval) > 0.1
+def test_no_value_of_an_enlarged_mask_is_rounded_the_other_way() -> None:
+    mask = pillow_resize(noise(24, 24, seed=3), 320, 320)
+    found = lanczos.resize(mask, 1600, 1200)
+    assert np.array_equal(found, pillow_resize(mask, 1600, 1200))
 
 
 @given(sides, sides, st.data())
