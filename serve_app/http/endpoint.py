@@ -28,7 +28,7 @@ from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.uploads import UploadedImage, read_uploaded_image
 from serve_app.serving.handle_calls import call_deployment
-from serve_app.serving.malloc import keep_freed_memory
+from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 
 _STATUS_TIMEOUT_S = 5.0
 
@@ -61,6 +61,7 @@ class Endpoint:
             InvalidConfig: API keys are configured, but their source has none.
         """
         keep_freed_memory()
+        self._memory = IdleMemory()
         http = config.http
         self.config = config
         self.jobs = jobs
@@ -91,8 +92,9 @@ class Endpoint:
         configured_s = self.config.http.request_timeout_s
         limit_s = configured_s if requested_s is None else min(requested_s, configured_s)
         try:
-            async with asyncio.timeout(limit_s) as scope:
-                yield
+            with self._memory.in_use():
+                async with asyncio.timeout(limit_s) as scope:
+                    yield
         except TimeoutError as error:
             if not scope.expired():
                 raise

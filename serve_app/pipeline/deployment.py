@@ -14,7 +14,7 @@ from serve_app.errors import ForeedgeError
 from serve_app.imaging.matting import preload_matting
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters, RemoteSegmenters
-from serve_app.serving.malloc import keep_freed_memory
+from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 from serve_app.storage import open_store
 
 
@@ -33,6 +33,7 @@ class CutoutPipeline:
             ForeedgeError: A model cannot be served. Ray Serve reports the message.
         """
         keep_freed_memory()
+        self._memory = IdleMemory()
         queue_uses_matting = (
             config.queue and parse_recipe(config.queue.recipe).matting.method != "off"
         )
@@ -48,7 +49,8 @@ class CutoutPipeline:
 
     async def process(self, job: Job) -> Outcome:
         """Return the outcome of a job, whose result is published if the outcome is ``done``."""
-        return await self._pipeline.process(job)
+        with self._memory.in_use():
+            return await self._pipeline.process(job)
 
     async def cut_out(self, data: bytes, recipe: Recipe) -> Rendered | ForeedgeError:
         """Return the cut-out of an image, or the error because of which there is none.
@@ -61,7 +63,8 @@ class CutoutPipeline:
             recipe: Recipe of the cut-out.
         """
         try:
-            return await self._pipeline.cut_out(data, recipe)
+            with self._memory.in_use():
+                return await self._pipeline.cut_out(data, recipe)
         except ForeedgeError as error:
             return error
 
