@@ -25,7 +25,7 @@ from ingest.consumer.job_runner import JobRunner
 from ingest.consumer.leases import Acknowledge, DeadLetter, Lease, Leases, Release, Verdict
 from ingest.consumer.stats import ConsumerStats
 from ingest.messages.build import INVALID_RUN
-from ingest.messages.parse import parse_message
+from ingest.messages.parse import parse_off_loop
 from ingest.runs.ledger import OutcomeSink
 from ingest.sqs.backoff import backoff_s
 from ingest.sqs.limits import BATCH_ENTRIES
@@ -222,7 +222,7 @@ class Consumer:
         """Run the jobs of a message, and return the outcome of each."""
         message = lease.message
         try:
-            jobs = parse_message(message.body, self._config)
+            jobs = await parse_off_loop(message.body, self._config)
         except PermanentError as error:
             unread = Outcome(
                 job_id=message.message_id,

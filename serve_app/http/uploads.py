@@ -22,7 +22,7 @@ from serve_app.errors import (
 from serve_app.http.admission import Reserve
 
 RECIPE_BYTES = 64 * 1024
-"""Maximum size of a recipe that is a file of the form, in bytes."""
+"""Maximum size of a field of the form, and of a recipe that is a file of it, in bytes."""
 
 _FORM_OVERHEAD_BYTES = 2 * RECIPE_BYTES
 _FORM_FIELDS = 30
@@ -55,7 +55,9 @@ async def read_uploaded_image(request: Request, max_bytes: int, reserve: Reserve
         ImageTooLarge: The image has more than ``max_bytes`` bytes.
         EmptyImage: The image has no bytes.
         UnsupportedFormat: The form does not have exactly one image file.
-        InvalidRequest: The form is malformed, or the client disconnected.
+        InvalidRecipe: The recipe of the form is too long.
+        InvalidRequest: The form is malformed or has a field that is too long, or the client
+            disconnected.
     """
     form = is_multipart_form(request)
     too_large = ImageTooLarge(
@@ -138,17 +140,24 @@ async def _read_form(request: Request) -> tuple[bytes, dict[str, str]]:
         raise InvalidRequest(f"The text of the form cannot be decoded: {error}") from error
 
 
+def _limited(text: str, name: str) -> str:
+    if len(text) <= RECIPE_BYTES:
+        return text
+    if name == "recipe":
+        raise InvalidRecipe(f"The recipe has more than {RECIPE_BYTES:,} bytes, the limit.")
+    raise InvalidRequest(
+        f"The field {name[:100]!r} of the form has more than {RECIPE_BYTES:,} bytes, the limit."
+    )
+
+
 async def _image_and_fields(form: FormData) -> tuple[bytes, dict[str, str]]:
     files: list[UploadFile] = []
     fields: dict[str, str] = {}
     for name, value in form.multi_items():
         if isinstance(value, str):
-            fields[name] = value
+            fields[name] = _limited(value, name)
         elif name == "recipe":
-            text = await value.read(RECIPE_BYTES + 1)
-            if len(text) > RECIPE_BYTES:
-                raise InvalidRecipe(f"The recipe has more than {RECIPE_BYTES:,} bytes, the limit.")
-            fields[name] = text.decode()
+            fields[name] = _limited((await value.read(RECIPE_BYTES + 1)).decode(), name)
         else:
             files.append(value)
     if len(files) != 1:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from serve_app.contracts.job import RUN_ID_PATTERN
+from serve_app.contracts.json_text import parse_json
 from serve_app.contracts.submission import Receipt, RunCounts
 from serve_app.errors import (
     BY_CODE,
@@ -34,6 +35,8 @@ from serve_app.http.uploads import read_body
 router = APIRouter(tags=["jobs"])
 
 _MAX_BODY_BYTES = 4 * 1024 * 1024
+_VALUES_PER_JOB = 50
+"""Most values of a job on average. One with every field has 40."""
 
 
 class Receipts(BaseModel):
@@ -82,7 +85,7 @@ async def submit_jobs(
                 "Send the jobs in several requests."
             )
             body = await read_body(request, _MAX_BODY_BYTES, too_large, reserve)
-            receipts = await endpoint.jobs.submit(_parse_jobs(body))
+            receipts = await endpoint.jobs.submit(await asyncio.to_thread(_parse_jobs, body))
     counts = Counter(receipt.status for receipt in receipts)
     if not counts["queued"]:
         return _none_queued_response(receipts, request.url.path)
@@ -115,9 +118,9 @@ async def count_jobs_of_run(
 
 def _parse_jobs(body: bytes) -> list[Any]:
     try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}") from error
+        content = parse_json(body, MAX_JOBS * _VALUES_PER_JOB)
+    except ValueError as error:
+        raise InvalidRequest(f"The body {error}") from error
     if isinstance(content, dict):
         return [content]
     if not isinstance(content, list) or not 1 <= len(content) <= MAX_JOBS:

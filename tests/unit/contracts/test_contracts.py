@@ -92,3 +92,14 @@ def test_local_store_writes_once_and_stays_in_its_bucket(tmp_path: Path) -> None
     assert [info.key for info in store.list("b", "a/")] == ["a/1"]
     with pytest.raises(SourceNotAllowed):
         store.get("b", "../x")
+
+
+def test_an_error_about_very_many_fields_stays_short() -> None:
+    fields = {f"field_{number}": 1 for number in range(5_000)} | {"a" * 10_000: 1}
+    with pytest.raises(InvalidRecipe) as caught:
+        parse_recipe(fields)
+    assert caught.value.message.endswith("; and 4,981 more")
+    assert len(caught.value.message) < 2_000
+    with pytest.raises(InvalidRecipe) as caught:
+        parse_recipe({"a" * 10_000: 1})
+    assert len(caught.value.message) < 200

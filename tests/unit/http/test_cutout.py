@@ -142,6 +142,8 @@ async def test_every_defective_image_has_a_code(client: EndpointClient) -> None:
         ({"files": {"file": ("a", BOOK), "colour": (None, "red")}}, 400, "invalid_recipe"),
         ({"files": {"file": ("a", BOOK), "recipe": ("r", b"\xff{")}}, 400, "invalid_request"),
         ({"files": {"file": ("a", BOOK), "recipe": ("r", bytes(70_000))}}, 400, "invalid_recipe"),
+        ({"files": {"f": ("a", BOOK), "recipe": (None, "{" * 70_000)}}, 400, "invalid_recipe"),
+        ({"files": {"f": ("a", BOOK), "models": (None, "a," * 35_000)}}, 400, "invalid_request"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, None),
         (
             {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=y"}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.messages.parse import parse_message, parse_native_message
+from ingest.messages.parse import parse_message, parse_native_message, parse_off_loop
 from serve_app.config import QueueConfig
 from serve_app.errors import InvalidMessage, InvalidRecipe
 
@@ -172,6 +173,7 @@ def test_the_guard_against_loops_spares_other_prefixes_and_buckets() -> None:
         (events(s3_record(s3={})), "Records.0"),
         (events(s3_record(eventName=7)), "Records.0"),
         (sns("hello"), "SNS message is not JSON"),
+        ("[" + "[]," * 60_000 + "[]]", "the message has more than 50,000 values"),
         ('{"TopicArn": "t", "Message": 1}', "not a string"),
         ('{"source": "aws.s3", "detail-type": "Object Created", "detail": 1}', "detail"),
     ],
@@ -234,3 +236,12 @@ _JSON = st.recursive(
 def test_any_text_is_jobs_or_a_permanent_error(body: str) -> None:
     with contextlib.suppress(InvalidMessage, InvalidRecipe):
         assert isinstance(parse_message(body, DEFAULTS), list)
+
+
+async def test_a_long_message_does_not_hold_the_event_loop() -> None:
+    body = events(*[s3_record()] * 1_000)
+    assert len(body) > 256 * 1024
+    began = time.thread_time()
+    jobs = await parse_off_loop(body, DEFAULTS)
+    assert time.thread_time() - began < 0.01
+    assert jobs == parse_message(body, DEFAULTS)
