@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from ingest.runs.records import Record
 from serve_app.config import ImageLimits
 from serve_app.errors import ForeedgeError
-from serve_app.imaging.decode import FORMATS
+from serve_app.imaging.formats.kinds import read_container
 from serve_app.storage.protocol import ObjectStore
 
 
@@ -66,7 +66,8 @@ def make_preview(data: bytes, limits: ImageLimits, side_px: int) -> Preview | No
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            kind = read_container(data).format
+            image: Image.Image = Image.open(io.BytesIO(data), formats=(kind,))
             width, height = image.size
             if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
                 return None

@@ -5,36 +5,35 @@ An image over a limit is refused by its header, before any pixel is decoded.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image
 
 from serve_app.config import ImageLimits
 from serve_app.errors import (
     CorruptImage,
     EmptyImage,
+    ForeedgeError,
     ImageTooLarge,
     UnsupportedFormat,
 )
 from serve_app.imaging.bounds.files import bound_file
+from serve_app.imaging.colour import convert_to_srgb
+from serve_app.imaging.formats.container import Container
+from serve_app.imaging.formats.kinds import read_container
+from serve_app.imaging.metadata import NO_METADATA, ImageMetadata, read_metadata, read_orientation
 from serve_app.imaging.pixels import Pixels
-
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-"""Accepted formats, by Pillow's names. No other decoder of Pillow's can be reached.
-
-JPEG includes MPO, whose first frame is a JPEG image.
-"""
+from serve_app.imaging.samples import separate_transparency
 
 # The configured limits replace Pillow's own, which warns before it raises.
 Image.MAX_IMAGE_PIXELS = None
 
 _logger = logging.getLogger(__name__)
 
-_EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,8 +44,17 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """Transposition that turns an image of each EXIF orientation upright."""
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
-_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+_END_OF_JPEG = b"\xff\xd9"
+_NOISE = bytes(range(251, 7, -9)) * 40
+_NO_PIXELS = (
+    _NOISE + _END_OF_JPEG,
+    b"".join(bytes([0xFF, 0xD0 + number]) + _NOISE for number in range(8)) + _END_OF_JPEG,
+)
+"""Bytes that are no pixels, as they are and as restart intervals. If pixels are missing, a decoder
+makes some of them."""
+_FILLED_UP = bytes(64)
+"""Zeros at the end of a file that was filled up to its length. Pixels do not end in that many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,8 @@ class DecodedImage:
     """Upright colours in sRGB, [H, W, 3]."""
     alpha: Pixels | None
     """Transparency, [H, W], or None if the image has none."""
+    metadata: ImageMetadata = NO_METADATA
+    """What a result may say of the image."""
 
     @property
     def width(self) -> int:
@@ -99,34 +109,52 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         CorruptImage: The bytes begin like an image, but the header cannot be read.
         ImageTooLarge: The image is over a limit.
     """
-    with _open(data, limits) as image:
-        return ImageHeader(image.format or "", image.width, image.height)
+    container, image = _open(data, limits)
+    with image:
+        return ImageHeader(container.format, image.width, image.height)
 
 
-def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
+def decode_image(data: bytes, limits: ImageLimits, *, keep_metadata: bool = False) -> DecodedImage:
     """Return the pixels of an image file, or those of the first frame of an animation.
 
     Args:
         data: Content of an image file.
         limits: Largest accepted number of bytes and pixels, and longest accepted side.
+        keep_metadata: Whether the EXIF data is wanted.
 
     Raises:
         ForeedgeError: See ``read_header``. CorruptImage is also raised if the pixels cannot be
-            decoded, and UnsupportedFormat if the colour mode is not accepted.
+            decoded, and UnsupportedFormat if their kind is not accepted.
     """
-    with _open(data, limits) as image:
+    container, image = _open(data, limits)
+    with image:
         try:
-            image.load()
-        except MemoryError:
+            return _decode(container, image, keep_metadata)
+        except (MemoryError, ForeedgeError):
             raise
         # Pillow's decoders raise nearly anything on broken data.
         except Exception as error:
-            raise CorruptImage(f"the {image.format} image cannot be decoded: {error}") from error
-        upright = _turn_upright(image)
-        return _convert_to_srgb(upright, image.info.get("icc_profile"))
+            raise _undecodable(container, error) from error
 
 
-def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+def _decode(container: Container, image: Image.Image, keep_metadata: bool) -> DecodedImage:
+    image = _load(container, image)
+    container = _with_information(container, image)
+    colours, alpha = separate_transparency(image, container)
+    orientation = read_orientation(container)
+    transpose = _UPRIGHT.get(orientation)
+    if transpose is not None:
+        colours = colours.transpose(transpose)
+        alpha = None if alpha is None else alpha.transpose(transpose)
+    rgb = convert_to_srgb(colours, container)
+    return DecodedImage(
+        np.asarray(rgb),
+        None if alpha is None else np.asarray(alpha),
+        read_metadata(container, orientation, keep=keep_metadata),
+    )
+
+
+def _open(data: bytes, limits: ImageLimits) -> tuple[Container, Image.Image]:
     if not data:
         raise EmptyImage("the image has no bytes")
     if len(data) > limits.max_bytes:
@@ -134,29 +162,77 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
             f"the image has {len(data):,} bytes. The limit is {limits.max_bytes:,} "
             "(limits.max_bytes)"
         )
-    bounded = bound_file(data, limits)
+    container = read_container(bound_file(data, limits))
     try:
-        image = Image.open(io.BytesIO(bounded), formats=FORMATS)
+        image = Image.open(io.BytesIO(container.pixels), formats=(container.format,))
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - Pillow raises nearly anything on broken data
-        _refuse_unreadable(data, error)
+    # Pillow raises nearly anything on broken data.
+    except Exception as error:
+        if isinstance(error, OSError) and container.kind:
+            raise UnsupportedFormat(
+                f"the {container.format} image has {container.kind}, which is not supported. Store "
+                "it as grey or RGB with 8 or 16 bits per channel"
+            ) from error
+        raise _undecodable(container, error) from error
     _check_size(image.width, image.height, limits)
+    return container, image
+
+
+def _undecodable(container: Container, error: Exception) -> CorruptImage:
+    # The messages of libraries show bytes of the file and addresses of objects.
+    _logger.info("a %s image cannot be decoded: %s", container.format, type(error).__name__)
+    return CorruptImage(f"the {container.format} image is cut off or damaged")
+
+
+def _load(container: Container, image: Image.Image) -> Image.Image:
+    """Return an image with its pixels decoded."""
+    if container.format != "JPEG":
+        image.load()
+        return image
+    data = container.pixels
+    if data.endswith(_FILLED_UP) and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
+        return _load_without_end(data)
+    try:
+        image.load()
+    except OSError:
+        return _load_without_end(data)
     return image
 
 
-def _refuse_unreadable(data: bytes, error: Exception) -> NoReturn:
-    if data.startswith(_SIGNATURES):
-        # Pillow's own message ends with the address of an object.
-        unidentified = isinstance(error, UnidentifiedImageError)
-        reason = "it is truncated or damaged" if unidentified else error
-        raise CorruptImage(f"the header of the image cannot be read: {reason}") from error
-    if isinstance(error, UnidentifiedImageError):
-        raise UnsupportedFormat(
-            f"the data is not an image of a supported format ({', '.join(FORMATS)}). "
-            f"It begins with {data[:8]!r}"
-        ) from error
-    raise CorruptImage(f"the header of the image cannot be read: {error}") from error
+def _load_without_end(data: bytes) -> Image.Image:
+    """Return a JPEG image that lacks nothing but its end marker.
+
+    All of its pixels are there if it makes no difference what follows them.
+
+    Raises:
+        OSError: Pixels are missing.
+    """
+    # A zero that follows 0xFF is a part of the pixels.
+    kept = data.rstrip(b"\0")
+    kept += b"\0" if kept.endswith(b"\xff") and len(kept) < len(data) else b""
+    complete = _open_jpeg(kept + _END_OF_JPEG)
+    expected = complete.tobytes()
+    if any(_open_jpeg(kept + ending).tobytes() != expected for ending in _NO_PIXELS):
+        raise OSError("pixels are missing")
+    return complete
+
+
+def _open_jpeg(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=("JPEG",))
+
+
+def _with_information(container: Container, image: Image.Image) -> Container:
+    """Return a container with what Pillow has read of files that we do not split ourselves."""
+    if container.format not in {"AVIF", "HEIF"}:
+        return container
+    info = image.info
+    return dataclasses.replace(
+        container,
+        icc_profile=info.get("icc_profile"),
+        exif=(info.get("exif") or b"").removeprefix(b"Exif\0\0") or None,
+        xmp=info.get("xmp"),
+    )
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
@@ -172,57 +248,3 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
             f"the image is {width} x {height} pixels. The limit for a side is "
             f"{limits.max_side_px:,} (limits.max_side_px)"
         )
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-    # This must follow load(), in which Pillow turns TIFF files itself and removes their tag.
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception as error:  # noqa: BLE001 - Pillow raises nearly anything on broken data
-        # Broken metadata is no reason to refuse sound pixels.
-        _logger.info("ignoring the EXIF data, which cannot be read: %s", error)
-        return image
-    transpose = _UPRIGHT.get(orientation)
-    return image if transpose is None else image.transpose(transpose)
-
-
-def _convert_to_srgb(image: Image.Image, icc_profile: bytes | None) -> DecodedImage:
-    """Return the sRGB colours and the transparency of an image in any of Pillow's modes."""
-    alpha: Pixels | None = None
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        high_byte = (np.asarray(image) >> 8).astype(np.uint8)
-        image, icc_profile = Image.fromarray(high_byte), None
-    elif image.mode in {"I", "F"}:
-        raise UnsupportedFormat(
-            f"pixels of 32 bits (mode {image.mode}) have no defined white. Store the image with 8 "
-            "or 16 bits per channel"
-        )
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = np.array(image.getchannel("A"))
-        image = image.convert("RGB")
-    elif image.mode not in {"RGB", "CMYK", "L"}:
-        image = _convert_mode(image)
-    if icc_profile:
-        image = _apply_profile(image, icc_profile)
-    return DecodedImage(np.asarray(_convert_mode(image)), alpha)
-
-
-def _convert_mode(image: Image.Image) -> Image.Image:
-    try:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except ValueError as error:
-        raise UnsupportedFormat(f"the colour mode {image.mode} is not supported") from error
-
-
-def _apply_profile(image: Image.Image, icc_profile: bytes) -> Image.Image:
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-        if "sRGB" in ImageCms.getProfileDescription(profile):
-            return image
-        converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        # A profile that is broken, or made for another colour mode, describes nothing.
-        _logger.info("ignoring the ICC profile, which cannot be applied: %s", error)
-        return image
-    return image if converted is None else converted

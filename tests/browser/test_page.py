@@ -155,7 +155,7 @@ def test_an_image_that_the_browser_cannot_show(page: Any, page_url: str) -> None
             "not a supported image",
             "not an image of a supported format",
         ),
-        ("cut.jpg", b"\xff\xd8\xff\xe0" + bytes(300), "damaged", "truncated or damaged"),
+        ("cut.jpg", b"\xff\xd8\xff\xe0" + bytes(300), "damaged", "cut off or damaged"),
         ("nothing.png", b"", "empty", "no image"),
         ("grey.png", saved(Image.new("RGB", (400, 300), "grey"), "PNG"), "No subject", "folio"),
     ],

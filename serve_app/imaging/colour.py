@@ -1,0 +1,155 @@
+"""Colours: sRGB from whatever the file says that its numbers mean.
+
+A profile is judged by what it does: if it changes no colour of a lattice, it is sRGB. In a
+PNG, cICP comes before iCCP, sRGB, and gAMA with cHRM (PNG, third edition, section 4.3). gAMA alone
+is a power against 2.2, and cHRM alone means nothing, as in Chromium and in libpng.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from serve_app.errors import UnsupportedFormat
+from serve_app.imaging.formats.container import CodePoints, Container, PngGamma
+from serve_app.imaging.icc import SRGB_CHROMATICITIES, SRGB_CURVE, Chromaticities, build_profile
+
+_logger = logging.getLogger(__name__)
+
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_LATTICE_STEPS = 9
+_GREYS = np.arange(256, dtype=np.uint8)[None]
+_MAX_DIFFERENCE = 1
+"""Largest difference of a colour, in grey levels, at which a profile does nothing. The profiles of
+sRGB that are in use differ from each other by that."""
+_CACHED_PROFILE_BYTES = 64 * 1024
+_DISPLAY_GAMMA = 2.2
+_INSIGNIFICANT = 0.05
+"""Deviation of an exponent from 1 that libpng ignores (PNG_GAMMA_THRESHOLD)."""
+
+_D65 = (0.3127, 0.329)
+_PRIMARIES: dict[int, Chromaticities] = {
+    1: SRGB_CHROMATICITIES,
+    2: SRGB_CHROMATICITIES,
+    4: (0.31, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
+    5: (*_D65, 0.64, 0.33, 0.29, 0.6, 0.15, 0.06),
+    6: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+    7: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+    9: (*_D65, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+    12: (*_D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+"""White and primaries by their number in ITU-T H.273, table 2. 2 is unspecified."""
+_CURVES: dict[int, tuple[float, ...]] = {
+    **dict.fromkeys((1, 2, 6, 13, 14, 15), SRGB_CURVE),
+    4: (2.2,),
+    5: (2.8,),
+    8: (1.0,),
+}
+"""Curves by their number in ITU-T H.273, table 3. Those of BT.709 and BT.2020 describe a camera. An
+image with one is shown like sRGB."""
+
+
+def convert_to_srgb(image: Image.Image, container: Container) -> Image.Image:
+    """Return an image in sRGB, of mode RGB.
+
+    Args:
+        image: Image of mode L, RGB, CMYK, YCbCr or LAB.
+        container: What its file says of its colours.
+
+    Raises:
+        UnsupportedFormat: The colours are of a high dynamic range.
+    """
+    profile = _declared_profile(container)
+    if image.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        to_srgb = ImageCms.buildTransform(lab, _SRGB, "LAB", "RGB")
+        return ImageCms.applyTransform(image, to_srgb) or image
+    if profile:
+        image = _apply_profile(image, profile)
+    elif container.gamma:
+        image = _apply_gamma(image, container.gamma)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _declared_profile(container: Container) -> bytes | None:
+    # In AVIF and HEIF the numbers say how the colours were coded, and the profile what they are.
+    numbers_count = container.format == "PNG" or not container.icc_profile
+    if container.code_points and numbers_count:
+        return _by_number(container.code_points) or container.icc_profile
+    return container.icc_profile
+
+
+@lru_cache(maxsize=32)
+def _by_number(points: CodePoints) -> bytes | None:
+    if points.transfer in {16, 18}:
+        raise UnsupportedFormat(
+            "the image has a high dynamic range (PQ or HLG), which is not supported. Store it in "
+            "sRGB or Display P3"
+        )
+    primaries, curve = _PRIMARIES.get(points.primaries), _CURVES.get(points.transfer)
+    return build_profile("numbered", primaries, curve) if primaries and curve else None
+
+
+def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    space = profile[16:20]
+    # An RGB profile describes the grey axis too, which is how browsers read it.
+    if space == b"RGB " and image.mode in {"L", "YCbCr"}:
+        image = image.convert("RGB")
+    transform = (
+        _cached_transform(profile, image.mode)
+        if len(profile) <= _CACHED_PROFILE_BYTES
+        else _transform_to_srgb(profile, image.mode)
+    )
+    if transform is None:
+        return image
+    if image.mode == "L":
+        table = np.asarray(ImageCms.applyTransform(Image.fromarray(_GREYS), transform))[0]
+        return Image.fromarray(table[np.asarray(image)])
+    return ImageCms.applyTransform(image, transform) or image
+
+
+def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform to sRGB, or None if there is none or if it does nothing."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        # LittleCMS interpolates grey from so few points that shadows are off by ten levels.
+        flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+        transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB", flags=flags)
+        return None if _does_nothing(transform, mode) else transform
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        # A profile that is broken, or made for another colour mode, describes nothing.
+        _logger.info("ignoring the ICC profile, which cannot be applied: %s", error)
+        return None
+
+
+_cached_transform = lru_cache(maxsize=16)(_transform_to_srgb)
+
+
+def _does_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    if mode not in {"L", "RGB"}:
+        return False
+    if mode == "L":
+        lattice = _GREYS
+    else:
+        levels = np.linspace(0, 255, _LATTICE_STEPS).astype(np.uint8)
+        lattice = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+    colours = Image.fromarray(lattice)
+    changed = np.asarray(ImageCms.applyTransform(colours, transform)).astype(int)
+    return bool(np.abs(changed - np.asarray(colours.convert("RGB"))).max() <= _MAX_DIFFERENCE)
+
+
+def _apply_gamma(image: Image.Image, gamma: PngGamma) -> Image.Image:
+    if gamma.chromaticities:
+        exponent = min(max(1 / gamma.exponent, 0.01), 100.0)
+        profile = build_profile("gAMA and cHRM", gamma.chromaticities, (exponent,))
+        return image if profile is None else _apply_profile(image, profile)
+    exponent = 1 / (gamma.exponent * _DISPLAY_GAMMA)
+    if abs(exponent - 1) < _INSIGNIFICANT:
+        return image
+    levels = np.round((np.arange(256) / 255) ** exponent * 255).astype(np.uint8).tolist()
+    return image.point(levels * len(image.getbands()))

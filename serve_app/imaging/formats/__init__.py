@@ -1,0 +1,1 @@
+"""Containers: the formats of image files, each split into its pixels and what is said of them."""

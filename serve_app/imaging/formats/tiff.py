@@ -1,0 +1,134 @@
+"""TIFF files, reduced to the one page that is the image and not a preview of it.
+
+The page gets a directory of its own that has nothing but the tags of its pixels.
+
+Sources: TIFF 6.0 (Adobe, 1992), TIFF/EP (ISO 12234-2:2001), DNG 1.7.1 (Adobe, 2023).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from serve_app.errors import CorruptImage, UnsupportedFormat
+from serve_app.imaging.formats.container import MAX_ANCILLARY_BYTES, Container, cut_off
+from serve_app.imaging.formats.directory import (
+    Directory,
+    Layout,
+    read_directories,
+    read_directory,
+    read_layout,
+)
+from serve_app.imaging.formats.tiff_samples import (
+    BITS,
+    COLOUR_MAP,
+    COMPRESSION,
+    PHOTOMETRIC,
+    check_samples,
+    colour_map_of_8_bits,
+    describe_samples,
+)
+
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
+_WIDTH, _HEIGHT, _STRIP_OFFSETS, _TILE_OFFSETS = 256, 257, 273, 324
+_SUB_DIRECTORIES, _XMP, _ICC_PROFILE, _DNG_VERSION = 330, 700, 34675, 50706
+_REDUCED, _MASK = 1, 4
+_OLD_REDUCED = 2
+_RAW_PHOTOMETRIC = frozenset({32803, 34892})
+"""Colour filter array and linear raw."""
+_PIXEL_TAGS = frozenset(
+    {_WIDTH, _HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, _STRIP_OFFSETS, _TILE_OFFSETS, COLOUR_MAP}
+    | {266, 277, 278, 279, 284, 292, 293, 317, 322, 323, 325, 332, 338, 339, 347}
+    | {*range(512, 522), 529, 530, 531, 532}
+)
+"""Tags that the pixels need: their place, their samples, and the parameters of compressions."""
+_MAX_SUB_DIRECTORIES = 16
+
+
+def read_tiff(data: bytes) -> Container:
+    """Return the page of a TIFF file that is no preview.
+
+    Args:
+        data: Content of a TIFF or BigTIFF file.
+
+    Raises:
+        CorruptImage: A directory, or what it points to, is not within the file.
+        UnsupportedFormat: The file is the raw one of a camera, has nothing but previews,
+            or declares samples that we do not read.
+    """
+    layout = read_layout(data)
+    pages = [] if layout is None else list(read_directories(data, layout))
+    if layout is None or not pages:
+        raise cut_off("TIFF", "its first directory")
+    parts = [part for page in pages for part in (page, *_sub_directories(page))]
+    if data[8:10] == b"CR" or any(_is_raw(part) for part in parts):
+        raise UnsupportedFormat(
+            "the TIFF image is the raw file of a camera (DNG or the like). Only a small preview "
+            "could be read. Develop it to JPEG, PNG or TIFF"
+        )
+    page = next((page for page in pages if not _is_reduced(page)), None)
+    if page is None or any(_is_larger(part, page) for part in _sub_directories(page)):
+        raise UnsupportedFormat(
+            "the TIFF image has nothing but a preview in its pages. Store it at its full size as "
+            "the first page"
+        )
+    return Container(
+        "TIFF",
+        _with_one_directory(data, layout, page),
+        check_samples(page),
+        icc_profile=page.content(_ICC_PROFILE, MAX_ANCILLARY_BYTES),
+        exif=data,
+        xmp=page.content(_XMP, MAX_ANCILLARY_BYTES),
+        kind=describe_samples(page),
+    )
+
+
+def _sub_directories(page: Directory) -> Iterator[Directory]:
+    for offset in page.numbers(_SUB_DIRECTORIES)[:_MAX_SUB_DIRECTORIES]:
+        found = read_directory(page.data, page.layout, int(offset))
+        if found is not None:
+            yield found
+
+
+def _is_raw(page: Directory) -> bool:
+    return _DNG_VERSION in page.entries or page.number(PHOTOMETRIC, 0) in _RAW_PHOTOMETRIC
+
+
+def _is_reduced(page: Directory) -> bool:
+    """Return whether a page is a preview or the transparency mask of another one."""
+    kind = page.number(_SUBFILE_TYPE, 0)
+    return bool(kind & (_REDUCED | _MASK)) or page.number(_OLD_SUBFILE_TYPE, 1) == _OLD_REDUCED
+
+
+def _is_larger(part: Directory, page: Directory) -> bool:
+    def pixels(directory: Directory) -> int:
+        return directory.number(_WIDTH, 0) * directory.number(_HEIGHT, 0)
+
+    return not _is_reduced(part) and pixels(part) > pixels(page)
+
+
+def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
+    """Return a file with a last directory that alone is read, made of the tags of the pixels."""
+    if not {_WIDTH, _HEIGHT} <= page.entries.keys():
+        raise CorruptImage("the TIFF image is damaged: it declares no width or height")
+    if not {_STRIP_OFFSETS, _TILE_OFFSETS, 513} & page.entries.keys():
+        raise CorruptImage("the TIFF image is damaged: it does not say where its pixels are")
+    tags = sorted(_PIXEL_TAGS & page.entries.keys())
+    if any(page.entries[tag].end > len(data) for tag in tags):
+        raise cut_off("TIFF", "its first directory")
+    body = b"".join([data, bytes(len(data) % 2)])
+    raw = {tag: page.entries[tag].raw for tag in tags}
+    colours = colour_map_of_8_bits(page)
+    if colours:
+        values = struct.pack(
+            f"{layout.order}{len(colours)}H", *(colour * 257 for colour in colours)
+        )
+        raw[COLOUR_MAP] = raw[COLOUR_MAP][: -layout.inline_bytes] + struct.pack(
+            layout.offset, len(body)
+        )
+        body += values
+    head = data[: layout.header_bytes - layout.inline_bytes] + struct.pack(layout.offset, len(body))
+    count = struct.pack(layout.count, len(tags))
+    return b"".join(
+        [head, body[len(head) :], count, *(raw[tag] for tag in tags), bytes(layout.inline_bytes)]
+    )
