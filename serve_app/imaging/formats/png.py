@@ -147,7 +147,9 @@ _KEYWORDS = (_XMP_KEYWORD, _RAW_EXIF_KEYWORD)
 _READ = frozenset({b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs", b"eXIf"})
 
 
-def _container(header: bytes, kept: list[bytes | memoryview], ancillary: dict[bytes, bytes]) -> Container:
+def _container(
+    header: bytes, kept: list[bytes | memoryview], ancillary: dict[bytes, bytes]
+) -> Container:
     depth, colour_type = header[8], header[9]
     transparent = ancillary.get(b"tRNS")
     samples = Samples(depth=depth)
