@@ -63,7 +63,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TagEntry:
     """An entry of a directory."""
 
     raw: bytes
@@ -87,7 +87,7 @@ class Directory:
 
     data: bytes
     layout: Layout
-    entries: dict[int, Entry]
+    entries: dict[int, TagEntry]
     next_offset: int
 
     def numbers(self, tag: int, default: tuple[float, ...] = ()) -> tuple[float, ...]:
@@ -173,7 +173,7 @@ def read_directory(data: bytes, layout: Layout, offset: int) -> Directory | None
     end = first + count * layout.entry_bytes
     if not 0 < count <= _MAX_ENTRIES or end + layout.inline_bytes > len(data):
         return None
-    entries: dict[int, Entry] = {}
+    entries: dict[int, TagEntry] = {}
     for position in range(first, end, layout.entry_bytes):
         raw = data[position : position + layout.entry_bytes]
         tag, kind = struct.unpack_from(layout.order + "HH", raw)
@@ -181,7 +181,7 @@ def read_directory(data: bytes, layout: Layout, offset: int) -> Directory | None
         start = position + layout.entry_bytes - layout.inline_bytes
         if values * _SIZES.get(kind, 1) > layout.inline_bytes:
             start = struct.unpack_from(layout.offset, data, start)[0]
-        entries.setdefault(tag, Entry(raw, kind, values, start))
+        entries.setdefault(tag, TagEntry(raw, kind, values, start))
     next_offset = struct.unpack_from(layout.offset, data, end)[0]
     return Directory(data, layout, entries, next_offset)
 
