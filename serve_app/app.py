@@ -50,7 +50,7 @@ def build(args: dict[str, Any]) -> Application:
         InvalidConfig: A setting is invalid, or a model is unknown.
     """
     config = AppConfig.load(args)
-    for name in config.models:
+    for name in config.served_models:
         try:
             check_model_exists(name, config)
         except InvalidConfig as error:
@@ -59,7 +59,7 @@ def build(args: dict[str, Any]) -> Application:
     warn_if_images_wait_in_serve(config)
     segmenters = {}
     if config.segmenter.placement == "deployment":
-        segmenters = {name: _segmenter_deployment(name, config) for name in config.models}
+        segmenters = {name: _segmenter_deployment(name, config) for name in config.served_models}
     pipeline = _pipeline_deployment(config, segmenters)
     ingest = None if config.queue is None else ingest_deployment(config, config.queue, pipeline)
     return _http_deployment(config, pipeline, ingest)

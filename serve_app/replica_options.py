@@ -89,7 +89,7 @@ def segmenter_replicas(name: str, config: AppConfig) -> dict[str, Any]:
     if scaling is None:
         return replica_options(config, options.replicas)
     threads = options.threads if options.execution == "fan_out" else 1
-    # The later models are asked only if an earlier one fails, so they see few of the messages.
+    # Few messages need a later model, which is asked if an earlier one fails, or one on request.
     queue = config.queue if name == config.models[0] else None
     policy = _backlog_policy(
         config,

@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from ingest.cli.options import Session
 from ingest.cli.progress import describe_run, show_progress
+from ingest.cli.settings import with_bundled_model
 from ingest.cli.true_masks import score_cutouts
 from ingest.local.application import Endpoints, replica_states, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
@@ -66,25 +67,26 @@ class DemoOptions:
     """Seed of the first synthetic photograph."""
 
 
-def models_to_show(config: AppConfig, console: Console) -> list[str]:
-    """Return the models of the environment, or the default ones whose weights are here.
+def choose_models(config: AppConfig, console: Console) -> dict[str, Any]:
+    """Return settings of the models for a machine without the weights of the default, or none.
 
     Args:
         config: Settings of the environment.
-        console: Terminal for a line about default models that are not here.
+        console: Terminal for a line about weights that are not here.
     """
-    # What somebody chose must not be replaced, so the application reports its missing weights.
-    missing = [] if "models" in config.model_fields_set else missing_weights(config)
-    if missing:
-        console.print(
-            f"The weights of {', '.join(missing)} are not on this machine. {BUNDLED_MODEL} cuts "
-            f"out instead, which knows books only. For other images, run 'foreedge models fetch "
-            f"{' '.join(missing)}' first.",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return [name for name in config.models if name not in missing]
+    # What somebody chose is not replaced: the application reports weights that are missing.
+    missing = [] if config.chooses_models else missing_weights(config)
+    if not missing:
+        return {}
+    console.print(
+        f"The weights of {', '.join(missing)} are not on this machine. {BUNDLED_MODEL} cuts out "
+        f"instead, which knows books only. For other images, run 'foreedge models fetch "
+        f"{' '.join(missing)}' first.",
+        style="yellow",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return {"models": [BUNDLED_MODEL]}
 
 
 def run_demo(options: DemoOptions, console: Console) -> int:
@@ -99,13 +101,13 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         ModelUnavailable: The weights of a model that the environment names are not here.
         DeadlineExceeded: There was no new result for two minutes.
     """
-    models = models_to_show(AppConfig.load(), console)
+    models = with_bundled_model(choose_models(AppConfig.load(), console))
     _clear(options.out)
     folder, files = _images(options, models, console)
     use_dummy_credentials()
     with terminate_as_interrupt(), LocalAws() as local:
         local.create_bucket(BUCKET)
-        args = _settings(models, local.endpoint_url, local.create_queue(_QUEUE))
+        args = {**models, **_settings(local.endpoint_url, local.create_queue(_QUEUE))}
         console.print("Starting Ray and the application …")
         with serving(args, port=free_port(), dashboard=options.keep, quiet=True) as endpoints:
             session = _session(args)
@@ -127,7 +129,9 @@ def _clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _images(options: DemoOptions, models: list[str], console: Console) -> tuple[Path, list[Path]]:
+def _images(
+    options: DemoOptions, models: dict[str, Any], console: Console
+) -> tuple[Path, list[Path]]:
     """Return the given folder with its images, or a new one with photographs."""
     if options.images is not None:
         if not options.images.is_dir():
@@ -140,7 +144,7 @@ def _images(options: DemoOptions, models: list[str], console: Console) -> tuple[
         return options.images, files
     folder, masks = options.out / "photographs", options.out / "masks"
     # The bundled model knows no other subjects than those of the drawn ones.
-    real = 0 if models == [BUNDLED_MODEL] else options.count // _REAL_EVERY
+    real = 0 if AppConfig.load(models).models == (BUNDLED_MODEL,) else options.count // _REAL_EVERY
     copied = copy_real_photographs(folder, real)
     count = options.count - len(copied)
     with Progress(console=console) as progress:
@@ -155,10 +159,9 @@ def _images(options: DemoOptions, models: list[str], console: Console) -> tuple[
     return folder, copied + drawn
 
 
-def _settings(models: list[str], endpoint_url: str, queue_url: str) -> dict[str, Any]:
+def _settings(endpoint_url: str, queue_url: str) -> dict[str, Any]:
     """Return the settings of the application for a local SQS and S3."""
     return {
-        "models": models,
         "aws": {"endpoint_url": endpoint_url},
         "storage": {"allowed_buckets": [BUCKET]},
         "queue": {"url": queue_url, "long_poll_s": 2, "visibility_timeout_s": 60},

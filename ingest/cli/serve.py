@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from ingest.cli.options import ConfigOption, EndpointOption, LedgerOption, QueueOption
-from ingest.cli.settings import merge_settings
+from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.local.application import serving
 from ingest.local.processes import wait_for_interrupt
 from serve_app.config import AppConfig
@@ -43,6 +43,7 @@ def serve(
     args = merge_settings(config, queue, ledger_bucket, endpoint_url, settings)
     if model:
         args["models"] = list(model)
+    args = with_bundled_model(args)
     loaded = AppConfig.load(args)
     # Only to report wrong keys now. Each HttpApi replica reads them again.
     read_api_keys(loaded.http, loaded.aws)

@@ -9,6 +9,7 @@ import yaml
 
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
+from serve_app.models.registry import BUNDLED_MODEL
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
@@ -103,3 +104,14 @@ def load_config(
 ) -> AppConfig:
     """Return the configuration that ``merge_settings`` describes, completed and validated."""
     return AppConfig.load(merge_settings(file, queue, ledger_bucket, endpoint_url))
+
+
+def with_bundled_model(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that also serve the bundled model on request, unless they choose models.
+
+    Raises:
+        InvalidConfig: A setting is unknown or has an invalid value.
+    """
+    if AppConfig.load(settings).chooses_models:
+        return settings
+    return {**settings, "models_on_request": [BUNDLED_MODEL]}

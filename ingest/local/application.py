@@ -82,7 +82,9 @@ def needed_cpus(config: AppConfig) -> int:
     needed = (
         max(most, config.http.replicas) * config.http.num_cpus
         + max(most, config.pipeline.replicas) * config.pipeline.num_cpus
-        + len(config.models) * max(most, config.segmenter.replicas) * config.segmenter.num_cpus
+        + len(config.served_models)
+        * max(most, config.segmenter.replicas)
+        * config.segmenter.num_cpus
         + consumers
     )
     # Serve's own actors need one more.
@@ -176,7 +178,7 @@ def serving(
 
         # Before Ray starts, so that wrong settings and missing weights are reported at once.
         application = build(args)
-        for name in config.models:
+        for name in config.served_models:
             locate_weights(name, config)
     num_cpus = max(os.cpu_count() or 1, needed_cpus(config))
     with local_serve(num_cpus, host=host, port=port, dashboard=dashboard, quiet=quiet) as endpoints:

@@ -137,7 +137,7 @@ class SqsJobs:
         job = parse_native_message(body.decode(), queue)
         check_allowed(job.source.bucket, self._config.storage.allowed_buckets)
         check_allowed(job.output.bucket, self._config.storage.allowed_buckets)
-        requested_models(job.recipe, self._config.models)
+        requested_models(job.recipe, self._config.models, self._config.served_models)
         return job, body.decode()
 
     def _send(self, url: str, bodies: Sequence[str]) -> list[QueueUnavailable | None]:

@@ -131,7 +131,7 @@ def application_config(args: dict[str, Any], setting: Setting) -> dict[str, Any]
                 "max_ongoing_requests": setting.max_ongoing,
                 "user_config": user_config,
             }
-            for name in AppConfig.load(args).models
+            for name in AppConfig.load(args).served_models
         ]
         args = {**args, "segmenter": {**args.get("segmenter", {}), **own}}
     return {
@@ -173,7 +173,7 @@ def serve_config(applications: list[dict[str, Any]], http: str) -> dict[str, Any
 def _replica_counts(args: dict[str, Any], setting: Setting) -> dict[str, int]:
     wanted = {"CutoutPipeline": setting.pipelines}
     if setting.placement == "deployment":
-        models = AppConfig.load(args).models
+        models = AppConfig.load(args).served_models
         wanted.update({f"Segmenter-{name}": setting.segmenters for name in models})
     return wanted
 

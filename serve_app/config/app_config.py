@@ -62,11 +62,13 @@ class AppConfig(BaseSettings):
 
     models: Annotated[tuple[NonEmpty, ...], NoDecode, WrittenAsText, Field(min_length=1)] = (
         "u2netp",
-        "folio",
     )
-    """Models to serve, in order of preference. Each gets a Segmenter deployment of its own.
-    ``folio`` is bundled. The weights of all others must be on the machine
-    (``foreedge models fetch``)."""
+    """Models to serve, in order of preference: the next one is asked if a mask fails the checks.
+    Each gets a Segmenter deployment of its own. ``folio`` is bundled. The weights of all others
+    must be on the machine (``foreedge models fetch``)."""
+    models_on_request: Annotated[tuple[NonEmpty, ...], NoDecode, WrittenAsText] = ()
+    """Models that are served too, and asked only for recipes that name them. ``foreedge serve`` and
+    ``foreedge demo`` add ``folio`` if no models are configured."""
     model_files: dict[str, Path] = {}
     """ONNX files by model name, for models that follow u2net's contract. The name of a known model
     replaces that model's file with another one of the same input."""
@@ -153,6 +155,16 @@ class AppConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read arguments, then the environment, and nothing else."""
         return init_settings, _Environment(settings_cls)
+
+    @property
+    def served_models(self) -> tuple[str, ...]:
+        """All models that are served, each once: those of ``models``, then those on request."""
+        return tuple(dict.fromkeys((*self.models, *self.models_on_request)))
+
+    @property
+    def chooses_models(self) -> bool:
+        """Whether the models are configured, and not those of the default."""
+        return not self.model_fields_set.isdisjoint({"models", "models_on_request"})
 
     @classmethod
     def load(cls, args: dict[str, Any] | None = None) -> Self:

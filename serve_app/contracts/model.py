@@ -47,12 +47,15 @@ class Segmenters(Protocol):
         ...
 
 
-def requested_models(recipe: Recipe, served: tuple[str, ...]) -> tuple[str, ...]:
+def requested_models(
+    recipe: Recipe, default: tuple[str, ...], served: tuple[str, ...]
+) -> tuple[str, ...]:
     """Return the models that a recipe requests, in its order of preference.
 
     Args:
-        recipe: The recipe. If it names no model, it requests all served ones.
-        served: Models that this application serves, in order of preference.
+        recipe: The recipe.
+        default: Models that a recipe requests if it names none, in order of preference.
+        served: All models that this application serves.
 
     Raises:
         UnknownModel: The recipe names a model that is not served.
@@ -62,4 +65,4 @@ def requested_models(recipe: Recipe, served: tuple[str, ...]) -> tuple[str, ...]
             raise UnknownModel(
                 f"model {name!r} is not served here; choose from {', '.join(served)}"
             )
-    return recipe.models or served
+    return recipe.models or default

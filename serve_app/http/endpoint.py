@@ -137,7 +137,7 @@ class Endpoint:
         Raises:
             UnknownModel: The application does not serve one of the models.
         """
-        names = requested_models(recipe, self.config.models)
+        names = requested_models(recipe, self.config.models, self.config.served_models)
         if not self._models:
             # Asked once: other model files need another configuration, and so new replicas.
             self._models = await self.models()

@@ -88,7 +88,7 @@ def missing_weights(config: AppConfig) -> list[str]:
     """Return the known models of a configuration whose weights are not on this machine."""
     return [
         name
-        for name in config.models
+        for name in config.served_models
         if name in MODEL_FACTS
         and name not in config.model_files
         and name != BUNDLED_MODEL

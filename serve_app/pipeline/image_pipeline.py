@@ -163,7 +163,7 @@ class ImagePipeline:
 
     async def models(self) -> list[ModelInfo]:
         """Return the served models in order of preference."""
-        return [await self._model_info(name) for name in self._config.models]
+        return [await self._model_info(name) for name in self._config.served_models]
 
     async def _carry_out(self, job: Job) -> Outcome:
         plan = await self._plan(job)
@@ -285,7 +285,7 @@ class ImagePipeline:
         await self._call_store(self._store.put_if_absent, bucket, key, data, media_type)
 
     def _requested_models(self, recipe: Recipe) -> tuple[str, ...]:
-        return requested_models(recipe, self._config.models)
+        return requested_models(recipe, self._config.models, self._config.served_models)
 
     async def _model_info(self, name: str) -> ModelInfo:
         if name not in self._model_infos:

@@ -58,7 +58,7 @@ class LocalSegmenters:
         # Lazy, so that a replica that runs no model itself does not load ONNX Runtime.
         from serve_app.segmenter.deployment import Segmenter
 
-        self._models = {name: Segmenter(name, config, threads) for name in config.models}
+        self._models = {name: Segmenter(name, config, threads) for name in config.served_models}
         self._timeout_s = config.segmenter.timeout_s
 
     async def describe(self, name: str) -> ModelInfo:

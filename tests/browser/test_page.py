@@ -107,6 +107,7 @@ def test_the_slider_compares_original_and_result(
 def test_options_change_the_result(page: Any, page_url: str, encoded_book: bytes) -> None:
     page.goto(page_url)
     page.wait_for_selector("#models option[value=folio]", state="attached")
+    assert page.locator("#models option").first.inner_text() == "Default: folio"
     drop(page, encoded_book, "book.jpg")
     wait_for_result(page)
     page.select_option("#models", "folio")
@@ -157,6 +158,12 @@ def test_an_image_that_the_browser_cannot_show(page: Any, page_url: str) -> None
         ),
         ("cut.jpg", b"\xff\xd8\xff\xe0" + bytes(300), "damaged", "cut off or damaged"),
         ("nothing.png", b"", "empty", "no image"),
+        (
+            "small.jpg",
+            jpeg(book(9, 100, 75).image),
+            "too small",
+            "tick \u201cAccept small subjects\u201d",
+        ),
         ("grey.png", saved(Image.new("RGB", (400, 300), "grey"), "PNG"), "No subject", "folio"),
     ],
 )

@@ -100,7 +100,7 @@ async def remove_from_url(
         )
     async with endpoint.deadline(timeout_s):
         # Invalid parameters are rejected before anything is fetched.
-        recipe_from_rembg(fields, config.models)
+        recipe_from_rembg(fields, config.served_models)
         with endpoint.buffer.reservation() as reserve:
             with endpoint.uploads.take():
                 data = await fetch_image(url, config.http, config.limits.max_bytes, reserve)
@@ -108,5 +108,5 @@ async def remove_from_url(
 
 
 async def _remove_background(data: bytes, fields: dict[str, str], endpoint: Endpoint) -> Response:
-    recipe = recipe_from_rembg(fields, endpoint.config.models)
+    recipe = recipe_from_rembg(fields, endpoint.config.served_models)
     return image_response(await endpoint.cut_out(data, recipe), {})

@@ -19,6 +19,10 @@ const TITLES = {
   invalid_recipe: "These options cannot be combined",
 };
 
+const HINTS = {
+  subject_too_small: "To cut it out anyway, tick “Accept small subjects”",
+};
+
 let image = null; // The chosen File.
 let original = null; // Its pixels, or null if this browser cannot decode it.
 let running = null; // AbortController of the request in progress.
@@ -136,7 +140,7 @@ function fail(error) {
     ? { title: "The server cannot be reached", detail: "It did not answer, or the connection was interrupted." }
     : error;
   $("problem-title").textContent = TITLES[known.code] ?? known.title;
-  $("problem-detail").textContent = known.detail;
+  $("problem-detail").textContent = [known.detail, HINTS[known.code]].filter(Boolean).join(". ");
   $("problem-code").textContent = known.code ? `${known.status} ${known.code}` : "";
   $("problem").hidden = false;
   say("");
@@ -245,6 +249,7 @@ async function loadModels() {
     if (!response.ok) return;
     const { models } = await response.json();
     const first = $("models").options[0];
+    first.textContent = `Default: ${models[0].name}`;
     $("models").replaceChildren(first, ...models.map(({ name }) => new Option(name, name)));
   } catch {
     // The first image reports that the server cannot be reached.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from ingest.cli.demonstration import file_names, models_to_show
+from ingest.cli.demonstration import choose_models, file_names
+from ingest.cli.settings import with_bundled_model
 from ingest.cli.true_masks import score_cutouts
 from ingest.local.photographs import copy_real_photographs, make_photographs
 from serve_app.config import AppConfig
@@ -25,27 +27,34 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shown() -> tuple[list[str], str]:
+def chosen() -> tuple[dict[str, Any], str]:
     output = io.StringIO()
-    return models_to_show(AppConfig.load(), Console(file=output)), output.getvalue()
+    return choose_models(AppConfig.load(), Console(file=output)), output.getvalue()
 
 
-def test_the_default_is_u2netp_with_folio_next_to_it(home: Path) -> None:
+def test_the_default_is_u2netp_with_folio_on_request(home: Path) -> None:
     (home / "u2netp.onnx").touch()
-    assert shown() == (["u2netp", "folio"], "")
+    assert chosen() == ({}, "")
+    config = AppConfig.load(with_bundled_model({}))
+    assert (config.models, config.models_on_request) == (("u2netp",), ("folio",))
 
 
-def test_without_weights_folio_shows_and_one_line_says_what_to_do() -> None:
-    models, output = shown()
-    assert models == ["folio"]
+def test_without_weights_folio_cuts_out_and_one_line_says_what_to_do() -> None:
+    settings, output = chosen()
+    assert AppConfig.load(with_bundled_model(settings)).served_models == ("folio",)
     assert output.count("\n") == 1
     assert "The weights of u2netp are not on this machine" in output
     assert "'foreedge models fetch u2netp'" in output
 
 
-def test_a_model_that_somebody_chose_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FOREEDGE_MODELS", '["silueta"]')
-    assert shown() == (["silueta"], "")
+@pytest.mark.parametrize("setting", ["MODELS", "MODELS_ON_REQUEST"])
+def test_a_model_that_somebody_chose_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv(f"FOREEDGE_{setting}", "silueta")
+    assert chosen() == ({}, "")
+    assert "silueta" in AppConfig.load(with_bundled_model({})).served_models
+    assert "folio" not in AppConfig.load(with_bundled_model({})).served_models
 
 
 def test_images_whose_names_differ_in_the_suffix_keep_their_cutouts() -> None:
