@@ -11,7 +11,7 @@ import numpy as np
 from serve_app.models.folio.synthetic.surfaces import Pixels
 from serve_app.models.folio.training.composites import CutOut, compose
 from serve_app.models.folio.training.dataset import BLOCK, augment
-from serve_app.models.folio.training.pairs import read_pair
+from serve_app.models.folio.training.pairs import find_pairs, read_pair
 
 _POOL = 160
 """Number of drawn photographs among which the order is random."""
@@ -23,23 +23,24 @@ class Mixture:
 
     drawn: tuple[Pixels, Pixels]
     """Drawn photographs, uint8 [N, 320, 320, 3], and their masks, uint8 [N, 320, 320]."""
-    pairs: tuple[Sequence[Path], ...]
-    """Groups of images that ``pairs.find_pairs`` returned."""
+    pairs: tuple[Path, ...]
+    """Folders of pairs. Each is listed again when it has been used up, since it may grow."""
     cut_outs: Sequence[CutOut]
     """Cut-outs of the composites."""
     backgrounds: Sequence[Sequence[Pixels]]
     """Groups of photographs behind the cut-outs."""
     shares: tuple[float, ...]
-    """Relative frequencies of drawn photographs, of composites, and of each group of pairs."""
+    """Relative frequencies of drawn photographs, of composites, and of each folder of pairs."""
 
     def __post_init__(self) -> None:
         """Check that each source has a share.
 
         Raises:
-            ValueError: The number of shares is wrong, a share is negative, or an empty source has
-                a share.
+            ValueError: The number of shares is wrong, a share is negative, an empty source has a
+                share, or a folder has no complete pairs.
         """
-        sizes = [len(self.drawn[0]) // BLOCK, len(self.cut_outs), *map(len, self.pairs)]
+        listed = [len(find_pairs(folder)) for folder in self.pairs]
+        sizes = [len(self.drawn[0]) // BLOCK, len(self.cut_outs), *listed]
         if len(self.shares) != len(sizes):
             raise ValueError(f"{len(sizes)} sources have {len(self.shares)} shares")
         if min(self.shares) < 0 or not sum(self.shares):
@@ -54,7 +55,7 @@ def samples(
 ) -> Iterator[tuple[Pixels, Pixels]]:
     """Yield images, uint8 [S, S, 3], and masks, uint8 [S, S], without end and in a random order."""
     drawn = _drawn(mixture.drawn, rng)
-    listed = [_shuffled(paths, rng) for paths in mixture.pairs]
+    listed = [_shuffled(folder, rng) for folder in mixture.pairs]
     shares = np.array(mixture.shares) / sum(mixture.shares)
     while True:
         source = int(rng.choice(len(shares), p=shares))
@@ -86,7 +87,9 @@ def _drawn(
                 yield pool.pop()
 
 
-def _shuffled(paths: Sequence[Path], rng: np.random.Generator) -> Iterator[Path]:
+def _shuffled(folder: Path, rng: np.random.Generator) -> Iterator[Path]:
+    """Yield the images of a folder of pairs."""
     while True:
+        paths = find_pairs(folder)
         for index in rng.permutation(len(paths)):
             yield paths[int(index)]

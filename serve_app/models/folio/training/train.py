@@ -28,7 +28,6 @@ from serve_app.models.folio.training.composites import load_backgrounds, load_cu
 from serve_app.models.folio.training.dataset import SIDE_PX, load_photographs
 from serve_app.models.folio.training.mixture import Mixture, samples
 from serve_app.models.folio.training.network import Folio, export, restore
-from serve_app.models.folio.training.pairs import find_pairs
 
 # ImageNet's statistics. As in rembg, an image is first divided by its own largest value.
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -46,7 +45,7 @@ _SIDE_WEIGHT = 0.2
 """Weight of each side output's loss, relative to that of the mask."""
 _AVERAGE_DECAY = 0.998
 """Share of the averaged weights that one step keeps."""
-_WARM_UP_STEPS = 250
+_WARM_UP_STEPS = 60
 _WEIGHT_DECAY = 0.02
 _LARGEST_GRADIENT = 2.0
 
@@ -117,7 +116,6 @@ class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield images, [N, H, W, 3], masks, [N, H, W], and weights, [N, H, W]."""
-        cv2.setNumThreads(1)
         source = samples(self._mixture, np.random.default_rng(self._seed), self._phase.side_px)
         kernel = (_BOUNDARY_PX, _BOUNDARY_PX)
         while True:
@@ -216,7 +214,7 @@ def load_mixture(options: TrainingOptions) -> Mixture:
     """
     return Mixture(
         load_photographs(options.cache, options.samples, console),
-        tuple(find_pairs(folder) for folder in options.pairs),
+        tuple(options.pairs),
         load_cut_outs(options.cut_outs) if options.cut_outs else [],
         [load_backgrounds(folder) for folder in options.backgrounds],
         tuple(options.shares),
@@ -241,6 +239,8 @@ def train(options: TrainingOptions) -> None:
     The learning rate and the size of the photographs follow the clock, so that a training ends in
     time and with a low learning rate on a busy machine too.
     """
+    # A forked loader would hang: it waits for threads that OpenCV had in this process only.
+    cv2.setNumThreads(1)
     mixture = load_mixture(options)
     network = start_network(options, mixture)
     average, steps = WeightAverage(network), make_optimiser(network, options.learning_rate)

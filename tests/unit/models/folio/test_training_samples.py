@@ -180,7 +180,7 @@ def mixture(tmp_path: Path, shares: tuple[float, ...]) -> Mixture:
     write_pair(tmp_path / "a.jpg", flat(320, 320, (200,) * 3), np.full((320, 320), 255, np.uint8))
     drawn = np.full((BLOCK, 320, 320, 3), 50, np.uint8), np.zeros((BLOCK, 320, 320), np.uint8)
     background = flat(320, 320, (0, 0, 250))
-    return Mixture(drawn, (find_pairs(tmp_path),), [red_disc()], [[background]], shares)
+    return Mixture(drawn, (tmp_path,), [red_disc()], [[background]], shares)
 
 
 @pytest.mark.parametrize(
