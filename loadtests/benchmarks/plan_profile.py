@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from PIL import Image
 
 from ingest.scaling.plan_inputs import ControlPlane, Profile
 from loadtests.benchmarks import handle_calls
+from loadtests.benchmarks.stages import stages_s
 from loadtests.harness.corpus import corpus
 from loadtests.harness.results import describe_machine
 from loadtests.harness.shaped_models import benchmark_model
@@ -38,15 +37,6 @@ IMAGES = {BUNDLED_MODEL: 48, "u2netp": 16, "u2net": 8, "isnet-general-use": 4}
 _SET = "1600x1200"
 _REPLICA_START_S = 10.0
 """Assumed start-up time of a replica, most of which imports Ray and ONNX Runtime."""
-
-
-def stages_s(model: str, count: int) -> dict[str, float]:
-    """Return the CPU seconds that each stage of the bare loop takes on one thread."""
-    images = map(str, corpus(_SET, count))
-    command = [sys.executable, "-m", "loadtests.benchmarks.bare_loop", model, "1", *images]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout)["stages_ms"]
-    return {stage: ms / 1000 for stage, ms in found.items()}
 
 
 def overhead_s(results: list[dict[str, Any]]) -> float:
@@ -104,7 +94,7 @@ def measure(models: Sequence[str]) -> Profile:
     pixels_s = 0.0
     for name in models:
         model = benchmark_model(name)
-        stages = stages_s(name, IMAGES[name])
+        stages = stages_s(name, corpus(_SET, IMAGES[name]))
         segment_s[name if model.has_true_weights else f"{name}-shaped"] = round(
             stages.pop("infer"), 4
         )
