@@ -11,8 +11,8 @@ PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
-	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-ingest bench-ledger \
-	bench-overload bench-mixed bench-peers compare-rembg
+	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-graph bench-ingest \
+	bench-ledger bench-overload bench-mixed bench-peers compare-rembg
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -73,11 +73,15 @@ fuzz: $(VENV)/installed ## Many more mutated images and requests (3 minutes)
 		tests/integration/test_http_fuzz.py tests/integration/test_http_schema.py
 
 ##@ Measure
-bench: $(VENV)/installed ## What the application costs compared with a bare loop
+bench: $(VENV)/installed ## Time of each step, and what the application costs beside them
+	$(VENV)/bin/python -m loadtests.benchmarks.stages --write-docs
 	$(VENV)/bin/python -m loadtests.benchmarks.overhead --write-docs
 
-bench-peers: $(VENV)/installed $(PEERS)/installed ## rembg's commands, LitServe and Mosec
-	$(VENV)/bin/python -m loadtests.peers --write-docs
+bench-graph: $(VENV)/installed ## What the rewriting of a model's graph gains
+	$(VENV)/bin/python -m loadtests.benchmarks.rewriting --write-docs
+
+bench-peers: $(VENV)/installed $(PEERS)/installed ## Foreedge and rembg s (ARGS="--systems all" for more)
+	$(VENV)/bin/python -m loadtests.peers --write-docs $(ARGS)
 
 bench-ingest: $(VENV)/installed ## Messages/s, CPU and memory of one consumer
 	$(VENV)/bin/python -m loadtests.benchmarks.consumer
@@ -92,7 +96,7 @@ bench-mixed: $(VENV)/installed ## Requests over HTTP with a saturated queue
 	$(VENV)/bin/python -m loadtests.benchmarks.mixed
 
 compare-rembg: $(VENV)/installed $(PEERS)/installed ## /api/remove compared with rembg's own server
-	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs
+	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs $(ARGS)
 
 loadtest: $(VENV)/compiled ## Locust on a running application (HOST=url, ARGS=...)
 	mkdir -p out/bench/locust

@@ -22,6 +22,9 @@ OUT = Path("out/bench")
 DOCS = Path("docs/performance.md")
 """Document with the tables of the benchmarks."""
 
+README = Path("README.md")
+"""Document with the first numbers that a reader sees."""
+
 _VERSIONS = ("foreedge", "ray", "onnxruntime", "numpy", "Pillow", "isal", "opencv-python-headless")
 
 

@@ -1,8 +1,10 @@
 """``/api/remove`` compared with rembg's own server: ``python -m loadtests.peers.rembg_api``.
 
 The same requests, with the same weights, go to a real ``rembg s`` (in the peers' environment) and
-to Foreedge. The differences go to the terminal and, with ``--write-docs``, into docs/rembg.md. The
-command exits with 1 if a status, a size, a mode or a mask differs.
+to Foreedge: true u2netp if its weights are on this machine, else the bundled model. There are real
+images (``real_images``) and a few drawn ones. The differences go to the terminal and, with
+``--write-docs``, into docs/rembg.md. The command exits with 1 if a status, a size, a mode or a mask
+differs.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,146 +24,67 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
-import numpy.typing as npt
 import urllib3
 from PIL import Image
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from ingest.local.application import serving
 from ingest.local.ports import free_port
 from loadtests.harness.results import write_between_markers
+from loadtests.peers import real_images
 from loadtests.peers.processes import PYTHON, REMBG, running_processes
+from loadtests.peers.rembg_requests import (
+    REFUSED_REQUESTS,
+    REQUESTS,
+    ImageDifference,
+    RemoveRequest,
+    compare_images,
+)
 from loadtests.peers.servers import CUSTOM_MODEL
 from serve_app.config import AppConfig
-from serve_app.errors import InternalError
+from serve_app.contracts.recipe import Matting
+from serve_app.errors import ForeedgeError, InternalError, SourceNotFound
 from serve_app.http.routes.rembg import REMOVE_PATH
+from serve_app.imaging.matting import TRIMAP_UNKNOWN, make_trimap
 from serve_app.models.folio.synthetic.photograph import draw_photograph
-from serve_app.models.registry import BUNDLED_MODEL, locate_weights
+from serve_app.models.registry import BUNDLED_MODEL, find_downloaded_file, locate_weights
 
 DOCS = Path("docs/rembg.md")
 
-MAX_LEVELS = 2
-"""Largest difference of two pixels that count as equal, in levels of 255."""
-
-MIN_EQUAL_SHARE = 0.999
-"""Least share of the mask's pixels that must be equal."""
-
-MAX_MATTING_MEAN = 0.002
-"""Largest mean difference of two masks after matting, from 0 to 1."""
-
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 300.0
+_TRUE_MODEL = "u2netp"
 _DRAWN = "drawn-"
-_REAL_IMAGES = Path(__file__).parents[3] / "shared" / "photos"
+_REAL_IMAGES = 20
+_LARGEST_BAND = 0.15
+"""Largest share of an image's pixels that matting has to estimate, for an image that is matted.
+
+rembg's solver takes minutes if large parts of a mask are unsure, and 28 GB at 2048 x 1536.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveRequest:
-    """A request that rembg's server answers with an image."""
-
-    name: str
-    form: dict[str, str] = field(default_factory=dict)
-    query: dict[str, str] = field(default_factory=dict)
-    """Query parameters, from which rembg always reads ``bgc`` and ``extras``."""
-
-    @property
-    def matted(self) -> bool:
-        """Whether the mask of the response was changed by matting."""
-        return "a" in self.form and "om" not in self.form
-
-
-REQUESTS = (
-    RemoveRequest("file alone"),
-    RemoveRequest("om=true", {"om": "true"}),
-    RemoveRequest("ppm=true", {"ppm": "true"}),
-    RemoveRequest("om=true, ppm=true", {"om": "true", "ppm": "true"}),
-    RemoveRequest("a=true", {"a": "true"}),
-    RemoveRequest("a=true, af, ab, ae", {"a": "true", "af": "220", "ab": "30", "ae": "5"}),
-    RemoveRequest("a=true, om=true", {"a": "true", "om": "true"}),
-    RemoveRequest("dc=true", {"dc": "true"}),
-    RemoveRequest("?bgc=255,255,255,255", {}, {"bgc": "255,255,255,255"}),
-    RemoveRequest("?bgc=0,64,128,200", {}, {"bgc": "0,64,128,200"}),
-    RemoveRequest("a=true, ?bgc=0,0,0,255", {"a": "true"}, {"bgc": "0,0,0,255"}),
-)
-
-REFUSED_REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("no file", {"fields": {"om": "true"}}),
-    ("unknown model", {"fields": {"model": "nonsense"}, "file": True}),
-    ("af=300", {"fields": {"af": "300"}, "file": True}),
-    ("a=perhaps", {"fields": {"a": "perhaps"}, "file": True}),
-    ("GET without url", {"method": "GET"}),
-)
-"""Requests that rembg's server refuses."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDifference:
-    """Difference between two images."""
-
-    kind: str
-    """Size and mode of the images."""
-    same_kind: bool
-    mask_share: float
-    """Share of the pixels whose masks are equal."""
-    mask_mean: float
-    """Mean absolute difference of the masks, from 0 to 1."""
-    colour_mean: float | None
-    """Mean absolute difference of the colours of opaque pixels, in levels."""
-
-    def is_accepted(self, request: RemoveRequest) -> bool:
-        """Return whether the images are as equal as the responses to a request must be."""
-        if request.matted:
-            equal_masks = self.mask_mean <= MAX_MATTING_MEAN
-        else:
-            equal_masks = self.mask_share >= MIN_EQUAL_SHARE
-        return self.same_kind and equal_masks and (self.colour_mean or 0) <= MAX_LEVELS
-
-
-def compare_images(ours: bytes, theirs: bytes, mask: bytes | None = None) -> ImageDifference:
-    """Return the difference between two PNG files.
-
-    Args:
-        ours: Foreedge's file.
-        theirs: rembg's file.
-        mask: Mask of the image, for files with a background. Only colours of pixels with a
-            sure mask are compared, because rembg darkens half-transparent pixels.
-    """
-    mine, other = (Image.open(io.BytesIO(data)) for data in (ours, theirs))
-    kind = f"{other.width} x {other.height} {other.mode}"
-    if (mine.size, mine.mode) != (other.size, other.mode):
-        return ImageDifference(f"{mine.size} {mine.mode}, {kind}", False, 0.0, 1.0, None)
-    first, second = _mask_of(mine), _mask_of(other)
-    difference = np.abs(first - second)
-    colour_mean = None
-    opaque = (first >= 255 - MAX_LEVELS) & (second >= 255 - MAX_LEVELS)
-    if mask is not None:
-        values = _mask_of(Image.open(io.BytesIO(mask)))
-        opaque &= (values >= 255 - MAX_LEVELS) | (values <= MAX_LEVELS)
-    if mine.mode == "RGBA" and opaque.any():
-        pixels = [np.asarray(image, np.int64)[..., :3][opaque] for image in (mine, other)]
-        colour_mean = float(np.abs(pixels[0] - pixels[1]).mean())
-    return ImageDifference(
-        kind,
-        True,
-        float((difference <= MAX_LEVELS).mean()),
-        float(difference.mean() / 255),
-        colour_mean,
-    )
-
-
-def _mask_of(image: Image.Image) -> npt.NDArray[np.int64]:
-    return np.asarray(image.getchannel("A") if image.mode == "RGBA" else image, np.int64)
-
-
-def input_images() -> dict[str, bytes]:
-    """Return the images of the comparison: synthetic ones, and real ones if there are any."""
+def drawn_images() -> dict[str, bytes]:
+    """Return drawn images, by name."""
     found = {}
     for seed, size in ((9, (640, 480)), (21, (480, 640)), (3, (900, 600))):
         file = io.BytesIO()
         drawn = draw_photograph(seed, width=size[0], height=size[1], kind="book")
         Image.fromarray(drawn.image).save(file, "JPEG", quality=92)
         found[f"{_DRAWN}{seed}.jpg"] = file.getvalue()
-    return found | {path.name: path.read_bytes() for path in sorted(_REAL_IMAGES.glob("*.jpg"))}
+    return found
+
+
+def choose_real_images(folders: list[Path], count: int, console: Console) -> dict[str, bytes]:
+    """Return real images, by name: of folders, or of the demonstration and of Debian."""
+    if folders:
+        return real_images.images_of(folders, count)
+    found = dict(list(real_images.demonstration_images().items())[:count])
+    try:
+        return found | real_images.composites(count - len(found))
+    except SourceNotFound as error:
+        console.print(f"Only {len(found)} real images: {error.message}", highlight=False)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +112,12 @@ class RemoveServer:
 
 
 @contextmanager
-def rembg_server() -> Iterator[RemoveServer]:
-    """Run ``rembg s`` with the bundled model as a custom file."""
+def rembg_server(weights: Path) -> Iterator[RemoveServer]:
+    """Run ``rembg s`` with weights as a custom file."""
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
-        path = shutil.copy(
-            locate_weights(BUNDLED_MODEL, AppConfig.load()).path, Path(home, "model.onnx")
-        )
+        # rembg reads files only inside its home.
+        path = shutil.copy(weights, Path(home, "model.onnx"))
         command = [REMBG, "s", "--no-ui", "--host", "127.0.0.1", "--port", str(port)]
         with running_processes([command], str(path), environment={"BROWSER": "true"}) as server:
             server.wait_for_port(port)
@@ -203,94 +126,106 @@ def rembg_server() -> Iterator[RemoveServer]:
 
 
 @contextmanager
-def foreedge_server() -> Iterator[RemoveServer]:
-    """Run Foreedge with the same file under the same name."""
-    path = str(locate_weights(BUNDLED_MODEL, AppConfig.load()).path)
-    settings = {"models": [CUSTOM_MODEL], "model_files": {CUSTOM_MODEL: path}}
+def foreedge_server(weights: Path) -> Iterator[RemoveServer]:
+    """Run Foreedge with the same weights under the same name."""
+    settings = {"models": [CUSTOM_MODEL], "model_files": {CUSTOM_MODEL: str(weights.resolve())}}
     with serving(settings, port=free_port(), quiet=True) as endpoints:
         # A client of rembg that moves to Foreedge changes the URL and keeps its extras.
         extras = {"extras": json.dumps({"model_path": "/elsewhere/model.onnx"})}
         yield RemoveServer(endpoints.http, extras)
 
 
-def compare_servers(
-    ours: RemoveServer, theirs: RemoveServer, console: Console
-) -> tuple[list[list[str]], bool]:
-    """Send all requests to both servers.
+class Comparison:
+    """The two servers, and the differences between their answers."""
 
-    Returns:
-        Rows of the table, and whether all responses are as equal as they must be.
-    """
-    images = input_images()
-    masks = {
-        name: theirs.remove(image, RemoveRequest("", {"om": "true"})).data
-        for name, image in images.items()
-    }
-    rows, all_equal = [], True
-    for request in REQUESTS:
-        found = []
-        for name, image in images.items():
-            if request.matted and not name.startswith(_DRAWN):
-                # rembg's solver takes minutes if large parts of a mask are unsure.
-                continue
-            mine, other = ours.remove(image, request), theirs.remove(image, request)
-            if (mine.status, other.status) != (200, 200):
-                statuses = f"{mine.status} from Foreedge, {other.status} from rembg"
-                raise InternalError(f"the request {request.name} with {name} failed: {statuses}")
-            mask = masks[name] if "bgc" in request.query and not request.matted else None
-            found.append(compare_images(mine.data, other.data, mask))
-            if not found[-1].is_accepted(request):
-                console.print(f"{request.name}, {name}: {found[-1]}", highlight=False)
-                all_equal = False
-        rows.append(_make_row(request, found))
-    for name, our_status, their_status in _compare_refusals(ours, theirs, images):
-        all_equal &= our_status == their_status
-        rows.append([name, f"{our_status}, {their_status}", "", "", "", ""])
-    return rows, all_equal
+    def __init__(self, ours: RemoveServer, theirs: RemoveServer, console: Console) -> None:
+        self._servers = (ours, theirs)
+        self._console = console
+        self._threads = ThreadPoolExecutor(len(self._servers), "server")
+        self.rows: list[list[str]] = []
+        """Rows of the table."""
+        self.all_equal = True
+        """Whether all answers are as equal as they must be."""
+
+    def run(self, images: dict[str, bytes]) -> None:
+        """Send all requests to both servers."""
+        masks = {
+            name: self._servers[1].remove(image, RemoveRequest("", {"om": "true"})).data
+            for name, image in images.items()
+        }
+        matted = {name for name, mask in masks.items() if band_share(mask) <= _LARGEST_BAND}
+        for request in track(REQUESTS, "Requests", console=self._console):
+            names = [name for name in images if name in matted or not request.matted]
+            found = [self._compare(request, name, images[name], masks[name]) for name in names]
+            self.rows.append(_make_row(request, found))
+        image = next(iter(images.values()))
+        for name, request_of in REFUSED_REQUESTS:
+            ours, theirs = (_refusal(server, request_of, image) for server in self._servers)
+            self.all_equal &= ours == theirs
+            self.rows.append([name, "1", f"{ours}, {theirs}", *[""] * (len(HEADINGS) - 3)])
+
+    def _compare(
+        self, request: RemoveRequest, name: str, image: bytes, mask: bytes
+    ) -> ImageDifference:
+        mine, other = self._threads.map(lambda server: server.remove(image, request), self._servers)
+        if (mine.status, other.status) != (200, 200):
+            statuses = f"{mine.status} from Foreedge, {other.status} from rembg"
+            raise InternalError(f"the request {request.name} with {name} failed: {statuses}")
+        on_background = "bgc" in request.query and not request.matted
+        found = compare_images(mine.data, other.data, mask if on_background else None)
+        if not found.is_accepted(request):
+            self._console.print(f"{request.name}, {name}: {found}", highlight=False)
+            self.all_equal = False
+        return found
+
+
+def band_share(mask: bytes) -> float:
+    """Return the share of a mask's pixels that matting with rembg's defaults has to estimate."""
+    trimap = make_trimap(np.asarray(Image.open(io.BytesIO(mask))), Matting(method="closed_form"))
+    return float((trimap == TRIMAP_UNKNOWN).mean())
 
 
 def _make_row(request: RemoveRequest, found: list[ImageDifference]) -> list[str]:
     colours = [each.colour_mean for each in found if each.colour_mean is not None]
     return [
         request.name,
+        str(len(found)),
         "200, 200",
         "same" if all(each.same_kind for each in found) else "DIFFERENT",
         f"{100 * min(each.mask_share for each in found):.3f} %",
         f"{max(each.mask_mean for each in found):.5f}",
+        str(max(each.mask_max for each in found)),
         f"{max(colours):.2f}" if colours else "",
     ]
 
 
-def _compare_refusals(
-    ours: RemoveServer, theirs: RemoveServer, images: dict[str, bytes]
-) -> Iterator[tuple[str, int, int]]:
-    """Yield the name of each request that rembg refuses, our status and rembg's."""
-    image = next(iter(images.values()))
-    for name, request in REFUSED_REQUESTS:
-        fields = {**request.get("fields", {})}
-        if request.get("file"):
-            fields["file"] = ("photo.jpg", image)
-        fields.setdefault("model", CUSTOM_MODEL)
-        method = request.get("method", "POST")
-        ours_found, theirs_found = (server.send(method, fields, {}) for server in (ours, theirs))
-        yield name, ours_found.status, theirs_found.status
+def _refusal(server: RemoveServer, request: dict[str, Any], image: bytes) -> int:
+    """Return a server's status of a request that rembg refuses."""
+    fields = {**request.get("fields", {})}
+    if request.get("file"):
+        fields["file"] = ("photo.jpg", image)
+    fields.setdefault("model", CUSTOM_MODEL)
+    return server.send(request.get("method", "POST"), fields, {}).status
 
 
 HEADINGS = (
     "request",
+    "images",
     "status: Foreedge, rembg",
     "size and mode",
     "mask within 2 levels, worst",
     "mask, mean difference, worst",
+    "mask, largest difference, levels",
     "colours where the mask is sure, mean levels, worst",
 )
 
 
-def markdown(rows: list[list[str]], images: int) -> str:
+def markdown(rows: list[list[str]], model: str, real: int, drawn: int) -> str:
     """Return the table for the document."""
     lines = [
-        f"`make compare-rembg`: {images} images (matting: the drawn ones),",
-        f"rembg 2.0.86, the bundled model as its `{CUSTOM_MODEL}`:",
+        f"`make compare-rembg`: {real} real images of at most {real_images.MAX_SIDE_PX} "
+        f"pixels and {drawn} drawn images, rembg 2.0.86, {model} as its `{CUSTOM_MODEL}`. Matting "
+        f"leaves out images of which it has to estimate more than {_LARGEST_BAND:.0%}.",
         "",
         f"| {' | '.join(HEADINGS)} |",
         f"|{'---|' * len(HEADINGS)}",
@@ -299,27 +234,50 @@ def markdown(rows: list[list[str]], images: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Compare the servers, print the table, and exit with 1 if a response differs."""
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.peers.rembg_api",
         description="Compare /api/remove with rembg's own server.",
     )
-    parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
+    add = parser.add_argument
+    here = find_downloaded_file(_TRUE_MODEL, AppConfig.load()) is not None
+    default = _TRUE_MODEL if here else BUNDLED_MODEL
+    models = (_TRUE_MODEL, BUNDLED_MODEL)
+    add("--model", choices=models, default=default, help=f"default here: {default}")
+    folder = "folder of JPEG files, repeatable (default: the demonstration's, and Debian's)"
+    add("--images", type=Path, action="append", metavar="FOLDER", help=folder)
+    add("--count", type=int, default=_REAL_IMAGES, help="most real images (default: 20)")
+    add("--write-docs", action="store_true", help=f"write the table into {DOCS}")
     options = parser.parse_args()
     if not PYTHON.is_file():
         parser.error("the peers are not installed. Run make .venv-peers/installed first.")
+    return options
+
+
+def main() -> None:
+    """Compare the servers, print the table, and exit with 1 if a response differs."""
+    options = _parse_arguments()
     console = Console()
-    with rembg_server() as theirs, foreedge_server() as ours:
-        rows, all_equal = compare_servers(ours, theirs, console)
+    weights = locate_weights(options.model, AppConfig.load()).path
+    real = choose_real_images(options.images or [], options.count, console)
+    drawn = drawn_images()
+    console.print(f"{options.model}, {len(real)} real images, {len(drawn)} drawn images")
+    with rembg_server(weights) as theirs, foreedge_server(weights) as ours:
+        comparison = Comparison(ours, theirs, console)
+        comparison.run(real | drawn)
     table = Table(*HEADINGS)
-    for row in rows:
+    for row in comparison.rows:
         table.add_row(*row)
     console.print(table)
     if options.write_docs:
-        write_between_markers(DOCS, "compare", markdown(rows, len(input_images())))
-    sys.exit(0 if all_equal else 1)
+        model = f"true {options.model}" if options.model == _TRUE_MODEL else "the bundled model"
+        text = markdown(comparison.rows, model, len(real), len(drawn))
+        write_between_markers(DOCS, "compare", text)
+    sys.exit(0 if comparison.all_equal else 1)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ForeedgeError as error:
+        sys.exit(f"error: {error.code}: {error.message}")

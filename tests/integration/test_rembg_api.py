@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtests.peers.rembg_api import REQUESTS, RemoveRequest, compare_images
+from loadtests.peers.rembg_requests import REQUESTS, RemoveRequest, compare_images
 from serve_app.config import AppConfig
 from serve_app.http.routes.rembg import REMOVE_PATH
 from serve_app.models.registry import locate_weights

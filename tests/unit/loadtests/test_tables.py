@@ -11,7 +11,7 @@ from loadtests.harness.application import Round
 from loadtests.harness.metering import ray_part
 from loadtests.harness.results import median_of, percentile, replace_between_markers
 from loadtests.load.shapes import UserCurve
-from loadtests.peers.comparison import markdown, ratios
+from loadtests.peers.comparison import headline, markdown, ratios
 
 
 def test_numbers_of_a_round() -> None:
@@ -80,23 +80,25 @@ def test_the_table_of_a_document_replaces_the_last_one() -> None:
         "command": "it",
         "measured_at": "2026-01-01T00:00:00Z",
         "photographs": "small",
-        "models": {
-            "folio": {
-                "model": "folio",
-                "rounds": {"foreedge-http": 5, "rembg-s": 3},
-                "images": {"foreedge-http": 48, "rembg-s": 24},
-                "systems": systems,
-                "how": {"foreedge-http": "so", "rembg-s": "thus"},
-            }
-        },
+        "model": "folio",
+        "cores_busy_before": 0.02,
+        "rounds": {"foreedge-http": 5, "rembg-s": 3},
+        "images": {"foreedge-http": 48, "rembg-s": 24},
+        "systems": systems,
+        "how": {"foreedge-http": "so", "rembg-s": "thus"},
     }
-    text = markdown(content)
+    text = markdown("folio", content)
     assert "| foreedge-http | 6.00 | 0.50 | 0.50 | 0.500 | 0 | 0.50 | 3.00 | 5 x 48 | so |" in text
     document = "before\n<!-- peers: begin -->\nold\n<!-- peers: end -->\nafter\n"
     assert replace_between_markers(document, "peers", text).splitlines()[2] == text.splitlines()[0]
     assert "old" not in replace_between_markers(document, "peers", text)
     with pytest.raises(ValueError, match="lacks the markers <!-- peers: begin"):
         replace_between_markers("nothing", "peers", text)
+    line = headline(content)
+    assert line is not None
+    assert line.startswith("- **3.00 times the images/s of `rembg s`** over HTTP with folio, on")
+    del systems["rembg-s"]
+    assert headline(content) is None
 
 
 def test_growth_of_memory_counts_from_the_warm_up() -> None:
