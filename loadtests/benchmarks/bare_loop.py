@@ -28,7 +28,7 @@ from serve_app.contracts.recipe import Checks, Recipe
 from serve_app.imaging.compose import compose_cutout
 from serve_app.imaging.decode import decode_image
 from serve_app.imaging.encode import encode_image
-from serve_app.imaging.mask import find_subject_box, resize_for_model, resize_mask
+from serve_app.imaging.mask import resize_for_model, resize_mask
 from serve_app.imaging.threads import disable_library_threads
 from serve_app.models.inference import Model, load_model
 from serve_app.segmenter.batcher import Batcher
@@ -76,8 +76,7 @@ class BareLoop:
         mask = self._measured("infer", self._model.masks, square[None])[0]
         width, height = image.width, image.height
         alpha = self._measured("mask", resize_mask, mask, width, height)
-        box = find_subject_box(alpha)
-        composed = self._measured("compose", compose_cutout, image.rgb, alpha, box, _RECIPE)
+        composed = self._measured("compose", compose_cutout, image.rgb, alpha, None, _RECIPE)
         size = len(self._measured("encode", encode_image, composed, _RECIPE))
         return size, time.perf_counter() - started_at
 

@@ -46,6 +46,8 @@ class Cutout(Contract):
     """Height of the result, in pixels."""
     subject: Box
     """Bounding box of the subject, in pixels of the upright image."""
+    crop: Box | None = None
+    """Part of the upright image that the result shows, in pixels. None if it shows all of it."""
     mask_confidence: Annotated[float, Field(ge=0, le=1)]
     """Share of the subject that the model was sure of (``imaging.mask.mask_confidence``)."""
     stages_ms: dict[str, float] = Field(default_factory=dict)

@@ -84,7 +84,10 @@ class Recipe(Contract):
     mask_only: bool = False
     """Whether the result is the mask itself, as a grey image."""
     crop_to_subject: bool = False
-    """Whether the result is cropped to the subject's bounding box."""
+    """Whether the result is cropped to all that is visible, with a margin of one pixel."""
+    keep_metadata: bool = False
+    """Whether the result keeps the EXIF data of the image, without orientation, thumbnail, place
+    and maker's note."""
     thumbnail: Thumbnail | None = None
     """Thumbnail of the result. None makes none."""
     checks: Checks = Checks()

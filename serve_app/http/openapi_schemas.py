@@ -70,6 +70,11 @@ CUTOUT_RESPONSES: dict[int | str, dict[str, Any]] = {
                 "top, right and bottom in pixels. Right and bottom are exclusive.",
                 "112,40,910,1160",
             ),
+            "Foreedge-Crop": _header(
+                "Part of the image that the result shows, like the bounding box. It is absent "
+                "unless the recipe crops to the subject.",
+                "110,38,912,1162",
+            ),
             "Server-Timing": _header(
                 "Duration of each stage in milliseconds.",
                 "decode;dur=10.1, resize;dur=4.2, segment;dur=12.8",

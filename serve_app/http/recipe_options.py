@@ -76,7 +76,14 @@ class RecipeOptions(BaseModel):
         None, description="Whether to return the mask as a greyscale image instead of the cut-out."
     )
     crop_to_subject: bool | None = Field(
-        None, description="Whether to crop the result to the subject."
+        None,
+        description="Whether to crop the result to all that is visible, with a margin of one "
+        "pixel. The header `Foreedge-Crop` says what part of the image that is.",
+    )
+    keep_metadata: bool | None = Field(
+        None,
+        description="Whether the result keeps the EXIF data of the image, without orientation, "
+        "thumbnail, place and maker's note.",
     )
     min_subject_px: Annotated[int, Field(ge=0)] | None = Field(
         None,

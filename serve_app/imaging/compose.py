@@ -16,22 +16,22 @@ DARK_BELOW = 128
 """Mean brightness of a subject, 0 to 255, below which ``auto`` chooses a black background."""
 
 
-def compose_cutout(rgb: Pixels, alpha: Pixels, box: Box, recipe: Recipe) -> Pixels:
+def compose_cutout(rgb: Pixels, alpha: Pixels, crop: Box | None, recipe: Recipe) -> Pixels:
     """Return the pixels of the result that a recipe asks for.
 
     Args:
         rgb: Image, uint8 [H, W, 3].
         alpha: Transparency of the subject, uint8 [H, W].
-        box: Box around the subject.
-        recipe: Recipe that gives the background, ``mask_only`` and ``crop_to_subject``.
+        crop: Part of the image that the result shows, or None for all of it.
+        recipe: Recipe that gives the background and ``mask_only``.
 
     Returns:
         uint8 [H, W] for a mask, [H, W, 4] for a transparent or translucent background, and
         [H, W, 3] for an opaque one. A transparent result has colour 0 wherever alpha is 0, so
         that the removed background cannot be recovered from the file.
     """
-    if recipe.crop_to_subject and box.width:
-        part = slice(box.top, box.bottom), slice(box.left, box.right)
+    if crop is not None:
+        part = slice(crop.top, crop.bottom), slice(crop.left, crop.right)
         rgb, alpha = rgb[part], alpha[part]
     if recipe.mask_only:
         return alpha

@@ -114,7 +114,7 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         return ImageHeader(container.format, image.width, image.height)
 
 
-def decode_image(data: bytes, limits: ImageLimits, *, keep_metadata: bool = False) -> DecodedImage:
+def decode_image(data: bytes, limits: ImageLimits, keep_metadata: bool = False) -> DecodedImage:
     """Return the pixels of an image file, or those of the first frame of an animation.
 
     Args:

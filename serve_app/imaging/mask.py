@@ -15,6 +15,8 @@ from serve_app.imaging.strips import strips
 SUBJECT_ALPHA_FROM = 128
 """Lowest alpha, 0 to 255, of a pixel that belongs to the subject."""
 
+_CROP_MARGIN_PX = 1
+"""Pixels around a cropped subject, so that programs that smooth edges find them complete."""
 _CONSIDERED_FROM = 26
 """Lowest mask value of a pixel that the model considered to be the subject: 10 % of 255."""
 _SIGMA_PX, _REACH_PX = 2, 8
@@ -122,6 +124,28 @@ def find_subject_box(alpha: Pixels) -> Box:
     """
     left, top, width, height = cv2.boundingRect(subject_pixels(alpha))
     return Box(left=left, top=top, right=left + width, bottom=top + height)
+
+
+def find_crop(alpha: Pixels) -> Box | None:
+    """Return the box around all that is visible, with a margin of one pixel within the image.
+
+    It holds soft edges, which are outside of the box around the subject.
+
+    Args:
+        alpha: Mask or transparency, uint8 [H, W].
+
+    Returns:
+        The box, or None if nothing is visible.
+    """
+    left, top, width, height = cv2.boundingRect(alpha)
+    if not width:
+        return None
+    return Box(
+        left=max(left - _CROP_MARGIN_PX, 0),
+        top=max(top - _CROP_MARGIN_PX, 0),
+        right=min(left + width + _CROP_MARGIN_PX, alpha.shape[1]),
+        bottom=min(top + height + _CROP_MARGIN_PX, alpha.shape[0]),
+    )
 
 
 def check_subject(alpha: Pixels, box: Box, checks: Checks) -> None:

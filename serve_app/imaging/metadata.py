@@ -47,7 +47,9 @@ _DROPPED_PHOTO_TAGS = frozenset(
 )
 """Tags of the exposure that are no longer true. A maker's note may hold a place and a preview."""
 _SRGB = 1
-_MAX_EXIF_BYTES = 65_535 - 2 - len(b"Exif\0\0")
+_INCHES = 2
+_EXIF_PREFIX = b"Exif\0\0"
+_MAX_EXIF_BYTES = 65_535 - 2 - len(_EXIF_PREFIX)
 """What fits into the segment of a JPEG."""
 
 
@@ -97,6 +99,22 @@ def read_metadata(container: Container, orientation: int, *, keep: bool) -> Imag
     return ImageMetadata(dpi, exif)
 
 
+def exif_with_resolution(metadata: ImageMetadata) -> bytes | None:
+    """Return the EXIF data of a result with its resolution in it, or None if there is neither.
+
+    Args:
+        metadata: What the result says of the image.
+    """
+    if metadata.dpi is None:
+        return metadata.exif
+    exif = Image.Exif()
+    if metadata.exif:
+        exif.load(metadata.exif)
+    exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = metadata.dpi
+    exif[ExifTags.Base.ResolutionUnit] = _INCHES
+    return exif.tobytes().removeprefix(_EXIF_PREFIX)
+
+
 def _clean(exif: bytes) -> bytes | None:
     """Return EXIF data without what is no longer true and without the place, or None."""
     try:
@@ -111,7 +129,7 @@ def _clean(exif: bytes) -> bytes | None:
                 {tag: value for tag, value in photo.items() if tag not in _DROPPED_PHOTO_TAGS}
             )
             kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = _SRGB
-        content = kept.tobytes().removeprefix(b"Exif\0\0")
+        content = kept.tobytes().removeprefix(_EXIF_PREFIX)
     except Exception as error:  # noqa: BLE001 - Pillow raises nearly anything on broken data
         _logger.info("leaving out the EXIF data, which cannot be read: %s", type(error).__name__)
         return None

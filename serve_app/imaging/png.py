@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from isal import isal_zlib
@@ -29,11 +29,12 @@ _FILTER_UP = 2
 _COMPRESSION_LEVEL = 2
 
 
-def encode_png(pixels: Pixels) -> bytes:
+def encode_png(pixels: Pixels, ancillary: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
     """Return pixels as a PNG file.
 
     Args:
         pixels: uint8, [H, W] for grey, [H, W, 3] for RGB or [H, W, 4] for RGBA.
+        ancillary: Names and contents of the chunks before the pixels.
     """
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
@@ -42,6 +43,8 @@ def encode_png(pixels: Pixels) -> bytes:
     file = io.BytesIO()
     file.write(_SIGNATURE)
     _write_chunk(file, b"IHDR", header)
+    for name, content in ancillary:
+        _write_chunk(file, name, content)
     compressor = isal_zlib.compressobj(_COMPRESSION_LEVEL)
     for filtered in _filtered_strips(pixels.reshape(height, width * channels), width):
         if content := compressor.compress(filtered.data):

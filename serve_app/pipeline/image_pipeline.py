@@ -235,7 +235,8 @@ class ImagePipeline:
         async with permit, self._memory.hold(needed, priority) as memory:
             # From here on, the budget limits the memory.
             await fetch_slot.aclose()
-            image = await self._run_stage(request, "decode", decode_image, data, limits)
+            keep = request.recipe.keep_metadata
+            image = await self._run_stage(request, "decode", decode_image, data, limits, keep)
             try:
                 checks = request.recipe.checks
                 for name in request.models[:-1]:

@@ -16,6 +16,7 @@ from serve_app.imaging.decode import DecodedImage
 from serve_app.imaging.encode import encode_image, encode_thumbnail
 from serve_app.imaging.mask import (
     check_subject,
+    find_crop,
     find_subject_box,
     mask_confidence,
     multiply_by_alpha,
@@ -23,6 +24,7 @@ from serve_app.imaging.mask import (
     resize_mask,
 )
 from serve_app.imaging.matting import matte
+from serve_app.imaging.metadata import ImageMetadata
 from serve_app.imaging.pixels import Pixels
 
 
@@ -60,6 +62,8 @@ class Subject:
     """Box around the subject."""
     confidence: float
     """Confidence of the mask, 0 to 1 (``mask_confidence``)."""
+    metadata: ImageMetadata
+    """What the result may say of the image."""
 
 
 def find_subject(
@@ -87,7 +91,7 @@ def find_subject(
         box = find_subject_box(alpha)
         check_subject(alpha, box, recipe.checks)
         confidence = round(mask_confidence(mask), 4)
-    return Subject(model, image.rgb, full, alpha, box, confidence)
+    return Subject(model, image.rgb, full, alpha, box, confidence, image.metadata)
 
 
 def apply_matting(
@@ -125,15 +129,17 @@ def render_cutout(subject: Subject, recipe: Recipe, stages: StageTimer) -> Rende
         ImageTooLarge: The recipe's format cannot store an image of this size.
     """
     with stages.measure("compose"):
-        result = compose_cutout(subject.rgb, subject.alpha, subject.box, recipe)
+        crop = find_crop(subject.alpha) if recipe.crop_to_subject else None
+        result = compose_cutout(subject.rgb, subject.alpha, crop, recipe)
     with stages.measure("encode"):
-        data = encode_image(result, recipe)
+        data = encode_image(result, recipe, subject.metadata)
         small = encode_thumbnail(result, recipe.thumbnail) if recipe.thumbnail else None
     cutout = Cutout(
         model=subject.model,
         width=result.shape[1],
         height=result.shape[0],
         subject=subject.box,
+        crop=crop,
         mask_confidence=subject.confidence,
         stages_ms=stages.ms,
     )

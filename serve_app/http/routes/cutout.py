@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from serve_app.contracts.model import ModelInfo
+from serve_app.contracts.outcome import Box
 from serve_app.contracts.rendered import Rendered
 from serve_app.contracts.result_keys import content_fingerprint
 from serve_app.errors import (
@@ -121,15 +122,20 @@ def image_response(rendered: Rendered, headers: dict[str, str]) -> Response:
         headers: Additional headers.
     """
     cutout = rendered.cutout
-    box = cutout.subject
     timing = ", ".join(f"{stage};dur={ms:g}" for stage, ms in cutout.stages_ms.items())
     described = {
         "Server-Timing": timing,
         "Foreedge-Model": cutout.model,
         "Foreedge-Mask-Confidence": f"{cutout.mask_confidence:g}",
-        "Foreedge-Subject": f"{box.left},{box.top},{box.right},{box.bottom}",
+        "Foreedge-Subject": _as_header(cutout.subject),
     }
+    if cutout.crop is not None:
+        described["Foreedge-Crop"] = _as_header(cutout.crop)
     return Response(rendered.data, media_type=rendered.media_type, headers=described | headers)
+
+
+def _as_header(box: Box) -> str:
+    return f"{box.left},{box.top},{box.right},{box.bottom}"
 
 
 def _matches_etag(if_none_match: str | None, fingerprint: str) -> bool:

@@ -161,10 +161,10 @@ async function show(headers, blob, roundTrip, fields) {
   after.src = resultUrl;
   await after.decode();
   const [left, top, right, bottom] = headers.get("Foreedge-Subject").split(",").map(Number);
-  const cropped = fields.get("crop_to_subject") && right > left;
+  const crop = headers.get("Foreedge-Crop")?.split(",").map(Number)
+    ?? [0, 0, original?.width, original?.height];
   if (original) {
-    showBefore(cropped ? { left, top, right, bottom }
-      : { left: 0, top: 0, right: original.width, bottom: original.height });
+    showBefore({ left: crop[0], top: crop[1], right: crop[2], bottom: crop[3] });
   } else {
     $("frame").style.setProperty("--aspect", after.naturalWidth / after.naturalHeight);
   }

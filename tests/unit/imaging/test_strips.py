@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from serve_app.contracts.outcome import Box
 from serve_app.contracts.recipe import Recipe
 from serve_app.imaging.compose import compose_cutout
 from serve_app.imaging.mask import post_process_mask
@@ -50,8 +49,7 @@ def test_backgrounds_are_those_of_the_whole_image(height: int, width: int, backg
     else:
         below = Image.new("RGB", cutout.size, background)
         expected = Image.composite(Image.fromarray(rgb), below, Image.fromarray(alpha))
-    box = Box(left=0, top=0, right=width, bottom=height)
-    found = compose_cutout(rgb, alpha, box, Recipe(background=background))
+    found = compose_cutout(rgb, alpha, None, Recipe(background=background))
     assert np.array_equal(found, np.asarray(expected))
 
 
