@@ -155,6 +155,7 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
         "png-empty-pixel-chunks": with_split_pixels,
         "png-texts": lambda: in_png(chunk(b"tEXt", b"a\0b")),
         "png-compressed-texts": lambda: in_png(chunk(b"zTXt", b"a\0\0" + zeros)),
+        "png-xmp": lambda: in_png(chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zeros)),
         "png-profiles": lambda: in_png(chunk(b"iCCP", b"a\0\0" + zeros)),
         "png-exif-entries": lambda: in_png(chunk(b"eXIf", exif_directory(65_000)), 1),
         "png-frames": lambda: in_png(chunk(b"fdAT", b"\0\0\0\1"), after=True),
@@ -165,11 +166,22 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
         "webp-chunks": lambda: in_webp(b"abcd\0\0\0\0"),
         "webp-exif-entries": lambda: small("WEBP", exif=b"Exif\0\0" + exif_directory(65_000)),
         "tiff-entries": lambda: tiff(many_tags),
+        "tiff-pages": _with_pages,
+        "tiff-directories-within": lambda: tiff(
+            {330: (4, 500_000, 200)}, struct.pack("<I", 8) * 500_100
+        ),
         "tiff-strips": lambda: tiff(strips, bytes(16_000_200)),
         "tiff-strips-of-one-pixel": lambda: tiff(
             strips | {256: (4, 1, 1), 257: (4, 1, 4_000_000)}, bytes(16_000_200)
         ),
         "tiff-tile": lambda: tiff(tile | {325: (4, 1, 1_000)}),
+        "avif-boxes": lambda: _with_boxes(struct.pack(">I4s", 8, b"free")),
+        "avif-boxes-behind": lambda: small("AVIF") + struct.pack(">I4s", 8, b"free") * (SIZE // 8),
+        "avif-nested-boxes": lambda: _with_boxes(
+            b"".join(
+                struct.pack(">I4sI", 12 * depth, b"meta", 0) for depth in range(100_000, 0, -1)
+            )
+        ),
         "bmp-line-ends": lambda: run_length_bmp(b"\0\0" * (SIZE // 2)),
         "bmp-single-pixels": lambda: run_length_bmp(b"\1\0" * (SIZE // 2)),
         "bmp-short-lines": lambda: run_length_bmp(b"\1\0\0\0" * 8_000),
@@ -180,3 +192,21 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
 def _after_first_segment(junk: bytes) -> bytes:
     sound = small("JPEG")
     return sound[:20] + junk + sound[20:]
+
+
+def _with_boxes(part: bytes) -> bytes:
+    """Return an AVIF file with a part that is repeated behind its first box."""
+    sound = small("AVIF")
+    at = int.from_bytes(sound[:4], "big")
+    return sound[:at] + part * (SIZE // len(part)) + sound[at:]
+
+
+def _with_pages() -> bytes:
+    """Return a TIFF file of very many pages, each of which refers to the next."""
+    count = 1_000_000
+    first = tiff({})
+    head, rest = first[: first.index(struct.pack("<HHII", 279, 4, 1, _SIDE * _SIDE)) + 12], first
+    pages = (
+        struct.pack("<HHHIII", 1, 254, 4, 1, 0, len(rest) + 18 * (n + 1)) for n in range(count)
+    )
+    return head + struct.pack("<I", len(rest)) + rest[len(head) + 4 :] + b"".join(pages)

@@ -1,6 +1,5 @@
-"""Bounded scans of image files, one module for each container, before a decoder reads them.
+"""Bounds of the time that a decoder takes for a file, before it gets the file.
 
-Decoders read headers segment by segment, some of them in Python, and a file of some megabytes can
-hold millions of segments. A scan skips from segment to segment by their lengths, stops at a limit,
-and leaves out the metadata that would be costly to read.
+``serve_app.imaging.formats`` bounds what is read of metadata. Here are the costs of pixels: scans,
+strips, tiles, runs and blocks, of which a file of some megabytes can hold millions.
 """

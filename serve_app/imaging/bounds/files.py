@@ -1,24 +1,22 @@
-"""The bound of any image file, by its container."""
+"""The bound of any image file, by its format."""
 
 from __future__ import annotations
 
 from serve_app.config import ImageLimits
 from serve_app.imaging.bounds.bmp import check_bmp
 from serve_app.imaging.bounds.gif import bound_gif
-from serve_app.imaging.bounds.jpeg import bound_jpeg
-from serve_app.imaging.bounds.png import bound_png
+from serve_app.imaging.bounds.jpeg import check_jpeg
 from serve_app.imaging.bounds.tiff import check_tiff
-from serve_app.imaging.bounds.webp import bound_webp
 
 _TIFF = (b"II*\0", b"II\0*", b"II+\0", b"MM*\0", b"MM\0*", b"MM\0+")
 """Signatures of TIFF and BigTIFF, with those in the wrong byte order that Pillow accepts."""
 
 
 def bound_file(data: bytes, limits: ImageLimits) -> bytes:
-    """Return an image file whose header a decoder reads in a bounded time, with the same pixels.
+    """Return an image file that a decoder reads in a bounded time, with the same pixels.
 
-    The result is the same object unless costly metadata was left out. A file of an unknown format
-    and a damaged one are returned as they are, for the decoder to refuse.
+    The result is the same object unless blocks of a GIF were left out. A file of an unknown format
+    and a damaged one are returned as they are, for their reader to refuse.
 
     Args:
         data: Content of the file.
@@ -27,15 +25,11 @@ def bound_file(data: bytes, limits: ImageLimits) -> bytes:
     Raises:
         ImageTooLarge: The file has more parts than are read, or would be decoded for too long.
     """
-    if data.startswith(b"\xff\xd8\xff"):
-        return bound_jpeg(data, limits.max_pixels)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return bound_png(data)
     if data.startswith((b"GIF87a", b"GIF89a")):
         return bound_gif(data)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return bound_webp(data)
-    if data.startswith(_TIFF):
+    if data.startswith(b"\xff\xd8\xff"):
+        check_jpeg(data, limits.max_pixels)
+    elif data.startswith(_TIFF):
         check_tiff(data)
     elif data.startswith(b"BM"):
         check_bmp(data)

@@ -1,18 +1,14 @@
-"""Scan of JPEG files: segments, metadata and scans (ITU-T T.81, annex B)."""
+"""Bound of JPEG files: their scans (ITU-T T.81, annex B)."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from serve_app.errors import ImageTooLarge
-from serve_app.imaging.bounds.exif import is_costly_exif
-from serve_app.imaging.bounds.parts import SLICE_BYTES, KeptParts, find_pattern, refuse_parts
+from serve_app.imaging.bounds.parts import MAX_PARTS, SLICE_BYTES, find_pattern, refuse_parts
 
-MAX_SEGMENTS = 16_384
-"""Most segments of a header. A header of 32 MiB has 512 full ones."""
 MAX_SCANS = 100
 """Most scans of a file. libjpeg writes up to 18, and MozJPEG a few more."""
 MAX_FULL_SIZE_SCANS = 24
@@ -24,21 +20,8 @@ A few bytes of a scan can stand for every pixel, which takes 1.5 ns per pixel on
 
 _MAX_FILL_BYTES = 4_096
 """Longest run of fill bytes after the first scan. libjpeg starts it again with each 64 KB."""
-_MAX_EXIF_SEGMENTS = 64
-"""Most EXIF segments. Pillow copies all previous ones with each."""
-_MAX_PROFILE_SEGMENTS = 255
-"""Most segments of an ICC profile: their number is a byte."""
-_MAX_OTHER_COST = 4_096
-"""Most segments and Photoshop resources without effect that Pillow reads, 2 µs each."""
-_RESOURCE_BYTES = 12
-"""Size of the smallest Photoshop resource."""
-
-_EXIF, _PROFILE = (0xE1, b"Exif\0\0"), (0xE2, b"ICC_PROFILE\0")
-_KEPT_ONCE = ((0xE0, b"JFIF\0"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0"), (0xE2, b"MPF\0"))
-_PHOTOSHOP = (0xED, b"Photoshop 3.0\0")
-_ADOBE, _COMMENT = 0xEE, 0xFE
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\x01\xd0-\xd7]")
@@ -53,11 +36,8 @@ class _Segment(NamedTuple):
     """Position after the segment, without the data of a scan."""
 
 
-def bound_jpeg(data: bytes, max_pixels: int) -> bytes:
-    """Return a JPEG file without the metadata that Pillow would read for long.
-
-    EXIF data, the ICC profile and the first XMP packet are kept. Fill bytes are left out, and other
-    segments of applications if there are many.
+def check_jpeg(data: bytes, max_pixels: int) -> None:
+    """Refuse a JPEG file that would be decoded for long.
 
     Args:
         data: Content of the file.
@@ -66,17 +46,16 @@ def bound_jpeg(data: bytes, max_pixels: int) -> bytes:
     Raises:
         ImageTooLarge: The file has too many segments, scans or fill bytes.
     """
-    header: list[_Segment] = []
     pixels = 0
     for segment in _segments(data, 2, _MARKER):
-        if segment.marker in {_START_OF_SCAN, _END_OF_IMAGE}:
-            _check_scans(data, segment.start, pixels, max_pixels)
-            break
         if segment.marker in _FRAMES:
             frame = data[segment.start + 5 : segment.start + 9]
             pixels = int.from_bytes(frame[:2], "big") * int.from_bytes(frame[2:], "big")
-        header.append(segment)
-    return _without_costly_metadata(data, header)
+        elif segment.marker == _START_OF_SCAN:
+            _check_scans(data, segment.start, pixels, max_pixels)
+            return
+        elif segment.marker == _END_OF_IMAGE:
+            return
 
 
 def _segments(data: bytes, at: int, next_marker: re.Pattern[bytes]) -> Iterator[_Segment]:
@@ -90,7 +69,7 @@ def _segments(data: bytes, at: int, next_marker: re.Pattern[bytes]) -> Iterator[
     Raises:
         ImageTooLarge: There are too many segments.
     """
-    for _ in range(MAX_SEGMENTS):
+    for _ in range(MAX_PARTS):
         start = find_pattern(next_marker, data, at)
         if start is None:
             return
@@ -98,53 +77,7 @@ def _segments(data: bytes, at: int, next_marker: re.Pattern[bytes]) -> Iterator[
         if marker not in _WITHOUT_LENGTH:
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
         yield _Segment(marker, start, at)
-    raise refuse_parts("JPEG", "segments", MAX_SEGMENTS)
-
-
-def _without_costly_metadata(data: bytes, header: list[_Segment]) -> bytes:
-    kept, others, cost = KeptParts(data), [], 0
-    exif = [segment for segment in header if _starts(data, segment, _EXIF)]
-    first = b"".join(data[segment.start + 10 : segment.end] for segment in exif[:1])
-    keeps_exif = len(exif) <= _MAX_EXIF_SEGMENTS and not is_costly_exif(first)
-    seen: Counter[object] = Counter()
-    until = 2
-    for segment in header:
-        if segment.start > until:
-            others.append((until, segment.start))
-            cost += segment.start - until
-        until = segment.end
-        if _is_needed(data, segment, seen, keeps_exif):
-            continue
-        others.append((segment.start, segment.end))
-        cost += 1
-        if _starts(data, segment, _PHOTOSHOP):
-            cost += (segment.end - segment.start) // _RESOURCE_BYTES
-    if cost > _MAX_OTHER_COST or (exif and not keeps_exif):
-        for start, end in others:
-            kept.leave_out(start, end)
-    return kept.file()
-
-
-def _is_needed(data: bytes, segment: _Segment, seen: Counter[object], keeps_exif: bool) -> bool:
-    """Return whether the pixels, the orientation or the colours depend on a segment."""
-    marker = segment.marker
-    if not 0xE0 <= marker <= 0xEF and marker != _COMMENT:
-        return True
-    if _starts(data, segment, _EXIF):
-        return keeps_exif
-    for kind, most in ((_PROFILE, _MAX_PROFILE_SEGMENTS), *((kind, 1) for kind in _KEPT_ONCE)):
-        if _starts(data, segment, kind):
-            seen[kind] += 1
-            return seen[kind] <= most
-    if marker == _ADOBE:
-        seen[marker] += 1
-        return seen[marker] == 1
-    return False
-
-
-def _starts(data: bytes, segment: _Segment, kind: tuple[int, bytes]) -> bool:
-    marker, prefix = kind
-    return segment.marker == marker and data.startswith(prefix, segment.start + 4)
+    raise refuse_parts("JPEG", "segments")
 
 
 def _check_scans(data: bytes, start: int, pixels: int, max_pixels: int) -> None:

@@ -64,10 +64,16 @@ class _Segments:
         self._data = data
         self.kept: list[bytes] = []
         self.profile: dict[int, bytes] = {}
-        self.exif: bytes | None = None
+        self._exif: list[bytes] = []
+        self._exif_bytes = 0
         self.xmp: bytes | None = None
         self.dpi: tuple[float, float] | None = None
         self.has_frame = False
+
+    @property
+    def exif(self) -> bytes | None:
+        """EXIF data, joined once, since a file can have thousands of segments of it."""
+        return b"".join(self._exif) or None
 
     def read(self) -> int:
         """Read the segments, and return the offset of the first scan."""
@@ -109,8 +115,9 @@ class _Segments:
                 self.dpi = self.dpi or resolution(across, down, 1.0 if unit == 1 else 1 / 2.54)
         elif marker == _APP1 and content.startswith(_EXIF):
             # EXIF data of more than 64 KB continues in the next segment.
-            exif = (self.exif or b"") + content[len(_EXIF) :]
-            self.exif = exif if len(exif) <= MAX_ANCILLARY_BYTES else self.exif
+            self._exif_bytes += len(content)
+            if self._exif_bytes <= MAX_ANCILLARY_BYTES:
+                self._exif.append(content[len(_EXIF) :])
         elif marker == _APP1 and content.startswith(_XMP):
             self.xmp = self.xmp or content[len(_XMP) :]
         elif marker == _APP2 and content.startswith(_ICC) and len(content) > len(_ICC) + 2:

@@ -124,9 +124,9 @@ def _take_other(ancillary: dict[bytes, bytes], name: bytes, chunk: bytes) -> Non
     content = chunk[8:-4]
     if name in _TEXTS:
         keyword = next((word for word in _KEYWORDS if content.startswith(word)), None)
-        text = _TEXTS[name](content[len(keyword) :]) if keyword else None
-        if keyword and text is not None:
-            ancillary.setdefault(keyword, text)
+        # The first alone is decompressed: a file can have thousands.
+        if keyword and keyword not in ancillary:
+            ancillary[keyword] = _TEXTS[name](content[len(keyword) :]) or b""
     elif name in _READ:
         ancillary.setdefault(name, content)
 
