@@ -27,6 +27,8 @@ class ImageLimits(Section):
 class PipelineConfig(Section):
     """CutoutPipeline, the deployment that processes an image from start to end."""
 
+    former_names = frozenset({"max_decoded_pixels"})
+
     replicas: Positive = 1
     """Number of replicas, or their minimum number with ``autoscaling``."""
     num_cpus: NotNegative = 0.5

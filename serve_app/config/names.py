@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 
+from serve_app.config.section import Section
 from serve_app.contracts.base import describe_validation_error
 
 PREFIX = "FOREEDGE_"
@@ -40,6 +41,7 @@ def find_unknown_variable(model: type[BaseModel], environment: Mapping[str, str]
         environment: Variables by name.
     """
     known = {PREFIX + name.replace(".", _DELIMITER).upper() for name in _names(model)}
+    known |= {PREFIX + name.replace(".", _DELIMITER).upper() for name in _former_names(model)}
     # A variable may stand for a whole section, as a JSON object.
     known |= {name.rpartition(_DELIMITER)[0] for name in known if _DELIMITER in name}
     aliases = _aliases(model)
@@ -77,6 +79,14 @@ def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
         else:
             yield from _names(section, f"{prefix}{name}.")
+
+
+def _former_names(model: type[BaseModel]) -> Iterator[str]:
+    """Yield the dotted name of every setting that is read by a former name."""
+    for name, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None and issubclass(section, Section):
+            yield from (f"{name}.{former}" for former in section.former_names)
 
 
 def _aliases(model: type[BaseModel]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -40,5 +40,8 @@ environment may hold JSON only."""
 
 class Section(BaseModel):
     """A part of the configuration, frozen and strict about unknown names."""
+
+    former_names: ClassVar[frozenset[str]] = frozenset()
+    """Names of settings that have another name now, and are still read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -13,6 +13,7 @@ from serve_app.errors import InvalidConfig
 
 _ITEMS = {
     "models": ["u2netp", "isnet-general-use"],
+    "models_on_request": ["u2netp", "isnet-general-use"],
     "storage.allowed_buckets": ["photos", "results"],
     "http.api_keys": ["first-key", "second-key"],
     "http.fetch_hosts": ["images.example.com", "*.example.org:8443"],
