@@ -10,6 +10,7 @@ import io
 import logging
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -28,6 +29,7 @@ from serve_app.imaging.formats.kinds import read_container
 from serve_app.imaging.metadata import NO_METADATA, ImageMetadata, read_metadata, read_orientation
 from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.samples import separate_transparency
+from serve_app.imaging.strips import copy_pixels, strips
 
 # The configured limits replace Pillow's own, which warns before it raises.
 Image.MAX_IMAGE_PIXELS = None
@@ -109,8 +111,10 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         CorruptImage: The bytes begin like an image, but the header cannot be read.
         ImageTooLarge: The image is over a limit.
     """
-    container, image = _open(data, limits)
-    with image:
+    container = _split(data, limits)
+    if container.still_size:
+        return ImageHeader(container.format, *container.still_size)
+    with _open(container, limits) as image:
         return ImageHeader(container.format, image.width, image.height)
 
 
@@ -126,35 +130,43 @@ def decode_image(data: bytes, limits: ImageLimits, keep_metadata: bool = False) 
         ForeedgeError: See ``read_header``. CorruptImage is also raised if the pixels cannot be
             decoded, and UnsupportedFormat if their kind is not accepted.
     """
-    container, image = _open(data, limits)
-    with image:
-        try:
-            return _decode(container, image, keep_metadata)
-        except (MemoryError, ForeedgeError):
-            raise
-        # Pillow's decoders raise nearly anything on broken data.
-        except Exception as error:
-            raise _undecodable(container, error) from error
+    container = _split(data, limits)
+    try:
+        image = _load_webp(container) if container.still_size else _load(container, limits)
+        return _convert(container, image, keep_metadata)
+    except (MemoryError, ForeedgeError):
+        raise
+    # Decoders raise nearly anything on broken data.
+    except Exception as error:
+        raise _undecodable(container, error) from error
 
 
-def _decode(container: Container, image: Image.Image, keep_metadata: bool) -> DecodedImage:
-    image = _load(container, image)
+def _convert(container: Container, image: Image.Image, keep_metadata: bool) -> DecodedImage:
+    # Callers refer to each image until the end, so what is replaced by another one is closed.
     container = _with_information(container, image)
     colours, alpha = separate_transparency(image, container)
+    colours = _replaced(image, colours)
     orientation = read_orientation(container)
     transpose = _UPRIGHT.get(orientation)
     if transpose is not None:
-        colours = colours.transpose(transpose)
-        alpha = None if alpha is None else alpha.transpose(transpose)
-    rgb = convert_to_srgb(colours, container)
+        colours = _replaced(colours, colours.transpose(transpose))
+        alpha = None if alpha is None else _replaced(alpha, alpha.transpose(transpose))
+    rgb = _replaced(colours, convert_to_srgb(colours, container))
     return DecodedImage(
-        np.asarray(rgb),
-        None if alpha is None else np.asarray(alpha),
+        copy_pixels(rgb),
+        None if alpha is None else copy_pixels(alpha),
         read_metadata(container, orientation, keep=keep_metadata),
     )
 
 
-def _open(data: bytes, limits: ImageLimits) -> tuple[Container, Image.Image]:
+def _replaced(image: Image.Image, by: Image.Image) -> Image.Image:
+    """Return an image after the memory of the one that it replaces was freed."""
+    if by is not image:
+        image.close()
+    return by
+
+
+def _split(data: bytes, limits: ImageLimits) -> Container:
     if not data:
         raise EmptyImage("the image has no bytes")
     if len(data) > limits.max_bytes:
@@ -163,6 +175,12 @@ def _open(data: bytes, limits: ImageLimits) -> tuple[Container, Image.Image]:
             "(limits.max_bytes)"
         )
     container = read_container(bound_file(data, limits))
+    if container.still_size:
+        _check_size(*container.still_size, limits)
+    return container
+
+
+def _open(container: Container, limits: ImageLimits) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(container.pixels), formats=(container.format,))
     except MemoryError:
@@ -176,7 +194,7 @@ def _open(data: bytes, limits: ImageLimits) -> tuple[Container, Image.Image]:
             ) from error
         raise _undecodable(container, error) from error
     _check_size(image.width, image.height, limits)
-    return container, image
+    return image
 
 
 def _undecodable(container: Container, error: Exception) -> CorruptImage:
@@ -185,12 +203,13 @@ def _undecodable(container: Container, error: Exception) -> CorruptImage:
     return CorruptImage(f"the {container.format} image is cut off or damaged")
 
 
-def _load(container: Container, image: Image.Image) -> Image.Image:
+def _load(container: Container, limits: ImageLimits) -> Image.Image:
     """Return an image with its pixels decoded."""
+    image = _open(container, limits)
+    data = container.pixels
     if container.format != "JPEG":
         image.load()
         return image
-    data = container.pixels
     if data.endswith(_FILLED_UP) and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
         return _load_without_end(data)
     try:
@@ -198,6 +217,25 @@ def _load(container: Container, image: Image.Image) -> Image.Image:
     except OSError:
         return _load_without_end(data)
     return image
+
+
+def _load_webp(container: Container) -> Image.Image:
+    """Return a WebP image of one frame, decoded into one buffer.
+
+    Pillow decodes it like an animation, by the same library, into four buffers of RGBA.
+
+    Raises:
+        OSError: The image cannot be decoded.
+    """
+    content = np.frombuffer(container.pixels, np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape[1::-1] != container.still_size:
+        raise OSError("the WebP image cannot be decoded")
+    height, width, channels = pixels.shape
+    swap = cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGBA
+    for rows in strips(0, height, width):
+        pixels[rows] = cv2.cvtColor(pixels[rows], swap)
+    return Image.fromarray(np.asarray(pixels, np.uint8))
 
 
 def _load_without_end(data: bytes) -> Image.Image:

@@ -38,7 +38,8 @@ def separate_transparency(
         # It stays grey, for a profile of grey.
         return image.getchannel("L"), image.getchannel("A")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        if image.mode != "RGBA":
+            image = image.convert("RGBA")
         return image.convert("RGB"), image.getchannel("A")
     if image.mode == "1":
         image = image.convert("L")

@@ -74,6 +74,8 @@ class Container:
     """Colours by number. They come before a profile."""
     gamma: PngGamma | None = None
     """Colours of a PNG that has neither a profile nor an sRGB chunk."""
+    still_size: tuple[int, int] | None = None
+    """Width and height of a WebP image that is no animation, which Pillow does not decode."""
     kind: str | None = None
     """The kind of the samples in words, if Pillow does not read every kind of the format."""
 

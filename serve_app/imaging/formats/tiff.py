@@ -116,19 +116,27 @@ def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
     tags = sorted(_PIXEL_TAGS & page.entries.keys())
     if any(page.entries[tag].end > len(data) for tag in tags):
         raise cut_off("TIFF", "its first directory")
-    body = b"".join([data, bytes(len(data) % 2)])
+    padding = bytes(len(data) % 2)
+    end = len(data) + len(padding)
+    values = b""
     raw = {tag: page.entries[tag].raw for tag in tags}
     colours = colour_map_of_8_bits(page)
     if colours:
         values = struct.pack(
             f"{layout.order}{len(colours)}H", *(colour * 257 for colour in colours)
         )
-        raw[COLOUR_MAP] = raw[COLOUR_MAP][: -layout.inline_bytes] + struct.pack(
-            layout.offset, len(body)
-        )
-        body += values
-    head = data[: layout.header_bytes - layout.inline_bytes] + struct.pack(layout.offset, len(body))
+        raw[COLOUR_MAP] = raw[COLOUR_MAP][: -layout.inline_bytes] + struct.pack(layout.offset, end)
+    place = struct.pack(layout.offset, end + len(values))
+    head = data[: layout.header_bytes - layout.inline_bytes] + place
     count = struct.pack(layout.count, len(tags))
     return b"".join(
-        [head, body[len(head) :], count, *(raw[tag] for tag in tags), bytes(layout.inline_bytes)]
+        [
+            head,
+            memoryview(data)[len(head) :],
+            padding,
+            values,
+            count,
+            *(raw[tag] for tag in tags),
+            bytes(layout.inline_bytes),
+        ]
     )
