@@ -26,7 +26,7 @@ from serve_app.contracts.submission import JobQueue
 from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
-from serve_app.http.uploads import UploadedImage, read_uploaded_image
+from serve_app.http.uploads import CUTOUT_FORM, FormRules, UploadedImage, read_uploaded_image
 from serve_app.serving.handle_calls import call_deployment
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 
@@ -101,8 +101,14 @@ class Endpoint:
             raise DeadlineExceeded(f"There was no result within {limit_s:g} s.") from error
 
     @asynccontextmanager
-    async def receive_image(self, request: Request) -> AsyncIterator[UploadedImage]:
+    async def receive_image(
+        self, request: Request, rules: FormRules = CUTOUT_FORM
+    ) -> AsyncIterator[UploadedImage]:
         """Read the image of a request. Its bytes count as buffered until the context ends.
+
+        Args:
+            request: Request whose body has not been read yet.
+            rules: What a form may contain.
 
         Raises:
             Overloaded: A limit is reached. If that is known beforehand, nothing is read.
@@ -112,7 +118,7 @@ class Endpoint:
         with self.buffer.reservation() as reserve:
             with self.uploads.take():
                 max_bytes = self.config.limits.max_bytes
-                image = await read_uploaded_image(request, max_bytes, reserve)
+                image = await read_uploaded_image(request, max_bytes, reserve, rules)
             yield image
 
     async def cut_out(self, data: bytes, recipe: Recipe) -> Rendered:

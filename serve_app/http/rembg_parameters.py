@@ -6,6 +6,7 @@ status, 422.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import orjson
@@ -15,8 +16,27 @@ from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.recipe import Checks, Matting, Recipe
 from serve_app.errors import InvalidParameters
 
-_IGNORED_EXTRAS = {"model_path"}
-"""Members of ``extras`` without effect. Clients cannot choose the server's model files."""
+_FIXED_EXTRAS = {
+    "alpha_matting",
+    "alpha_matting_background_threshold",
+    "alpha_matting_erode_size",
+    "alpha_matting_foreground_threshold",
+    "bgcolor",
+    "data",
+    "decontaminate",
+    "only_mask",
+    "post_process_mask",
+    "session",
+    "vitmatte",
+}
+"""Members of ``extras`` that rembg's server cannot take either: it sets them from the parameters.
+All others are options of models that are not served, or of the server's own files."""
+
+_IN_QUERY = {"bgc", "extras"}
+"""Parameters that rembg reads from the query of a ``POST``. It reads all others from the form."""
+
+_MAX_ERODE_PX = 1_000
+"""Largest erosion of a recipe, in pixels. rembg has no limit, and runs out of memory instead."""
 
 
 class RembgParameters(BaseModel):
@@ -35,8 +55,8 @@ class RembgParameters(BaseModel):
         10,
         description="Matting: mask value below which a pixel certainly belongs to the background.",
     )
-    ae: Annotated[int, Field(ge=0, le=1000)] = Field(
-        10, description="Matting: size of the erosion, in pixels."
+    ae: Annotated[int, Field(ge=0)] = Field(
+        10, description="Matting: size of the erosion, in pixels. Above 1,000 it counts as 1,000."
     )
     om: bool = Field(
         False, description="Whether to return only the mask, as the model produces it."
@@ -57,9 +77,33 @@ class RembgParameters(BaseModel):
     )
     extras: str | None = Field(
         None,
-        description="Further options as a JSON object. `model_path` is ignored. All others are "
-        "rejected.",
+        description="Further options as a JSON object. They have no effect on the models of this "
+        "server. Those that repeat another parameter are rejected.",
     )
+
+
+def merge_parameters(
+    form: Mapping[str, str], query: Mapping[str, str], served: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the parameters of a ``POST`` with a form.
+
+    rembg reads each parameter from one place. A parameter in the other place counts as well, unless
+    it is in both, or invalid: rembg never looks at it, so it cannot fail there. A parameter without
+    a value counts as not given.
+
+    Args:
+        form: Fields of the form.
+        query: Parameters of the query.
+        served: Names of the models that the application serves.
+    """
+    read_by_rembg = {name: text for name, text in form.items() if text and name not in _IN_QUERY}
+    read_by_rembg |= {name: text for name, text in query.items() if text and name in _IN_QUERY}
+    merged = {
+        name: text
+        for name, text in {**query, **form}.items()
+        if text and name not in read_by_rembg and _is_valid(name, text, served)
+    }
+    return merged | read_by_rembg
 
 
 def recipe_from_rembg(fields: dict[str, str], served: tuple[str, ...]) -> Recipe:
@@ -89,7 +133,7 @@ def recipe_from_rembg(fields: dict[str, str], served: tuple[str, ...]) -> Recipe
         method=_matting_method(parameters),
         foreground_above=parameters.af,
         background_below=parameters.ab,
-        erode_px=parameters.ae,
+        erode_px=min(parameters.ae, _MAX_ERODE_PX),
     )
     return Recipe(
         models=(parameters.model or served[0],),
@@ -100,6 +144,14 @@ def recipe_from_rembg(fields: dict[str, str], served: tuple[str, ...]) -> Recipe
         # rembg returns every result, even an empty one.
         checks=Checks(min_subject_px=0),
     )
+
+
+def _is_valid(name: str, text: str, served: tuple[str, ...]) -> bool:
+    try:
+        recipe_from_rembg({name: text}, served)
+    except InvalidParameters:
+        return False
+    return True
 
 
 def _matting_method(parameters: RembgParameters) -> Literal["off", "closed_form", "decontaminate"]:
@@ -129,6 +181,8 @@ def _check_extras(extras: str | None) -> None:
     except orjson.JSONDecodeError:
         # rembg ignores extras that are not JSON.
         return
-    unsupported = sorted(set(found) - _IGNORED_EXTRAS) if isinstance(found, dict) else []
-    if unsupported:
-        raise InvalidParameters(f"extras: {', '.join(unsupported)} cannot be set on this server")
+    fixed = sorted(_FIXED_EXTRAS.intersection(found)) if isinstance(found, dict) else []
+    if fixed:
+        raise InvalidParameters(
+            f"extras: {', '.join(fixed)} cannot be set there. Use the parameter instead."
+        )

@@ -25,12 +25,49 @@ RECIPE_BYTES = 64 * 1024
 """Maximum size of a field of the form, and of a recipe that is a file of it, in bytes."""
 
 _FORM_OVERHEAD_BYTES = 2 * RECIPE_BYTES
-_FORM_FIELDS = 30
 
 
 def is_multipart_form(request: Request) -> bool:
     """Return whether the body of a request is a multipart form."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+@dataclass(frozen=True, slots=True)
+class FormRules:
+    """What a form with an image may contain."""
+
+    max_files: int
+    """Maximum number of files."""
+    max_fields: int
+    """Maximum number of text fields."""
+    image: str | None
+    """Name of the file that is the image, whatever other files there are. If None, or without a
+    file of this name, the form must have one file."""
+    with_recipe: bool
+    """Whether a file named ``recipe`` is the text of a recipe."""
+    advice: str
+    """What to send, for the error about another number of files."""
+
+
+CUTOUT_FORM = FormRules(
+    # The image, and the recipe.
+    max_files=2,
+    max_fields=30,
+    image=None,
+    with_recipe=True,
+    advice="Send exactly one, the image (a file named 'recipe' is not counted).",
+)
+"""Rules for ``/v1/cutout``."""
+
+REMBG_FORM = FormRules(
+    max_files=100,
+    # As many as rembg's server takes.
+    max_fields=1_000,
+    image="file",
+    with_recipe=False,
+    advice="Send the image as a file named 'file'.",
+)
+"""Rules for ``/api/remove``: like rembg's server, it ignores what it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +80,16 @@ class UploadedImage:
     """Text fields of the form by name. Empty if the body is the raw image."""
 
 
-async def read_uploaded_image(request: Request, max_bytes: int, reserve: Reserve) -> UploadedImage:
+async def read_uploaded_image(
+    request: Request, max_bytes: int, reserve: Reserve, rules: FormRules
+) -> UploadedImage:
     """Return the image of a request, and the fields of its form.
 
     Args:
         request: Request whose body is the raw image, or a form with the image as a file.
         max_bytes: Maximum size of the image. Reading stops once it is exceeded.
         reserve: Called with the size of each chunk. Raises Overloaded when the buffer is full.
+        rules: What a form may contain.
 
     Raises:
         ImageTooLarge: The image has more than ``max_bytes`` bytes.
@@ -65,7 +105,7 @@ async def read_uploaded_image(request: Request, max_bytes: int, reserve: Reserve
     )
     limit = max_bytes + (_FORM_OVERHEAD_BYTES if form else 0)
     limited = _limited_request(request, limit, too_large, reserve)
-    data, fields = await _read_form(limited) if form else (await _read_all(limited), {})
+    data, fields = await _read_form(limited, rules) if form else (await _read_all(limited), {})
     if len(data) > max_bytes:
         raise too_large
     if not data:
@@ -124,11 +164,10 @@ async def _read_all(request: Request) -> bytes:
         raise InvalidRequest("The client disconnected before the body was complete.") from error
 
 
-async def _read_form(request: Request) -> tuple[bytes, dict[str, str]]:
+async def _read_form(request: Request, rules: FormRules) -> tuple[bytes, dict[str, str]]:
     try:
-        # Two files: the image, and the recipe.
-        async with request.form(max_files=2, max_fields=_FORM_FIELDS) as form:
-            return await _image_and_fields(form)
+        async with request.form(max_files=rules.max_files, max_fields=rules.max_fields) as form:
+            return await _image_and_fields(form, rules)
     except ClientDisconnect as error:
         raise InvalidRequest("The client disconnected before the form was complete.") from error
     except HTTPException as error:
@@ -150,19 +189,21 @@ def _limited(text: str, name: str) -> str:
     )
 
 
-async def _image_and_fields(form: FormData) -> tuple[bytes, dict[str, str]]:
+async def _image_and_fields(form: FormData, rules: FormRules) -> tuple[bytes, dict[str, str]]:
     files: list[UploadFile] = []
+    named: list[UploadFile] = []
     fields: dict[str, str] = {}
     for name, value in form.multi_items():
         if isinstance(value, str):
             fields[name] = _limited(value, name)
-        elif name == "recipe":
+        elif name == rules.image:
+            named.append(value)
+        elif name == "recipe" and rules.with_recipe:
             fields[name] = _limited((await value.read(RECIPE_BYTES + 1)).decode(), name)
         else:
             files.append(value)
-    if len(files) != 1:
-        raise UnsupportedFormat(
-            f"The form has {len(files)} files. Send exactly one, the image "
-            "(a file named 'recipe' is not counted)."
-        )
-    return await files[0].read(), fields
+    # As in rembg's server, the last one counts.
+    candidates = named[-1:] or files
+    if len(candidates) != 1:
+        raise UnsupportedFormat(f"The form has {len(candidates)} files. {rules.advice}")
+    return await candidates[0].read(), fields

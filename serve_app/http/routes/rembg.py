@@ -28,8 +28,9 @@ from serve_app.errors import (
 from serve_app.http.endpoint import CurrentEndpoint, Endpoint, RequestedTimeout
 from serve_app.http.openapi_schemas import REMBG_BODY, REMBG_QUERY, REMBG_RESPONSES, REMBG_URL
 from serve_app.http.problems import error_responses
-from serve_app.http.rembg_parameters import recipe_from_rembg
+from serve_app.http.rembg_parameters import merge_parameters, recipe_from_rembg
 from serve_app.http.routes.cutout import image_response
+from serve_app.http.uploads import REMBG_FORM
 from serve_app.http.url_fetch import fetch_image
 
 REMOVE_PATH = "/api/remove"
@@ -62,16 +63,18 @@ async def remove_from_upload(
 ) -> Response:
     """Remove the background of an image in a form, as rembg's server does.
 
-    Parameters come from the form or the query. The form takes precedence.
+    Parameters come from the form or the query. Of other files in the form, none counts.
     """
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         raise InvalidParameters("file: is missing. Send the image as multipart/form-data.")
     async with endpoint.deadline(timeout_s), AsyncExitStack() as stack:
         try:
-            upload = await stack.enter_async_context(endpoint.receive_image(request))
+            receiving = endpoint.receive_image(request, REMBG_FORM)
+            upload = await stack.enter_async_context(receiving)
         except (UnsupportedFormat, EmptyImage) as error:
             raise InvalidParameters(f"file: {error.message}") from error
-        fields = {**request.query_params, **upload.fields}
+        served = endpoint.config.served_models
+        fields = merge_parameters(upload.fields, request.query_params, served)
         return await _remove_background(upload.data, fields, endpoint)
 
 

@@ -16,7 +16,11 @@ from PIL import Image
 from serve_app.config import AppConfig
 from serve_app.contracts.recipe import Matting
 from serve_app.errors import InvalidParameters
-from serve_app.http.rembg_parameters import recipe_from_rembg
+from serve_app.http.rembg_parameters import (
+    RembgParameters,
+    merge_parameters,
+    recipe_from_rembg,
+)
 from serve_app.http.routes.rembg import REMOVE_PATH
 from tests.support.http_client import endpoint_client
 from tests.support.images import book, jpeg
@@ -55,6 +59,8 @@ def test_the_defaults_are_those_of_rembg_with_the_first_served_model() -> None:
         ({"extras": '{"model_path": "/m.onnx"}'}, {}),
         ({"extras": "no JSON"}, {}),
         ({"extras": "[1]"}, {}),
+        ({"extras": '{"sam_prompt": [], "api_key": "k", "unknown": 1}'}, {}),
+        ({"a": "true", "ae": "2000"}, {"matting": Matting(method="closed_form", erode_px=1000)}),
         ({"unknown": "1"}, {}),
         ({"a": "true", "ae": "0"}, {"matting": Matting(method="closed_form", erode_px=0)}),
         ({"dc": "true"}, {"matting": Matting(method="decontaminate")}),
@@ -80,7 +86,7 @@ def test_parameters_stand_for_recipes(fields: dict[str, str], expected: dict[str
         {"bgc": "red"},
         {"bgc": "1,2"},
         {"vm": "true"},
-        {"extras": '{"sam_prompt": []}'},
+        {"extras": '{"only_mask": true}'},
     ],
 )
 def test_invalid_parameters_are_rejected(fields: dict[str, str]) -> None:
@@ -127,6 +133,80 @@ async def test_an_image_without_a_subject_gives_an_empty_result(
             assert answer.status_code == 200, answer.text
             image = Image.open(io.BytesIO(answer.content))
             assert (image.mode, image.size, image.getbbox()) == (mode, (60, 40), None)
+
+
+# --- forms that rembg's server answers with 200, tried on rembg 2.0.86 ---
+
+_IMAGE = "file"
+_IGNORED = [(f"other-{index}", "text") for index in range(900)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "others"),
+    [
+        *(([(name, "")], []) for name in RembgParameters.model_fields),
+        ([("om", "true"), ("om", "")], []),
+        ([("om", "maybe"), ("om", "off")], []),
+        ([("a", "false"), ("vm", "False"), ("ppm", "0"), ("dc", "no")], []),
+        ([("af", "240.0"), ("ab", " 10"), ("ae", "2000")], []),
+        ([("bgc", "red")], []),
+        ([("extras", '{"only_mask": true}')], []),
+        ([("recipe", "nonsense"), ("url", "http://x.example/")], []),
+        (_IGNORED, []),
+        ([], [("mask", b"another file"), ("recipe", b"\xff\xfe"), ("file", b"an earlier one")]),
+        ([], [("other", b"")] + [(f"more-{index}", b"x") for index in range(20)]),
+    ],
+)
+async def test_a_form_that_rembg_answers_is_answered_alike(
+    config: AppConfig,
+    pipeline: Any,
+    fields: list[tuple[str, str]],
+    others: list[tuple[str, bytes]],
+) -> None:
+    parts: list[tuple[str, Any]] = [(name, (None, text)) for name, text in fields]
+    parts += [(name, ("other.bin", data, "application/octet-stream")) for name, data in others]
+    parts.append((_IMAGE, ("gr\u00fcn.jpg", encoded_book(), "text/plain; charset=nonsense")))
+    async with endpoint_client(config, pipeline) as client:
+        plain = await client.post(REMOVE_PATH, files={_IMAGE: ("b.jpg", encoded_book())})
+        answer = await client.post(REMOVE_PATH, files=parts)
+        assert answer.status_code == 200, answer.text
+        assert answer.content == plain.content
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *({name: ""} for name in RembgParameters.model_fields),
+        {"af": "300", "ae": "-1", "om": "maybe", "model": "zzz", "vm": "true"},
+        {"file": "x", "url": "http://x.example/", "extras": '{"unknown": 1}'},
+    ],
+)
+async def test_what_rembg_ignores_in_the_query_fails_no_post(
+    config: AppConfig, pipeline: Any, query: dict[str, str]
+) -> None:
+    files = {_IMAGE: ("b.jpg", encoded_book())}
+    async with endpoint_client(config, pipeline) as client:
+        plain = await client.post(REMOVE_PATH, files=files)
+        answer = await client.post(REMOVE_PATH, files=files, params=query)
+        assert answer.status_code == 200, answer.text
+        assert answer.content == plain.content
+
+
+def test_each_parameter_counts_where_rembg_reads_it() -> None:
+    merged = merge_parameters(
+        {"om": "true", "bgc": "1,1,1,1", "ae": "x"},
+        {"om": "false", "bgc": "2,2,2,2", "af": "200", "ab": "x", "ae": "5"},
+        SERVED,
+    )
+    # An invalid value in rembg's own place stays, and is refused.
+    assert merged == {"om": "true", "bgc": "2,2,2,2", "af": "200", "ae": "x"}
+
+
+async def test_the_path_with_a_slash_leads_to_the_route(config: AppConfig, pipeline: Any) -> None:
+    files = {_IMAGE: ("b.jpg", encoded_book())}
+    async with endpoint_client(config, pipeline, follow_redirects=True) as client:
+        answer = await client.post(f"{REMOVE_PATH}/", files=files)
+        assert answer.status_code == 200
 
 
 # --- web pages ---
