@@ -12,7 +12,7 @@ PEERS := .venv-peers
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
 	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-graph bench-ingest \
-	bench-ledger bench-overload bench-mixed bench-peers compare-rembg
+	bench-ledger bench-overload bench-mixed bench-peers compare-rembg quality
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -73,6 +73,9 @@ fuzz: $(VENV)/installed ## Many more mutated images and requests (3 minutes)
 		tests/integration/test_http_fuzz.py tests/integration/test_http_schema.py
 
 ##@ Measure
+quality: $(VENV)/compiled ## The masks of each model and recipe against true ones
+	$(VENV)/bin/python -m loadtests.quality --write-docs
+
 bench: $(VENV)/installed ## Time of each step, and what the application costs beside them
 	$(VENV)/bin/python -m loadtests.benchmarks.stages --write-docs
 	$(VENV)/bin/python -m loadtests.benchmarks.overhead --write-docs

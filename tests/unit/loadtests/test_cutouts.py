@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_parts_share_no_subject_and_no_background(packages: list[Package]) -> No
     for sets, total in ((kinds, len(SUBJECTS)), (stamps, 125), (files, 23)):
         assert sum(map(len, sets)) == len(set().union(*sets)) == total
         assert all(len(each) >= 6 for each in sets)
+
+
+def test_the_documents_count_each_part(packages: list[Package]) -> None:
+    page = (Path(__file__).parents[3] / "docs/quality.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    counted = []
+    for part in PARTS:
+        material = find_material(packages, part)
+        kinds = {kind for kind, _ in material.subjects}
+        files = {path for path, _ in material.backgrounds}
+        counted.append((part, len(kinds), len(material.subjects), len(files)))
+    assert [(name, *map(int, numbers)) for name, *numbers in rows] == counted
 
 
 def test_a_release_without_some_files_gives_the_others(packages: list[Package]) -> None:
