@@ -57,6 +57,8 @@ _NO_PIXELS = (
 makes some of them."""
 _FILLED_UP = bytes(64)
 """Zeros at the end of a file that was filled up to its length. Pixels do not end in that many."""
+_LAST_ZEROS = bytes(2)
+"""Zeros that may be the last bytes of such a file's pixels. A loss of as little is not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +212,10 @@ def _load(container: Container, limits: ImageLimits) -> Image.Image:
     if container.format != "JPEG":
         image.load()
         return image
-    if data.endswith(_FILLED_UP) and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
-        return _load_without_end(data)
+    if data.endswith(_FILLED_UP):
+        data = data.rstrip(b"\0")
+        if not data.endswith(_END_OF_JPEG):
+            return _load_without_end(data + _LAST_ZEROS)
     try:
         image.load()
     except OSError:
@@ -246,12 +250,9 @@ def _load_without_end(data: bytes) -> Image.Image:
     Raises:
         OSError: Pixels are missing.
     """
-    # A zero that follows 0xFF is a part of the pixels.
-    kept = data.rstrip(b"\0")
-    kept += b"\0" if kept.endswith(b"\xff") and len(kept) < len(data) else b""
-    complete = _open_jpeg(kept + _END_OF_JPEG)
+    complete = _open_jpeg(data + _END_OF_JPEG)
     expected = complete.tobytes()
-    if any(_open_jpeg(kept + ending).tobytes() != expected for ending in _NO_PIXELS):
+    if any(_open_jpeg(data + ending).tobytes() != expected for ending in _NO_PIXELS):
         raise OSError("pixels are missing")
     return complete
 

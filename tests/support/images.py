@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from serve_app.models.folio.synthetic.photograph import SyntheticPhotograph, draw_photograph
+from tests.support.image_files import pixel_tags, png_chunk, png_file, tiff_file, with_chunk
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -132,7 +133,16 @@ def traits() -> tuple[Trait, ...]:
             0,
         ),
         Trait("linear-icc-jpeg", *_in_linear_light(pixels)),
+        Trait("linear-icc-named-srgb-jpeg", *_in_linear_light(pixels, b"Linear sRGB")),
+        Trait("linear-cicp-png", *_in_linear_light_by_number(pixels)),
         Trait("broken-icc-jpeg", jpeg(pixels, icc_profile=b"not a profile"), pixels, 3),
+    ]
+    found += [
+        Trait("avif", saved(image, "AVIF", quality=95), pixels, 6),
+        Trait("jpeg-without-its-end", jpeg(pixels)[:-2], pixels, 3),
+        Trait("large-text-png", with_chunk(saved(image, "PNG"), _large_text()), pixels, 0),
+        Trait("white-is-0-tiff", _white_is_zero(grey), grey_rgb, 0, None, True),
+        Trait("preview-first-tiff", _after_a_preview(pixels), pixels, 0),
     ]
     return tuple(found)
 
@@ -160,6 +170,11 @@ def defects() -> tuple[Defect, ...]:
         Defect("header-only-jpeg", sound[:16], "corrupt_image", 422),
         Defect("text", b"I only have the name of an image.\n", "unsupported_format", 415),
         Defect("svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format", 415),
+        Defect("dng", _dng(), "unsupported_format", 415),
+        Defect("signed-tiff", _signed(), "unsupported_format", 415),
+        Defect("pq-png", with_chunk(flat(40, 30), _PQ), "unsupported_format", 415),
+        Defect("photoshop", b"8BPS\0\1" + bytes(300), "unsupported_format", 415),
+        Defect("no-palette", png_file([bytes(4)] * 4, 4, 8, 3), "corrupt_image", 422),
         Defect("bomb", bomb(60_000, 60_000), "image_too_large", 413),
         Defect("long-side", flat(20_000, 10), "image_too_large", 413),
         Defect("one-pixel", flat(1, 1), "no_subject", 422),
@@ -210,20 +225,53 @@ def _with_alpha(image: Image.Image, alpha: Pixels) -> bytes:
     return saved(image, "PNG")
 
 
-def _in_linear_light(
-    pixels: Pixels,
-) -> tuple[bytes, Pixels, float]:
+def _large_text() -> bytes:
+    return png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(1_600_000)))
+
+
+_PQ = png_chunk(b"cICP", bytes([9, 16, 0, 1]))
+"""BT.2020 with the curve PQ."""
+
+
+def _white_is_zero(grey: Pixels) -> bytes:
+    wide = (255 - grey).astype("<u2") * 257
+    return tiff_file(pixel_tags(WIDTH, HEIGHT, 16, 1, 0), [wide.tobytes()])
+
+
+def _after_a_preview(pixels: Pixels) -> bytes:
+    page = pixel_tags(WIDTH, HEIGHT, 8, 3, 2)
+    return tiff_file(pixel_tags(80, 60, 8, 3, 2, t254=1), [pixels.tobytes()], further=[page])
+
+
+def _dng() -> bytes:
+    preview = pixel_tags(80, 60, 8, 3, 2, t254=1) | {50706: (1, [1, 4, 0, 0])}
+    return tiff_file(preview, [bytes(80 * 60 * 3)])
+
+
+def _signed() -> bytes:
+    return tiff_file(pixel_tags(40, 30, 16, 1, 1, t339=2), [bytes(40 * 30 * 2)])
+
+
+def _in_linear_light(pixels: Pixels, name: bytes = b"Linear") -> tuple[bytes, Pixels, float]:
     """Return an image in linear light with its ICC profile, its sRGB pixels and the tolerance.
 
     8 bits of linear light cannot represent the shadows, so that their decoded pixels differ.
     """
+    return jpeg(_to_linear(pixels), icc_profile=_linear_profile(name)), pixels, 8
+
+
+def _in_linear_light_by_number(pixels: Pixels) -> tuple[bytes, Pixels, float]:
+    numbers = png_chunk(b"cICP", bytes([1, 8, 0, 1]))
+    return with_chunk(saved(Image.fromarray(_to_linear(pixels)), "PNG"), numbers), pixels, 8
+
+
+def _to_linear(pixels: Pixels) -> Pixels:
     share = np.arange(256) / 255
     to_linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    stored = np.round(to_linear * 255).astype(np.uint8)[pixels]
-    return jpeg(stored, icc_profile=_linear_profile()), pixels, 8
+    return np.round(to_linear * 255).astype(np.uint8)[pixels]
 
 
-def _linear_profile() -> bytes:
+def _linear_profile(text: bytes) -> bytes:
     """Return an ICC profile (version 2.1, ICC.1:1998-09) with sRGB's primaries and a gamma of 1."""
 
     def fixed(value: float) -> int:
@@ -232,7 +280,6 @@ def _linear_profile() -> bytes:
     def xyz(x: float, y: float, z: float) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">iii", fixed(x), fixed(y), fixed(z))
 
-    text = b"Linear"
     description = b"desc\0\0\0\0" + struct.pack(">I", len(text) + 1) + text + b"\0"
     description += bytes(4 + 4 + 2 + 1 + 67)
     description += bytes(-len(description) % 4)
