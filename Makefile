@@ -12,7 +12,7 @@ PEERS := .venv-peers
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
 	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-graph bench-ingest \
-	bench-ledger bench-overload bench-mixed bench-peers compare-rembg quality
+	bench-ledger bench-overload bench-mixed bench-hostile bench-peers compare-rembg quality
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -97,6 +97,9 @@ bench-overload: $(VENV)/installed ## 200 clients at once on this machine
 
 bench-mixed: $(VENV)/installed ## Requests over HTTP with a saturated queue
 	$(VENV)/bin/python -m loadtests.benchmarks.mixed
+
+bench-hostile: $(VENV)/installed ## Good clients next to a hostile upload each second
+	$(VENV)/bin/python -m loadtests.benchmarks.hostile
 
 compare-rembg: $(VENV)/installed $(PEERS)/installed ## /api/remove compared with rembg's own server
 	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs $(ARGS)

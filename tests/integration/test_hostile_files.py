@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from loadtests.harness.hostile_files import hostile_files
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
 from serve_app.contracts.priority import Priority
@@ -16,7 +17,6 @@ from serve_app.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
 from serve_app.imaging.pixels import Pixels
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.storage import open_store
-from tests.support.hostile_files import hostile_files
 
 LOOP_CPU_S = 0.05
 """Most CPU time that a file may take of the event loop's thread."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from serve_app.errors import ImageTooLarge
+from serve_app.imaging.bounds.jpeg import MAX_FULL_SIZE_SCANS
 from serve_app.imaging.bounds.parts import refuse_parts
 
 MAX_ENTRIES = 4_096
@@ -17,6 +19,9 @@ _MAX_TILE_PIXELS = 1 << 22
 """Largest tile that is allowed for any image. It is decoded whole."""
 _MAX_TILE_SHARE = 4
 """Largest ratio of a tile to its image, for larger tiles."""
+
+# libtiff decodes JPEG files in TIFF files, by default with fewer than 100 scans at any size.
+os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", str(MAX_FULL_SIZE_SCANS + 1))
 
 _WIDTH, _HEIGHT = 256, 257
 _STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES = 273, 279, 324, 325

@@ -15,24 +15,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from serve_app.config import ImageLimits
-from serve_app.errors import ImageTooLarge
-from serve_app.imaging.bounds.files import bound_file
-from serve_app.imaging.bounds.jpeg import MAX_SCANS
-from serve_app.imaging.decode import decode_image
-from tests.support.hostile_files import (
+from loadtests.harness.hostile_files import (
     before_last_scan,
     chunk,
     exif_directory,
     in_gif,
     in_png,
     in_webp,
+    jpeg_in_tiff,
     run_length_bmp,
     segment,
     small,
     tiff,
     with_scans,
 )
+from serve_app.config import ImageLimits
+from serve_app.errors import CorruptImage, ImageTooLarge
+from serve_app.imaging.bounds.files import bound_file
+from serve_app.imaging.bounds.jpeg import MAX_SCANS
+from serve_app.imaging.decode import decode_image
 from tests.support.images import book, noise, saved, traits
 
 LIMITS = ImageLimits()
@@ -150,6 +151,12 @@ def test_scans_are_counted_by_the_size_of_the_image() -> None:
         decode_image(with_scans(25, 640), large)
     # Markers in the content of a segment are none.
     assert pixels(before_last_scan(segment(0xFE, b"\xff\xda" * 500), 1_004)).shape == (64, 64, 3)
+
+
+def test_scans_of_a_jpeg_in_a_tiff_are_counted() -> None:
+    assert pixels(jpeg_in_tiff(with_scans(24, 640), 640)).shape == (640, 640, 3)
+    with pytest.raises(CorruptImage):
+        decode_image(jpeg_in_tiff(with_scans(40, 640), 640), LIMITS)
 
 
 @pytest.mark.parametrize("size", [512, 4_096, 8_192])

@@ -5,6 +5,7 @@ Every file is small enough to be uploaded and correct enough to be read for long
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,12 +13,17 @@ from functools import cache
 
 from PIL import Image
 
-from tests.support.images import saved
-
 SIZE = 31 * 1024 * 1024
 """Size of the largest files, in bytes: below the default of ``limits.max_bytes``."""
 _SIDE = 64
 _START_OF_SCAN = b"\xff\xda"
+
+
+def saved(image: Image.Image, file_format: str, **options: object) -> bytes:
+    """Return an image as a file."""
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
 
 
 def segment(marker: int, content: bytes = b"") -> bytes:
@@ -109,6 +115,12 @@ def tiff(changes: dict[int, tuple[int, int, int]], data: bytes = b"") -> bytes:
     return head + b"".join(packed) + struct.pack("<I", 8) + data.ljust(_SIDE * _SIDE, b"\1")
 
 
+def jpeg_in_tiff(jpeg: bytes, side: int) -> bytes:
+    """Return a TIFF file whose only strip is a JPEG file."""
+    size = {256: (4, 1, side), 257: (4, 1, side), 278: (4, 1, side)}
+    return tiff(size | {259: (3, 1, 7), 273: (4, 1, 122), 279: (4, 1, len(jpeg))}, jpeg)
+
+
 def exif_directory(entries: int) -> bytes:
     """Return EXIF data whose entries all refer to the same content, and whose next directory loops.
 
@@ -166,6 +178,7 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
         "webp-chunks": lambda: in_webp(b"abcd\0\0\0\0"),
         "webp-exif-entries": lambda: small("WEBP", exif=b"Exif\0\0" + exif_directory(65_000)),
         "tiff-entries": lambda: tiff(many_tags),
+        "tiff-jpeg-60-scans": lambda: jpeg_in_tiff(with_scans(60), 8_000),
         "tiff-pages": _with_pages,
         "tiff-directories-within": lambda: tiff(
             {330: (4, 500_000, 200)}, struct.pack("<I", 8) * 500_100
