@@ -27,6 +27,7 @@ from serve_app.imaging.formats.tiff_samples import (
     check_samples,
     colour_map_of_8_bits,
     describe_samples,
+    find_photometric,
 )
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
@@ -107,6 +108,11 @@ def _is_larger(part: Directory, page: Directory) -> bool:
     return not _is_reduced(part) and pixels(part) > pixels(page)
 
 
+def _short_entry(layout: Layout, tag: int, value: int) -> bytes:
+    head = struct.pack(layout.order + "HH", tag, 3) + struct.pack(layout.offset, 1)
+    return head + struct.pack(layout.order + "H", value).ljust(layout.inline_bytes, b"\0")
+
+
 def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
     """Return a file with a last directory that alone is read, made of the tags of the pixels."""
     if not {_WIDTH, _HEIGHT} <= page.entries.keys():
@@ -120,6 +126,7 @@ def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
     end = len(data) + len(padding)
     values = b""
     raw = {tag: page.entries[tag].raw for tag in tags}
+    raw.setdefault(PHOTOMETRIC, _short_entry(layout, PHOTOMETRIC, find_photometric(page)))
     colours = colour_map_of_8_bits(page)
     if colours:
         values = struct.pack(
@@ -128,7 +135,7 @@ def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
         raw[COLOUR_MAP] = raw[COLOUR_MAP][: -layout.inline_bytes] + struct.pack(layout.offset, end)
     place = struct.pack(layout.offset, end + len(values))
     head = data[: layout.header_bytes - layout.inline_bytes] + place
-    count = struct.pack(layout.count, len(tags))
+    count = struct.pack(layout.count, len(raw))
     return b"".join(
         [
             head,
@@ -136,7 +143,7 @@ def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
             padding,
             values,
             count,
-            *(raw[tag] for tag in tags),
+            *(raw[tag] for tag in sorted(raw)),
             bytes(layout.inline_bytes),
         ]
     )

@@ -17,7 +17,8 @@ COLOUR_MAP = 320
 
 _SAMPLES, _MAX_VALUE, _PLANAR, _INK_SET = 277, 281, 284, 332
 _EXTRA, _FORMAT, _S_MIN, _S_MAX, _SUBSAMPLING, _REFERENCE = 338, 339, 340, 341, 530, 532
-_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_FAXES = frozenset({2, 3, 4})
 _PHOTOMETRIC_NAMES = {
     0: "grey (white is 0)",
     1: "grey",
@@ -29,8 +30,8 @@ _PHOTOMETRIC_NAMES = {
 }
 _CHANNELS = {2: 3, 5: 4, 6: 3, 8: 3}
 _UNCOMPRESSED = 1
-_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000, 50001})
-"""None, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard and WebP."""
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
+"""None, CCITT, LZW, JPEG, Deflate, PackBits, LZMA and Zstandard: those that Pillow has."""
 _FORMAT_NAMES = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
@@ -46,7 +47,7 @@ def check_samples(page: Directory) -> Samples:
         CorruptImage: The page needs a colour map and has none.
         UnsupportedFormat: The samples are of a kind that is not read.
     """
-    photometric = page.number(PHOTOMETRIC, _WHITE_IS_ZERO)
+    photometric = find_photometric(page)
     bits = _bits(page)
     reason = (
         _refuse_kind(page, photometric, bits)
@@ -70,13 +71,28 @@ def check_samples(page: Directory) -> Samples:
     )
 
 
+def find_photometric(page: Directory) -> int:
+    """Return the photometric interpretation of a page.
+
+    A file must declare it. If it does not, the colours follow from the number of samples, as in
+    libtiff: white is zero in a fax, black is zero in other grey pages, and three samples are RGB.
+
+    Args:
+        page: Directory of the page.
+    """
+    if page.number(_SAMPLES, 1) - len(_extra(page)) >= 3:
+        return page.number(PHOTOMETRIC, _RGB)
+    fax = page.number(COMPRESSION, _UNCOMPRESSED) in _FAXES
+    return page.number(PHOTOMETRIC, _WHITE_IS_ZERO if fax else _BLACK_IS_ZERO)
+
+
 def describe_samples(page: Directory) -> str:
     """Return the kind of a page's samples in words.
 
     Args:
         page: Directory of the page.
     """
-    photometric = page.number(PHOTOMETRIC, _WHITE_IS_ZERO)
+    photometric = find_photometric(page)
     bits = _bits(page)
     name = _PHOTOMETRIC_NAMES.get(photometric, f"photometric interpretation {photometric}")
     order = "big" if page.layout.order == ">" else "little"
@@ -91,7 +107,7 @@ def colour_map_of_8_bits(page: Directory) -> tuple[int, ...]:
     Args:
         page: Directory of the page.
     """
-    if page.number(PHOTOMETRIC, 0) != _PALETTE:
+    if find_photometric(page) != _PALETTE:
         return ()
     colours = tuple(int(value) for value in page.numbers(COLOUR_MAP))
     return colours if colours and max(colours) < 256 else ()

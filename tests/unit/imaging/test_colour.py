@@ -195,6 +195,31 @@ def test_a_high_dynamic_range_is_refused_in_words(transfer: int) -> None:
         decode_image(data, LIMITS)
 
 
+def test_the_colours_by_number_of_an_avif() -> None:
+    data = saved(Image.fromarray(PIXELS), "AVIF", quality=100, subsampling="4:4:4")
+    place = data.index(b"colrnclx") + 8
+    for numbers, expected in (((1, 13), PIXELS), ((1, 8), TO_SRGB[PIXELS])):
+        changed = data[:place] + struct.pack(">HH", *numbers) + data[place + 4 :]
+        assert difference(changed, expected) < 3
+    # A profile says what the colours are.
+    changed = with_profile(Image.fromarray(PIXELS), "AVIF", profile(gamma=1.0))
+    assert difference(changed, TO_SRGB[PIXELS]) < 3
+    with pytest.raises(UnsupportedFormat, match="dynamic range"):
+        decode_image(data[:place] + struct.pack(">HH", 9, 16) + data[place + 4 :], LIMITS)
+
+
+def test_the_profile_of_a_bmp() -> None:
+    icc = profile(gamma=1.0)
+    plain = saved(Image.fromarray(PIXELS), "BMP")
+    header = bytearray(124)
+    header[:40] = plain[14:54]
+    header[:4] = struct.pack("<I", len(header))
+    header[56:60] = b"DEBM"
+    header[112:120] = struct.pack("<II", 124 + len(plain) - 54, len(icc))
+    head = plain[:10] + struct.pack("<I", 14 + 124)
+    assert difference(head + bytes(header) + plain[54:] + icc, TO_SRGB[PIXELS]) < 0.01
+
+
 @pytest.mark.parametrize(
     "places",
     [

@@ -50,6 +50,15 @@ def test_the_polarity_of_big_endian_samples_is_honoured_or_refused() -> None:
     assert_ramp(decoded(tiff_file(tags(16, 1, 1), [samples(RAMP * 65535, "u2", ">")], ">")))
 
 
+def test_a_page_that_declares_no_colours_is_no_negative() -> None:
+    grey, rgb = tags(8, 1, 1), tags(8, 3, 2)
+    del grey[262], rgb[262]
+    for order in "<>":
+        assert_ramp(decoded(tiff_file(grey, [samples(RAMP * 255, "u1")], order)))
+    found = decoded(tiff_file(rgb, [samples(COLOURS * 255, "u1")])).rgb
+    assert np.abs(found - COLOURS * 255).max() <= 1
+
+
 @pytest.mark.parametrize("depth", [10, 12, 14])
 def test_a_declared_depth_is_not_black(depth: int) -> None:
     strip = samples(RAMP * (2**depth - 1), "u2")
