@@ -68,9 +68,10 @@ test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle c
 chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks every few seconds (SEED=n)
 	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 
-fuzz: $(VENV)/installed ## Many more mutated images and requests (3 minutes)
+fuzz: $(VENV)/installed ## Hostile files, and many more mutated images and requests
 	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz --timeout=1800 \
-		tests/integration/test_http_fuzz.py tests/integration/test_http_schema.py
+		tests/integration/test_hostile_files.py tests/integration/test_http_fuzz.py \
+		tests/integration/test_http_schema.py
 
 ##@ Measure
 quality: $(VENV)/compiled ## The masks of each model and recipe against true ones

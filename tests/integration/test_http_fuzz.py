@@ -1,4 +1,4 @@
-"""Mutated images give a result or an error with a code, and no memory is lost.
+"""Mutated images give a result or an error with a code in a bounded time, and no memory is lost.
 
 The images are processed in a separate process, so that a crash is detected and the measured memory
 is theirs. `make fuzz` runs many more of them.
@@ -6,16 +6,19 @@ is theirs. `make fuzz` runs many more of them.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import io
 import os
 import random
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -24,20 +27,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from serve_app.config import ImageLimits
-from serve_app.contracts.recipe import Recipe, parse_recipe
+from serve_app.contracts.recipe import Recipe
 from serve_app.errors import BY_CODE, ForeedgeError
-from serve_app.imaging.decode import decode_image
-from serve_app.imaging.mask import resize_for_model
-from serve_app.pipeline.steps import StageTimer, find_subject, render_cutout
+from serve_app.pipeline.image_pipeline import ImagePipeline
 from tests.support.images import book, saved, traits
+from tests.support.whole_image import pipeline_of_whole_images
 
-LIMITS = ImageLimits(max_pixels=4_000_000)
-"""Limits that keep memory small even if a mutated header announces very many pixels."""
+MAX_PIXELS = 4_000_000
+"""Limit that keeps memory small even if a mutated header announces very many pixels."""
+LOOP_CPU_S = 0.05
+"""Most CPU time that a file may take of the event loop's thread."""
+ALL_CPU_S = 5.0
+"""Most CPU time that a file may take of all threads."""
+RECIPES = tuple(
+    Recipe.model_validate({"checks": {"min_subject_px": 0}, **fields})
+    for fields in (
+        {},
+        {"post_process_mask": True, "format": "webp", "png_compression": 6},
+        {"background": "auto", "format": "jpeg", "thumbnail": {"size_px": 50}},
+        {"background": "#11223344", "crop_to_subject": True, "keep_metadata": True},
+        {"mask_only": True, "format": "jpeg"},
+        {"keep_metadata": True, "format": "webp", "background": "white"},
+        {"matting": "decontaminate", "png_compression": 9},
+        {"matting": "closed_form", "keep_metadata": True},
+    )
+)
+"""Recipes with every field of a recipe."""
 
 EXAMPLES = 25 if settings.get_current_profile_name() != "fuzz" else settings().max_examples
 WIDTH, HEIGHT = 96, 72
-MODEL_SIDE = 64
 GROWTH = 0.1
 MUTATIONS_WARM, MUTATIONS = (300, 600) if EXAMPLES < 100 else (2_000, 20_000)
 
@@ -87,6 +105,11 @@ def seeds() -> dict[str, list[bytes]]:
             saved(palette, "GIF", transparency=3),
             saved(palette, "GIF", save_all=True, append_images=[other.quantize(64)]),
         ],
+        "AVIF": [
+            saved(image, "AVIF", exif=exif, icc_profile=icc),
+            saved(alpha, "AVIF"),
+            saved(image, "AVIF", save_all=True, append_images=[other]),
+        ],
         "MPO": [saved(image, "MPO", save_all=True, append_images=[other])],
     }
 
@@ -114,18 +137,40 @@ def mutated(draw: st.DrawFn, name: str) -> bytes:
     return bytes(data)
 
 
-def attempt(data: bytes) -> str:
-    """Process an image file, and return ``result`` or the code of the error."""
+class Attempt(NamedTuple):
+    """What became of an image file, and the CPU time that it took."""
+
+    code: str
+    """``result``, or the code of the error."""
+    loop_s: float
+    """Seconds of the event loop's thread."""
+    all_s: float
+    """Seconds of all threads."""
+
+
+def attempt(data: bytes, recipe: Recipe = RECIPES[0]) -> Attempt:
+    """Process an image file in the pipeline."""
+    runner, pipeline = _pipeline()
+    loop_s, all_s = time.thread_time(), time.process_time()
     try:
-        photograph = decode_image(data, LIMITS)
-        resize_for_model(photograph.rgb, MODEL_SIDE)
-        mask = np.full((MODEL_SIDE, MODEL_SIDE), 255, np.uint8)
-        subject = find_subject(photograph, mask, _recipe(), "folio", StageTimer())
-        rendered = render_cutout(subject, _recipe(), StageTimer())
-        Image.open(io.BytesIO(rendered.data)).load()
+        rendered = runner.run(pipeline.cut_out(data, recipe))
+        code = "result"
     except ForeedgeError as error:
-        return error.code
-    return "result"
+        code = error.code
+    found = Attempt(code, time.thread_time() - loop_s, time.process_time() - all_s)
+    if code == "result":
+        Image.open(io.BytesIO(rendered.data)).load()
+    return found
+
+
+@cache
+def _pipeline() -> tuple[asyncio.Runner, ImagePipeline]:
+    runner = asyncio.Runner()
+
+    async def make() -> ImagePipeline:
+        return pipeline_of_whole_images(limits={"max_pixels": MAX_PIXELS})
+
+    return runner, runner.run(make())
 
 
 def attempt_many(first: int, count: int) -> tuple[set[str], int]:
@@ -139,16 +184,11 @@ def attempt_many(first: int, count: int) -> tuple[set[str], int]:
             data[chance.randrange(chance.choice([min(64, len(data)), len(data)]))] = (
                 chance.randrange(256)
             )
-        found.add(attempt(bytes(data)))
+        found.add(attempt(bytes(data), chance.choice(RECIPES)).code)
     gc.collect()
     # Memory that the allocator keeps is not in use. Its size depends on the largest image so far.
     ctypes.CDLL(None).malloc_trim(0)
     return found, psutil.Process().memory_info().rss
-
-
-@cache
-def _recipe() -> Recipe:
-    return parse_recipe({"checks": {"min_subject_px": 0}})
 
 
 def _silence_stderr() -> None:
@@ -163,10 +203,11 @@ def worker() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "MPO"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "MPO"])
 def test_a_mutated_image_gives_a_result_or_an_error(name: str, worker: ProcessPoolExecutor) -> None:
     for seed in seeds()[name]:
-        assert worker.submit(attempt, seed).result() == "result"
+        for recipe in RECIPES:
+            assert worker.submit(attempt, seed, recipe).result().code == "result"
 
     @settings(
         max_examples=EXAMPLES,
@@ -174,10 +215,12 @@ def test_a_mutated_image_gives_a_result_or_an_error(name: str, worker: ProcessPo
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(data=mutated(name))
-    def check(data: bytes) -> None:
-        code = worker.submit(attempt, data).result(timeout=60)
-        assert code == "result" or code in BY_CODE
+    @given(data=mutated(name), recipe=st.sampled_from(RECIPES))
+    def check(data: bytes, recipe: Recipe) -> None:
+        found = worker.submit(attempt, data, recipe).result(timeout=60)
+        assert found.code == "result" or found.code in BY_CODE
+        assert found.loop_s < LOOP_CPU_S
+        assert found.all_s < ALL_CPU_S
 
     check()
 
