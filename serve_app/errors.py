@@ -25,6 +25,7 @@ consumer does with the message, and the HTTP status of the endpoint's answer::
     │       ├── NoSubject             422   no_subject
     │       └── SubjectTooSmall       422   subject_too_small
     ├── TransientError                      retry = transient: another attempt may succeed
+    │   ├── RateLimited               429   rate_limited
     │   ├── Overloaded                503   overloaded
     │   ├── StorageUnavailable        503   storage_unavailable
     │   ├── QueueUnavailable          503   queue_unavailable
@@ -55,6 +56,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from serve_app.error_text import safe_text
+
 Retry = Literal["permanent", "transient", "fatal"]
 
 
@@ -73,8 +76,15 @@ class ForeedgeError(Exception):
     http_status: ClassVar[int]
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        """Create the error.
+
+        Args:
+            message: See the attribute. Credentials are cut off the URLs in it, and it is shortened
+                if it is very long.
+        """
+        text = safe_text(message)
+        super().__init__(text)
+        self.message = text
 
 
 class PermanentError(ForeedgeError):
@@ -218,6 +228,23 @@ class TransientError(ForeedgeError):
 
     retry = "transient"
     http_status = 503
+
+
+class RateLimited(TransientError):
+    """An API key has sent more requests than it may."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        """Create the error.
+
+        Args:
+            message: Text that says which limit is reached.
+            retry_after_s: Time, in seconds, after which the client may try again (``Retry-After``).
+        """
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Overloaded(TransientError):

@@ -21,6 +21,7 @@ from yarl import URL
 from serve_app.config import HttpConfig
 from serve_app.errors import (
     DeadlineExceeded,
+    ForeedgeError,
     ImageTooLarge,
     InvalidParameters,
     SourceForbidden,
@@ -47,6 +48,17 @@ _NOT_PUBLIC: tuple[Network, ...] = (
     ipaddress.ip_network("fec0::/10"),
 )
 _REDIRECTS = {301, 302, 303, 307, 308}
+_REDIRECTED: dict[type[ForeedgeError], str] = {
+    InvalidParameters: "its target is not an http or https URL.",
+    SourceNotAllowed: "its target is not allowed (http.fetch_hosts, http.fetch_networks).",
+    SourceForbidden: "the host of its target denies access.",
+    SourceNotFound: "its target does not exist.",
+    StorageUnavailable: "the host of its target fails or does not answer.",
+    ImageTooLarge: "the image has too many bytes (limits.max_bytes).",
+    DeadlineExceeded: "the image did not arrive in time (http.fetch_timeout_s).",
+}
+"""What is said of a redirect's target, by the error there. A target is never named: it may be
+internal, or carry a signature that the client does not have."""
 
 
 async def fetch_image(
@@ -74,22 +86,32 @@ async def fetch_image(
         ImageTooLarge: The content has more than ``max_bytes`` bytes.
         DeadlineExceeded: The content did not arrive in time.
     """
+    first = _parse_url(url)
+    shown = _shown(first)
+    resolve = resolve or _resolve_with_system
     try:
         async with asyncio.timeout(config.fetch_timeout_s) as scope:
-            for _ in range(1 + MAX_REDIRECTS):
-                found = await _request(
-                    _parse_url(url), config, max_bytes, reserve, resolve or _resolve_with_system
-                )
+            found = await _request(first, config, max_bytes, reserve, resolve)
+            for _ in range(MAX_REDIRECTS):
                 if isinstance(found, bytes):
                     return found
                 url = urljoin(url, found)
+                try:
+                    found = await _request(_parse_url(url), config, max_bytes, reserve, resolve)
+                except tuple(_REDIRECTED) as error:
+                    # Not chained, since the original error names the target.
+                    raise type(error)(
+                        f"{shown} redirects, and {_REDIRECTED[type(error)]}"
+                    ) from None
+            if isinstance(found, bytes):
+                return found
     except TimeoutError as error:
         if not scope.expired():
             raise
         raise DeadlineExceeded(
-            f"{url} did not arrive within {config.fetch_timeout_s:g} s (http.fetch_timeout_s)."
+            f"{shown} did not arrive within {config.fetch_timeout_s:g} s (http.fetch_timeout_s)."
         ) from error
-    raise SourceNotFound(f"The URL has more than {MAX_REDIRECTS} redirects. The last is to {url}.")
+    raise SourceNotFound(f"{shown} has more than {MAX_REDIRECTS} redirects.")
 
 
 def check_host(url: URL, hosts: Iterable[str]) -> None:
@@ -163,11 +185,17 @@ def _parse_url(url: str) -> URL:
     try:
         parsed = URL(url)
         usable = parsed.scheme in {"http", "https"} and bool(parsed.host) and parsed.port
-    except ValueError as error:
-        raise InvalidParameters(f"url: {error}") from error
+    except ValueError:
+        # Not chained: the message of the original error may quote the URL.
+        raise InvalidParameters("url: is not a valid URL") from None
     if not usable or parsed.user or parsed.password:
         raise InvalidParameters("url: must be an http or https URL without user name and password")
     return parsed
+
+
+def _shown(url: URL) -> str:
+    """Return a URL for messages. Its query may be a signature."""
+    return str(url.with_query(None).with_fragment(None))
 
 
 def _default_port(url: URL) -> int:
@@ -212,15 +240,20 @@ async def _request(
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, TimeoutError):
             raise DeadlineExceeded(
-                f"{url} did not arrive within {config.fetch_timeout_s:g} s (http.fetch_timeout_s)."
+                f"{_shown(url)} did not arrive within {config.fetch_timeout_s:g} s "
+                "(http.fetch_timeout_s)."
             ) from error
-        raise StorageUnavailable(f"{url} cannot be fetched: {error}") from error
+        # The texts of aiohttp's errors may quote the URL.
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise StorageUnavailable(
+            f"{_shown(url)} cannot be fetched: {reason or type(error).__name__}"
+        ) from error
 
 
 def _check_status(url: URL, status: int) -> None:
     if status == HTTPStatus.OK:
         return
-    message = f"{url} cannot be fetched: its host answered with status {status}."
+    message = f"{_shown(url)} cannot be fetched: its host answered with status {status}."
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise SourceForbidden(message)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -232,8 +265,8 @@ async def _read_limited(
     response: aiohttp.ClientResponse, max_bytes: int, reserve: Reserve
 ) -> bytes:
     too_large = ImageTooLarge(
-        f"The image at {response.url} has more than {max_bytes:,} bytes, the limit of this server "
-        "(limits.max_bytes)."
+        f"The image at {_shown(response.url)} has more than {max_bytes:,} bytes, the limit of this "
+        "server (limits.max_bytes)."
     )
     if (response.content_length or 0) > max_bytes:
         raise too_large
