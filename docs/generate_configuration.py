@@ -115,7 +115,8 @@ def _type(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
 
 def _plural(schema: Mapping[str, Any]) -> str:
     formats = {"path": "paths", "ipvanynetwork": "networks", "password": "secrets"}
-    return formats.get(schema.get("format", ""), "texts")
+    plain = "integers" if schema.get("type") == "integer" else "texts"
+    return formats.get(schema.get("format", ""), plain)
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:

@@ -22,6 +22,9 @@ from serve_app.config.section import (
 _HOST = r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$"
 
 
+_ORIGIN = r"^(\*|https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?)$"
+
+
 def check_api_keys(keys: Iterable[str], origin: str) -> tuple[str, ...]:
     """Return the API keys if there are any and an HTTP header can carry each.
 
@@ -74,7 +77,9 @@ class HttpConfig(Section):
     """Time, in seconds, from the first byte of a request to its answer. With the header
     ``x-request-timeout-seconds`` a client may ask for less, but not for more."""
     api_keys: Annotated[tuple[SecretStr, ...] | None, NoDecode, BeforeValidator(_split_keys)] = None
-    """API keys that the endpoint accepts: one, or a list, or a text with commas between them.
+    """API keys that the endpoint accepts: one, or a list, or a text with commas between them. A key
+    may have a name, written ``name:key``, which stands for it in logs and in
+    ``requests_per_minute``.
     Without ``api_keys``, ``api_keys_file`` and ``api_keys_secret``, the endpoint is open to
     everybody who can reach its port."""
     api_keys_file: Path | None = None
@@ -84,6 +89,18 @@ class HttpConfig(Section):
     ``api_keys_file``, or a JSON list or object whose values are the keys."""
     api_keys_refresh_s: Seconds = 60
     """Age, in seconds, at which the keys of the file and of the secret are read again."""
+
+    requests_per_minute: dict[str, Positive] = Field(default={})
+    """Requests per minute by the name of an API key, in each replica. ``*`` stands for every key
+    that is not named here. A key may send the requests of one minute at once. Those over its limit
+    are answered with 429."""
+
+    cors_origins: Annotated[
+        tuple[Annotated[str, Field(pattern=_ORIGIN)], ...], NoDecode, WrittenAsText
+    ] = ()
+    """Origins whose web pages may call ``/v1/cutout`` and ``/v1/models``, such as
+    ``https://shop.example``. ``*`` stands for every origin. If empty, only pages of this server
+    may. (``POST /api/remove`` is open to every origin, as rembg's server is.)"""
 
     fetch_hosts: Annotated[
         tuple[Annotated[str, Field(pattern=_HOST)], ...], NoDecode, WrittenAsText
@@ -102,6 +119,11 @@ class HttpConfig(Section):
             check_api_keys((key.get_secret_value() for key in self.api_keys), "http.api_keys")
         if self.api_keys_file is not None and not self.api_keys_file.name:
             raise ValueError("http.api_keys_file must not be empty")
+        if self.requests_per_minute and not self.authenticates:
+            raise ValueError(
+                "http.requests_per_minute limits API keys, and none are configured. Set "
+                "http.api_keys, http.api_keys_file or http.api_keys_secret."
+            )
         return self
 
     @property

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 
@@ -45,11 +45,7 @@ def find_unknown_variable(model: type[BaseModel], environment: Mapping[str, str]
     # A variable may stand for a whole section, as a JSON object.
     known |= {name.rpartition(_DELIMITER)[0] for name in known if _DELIMITER in name}
     aliases = _aliases(model)
-    mappings = tuple(
-        f"{PREFIX}{name}{_DELIMITER}".upper()
-        for name, field in model.model_fields.items()
-        if getattr(field.annotation, "__origin__", None) is dict
-    )
+    mappings = tuple(f"{PREFIX}{name}{_DELIMITER}".upper() for name in _mappings(model))
     for variable, value in environment.items():
         name = variable.upper()
         if not name.startswith(PREFIX) or name in known - set(aliases):
@@ -87,6 +83,16 @@ def _former_names(model: type[BaseModel]) -> Iterator[str]:
         section = section_of(field.annotation)
         if section is not None and issubclass(section, Section):
             yield from (f"{name}.{former}" for former in section.former_names)
+
+
+def _mappings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the names of the settings that are mappings, with the delimiter of the environment."""
+    for name, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None:
+            yield from _mappings(section, f"{prefix}{name}{_DELIMITER}")
+        elif get_origin(field.annotation) is dict:
+            yield prefix + name
 
 
 def _aliases(model: type[BaseModel]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Admission control: limits on concurrency and buffered bytes that reject with 503, never queue."""
+"""Admission control: limits on concurrency, bytes and rates that reject at once, never queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from serve_app.errors import Overloaded
+from serve_app.errors import Overloaded, RateLimited
 
 Reserve = Callable[[int], None]
 """Function that counts further buffered bytes. Raises Overloaded when the buffer is full."""
@@ -77,6 +77,47 @@ class ConcurrencyLimit:
             self._taken -= 1
             kept_s = self._clock() - started_at
             self._mean_s += (kept_s - self._mean_s) * (_LATEST_WEIGHT if self._mean_s else 1)
+
+
+class RequestRate:
+    """A token bucket: requests per minute, of which a minute's may come at once.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(
+        self, per_minute: int, owner: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Create the bucket, full.
+
+        Args:
+            per_minute: Requests per minute, and the size of the bucket.
+            owner: Name of the one who sends the requests, for the error message.
+            clock: Function that returns the time in seconds.
+        """
+        self._per_minute = per_minute
+        self._owner = owner
+        self._clock = clock
+        self._tokens = float(per_minute)
+        self._filled_at = clock()
+
+    def take(self) -> None:
+        """Count a request.
+
+        Raises:
+            RateLimited: The bucket is empty.
+        """
+        now = self._clock()
+        gained = (now - self._filled_at) * self._per_minute / 60
+        self._tokens = min(self._per_minute, self._tokens + gained)
+        self._filled_at = now
+        if self._tokens < 1:
+            raise RateLimited(
+                f"{self._owner} may send {self._per_minute:,} requests per minute "
+                "(http.requests_per_minute). Try again later.",
+                math.ceil((1 - self._tokens) * 60 / self._per_minute),
+            )
+        self._tokens -= 1
 
 
 class ByteBudget:

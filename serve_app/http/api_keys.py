@@ -12,8 +12,10 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import orjson
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,8 +23,29 @@ from botocore.exceptions import BotoCoreError, ClientError
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, HttpConfig, check_api_keys
 from serve_app.errors import InvalidConfig
+from serve_app.http.admission import RequestRate
 
 _logger = logging.getLogger(__name__)
+
+
+_NAMED = re.compile(r"([A-Za-z0-9_.-]{1,64}):(.+)")
+_OTHERS = "*"
+"""Name in ``http.requests_per_minute`` of all keys that are not named there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A valid API key, without the key itself."""
+
+    name: str | None
+    """Name of the key, for logs. None if it has none."""
+    digest: bytes
+    """SHA-256 of the key."""
+
+    @property
+    def owner(self) -> str | bytes:
+        """What its requests are counted for. Keys of one name count together."""
+        return self.name or self.digest
 
 
 class ApiKeys:
@@ -39,26 +62,50 @@ class ApiKeys:
             clock: Function that returns the time in seconds.
 
         Raises:
-            InvalidConfig: A configured source has no keys, or cannot be read.
+            InvalidConfig: A configured source has no keys, or cannot be read, or a limit names a
+                key that does not exist.
         """
         self._config = config
         self._aws = aws
         self._clock = clock
         self._refreshing = asyncio.Lock()
-        self._digests = _digests(read_api_keys(config, aws))
+        self._keys = _known_keys(read_api_keys(config, aws))
         self._read_at = clock()
+        self._rates: dict[str | bytes, RequestRate] = {}
+        unknown = set(config.requests_per_minute) - {_OTHERS, *(key.name for key in self._keys)}
+        if unknown:
+            raise InvalidConfig(
+                f"http.requests_per_minute names {', '.join(sorted(unknown))}, and no API key has "
+                "that name. Write the key as name:key, or correct the name."
+            )
 
-    async def accept(self, presented: Iterable[str]) -> bool:
-        """Return whether one of the presented keys is valid.
+    async def accept(self, presented: Iterable[str]) -> ApiKey | None:
+        """Return the presented key that is valid, or None.
 
         The time that this takes does not depend on how much of a key is right.
         """
         await self._refresh()
-        accepted = False
-        for digest in _digests(presented):
-            for known in self._digests:
-                accepted |= hmac.compare_digest(digest, known)
+        accepted: ApiKey | None = None
+        for digest in map(_digest, presented):
+            for known in self._keys:
+                if hmac.compare_digest(digest, known.digest):
+                    accepted = known
         return accepted
+
+    def count_request(self, key: ApiKey) -> None:
+        """Count a request with a valid key.
+
+        Raises:
+            RateLimited: The key has sent more requests than it may.
+        """
+        limits = self._config.requests_per_minute
+        per_minute = limits.get(key.name or _OTHERS, limits.get(_OTHERS))
+        if per_minute is None:
+            return
+        if key.owner not in self._rates:
+            whose = f"The API key {key.name!r}" if key.name else "This API key"
+            self._rates[key.owner] = RequestRate(per_minute, whose, self._clock)
+        self._rates[key.owner].take()
 
     async def _refresh(self) -> None:
         fixed = self._config.api_keys_file is None and self._config.api_keys_secret is None
@@ -75,7 +122,7 @@ class ApiKeys:
                     error.message,
                 )
             else:
-                self._digests = _digests(keys)
+                self._keys = _known_keys(keys)
             self._read_at = self._clock()
 
     def _is_stale(self) -> bool:
@@ -104,8 +151,23 @@ def read_api_keys(config: HttpConfig, aws: AwsConfig) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _digests(keys: Iterable[str]) -> tuple[bytes, ...]:
-    return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+def _known_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
+    """Return the keys of the entries ``key`` or ``name:key``.
+
+    An entry with a name is valid as a whole, too: before keys had names, it was the key.
+    """
+    found = []
+    for entry in entries:
+        named = _NAMED.fullmatch(entry)
+        name = named[1] if named else None
+        found.append(ApiKey(name, _digest(entry)))
+        if named:
+            found.append(ApiKey(name, _digest(named[2])))
+    return tuple(found)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
 
 
 def _checked_keys(keys: Iterable[str], source: str) -> tuple[str, ...]:

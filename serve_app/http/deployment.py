@@ -7,19 +7,26 @@ a parameter (see ``http.endpoint``). No pixel is touched in this process.
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Security
+from fastapi import Depends, FastAPI, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from ray import serve
 
-from serve_app.errors import Unauthenticated
-from serve_app.http.endpoint import CurrentEndpoint, Endpoint
-from serve_app.http.middleware import DeadlineHeaderMiddleware, RembgCorsMiddleware
+from serve_app.errors import RateLimited, Unauthenticated
+from serve_app.http.endpoint import CurrentEndpoint, Endpoint, configured_cors_origins
+from serve_app.http.middleware import (
+    CorsMiddleware,
+    DeadlineHeaderMiddleware,
+    RembgCorsMiddleware,
+)
 from serve_app.http.openapi import DescribedApi
 from serve_app.http.problems import error_responses, install_error_handlers
 from serve_app.http.routes import cutout, health, jobs, pages, rembg
 from serve_app.version import find_version
+
+_logger = logging.getLogger(__name__)
 
 KEYED_ROUTERS = (cutout.router, jobs.router, rembg.router)
 """Routers whose routes need an API key if keys are configured."""
@@ -29,6 +36,7 @@ OPEN_ROUTERS = (health.router, pages.router)
 
 
 async def require_key(
+    request: Request,
     endpoint: CurrentEndpoint,
     key: Annotated[
         str | None,
@@ -56,6 +64,7 @@ async def require_key(
 
     Raises:
         Unauthenticated: The request has no key, or none that is valid.
+        RateLimited: The key has sent more requests than it may.
     """
     if endpoint.keys is None:
         return
@@ -65,8 +74,13 @@ async def require_key(
             "This server needs an API key. Send it in the header 'X-API-Key: KEY' or "
             "'Authorization: Bearer KEY'."
         )
-    if not await endpoint.keys.accept(presented):
+    accepted = await endpoint.keys.accept(presented)
+    if accepted is None:
         raise Unauthenticated("The API key is not valid on this server.")
+    if accepted.name is not None:
+        name, method, path = accepted.name, request.method, request.url.path
+        _logger.info("API key %s: %s %s", name, method, path, extra={"api_key": name})
+    endpoint.keys.count_request(accepted)
 
 
 def make_api() -> FastAPI:
@@ -81,10 +95,15 @@ def make_api() -> FastAPI:
     )
     install_error_handlers(api)
     api.add_middleware(RembgCorsMiddleware, path=rembg.REMOVE_PATH)
+    api.add_middleware(
+        CorsMiddleware, paths=cutout.PATHS, configured_origins=configured_cors_origins
+    )
     api.add_middleware(DeadlineHeaderMiddleware)
     for router in KEYED_ROUTERS:
         api.include_router(
-            router, dependencies=[Depends(require_key)], responses=error_responses(Unauthenticated)
+            router,
+            dependencies=[Depends(require_key)],
+            responses=error_responses(Unauthenticated, RateLimited),
         )
     for router in OPEN_ROUTERS:
         api.include_router(router)

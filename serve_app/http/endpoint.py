@@ -9,12 +9,13 @@ A route takes it as a parameter, ``endpoint: CurrentEndpoint``, and processes an
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, FastAPI, Header, Request
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -173,6 +174,17 @@ async def current_endpoint() -> Endpoint:
     found = serve.get_replica_context().servable_object
     assert isinstance(found, Endpoint)
     return found
+
+
+async def configured_cors_origins(app: FastAPI) -> tuple[str, ...]:
+    """Return the origins whose web pages may call the application.
+
+    A middleware cannot take the endpoint as a parameter, so it is found as FastAPI finds it.
+    """
+    provide = app.dependency_overrides.get(current_endpoint, current_endpoint)
+    found = provide()
+    endpoint: Endpoint = await found if inspect.isawaitable(found) else found
+    return endpoint.config.http.cors_origins
 
 
 CurrentEndpoint = Annotated[Endpoint, Depends(current_endpoint)]

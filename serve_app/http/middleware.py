@@ -10,6 +10,9 @@ everything else works.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -45,6 +48,19 @@ _SERVE_MESSAGES = {
     500: "The replica ended while it processed the request. Try again.",
     503: "Every replica of the endpoint is busy or being replaced. Try again later.",
 }
+
+
+_READABLE_HEADERS = [
+    "ETag",
+    "Foreedge-Crop",
+    "Foreedge-Fingerprint",
+    "Foreedge-Mask-Confidence",
+    "Foreedge-Model",
+    "Foreedge-Subject",
+    "Retry-After",
+    "Server-Timing",
+]
+"""Headers of an answer that a page of another origin may read."""
 
 
 def middlewares() -> list[Middleware]:
@@ -133,6 +149,50 @@ class RembgCorsMiddleware:
         posted = scope["type"] == "http" and scope["method"] in {"POST", "OPTIONS"}
         app = self._app_with_cors if posted and scope["path"] == self._path else self._app
         await app(scope, receive, send)
+
+
+class CorsMiddleware:
+    """Lets web pages of the configured origins call some routes."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        paths: Collection[str],
+        configured_origins: Callable[[Any], Awaitable[tuple[str, ...]]],
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Application to wrap.
+            paths: Paths of the routes that pages may call.
+            configured_origins: Function from the FastAPI application to the origins. The
+                configuration is not known yet when the application is made.
+        """
+        self._app = app
+        self._paths = frozenset(paths)
+        self._configured_origins = configured_origins
+        self._with_cors: dict[tuple[str, ...], ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        app = self._app
+        if scope["type"] == "http" and scope["path"] in self._paths:
+            origins = await self._configured_origins(scope["app"])
+            if origins:
+                if origins not in self._with_cors:
+                    self._with_cors[origins] = self._allowing(origins)
+                app = self._with_cors[origins]
+        await app(scope, receive, send)
+
+    def _allowing(self, origins: tuple[str, ...]) -> ASGIApp:
+        return CORSMiddleware(
+            self._app,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=_READABLE_HEADERS,
+        )
 
 
 def _scope_for_serve(scope: Scope) -> Scope:

@@ -15,9 +15,12 @@ from starlette.exceptions import HTTPException
 
 from serve_app.errors import (
     ForeedgeError,
+    InternalError,
     InvalidRecipe,
     InvalidRequest,
+    NotAcceptable,
     Overloaded,
+    RateLimited,
     Retry,
     Unauthenticated,
 )
@@ -25,6 +28,8 @@ from serve_app.errors import (
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 _RETRY_AFTER_S = 5
+_LATER = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+"""Statuses that say when to try again."""
 _RFC_9110_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 """Reason phrases for which Python before 3.13 has older ones."""
 
@@ -86,7 +91,7 @@ def error_responses(*errors: type[ForeedgeError]) -> dict[int | str, dict[str, A
             "description": f"The request failed with the code {codes}.",
             "content": {PROBLEM_MEDIA_TYPE: content},
         }
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if status in _LATER:
             found[status]["headers"] = {
                 "Retry-After": {
                     "description": "Seconds to wait before trying again.",
@@ -101,6 +106,8 @@ def install_error_handlers(api: FastAPI) -> None:
     api.add_exception_handler(ForeedgeError, _handle_foreedge_error)
     api.add_exception_handler(RequestValidationError, _handle_validation_error)
     api.add_exception_handler(HTTPException, _handle_http_exception)
+    # Starlette raises the exception again after the answer, so that it is logged.
+    api.add_exception_handler(Exception, _handle_unexpected_error)
 
 
 def _problem_document(error: ForeedgeError, instance: str) -> dict[str, Any]:
@@ -118,15 +125,23 @@ def _problem_document(error: ForeedgeError, instance: str) -> dict[str, Any]:
 def _error_headers(error: ForeedgeError) -> dict[str, str]:
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": 'Bearer realm="foreedge"'}
-    if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
-        after_s = error.retry_after_s if isinstance(error, Overloaded) else _RETRY_AFTER_S
-        return {"Retry-After": str(after_s)}
+    if isinstance(error, NotAcceptable):
+        return {"Vary": "Accept"}
+    if error.http_status in _LATER:
+        if isinstance(error, Overloaded | RateLimited):
+            return {"Retry-After": str(error.retry_after_s)}
+        return {"Retry-After": str(_RETRY_AFTER_S)}
     return {}
 
 
 async def _handle_foreedge_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ForeedgeError)
     return problem_response(error, request.url.path)
+
+
+async def _handle_unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    message = f"The server failed unexpectedly ({type(error).__name__}). Its log says why."
+    return problem_response(InternalError(message), request.url.path)
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:

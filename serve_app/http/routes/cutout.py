@@ -40,8 +40,14 @@ from serve_app.http.uploads import is_multipart_form
 router = APIRouter(tags=["images"])
 
 
+_CUTOUT_PATH = "/v1/cutout"
+_MODELS_PATH = "/v1/models"
+PATHS = (_CUTOUT_PATH, _MODELS_PATH)
+"""Paths of these routes, which web pages of the configured origins may call."""
+
+
 @router.post(
-    "/v1/cutout",
+    _CUTOUT_PATH,
     response_class=Response,
     openapi_extra={"requestBody": CUTOUT_BODY},
     responses={
@@ -98,14 +104,19 @@ async def cut_out_image(
                 recipe = recipe_from_request(recipe_options_from_form(merged), accept)
             recipe, digests = await endpoint.resolve(recipe)
             fingerprint = await asyncio.to_thread(content_fingerprint, upload.data, recipe, digests)
-            headers = {"ETag": f'"{fingerprint}"', "Foreedge-Fingerprint": fingerprint}
+            headers = {
+                "ETag": f'"{fingerprint}"',
+                "Foreedge-Fingerprint": fingerprint,
+                # Without the option `format`, this header selects the format.
+                "Vary": "Accept",
+            }
             if _matches_etag(if_none_match, fingerprint):
                 return Response(status_code=304, headers=headers)
             return image_response(await endpoint.cut_out(upload.data, recipe), headers)
 
 
 @router.get(
-    "/v1/models",
+    _MODELS_PATH,
     response_description="The models.",
     responses=error_responses(ModelUnavailable, ReplicaLost, Overloaded, DeadlineExceeded),
 )

@@ -16,6 +16,7 @@ _ITEMS = {
     "models_on_request": ["u2netp", "isnet-general-use"],
     "storage.allowed_buckets": ["photos", "results"],
     "http.api_keys": ["first-key", "second-key"],
+    "http.cors_origins": ["https://shop.example", "http://localhost:3000"],
     "http.fetch_hosts": ["images.example.com", "*.example.org:8443"],
     "http.fetch_networks": ["10.1.0.0/16", "fd00::/8"],
 }

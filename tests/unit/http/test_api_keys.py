@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ingest.cli.main import app
 from serve_app.config import AppConfig, AwsConfig, HttpConfig
-from serve_app.errors import InvalidConfig
+from serve_app.errors import InvalidConfig, RateLimited
 from serve_app.http.api_keys import ApiKeys, read_api_keys
 from tests.support.http_client import StuckPipeline, endpoint_client
 
@@ -183,3 +183,106 @@ async def test_an_endpoint_without_keys_is_open_and_warns(caplog: pytest.LogCapt
         async with endpoint_client(AppConfig.load(), StuckPipeline()) as client:
             assert (await client.get("/v1/models")).status_code == 200
     assert "open to everybody" in caplog.text
+
+
+# --- names and rates ---
+
+
+async def test_a_key_may_have_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"shop:{OLD}\n# rotated\nshop:{NEW}\nwithout-a-name\n")
+    keys = ApiKeys(http(api_keys_file=path, api_keys="editor.2:its:key"), AWS)
+    for presented, name in (
+        (OLD, "shop"),
+        (NEW, "shop"),
+        ("without-a-name", None),
+        ("its:key", "editor.2"),
+        # What was a key before there were names.
+        (f"shop:{OLD}", "shop"),
+    ):
+        accepted = await keys.accept([presented])
+        assert accepted is not None
+        assert accepted.name == name
+    for wrong in ("shop", "shop:", "editor.2", "key", ""):
+        assert await keys.accept([wrong]) is None
+
+
+async def test_each_key_has_its_own_rate() -> None:
+    clock = Clock()
+    settings = http(
+        api_keys=["shop:a", "shop:b", "editor:c", "d", "e"],
+        requests_per_minute={"shop": 3, "*": 2},
+    )
+    keys = ApiKeys(settings, AWS, clock)
+
+    async def count(key: str) -> None:
+        accepted = await keys.accept([key])
+        assert accepted is not None
+        keys.count_request(accepted)
+
+    # Keys of one name count together.
+    for key in ("a", "b", "a", "c", "c", "d", "d", "e"):
+        await count(key)
+    for key, name in (("a", "'shop'"), ("b", "'shop'"), ("c", "'editor'"), ("d", "This API key")):
+        with pytest.raises(RateLimited, match=name) as caught:
+            await count(key)
+        assert caught.value.retry_after_s == (20 if name == "'shop'" else 30)
+    await count("e")
+    clock.now = 20
+    await count("b")
+    with pytest.raises(RateLimited):
+        await count("a")
+    # No more than a minute's requests are saved up.
+    clock.now = 10_000
+    for _ in range(3):
+        await count("a")
+    with pytest.raises(RateLimited):
+        await count("a")
+
+
+async def test_keys_without_a_limit_are_not_limited() -> None:
+    keys = ApiKeys(http(api_keys=["shop:a", "b"], requests_per_minute={"shop": 1}), AWS)
+    accepted = await keys.accept(["b"])
+    assert accepted is not None
+    for _ in range(100):
+        keys.count_request(accepted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"requests_per_minute": {"*": 1}}, "none are configured"),
+        ({"api_keys": ["a"], "requests_per_minute": {"*": 0}}, "http.requests_per_minute"),
+        ({"api_keys": ["a"], "requests_per_minute": {"shop": 1}}, "names shop"),
+    ],
+)
+def test_limits_that_cannot_work_are_rejected(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        ApiKeys(http(**settings), AWS)
+
+
+def test_a_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREEDGE_HTTP__API_KEYS", "shop:a")
+    monkeypatch.setenv("FOREEDGE_HTTP__REQUESTS_PER_MINUTE__SHOP", "5")
+    assert AppConfig.load().http.requests_per_minute == {"shop": 5}
+
+
+async def test_a_request_over_the_limit_is_answered_with_429_and_logs_name_the_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    config = AppConfig.load(
+        {"http": {"api_keys": f"shop:{OLD}", "requests_per_minute": {"shop": 2}}}
+    )
+    async with endpoint_client(config, StuckPipeline()) as client:
+        for _ in range(2):
+            answer = await client.get("/v1/models", headers={"X-API-Key": OLD})
+            assert answer.status_code == 200
+        answer = await client.get("/v1/models", headers={"Authorization": f"Bearer {OLD}"})
+        assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+        assert answer.headers["retry-after"] == "30"
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/v1/models", headers={"X-API-Key": "x"})).status_code == 401
+    assert "API key shop: GET /v1/models" in caplog.text
+    assert OLD not in caplog.text
+    assert OLD not in answer.text
