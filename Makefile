@@ -12,7 +12,8 @@ PEERS := .venv-peers
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
 	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-graph bench-ingest \
-	bench-ledger bench-overload bench-mixed bench-hostile bench-peers compare-rembg quality
+	bench-ledger bench-overload bench-mixed bench-memory bench-hostile bench-peers compare-rembg \
+	quality
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -101,6 +102,9 @@ bench-mixed: $(VENV)/installed ## Requests over HTTP with a saturated queue
 
 bench-hostile: $(VENV)/installed ## Good clients next to a hostile upload each second
 	$(VENV)/bin/python -m loadtests.benchmarks.hostile
+
+bench-memory: $(VENV)/installed ## Peak memory of each format and recipe
+	$(VENV)/bin/python -m loadtests.benchmarks.memory
 
 compare-rembg: $(VENV)/installed $(PEERS)/installed ## /api/remove compared with rembg's own server
 	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs $(ARGS)

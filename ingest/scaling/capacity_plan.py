@@ -25,8 +25,8 @@ _STEPS = 8_000
 _ATTEMPTS = 12
 _MAX_LOAD = 0.8
 """Share of a measured limit of the control plane that a plan uses at most."""
-_BYTES_PER_PIXEL = 16
-"""Charge of an image, by ``imaging.footprint``, in the budget of ``pipeline.max_decoded_bytes``."""
+BYTES_PER_PIXEL = 17
+"""Charge of a usual JPEG image in ``pipeline.max_decoded_bytes`` (``imaging.footprint``)."""
 _PERMITS_PER_SLOT = 1.5
 """Jobs in flight per image being processed, so that no thread waits for the queue."""
 _MIN_PERMITS = 64
@@ -301,7 +301,7 @@ def _settings(
             "threads": pixel_threads,
             "num_cpus": pixel_threads,
             "max_ongoing": max(defaults.max_ongoing, sizing.ongoing_each),
-            "max_decoded_bytes": max(defaults.max_decoded_bytes, _BYTES_PER_PIXEL * decoded_pixels),
+            "max_decoded_bytes": max(defaults.max_decoded_bytes, BYTES_PER_PIXEL * decoded_pixels),
         },
         "segmenter": {"threads": threads, "num_cpus": threads},
         "autoscaling": {

@@ -71,6 +71,8 @@ class ImageHeader:
     """Width in pixels, before the EXIF orientation is applied."""
     height: int
     """Height in pixels, before the EXIF orientation is applied."""
+    has_alpha: bool = True
+    """Whether the image may have transparency of its own."""
 
     @property
     def pixels(self) -> int:
@@ -115,9 +117,18 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
     """
     container = _split(data, limits)
     if container.still_size:
-        return ImageHeader(container.format, *container.still_size)
+        return ImageHeader(container.format, *container.still_size, _has_alpha(container))
     with _open(container, limits) as image:
-        return ImageHeader(container.format, image.width, image.height)
+        has_alpha = image.has_transparency_data or _has_alpha(container)
+        return ImageHeader(container.format, image.width, image.height, has_alpha)
+
+
+def _has_alpha(container: Container) -> bool:
+    """Return whether the file itself says that the image may have transparency."""
+    if container.still_size:
+        # A file that begins with lossy pixels has no room for an alpha channel.
+        return container.pixels[12:16] != b"VP8 "
+    return container.samples.transparent is not None
 
 
 def decode_image(data: bytes, limits: ImageLimits, keep_metadata: bool = False) -> DecodedImage:

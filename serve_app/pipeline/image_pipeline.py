@@ -229,7 +229,7 @@ class ImagePipeline:
         """
         limits, priority = self._config.limits, request.priority
         header = await self._header_threads.run(priority, read_header, data, limits)
-        needed = bytes_needed(header, request.recipe) + len(data)
+        needed = bytes_needed(header, request.recipe, len(data))
         no_matting = request.recipe.matting.method == "off"
         permit = nullcontext() if no_matting else self._matting_permits.hold(priority)
         async with permit, self._memory.hold(needed, priority) as memory:
