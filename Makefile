@@ -107,6 +107,7 @@ bench-memory: $(VENV)/installed ## Peak memory of each format and recipe
 	$(VENV)/bin/python -m loadtests.benchmarks.memory
 
 compare-rembg: $(VENV)/installed $(PEERS)/installed ## /api/remove compared with rembg's own server
+	$(VENV)/bin/python -m loadtests.peers.masks --write-docs
 	$(VENV)/bin/python -m loadtests.peers.rembg_api --write-docs $(ARGS)
 
 loadtest: $(VENV)/compiled ## Locust on a running application (HOST=url, ARGS=...)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from loadtests.harness.corpus import corpus
 from loadtests.harness.networks import ARCHITECTURES, Network
-from loadtests.harness.shaped_models import BenchmarkModel
+from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 from serve_app.models.facts import MODEL_FACTS
@@ -38,6 +38,16 @@ def test_a_network_is_served_under_its_name(tmp_path: Path) -> None:
     assert masks.shape == (2, 320, 320)
     assert masks.max() == 255
     assert (loaded.masks(images[1:]) == masks[1:]).all()
+
+
+def test_true_weights_are_used_and_named_if_they_are_here(
+    u2netp_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("U2NET_HOME", str(u2netp_weights.parents[2]))
+    model = benchmark_model("u2netp", tmp_path)
+    assert (model.path, model.label) == (u2netp_weights, "u2netp (true weights)")
+    assert model.has_true_weights
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_set_is_drawn_once(tmp_path: Path) -> None:
