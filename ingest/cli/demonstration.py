@@ -19,6 +19,7 @@ from rich.progress import Progress
 from ingest.cli.options import Session
 from ingest.cli.progress import describe_run, show_progress
 from ingest.cli.settings import with_bundled_model
+from ingest.cli.terminal import visible
 from ingest.cli.true_masks import score_cutouts
 from ingest.local.application import Endpoints, replica_states, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
@@ -215,7 +216,7 @@ def _write_results(report: RunReport, session: Session, out: Path, console: Cons
     console.print(describe_run(report.status))
     for record in report.failures(FAILURES_SHOWN):
         line = f"  {source_url(record)}: {record.get('code')}: {record.get('message')}"
-        console.print(line, style="red", markup=False, highlight=False)
+        console.print(visible(line), style="red", markup=False, highlight=False)
     console.print()
     console.print(f"Cut-outs  {out / 'cutouts'}", highlight=False, soft_wrap=True)
     console.print(f"Report    {page}", highlight=False, soft_wrap=True)

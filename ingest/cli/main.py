@@ -15,6 +15,7 @@ from ingest.cli.plan import plan
 from ingest.cli.repair import redrive, verify
 from ingest.cli.runs import errors, report, status
 from ingest.cli.serve import serve
+from ingest.cli.terminal import visible
 from serve_app.errors import ForeedgeError, InvalidConfig
 
 app = typer.Typer(
@@ -48,6 +49,6 @@ def main() -> None:
 
 
 def _exit(error: ForeedgeError) -> NoReturn:
-    message = " ".join(error.message.split())
+    message = visible(" ".join(error.message.split()))
     print(f"error: {error.code}: {message}", file=sys.stderr)
     sys.exit(1 if error.retry == "transient" else 2)

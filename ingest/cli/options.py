@@ -44,6 +44,10 @@ CsvOption = Annotated[
     str | None,
     typer.Option("--csv", help="File to write the whole list to as CSV, or - for standard output."),
 ]
+RawOption = Annotated[
+    bool,
+    typer.Option("--raw", help="Write CSV cells as they are, also those that look like formulas."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 RunArgument = Annotated[str, typer.Argument(help="Id of the run, as printed by foreedge bulk.")]
 

@@ -17,10 +17,11 @@ from ingest.cli.options import (
     LedgerOption,
     QueueOption,
     RateOption,
+    RawOption,
     RunArgument,
     open_session,
 )
-from ingest.cli.terminal import running_count, status_line, write_csv
+from ingest.cli.terminal import running_count, status_line, visible, write_csv
 from ingest.messages.build import message_body
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.redrive import Redriven, RedriveOptions, clear_dead_letters, redrive_failures
@@ -109,6 +110,7 @@ def _print_redriven(console: Console, run_id: str, redriven: Redriven) -> None:
 def verify(
     run: RunArgument,
     to_csv: CsvOption = None,
+    raw: RawOption = False,
     enqueue_missing: EnqueueMissingOption = False,
     force: ForceOption = False,
     rate: RateOption = None,
@@ -132,7 +134,7 @@ def verify(
         console.print(_describe_verified(manifest, found), highlight=False)
         number = found.without_outcome + found.without_object
         if to_csv is not None:
-            write_csv(to_csv, _COLUMNS, map(_missing_row, verification.incomplete_jobs()))
+            write_csv(to_csv, _COLUMNS, map(_missing_row, verification.incomplete_jobs()), raw=raw)
         elif number:
             _print_missing(console, number, verification.incomplete_jobs())
         if number and not enqueue_missing:
@@ -183,7 +185,7 @@ def _describe_verified(manifest: RunManifest, found: VerificationResult) -> str:
 def _print_missing(console: Console, number: int, missing: Iterable[IncompleteJob]) -> None:
     for item in itertools.islice(missing, _SHOWN_MISSING):
         line = f"  {item.problem}  s3://{item.entry.bucket}/{item.entry.key}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
     if number > _SHOWN_MISSING:
         console.print(f"  … and {number - _SHOWN_MISSING:,} more. To list all: --csv FILE")
 

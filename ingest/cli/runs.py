@@ -21,12 +21,13 @@ from ingest.cli.options import (
     JsonOption,
     LedgerOption,
     QueueOption,
+    RawOption,
     RunArgument,
     Session,
     open_session,
 )
 from ingest.cli.progress import describe_run, show_progress
-from ingest.cli.terminal import INTERRUPTED, running_count, write_csv
+from ingest.cli.terminal import INTERRUPTED, running_count, visible, write_csv
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import Record, Records
 from ingest.runs.report import read_report, source_url
@@ -123,6 +124,7 @@ def errors(
     run: RunArgument,
     code: CodeOption = None,
     to_csv: CsvOption = None,
+    raw: RawOption = False,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
@@ -141,7 +143,7 @@ def errors(
                 read_manifest(folder)
         failures = records.failures(code)
         if to_csv is not None:
-            write_csv(to_csv, _COLUMNS, map(_failure_row, failures))
+            write_csv(to_csv, _COLUMNS, map(_failure_row, failures), raw=raw)
             return
         _, codes, _ = records.counts()
         counts = {name: n for name, n in codes.most_common() if code in (None, name)}
@@ -152,11 +154,11 @@ def _print_failures(console: Console, counts: dict[str, int], failures: Iterable
     total = sum(counts.values())
     console.print(f"{total:,} failed jobs", highlight=False)
     for code, count in counts.items():
-        console.print(f"  {escape(code)}: {count:,}", highlight=False)
+        console.print(f"  {escape(visible(code))}: {count:,}", highlight=False)
     for record in itertools.islice(failures, _SHOWN_FAILURES):
         line = f"{source_url(record) or record['job_id']}: {record.get('code')}: "
         line += str(record.get("message"))
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
     if total > _SHOWN_FAILURES:
         console.print(f"… and {total - _SHOWN_FAILURES:,} more. To list all: --csv FILE")
 

@@ -16,19 +16,48 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 
-def write_csv(target: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table as CSV to a file, or to the standard output if the target is ``-``."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""Beginnings of a cell that a spreadsheet may run as a formula (OWASP, CSV injection)."""
+
+
+def visible(text: str) -> str:
+    """Return a text of others for a terminal: what is not printable as an escape, on one line.
+
+    A key may contain control sequences, line breaks, and marks that turn the direction of writing.
+    """
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def write_csv(
+    target: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], *, raw: bool
+) -> None:
+    """Write a table as CSV to a file, or to the standard output if the target is ``-``.
+
+    Args:
+        target: Path of the file, or ``-``.
+        columns: Names of the columns.
+        rows: Cells of each row.
+        raw: Whether cells are written as they are. Otherwise an apostrophe stands before those that
+            a spreadsheet may take for a formula.
+    """
+    cells = rows if raw else (map(_without_formula, row) for row in rows)
     if target == "-":
-        _write_rows(sys.stdout, columns, rows)
+        _write_rows(sys.stdout, columns, cells)
         return
     with Path(target).open("w", encoding="utf-8", newline="") as file:
-        _write_rows(file, columns, rows)
+        _write_rows(file, columns, cells)
 
 
 def _write_rows(file: TextIO, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     writer = csv.writer(file)
     writer.writerow(columns)
     writer.writerows(rows)
+
+
+def _without_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 @contextmanager
