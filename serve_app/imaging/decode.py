@@ -25,6 +25,7 @@ from serve_app.errors import (
 from serve_app.imaging.bounds.files import bound_file
 from serve_app.imaging.colour import convert_to_srgb
 from serve_app.imaging.formats.container import Container
+from serve_app.imaging.formats.heif import without_exif
 from serve_app.imaging.formats.kinds import read_container
 from serve_app.imaging.metadata import NO_METADATA, ImageMetadata, read_metadata, read_orientation
 from serve_app.imaging.pixels import Pixels
@@ -200,6 +201,9 @@ def _open(container: Container, limits: ImageLimits) -> Image.Image:
         raise
     # Pillow raises nearly anything on broken data.
     except Exception as error:
+        spare = without_exif(container)
+        if spare is not None:
+            return _open(spare, limits)
         if isinstance(error, OSError) and container.kind:
             raise UnsupportedFormat(
                 f"the {container.format} image has {container.kind}, which is not supported. Store "

@@ -6,8 +6,10 @@ Sources: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (HEIF), AVIF 1.1 (AOMedia). 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
+import re
 import struct
 
 from PIL import AvifImagePlugin
@@ -18,6 +20,8 @@ from serve_app.imaging.formats.container import CodePoints, Container
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _MAX_BRANDS = 64
+_EXIF_ITEM = re.compile(rb"infe(?:\x02.{3}.{2}|\x03.{3}.{4}).{2}Exif", re.DOTALL)
+"""Entry of an item of EXIF data up to its type (ISO/IEC 14496-12, 8.11.6)."""
 _META_BYTES = 65_536
 """Length of the part of a file in which its properties are searched."""
 
@@ -72,6 +76,23 @@ def read_heif(data: bytes) -> Container:
             "HEIC images need the extra heif (pip install 'foreedge[heif]'), which is not installed"
         )
     return Container("HEIF", data, code_points=_colour_box(data))
+
+
+def without_exif(container: Container) -> Container | None:
+    """Return an AVIF file whose EXIF data is not found, or None if it has none.
+
+    libavif refuses an image whose EXIF data is broken. Its orientation is in other boxes.
+
+    Args:
+        container: An image file of any format.
+    """
+    found = _EXIF_ITEM.search(container.pixels, 0, _META_BYTES)
+    if container.format != "AVIF" or found is None:
+        return None
+    # The type of the item becomes one that no reader knows.
+    view = memoryview(container.pixels)
+    pixels = b"".join([view[: found.end() - 4], b"skip", view[found.end() :]])
+    return dataclasses.replace(container, pixels=pixels)
 
 
 def _brands(data: bytes) -> set[bytes]:

@@ -98,9 +98,24 @@ def broken_webp_metadata() -> Iterator[bytes]:
     yield riff + b"JUNK\4\0\0\0abcd"
 
 
+def broken_avif_metadata() -> Iterator[bytes]:
+    exif = Image.Exif()
+    exif[0x010E] = "a book"
+    sound = saved(IMAGE, "AVIF", quality=95, exif=exif)
+    place = sound.index(b"Exif\0\0MM\0*")
+    for broken in (b"no EXIF", b"Exif\0\0no TIFF", b"Exif\0\0MM\0*\xff\xff\xff\xff"):
+        yield sound[:place] + broken + sound[place + len(broken) :]
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize(
     "data",
-    [*broken_png_metadata(), *broken_jpeg_metadata(), *broken_webp_metadata()],
+    [
+        *broken_png_metadata(),
+        *broken_jpeg_metadata(),
+        *broken_webp_metadata(),
+        *broken_avif_metadata(),
+    ],
 )
 def test_metadata_never_refuses_sound_pixels(data: bytes) -> None:
     found = decode_image(data, LIMITS, keep_metadata=True)
