@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from serve_app.config import AppConfig
 from serve_app.pipeline.deployment import CutoutPipeline
@@ -166,3 +166,20 @@ async def test_an_invalid_request_has_a_code_and_the_next_one_works(
     answer = await client.post("/v1/cutout", **request_)
     assert (answer.status_code, answer.json()["code"]) == (status, code or "invalid_request")
     assert (await client.post("/v1/cutout", content=BOOK)).status_code == 200
+
+
+async def test_a_cropped_result_says_its_place_and_keeps_metadata(client: EndpointClient) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "A photographer"
+    data = jpeg(book().image, exif=exif, dpi=(240, 240))
+    options = {"crop_to_subject": "true", "keep_metadata": "true", "format": "webp"}
+    answer = await client.post("/v1/cutout", content=data, params=options)
+    assert answer.status_code == 200, answer.text
+    left, top, right, bottom = map(int, answer.headers["foreedge-crop"].split(","))
+    result = Image.open(io.BytesIO(answer.content))
+    assert result.size == (right - left, bottom - top)
+    assert result.getexif()[ExifTags.Base.Artist] == "A photographer"
+    assert result.getexif()[ExifTags.Base.XResolution] == 240
+    plain = await client.post("/v1/cutout", content=data, params={"format": "webp"})
+    assert "foreedge-crop" not in plain.headers
+    assert ExifTags.Base.Artist not in Image.open(io.BytesIO(plain.content)).getexif()
