@@ -11,12 +11,6 @@ _MAX_DESCRIBED = 20
 _MAX_NAME_LENGTH = 100
 
 
-_SHOWN_FIELDS = 10
-"""Number of invalid fields that an error names. A message may have tens of thousands."""
-_NAME_CHARACTERS = 100
-"""Longest name of a field in an error, in characters."""
-
-
 class Contract(BaseModel):
     """Base of the values that cross processes, frozen and strict about unknown fields."""
 
@@ -33,16 +27,16 @@ def describe_validation_error(
         describe_unknown: Function from the dotted name of an unknown field to the text about it.
     """
     parts = []
-    for item in error.errors(include_url=False, include_context=False)[:_SHOWN_FIELDS]:
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    for item in items[:_MAX_DESCRIBED]:
         where = ".".join(str(part) for part in item["loc"])
-        if len(where) > _NAME_CHARACTERS:
-            where = where[:_NAME_CHARACTERS] + "…"
+        if len(where) > _MAX_NAME_LENGTH:
+            where = where[:_MAX_NAME_LENGTH] + "…"
         text = item["msg"].removeprefix("Value error, ")
         if describe_unknown is not None and item["type"] == "extra_forbidden":
             parts.append(describe_unknown(where))
         else:
             parts.append(f"{where}: {text}" if where else text)
-    more = error.error_count() - len(parts)
-    if more > 0:
-        parts.append(f"and {more:,} more")
+    if len(items) > _MAX_DESCRIBED:
+        parts.append(f"and {len(items) - _MAX_DESCRIBED:,} more")
     return "; ".join(parts)
