@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 
-from PIL import Image
+from PIL import Image, ImageCms
 
 SIZE = 31 * 1024 * 1024
 """Size of the largest files, in bytes: below the default of ``limits.max_bytes``."""
@@ -131,6 +131,29 @@ def exif_directory(entries: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, entries) + packed + struct.pack("<I", 8)
 
 
+def profile_with_steps(count: int) -> bytes:
+    """Return an sRGB profile whose conversion to numbers has a number of steps that do nothing.
+
+    Args:
+        count: Number of steps. All are the same few bytes of the profile.
+    """
+    sound = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    tags = int.from_bytes(sound[128:132], "big")
+    shift = 12
+    table = b"".join(
+        struct.pack(">4sII", name, start + shift, size)
+        for name, start, size in struct.iter_unpack(">4sII", sound[132 : 132 + 12 * tags])
+    )
+    content = sound[132 + 12 * tags :]
+    matrix = struct.pack(">4sIHH12f", b"matf", 0, 3, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0)
+    places = struct.pack(">II", 16 + 8 * count, len(matrix)) * count
+    steps = struct.pack(">4sIHHI", b"mpet", 0, 3, 3, count) + places + matrix
+    added = struct.pack(">4sII", b"D2B0", len(sound) + shift, len(steps))
+    head = struct.pack(">I", len(sound) + shift + len(steps)) + sound[4:8] + b"\4\x40\0\0"
+    count_of_tags = struct.pack(">I", tags + 1)
+    return head + sound[12:128] + count_of_tags + table + added + content + steps
+
+
 def run_length_bmp(data: bytes, side: int = 8_000, bits: int = 8) -> bytes:
     """Return a BMP file with run-length encoding."""
     palette = bytes(4 << bits)
@@ -140,13 +163,17 @@ def run_length_bmp(data: bytes, side: int = 8_000, bits: int = 8) -> bytes:
     return head + size + struct.pack("<iiII", 0, 0, 1 << bits, 0) + palette + data
 
 
-def hostile_files() -> dict[str, Callable[[], bytes]]:
+Makers = dict[str, Callable[[], bytes]]
+"""Functions that return a file each, by the name of the file."""
+
+
+def hostile_files() -> Makers:
     """Return the makers of all files by name. Each file has up to 31 MiB."""
-    zeros = zlib.compress(bytes(1_000_000))
+    return _jpeg_files() | _png_files() | _other_files()
+
+
+def _jpeg_files() -> Makers:
     resources = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5_400
-    strips = {273: (4, 4_000_000, 200), 278: (4, 1, 1), 279: (4, 4_000_000, 200)}
-    tile = {259: (3, 1, 5), 322: (4, 1, 30_000), 323: (4, 1, 30_000), 324: (4, 1, 200)}
-    many_tags = {tag: (4, 1_000_000, 5) for tag in range(1_000, 65_500)}
     return {
         "jpeg-comments": lambda: in_jpeg(segment(0xFE)),
         "jpeg-application-segments": lambda: in_jpeg(segment(0xE5)),
@@ -162,6 +189,12 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
         "jpeg-comments-between-scans": lambda: before_last_scan(segment(0xFE)),
         "jpeg-156-scans": lambda: with_scans(156),
         "jpeg-60-full-size-scans": lambda: with_scans(60),
+    }
+
+
+def _png_files() -> Makers:
+    zeros = zlib.compress(bytes(1_000_000))
+    return {
         "png-chunks": lambda: in_png(chunk(b"teSt")),
         "png-chunks-after-pixels": lambda: in_png(chunk(b"teSt"), after=True),
         "png-empty-pixel-chunks": with_split_pixels,
@@ -169,8 +202,17 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
         "png-compressed-texts": lambda: in_png(chunk(b"zTXt", b"a\0\0" + zeros)),
         "png-xmp": lambda: in_png(chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zeros)),
         "png-profiles": lambda: in_png(chunk(b"iCCP", b"a\0\0" + zeros)),
+        "png-profile-of-many-steps": lambda: small("PNG", icc_profile=profile_with_steps(400_000)),
         "png-exif-entries": lambda: in_png(chunk(b"eXIf", exif_directory(65_000)), 1),
         "png-frames": lambda: in_png(chunk(b"fdAT", b"\0\0\0\1"), after=True),
+    }
+
+
+def _other_files() -> Makers:
+    strips = {273: (4, 4_000_000, 200), 278: (4, 1, 1), 279: (4, 4_000_000, 200)}
+    tile = {259: (3, 1, 5), 322: (4, 1, 30_000), 323: (4, 1, 30_000), 324: (4, 1, 200)}
+    many_tags = {tag: (4, 1_000_000, 5) for tag in range(1_000, 65_500)}
+    return {
         "gif-comments": lambda: in_gif(b"!\xfe\0"),
         "gif-controls": lambda: in_gif(b"!\xf9\4\0\0\0\0\0"),
         "gif-small-blocks": lambda: in_gif(b"!\xfe" + b"\1a" * 1_000_000 + b"\0"),

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from serve_app.errors import UnsupportedFormat
+from serve_app.imaging.bounds.profile import bound_profile
 from serve_app.imaging.formats.container import CodePoints, Container, PngGamma
 from serve_app.imaging.icc import SRGB_CHROMATICITIES, SRGB_CURVE, Chromaticities, build_profile
 
@@ -116,7 +117,7 @@ def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
 def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform to sRGB, or None if there is none or if it does nothing."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(bound_profile(profile)))
         # LittleCMS interpolates grey from so few points that shadows are off by ten levels.
         flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
         transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB", flags=flags)

@@ -23,6 +23,7 @@ from loadtests.harness.hostile_files import (
     in_png,
     in_webp,
     jpeg_in_tiff,
+    profile_with_steps,
     run_length_bmp,
     segment,
     small,
@@ -33,6 +34,7 @@ from serve_app.config import ImageLimits
 from serve_app.errors import CorruptImage, ImageTooLarge
 from serve_app.imaging.bounds.files import bound_file
 from serve_app.imaging.bounds.jpeg import MAX_SCANS
+from serve_app.imaging.bounds.profile import bound_profile
 from serve_app.imaging.decode import decode_image
 from tests.support.images import book, noise, saved, traits
 
@@ -192,6 +194,19 @@ def test_the_orientation_in_a_text_of_a_png_is_kept() -> None:
     wide = saved(Image.new("RGB", (40, 20)), "PNG")
     data = wide[:33] + text + chunk(b"zTXt", b"a\0\0" + zlib.compress(b"b")) + wide[33:]
     assert decode_image(data, LIMITS).height == 40
+
+
+def test_steps_of_a_profile_are_not_taken() -> None:
+    profile = profile_with_steps(3)
+    assert b"D2B0" in profile
+    bounded = bound_profile(profile)
+    assert b"D2B0" not in bounded
+    assert len(bounded) == len(profile)
+    sound = saved(Image.fromarray(book().image), "PNG")
+    found = saved(Image.fromarray(book().image), "PNG", icc_profile=profile)
+    assert np.array_equal(pixels(found), pixels(sound))
+    for cut in range(0, len(profile), 7):
+        assert len(bound_profile(profile[:cut])) == cut
 
 
 def test_metadata_of_a_gif_costs_no_pixels() -> None:
