@@ -30,7 +30,7 @@ from serve_app.imaging.formats.kinds import read_container
 from serve_app.imaging.metadata import NO_METADATA, ImageMetadata, read_metadata, read_orientation
 from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.samples import separate_transparency
-from serve_app.imaging.strips import copy_pixels, strips
+from serve_app.imaging.strips import strips
 
 # The configured limits replace Pillow's own, which warns before it raises.
 Image.MAX_IMAGE_PIXELS = None
@@ -167,8 +167,8 @@ def _convert(container: Container, image: Image.Image, keep_metadata: bool) -> D
         alpha = None if alpha is None else _replaced(alpha, alpha.transpose(transpose))
     rgb = _replaced(colours, convert_to_srgb(colours, container))
     return DecodedImage(
-        copy_pixels(rgb),
-        None if alpha is None else copy_pixels(alpha),
+        np.asarray(rgb),
+        None if alpha is None else np.asarray(alpha),
         read_metadata(container, orientation, keep=keep_metadata),
     )
 

@@ -14,7 +14,7 @@ from serve_app.contracts.recipe import Recipe
 from serve_app.imaging.compose import compose_cutout
 from serve_app.imaging.mask import post_process_mask
 from serve_app.imaging.png import encode_png
-from serve_app.imaging.strips import copy_pixels, strips
+from serve_app.imaging.strips import strips
 from tests.support.images import Pixels, noise
 
 SIZES = [(1, 1), (3, 900), (900, 3), (517, 701), (301, 1300), (4, 200_000)]
@@ -73,11 +73,3 @@ def test_a_png_of_several_strips_holds_the_pixels(height: int, width: int, chann
     pixels = pixels[..., 0] if channels == 1 else pixels
     found = Image.open(io.BytesIO(encode_png(pixels)))
     assert np.array_equal(np.asarray(found), pixels)
-
-
-@pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK"])
-def test_copied_pixels_are_those_of_the_image(height: int, width: int, mode: str) -> None:
-    channels = len(Image.new(mode, (1, 1)).getbands())
-    image = Image.frombytes(mode, (width, height), noise(height, width, channels).tobytes())
-    assert np.array_equal(copy_pixels(image), np.asarray(image))
