@@ -139,7 +139,7 @@ def cascade_text(result: CascadeResult) -> str:
         f"Both losses are below {limit}, so `checks.min_confidence: {least:g}` is the recommended "
         "setting where speed counts."
         if result.recommended
-        else f"The cascade must not lose {limit} or more, so it is not recommended: use {last} "
+        else f"Not both losses are below {limit}, so the cascade is not recommended: use {last} "
         "alone."
     )
     return (
