@@ -104,6 +104,23 @@ def test_the_slider_compares_original_and_result(
     assert page.get_attribute("#slider", "aria-valuetext") == "0% original, 100% result"
 
 
+def test_a_doubtful_mask_is_called_so(page: Any, page_url: str, encoded_book: bytes) -> None:
+    page.goto(page_url)
+
+    def doubt(route: Any) -> None:
+        answer = route.fetch()
+        headers = {**answer.headers, "foreedge-mask-confidence": "0.79"}
+        route.fulfill(response=answer, headers=headers)
+
+    drop(page, encoded_book, "book.jpg")
+    wait_for_result(page)
+    assert "unsure" not in page.inner_text("#status")
+    page.route("**/v1/cutout*", doubt)
+    page.select_option("#format", "webp")
+    page.wait_for_selector("#status:has-text('The model is unsure about this mask.')")
+    assert page.inner_text("#fact-confidence-text") == "79%"
+
+
 def test_options_change_the_result(page: Any, page_url: str, encoded_book: bytes) -> None:
     page.goto(page_url)
     page.wait_for_selector("#models option[value=folio]", state="attached")

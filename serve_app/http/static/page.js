@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const form = $("options");
 const MEGABYTE = 1024 * 1024;
+const DOUBTFUL_BELOW = 0.8; // As in the reports of runs.
 const COLOURS = ["#7a2230", "#a4563a", "#c9962f", "#8a8a3f", "#4d7a63", "#3c6478", "#5a4b7d", "#8b5a7c"];
 const EXTENSIONS = { png: "png", webp: "webp", jpeg: "jpg" };
 const TITLES = {
@@ -20,7 +21,7 @@ const TITLES = {
 };
 
 const HINTS = {
-  subject_too_small: "To cut it out anyway, tick “Accept small subjects”",
+  subject_too_small: "To cut it out anyway, tick “Accept small subjects”.",
 };
 
 let image = null; // The chosen File.
@@ -206,7 +207,8 @@ async function show(headers, blob, roundTrip, fields) {
   $("download").href = resultUrl;
   $("download").download = `${stem}-${fields.get("recipe")}.${EXTENSIONS[kind.toLowerCase()]}`;
   for (const id of ["facts", "download"]) $(id).hidden = false;
-  say(`Done in ${milliseconds(roundTrip)} ms. ${original ? "Move the slider to compare." : ""}`);
+  const doubt = confidence < DOUBTFUL_BELOW ? "The model is unsure about this mask. " : "";
+  say(`Done in ${milliseconds(roundTrip)} ms. ${doubt}${original ? "Move the slider to compare." : ""}`);
   slide();
 }
 
