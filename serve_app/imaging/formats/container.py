@@ -19,8 +19,8 @@ MAX_ANCILLARY_BYTES = 4 * 2**20
 """Most bytes of a profile, of EXIF data or of XMP data that are read. The profiles of printers have
 up to 3 MB."""
 
-_MIN_DPI, _MAX_DPI = 1.5, 100_000
-"""Resolutions of 1 and below are what programs write that have none."""
+_MIN_DPI, _MAX_DPI = 1.5, 65_535
+"""Resolutions of 1 and below are what programs write that have none. A JPEG has 16 bits for one."""
 
 
 @dataclass(frozen=True, slots=True)

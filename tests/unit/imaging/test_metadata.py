@@ -106,10 +106,20 @@ def test_the_resolution_turns_with_the_image_and_comes_from_exif_data() -> None:
     assert decoded(data, keep=False).metadata.dpi == pytest.approx((254, 254))
 
 
-@pytest.mark.parametrize("dpi", [(1, 1), (0, 0)])
+@pytest.mark.parametrize("dpi", [(1, 1), (0, 0), (70_000, 70_000), (300, 2_000_000)])
 def test_a_resolution_that_says_nothing_is_left_out(dpi: tuple[int, int]) -> None:
-    data = saved(Image.fromarray(noise(30, 40, 3)), "JPEG", dpi=dpi)
-    assert decoded(data, keep=False).metadata == NO_METADATA
+    for file_format in ("PNG", "TIFF"):
+        image = decoded(saved(Image.fromarray(noise(30, 40, 3)), file_format, dpi=dpi), keep=False)
+        assert image.metadata == NO_METADATA
+
+
+@pytest.mark.parametrize("fields", RECIPES)
+@pytest.mark.parametrize("dpi", [(2, 2), (65_535, 3), (65_535, 65_535)])
+def test_every_resolution_that_counts_can_be_written(
+    dpi: tuple[float, float], fields: dict[str, Any]
+) -> None:
+    written = encode_image(noise(30, 40, 3), parse_recipe(fields), ImageMetadata(dpi))
+    assert Image.open(io.BytesIO(written)).size == (40, 30)
 
 
 @pytest.mark.parametrize("fields", RECIPES)
