@@ -199,11 +199,12 @@ def mask_confidence(mask: Pixels) -> float:
         mask: Mask of the model, uint8 [S, S].
 
     Returns:
-        A share, 0 to 1. It is 0 for an empty mask.
+        A share, 0 to 1, rounded to four digits, so that checks and reports see the same number. It
+        is 0 for an empty mask.
     """
     considered = int(np.count_nonzero(mask >= _CONSIDERED_FROM))
     sure = int(np.count_nonzero(mask >= _SURE_FROM))
-    return sure / considered if considered else 0.0
+    return round(sure / considered, 4) if considered else 0.0
 
 
 def is_sure_enough(mask: Pixels, checks: Checks) -> bool:

@@ -90,7 +90,7 @@ def find_subject(
         alpha = multiply_by_alpha(full, image.alpha)
         box = find_subject_box(alpha)
         check_subject(alpha, box, recipe.checks)
-        confidence = round(mask_confidence(mask), 4)
+        confidence = mask_confidence(mask)
     return Subject(model, image.rgb, full, alpha, box, confidence, image.metadata)
 
 

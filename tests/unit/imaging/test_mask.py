@@ -15,6 +15,7 @@ from serve_app.errors import NoSubject, SubjectTooSmall
 from serve_app.imaging.mask import (
     check_subject,
     find_subject_box,
+    is_sure_enough,
     mask_confidence,
     multiply_by_alpha,
     post_process_mask,
@@ -129,3 +130,11 @@ def test_post_process_is_rembgs() -> None:
         smooth = gaussian_filter(opening(mask, disk(1)).astype(np.float64), sigma=2)
         expected = np.where(smooth < 127, 0, 255)
         assert np.array_equal(post_process_mask(mask), expected), size
+
+
+def test_the_confidence_that_is_reported_is_the_one_that_is_checked() -> None:
+    # Two thirds, reported as 0.6667, which is more than two thirds.
+    mask = np.array([[255, 255, 100]], np.uint8)
+    assert mask_confidence(mask) == 0.6667
+    assert is_sure_enough(mask, Checks(min_confidence=mask_confidence(mask)))
+    assert not is_sure_enough(mask, Checks(min_confidence=0.6668))
