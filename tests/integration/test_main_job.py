@@ -160,8 +160,12 @@ def test_a_form_with_options(app: App) -> None:
     )
     assert answer.status_code == 200, answer.text
     mask = Image.open(io.BytesIO(answer.content))
-    left, top, right, bottom = map(int, answer.headers["foreedge-subject"].split(","))
+    left, top, right, bottom = map(int, answer.headers["foreedge-crop"].split(","))
     assert (mask.mode, mask.size) == ("L", (right - left, bottom - top))
+    subject = [int(edge) for edge in answer.headers["foreedge-subject"].split(",")]
+    # The crop keeps soft edges, which the subject's bounding box leaves out.
+    assert left <= subject[0] < subject[2] <= right
+    assert top <= subject[1] < subject[3] <= bottom
     assert answer.headers["foreedge-model"] == "folio"
     assert "segment;dur=" in answer.headers["server-timing"]
 
