@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 START_TIMEOUT_S = 200
-STOP_TIMEOUT_S = 180
+STOP_TIMEOUT_S = 60
 
 
 def clean_environment() -> dict[str, str]:
@@ -45,6 +45,8 @@ def demonstration(foreedge: Path, folder: Path, count: int) -> Iterator[Path]:
             env=clean_environment(),
             stdout=log,
             stderr=subprocess.STDOUT,
+            # A shell lets what it starts in the background ignore Ctrl-C, which children inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     settings = folder / "out" / "demo" / "env"
     deadline = time.monotonic() + START_TIMEOUT_S
