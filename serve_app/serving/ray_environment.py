@@ -35,6 +35,11 @@ CONTROL_LOOP_S = 0.5
 controller and Ray's GCS take 6 % of a core, and with this half as much. The decisions of the
 controller take effect within seconds in any case."""
 
+PROXY_START_S = 60
+"""Time, in seconds, that a proxy may take to start. On a machine whose cores are busy, its imports
+take longer than Serve's default of 5 s. Serve kills such a proxy, and the start of the application
+fails."""
+
 ENVIRONMENT = {
     # How images reach a replica, and how they pass between replicas: docs/decisions/0012.
     "RAY_SERVE_ENABLE_HA_PROXY": str(int(_HAPROXY)),
@@ -46,6 +51,7 @@ ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": _CALLBACK,
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": str(METRICS_EVERY_MS),
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": str(CONTROL_LOOP_S),
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PROXY_START_S),
     # The machine may be offline.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
