@@ -25,8 +25,9 @@ consumer does with the message, and the HTTP status of the endpoint's answer::
     │       ├── NoSubject             422   no_subject
     │       └── SubjectTooSmall       422   subject_too_small
     ├── TransientError                      retry = transient: another attempt may succeed
-    │   ├── RateLimited               429   rate_limited
-    │   ├── Overloaded                503   overloaded
+    │   ├── LimitReached                    the client may try again after some seconds
+    │   │   ├── RateLimited           429   rate_limited
+    │   │   └── Overloaded            503   overloaded
     │   ├── StorageUnavailable        503   storage_unavailable
     │   ├── QueueUnavailable          503   queue_unavailable
     │   ├── ModelUnavailable          503   model_unavailable
@@ -230,37 +231,31 @@ class TransientError(ForeedgeError):
     http_status = 503
 
 
-class RateLimited(TransientError):
+class LimitReached(TransientError):
+    """A limit is reached that has room again after some time."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        """Create the error.
+
+        Args:
+            message: Text that says which limit is reached.
+            retry_after_s: Time, in seconds, after which the client may try again (``Retry-After``).
+        """
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(LimitReached):
     """An API key has sent more requests than it may."""
 
     code = "rate_limited"
     http_status = 429
 
-    def __init__(self, message: str, retry_after_s: int = 1) -> None:
-        """Create the error.
 
-        Args:
-            message: Text that says which limit is reached.
-            retry_after_s: Time, in seconds, after which the client may try again (``Retry-After``).
-        """
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class Overloaded(TransientError):
+class Overloaded(LimitReached):
     """A limit on concurrent work or buffered bytes is reached."""
 
     code = "overloaded"
-
-    def __init__(self, message: str, retry_after_s: int = 1) -> None:
-        """Create the error.
-
-        Args:
-            message: Text that says which limit is reached.
-            retry_after_s: Time, in seconds, after which the client may try again (``Retry-After``).
-        """
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 class StorageUnavailable(TransientError):

@@ -18,9 +18,8 @@ from serve_app.errors import (
     InternalError,
     InvalidRecipe,
     InvalidRequest,
+    LimitReached,
     NotAcceptable,
-    Overloaded,
-    RateLimited,
     Retry,
     Unauthenticated,
 )
@@ -128,7 +127,7 @@ def _error_headers(error: ForeedgeError) -> dict[str, str]:
     if isinstance(error, NotAcceptable):
         return {"Vary": "Accept"}
     if error.http_status in _LATER:
-        if isinstance(error, Overloaded | RateLimited):
+        if isinstance(error, LimitReached):
             return {"Retry-After": str(error.retry_after_s)}
         return {"Retry-After": str(_RETRY_AFTER_S)}
     return {}
