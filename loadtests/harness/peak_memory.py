@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
@@ -132,11 +132,6 @@ def _turned() -> bytes:
     exif = Image.Exif()
     exif[_ORIENTATION] = _TURNED_RIGHT
     return exif.tobytes()
-
-
-def _other_profile() -> bytes:
-    """Return a profile whose colours must be converted."""
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
 
 
 KINDS: dict[str, Callable[[int, int], bytes]] = {
