@@ -122,6 +122,8 @@ soak: $(VENV)/installed ## Memory over 2,000 images of mixed sizes
 lock: ## New versions into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --constraint requirements.lock \
+		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-runtime.lock
 	uv pip compile requirements-peers.in --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-peers.lock
 
