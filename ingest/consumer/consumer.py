@@ -22,24 +22,24 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ingest.consumer.job_runner import JobRunner
-from ingest.consumer.leases import Acknowledge, DeadLetter, Lease, Leases, Release, Verdict
+from ingest.consumer.leases import Lease, Leases, Release, Verdict
 from ingest.consumer.stats import ConsumerStats
+from ingest.consumer.verdicts import (
+    error_of,
+    fatal_failure,
+    judge,
+    retry_later,
+    transient_failure,
+)
 from ingest.messages.build import INVALID_RUN
 from ingest.messages.parse import parse_off_loop
 from ingest.runs.ledger import OutcomeSink
-from ingest.sqs.backoff import backoff_s
 from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue import Message, Queue
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import (
-    BY_CODE,
-    ForeedgeError,
-    InternalError,
-    PermanentError,
-    QueueUnavailable,
-)
+from serve_app.errors import ForeedgeError, PermanentError, QueueUnavailable
 
 T = TypeVar("T")
 
@@ -249,21 +249,15 @@ class Consumer:
         await self._leases.settle(lease, verdict)
 
     def _judge(self, lease: Lease, outcomes: Sequence[Outcome]) -> Verdict:
-        """Return what is to become of a message, once the outcomes of its jobs are stored."""
-        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-        for outcome in failed:
-            if outcome.retry == "fatal":
-                self._stop_receiving(_error_from(outcome))
-                return Release(0)
-        transient = [outcome for outcome in failed if outcome.retry == "transient"]
-        if transient and lease.message.receive_count < self._queue.max_receives:
-            self._retried[_error_from(transient[0]).code] += 1
-            return self._retry_later(lease)
-        if not failed:
-            return Acknowledge()
-        error = _error_from(failed[0])
-        retry_delay_s = self._retry_later(lease).delay_s
-        return DeadLetter(error.code, error.message, failed[0].job_id, retry_delay_s)
+        """Return what is to become of a message, and count it if it is tried again."""
+        if (fatal := fatal_failure(outcomes)) is not None:
+            self._stop_receiving(fatal)
+        receives = lease.message.receive_count
+        verdict = judge(outcomes, receives, self._queue.max_receives, self._config)
+        transient = transient_failure(outcomes)
+        if fatal is None and transient is not None and isinstance(verdict, Release):
+            self._retried[transient.code] += 1
+        return verdict
 
     async def _store(self, outcomes: Sequence[Outcome]) -> bool:
         """Return True once the outcomes are stored, or False if the ledger refuses them."""
@@ -275,14 +269,13 @@ class Consumer:
             return False
         for outcome in outcomes:
             if outcome.status == "failed":
-                self._failed[_error_from(outcome).code] += 1
+                self._failed[error_of(outcome).code] += 1
             else:
                 self._done += 1
         return True
 
     def _retry_later(self, lease: Lease) -> Release:
-        config, receives = self._config, lease.message.receive_count
-        return Release(backoff_s(config.retry_base_s, receives, config.retry_max_s))
+        return retry_later(lease.message.receive_count, self._config)
 
     def _stop_receiving(self, error: ForeedgeError) -> None:
         if self.fatal is None:
@@ -331,8 +324,3 @@ class Consumer:
 async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Await calls at the same time, but a single call, as in most messages, without a task."""
     return [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
-
-
-def _error_from(outcome: Outcome) -> ForeedgeError:
-    """Return the error that a failed outcome carries."""
-    return BY_CODE.get(outcome.code or "", InternalError)(outcome.message or "")
