@@ -1,10 +1,15 @@
-"""The version of this program."""
+"""The version and the revision of this program."""
 
 from __future__ import annotations
 
+import os
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+REVISION_VARIABLE = "IMAGE_REVISION"
+"""Environment variable with the commit that a container image was built from. It has no prefix of
+settings, since it is none."""
 
 
 def find_version() -> str:
@@ -22,3 +27,8 @@ def find_version() -> str:
     except FileNotFoundError:
         return "unknown"
     return str(project["project"]["version"])
+
+
+def find_revision() -> str:
+    """Return the commit that the container image was built from, or ``unknown`` outside of one."""
+    return os.environ.get(REVISION_VARIABLE) or "unknown"

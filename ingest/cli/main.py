@@ -15,6 +15,7 @@ from ingest.cli.plan import plan
 from ingest.cli.repair import redrive, verify
 from ingest.cli.runs import errors, report, status
 from ingest.cli.serve import serve
+from ingest.cli.smoke import smoke
 from ingest.cli.terminal import visible
 from serve_app.errors import ForeedgeError, InvalidConfig
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 success. 1 images failed, results are missing, or a service did not "
     "answer. 2 wrong usage or configuration. 130 interrupted by Ctrl-C.",
 )
-_APPLICATION: tuple[Callable[..., None], ...] = (demo, serve, plan)
+_APPLICATION: tuple[Callable[..., None], ...] = (demo, serve, smoke, plan)
 _RUNS: tuple[Callable[..., None], ...] = (bulk, status, report, errors, verify, redrive)
 for _command in _APPLICATION:
     app.command(rich_help_panel="Application")(_command)

@@ -1,0 +1,53 @@
+"""``foreedge smoke``: check that an installation works, in seconds and without a network."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ingest.cli.options import ConfigOption
+from ingest.cli.serve import ModelsOption, SetOption
+from ingest.cli.settings import merge_settings, with_bundled_model
+from ingest.cli.terminal import visible
+from ingest.smoke.child import run_smoke
+from serve_app.config import AppConfig
+from serve_app.models.facts import MODEL_FACTS
+from serve_app.models.registry import BUNDLED_MODEL, find_downloaded_file
+
+InstalledOption = Annotated[
+    bool,
+    typer.Option("--installed", help="Check every model on this machine, not the configured ones."),
+]
+MattingOption = Annotated[
+    bool, typer.Option("--matting", help="Load matting too (a minute if it was never used).")
+]
+
+
+def smoke(
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    model: ModelsOption = None,
+    installed: InstalledOption = False,
+    matting: MattingOption = False,
+) -> None:
+    """Cut out an image with every model, and print one line of JSON. Exits with 1 if it fails.
+
+    It also starts HAProxy's binary and writes to each folder that must be writable.
+    """
+    args = merge_settings(config, None, None, None, settings)
+    if model:
+        args["models"] = list(model)
+    if installed:
+        here = AppConfig.load(args)
+        found = [name for name in MODEL_FACTS if find_downloaded_file(name, here)]
+        args["models"] = [BUNDLED_MODEL, *found]
+        args["models_on_request"] = []
+    args = with_bundled_model(args)
+    AppConfig.load(args)
+    report = run_smoke(args, matting=matting)
+    print(report.to_json(), flush=True)
+    if report.reason is not None:
+        print(f"error: {visible(report.reason)}", file=sys.stderr)
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""The check of an installation: does everything that an image needs run on this machine?"""
