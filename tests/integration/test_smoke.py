@@ -23,7 +23,7 @@ CRASHES = {
 def run_smoke(*options: str, **variables: str) -> tuple[int, dict[str, Any], str]:
     """Return the exit code, the report and the errors of a run."""
     done = subprocess.run(
-        [sys.executable, "-m", "ingest.cli.main", "smoke", *options],
+        [str(Path(sys.executable).parent / "foreedge"), "smoke", *options],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
