@@ -27,6 +27,7 @@ from serve_app.imaging.colour import convert_to_srgb
 from serve_app.imaging.formats.container import Container
 from serve_app.imaging.formats.heif import without_exif
 from serve_app.imaging.formats.kinds import read_container
+from serve_app.imaging.jpeg_pixels import load_jpeg
 from serve_app.imaging.metadata import NO_METADATA, ImageMetadata, read_metadata, read_orientation
 from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.samples import separate_transparency
@@ -47,19 +48,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """Transposition that turns an image of each EXIF orientation upright."""
-
-_END_OF_JPEG = b"\xff\xd9"
-_NOISE = bytes(range(251, 7, -9)) * 40
-_NO_PIXELS = (
-    _NOISE + _END_OF_JPEG,
-    b"".join(bytes([0xFF, 0xD0 + number]) + _NOISE for number in range(8)) + _END_OF_JPEG,
-)
-"""Bytes that are no pixels, as they are and as restart intervals. If pixels are missing, a decoder
-makes some of them."""
-_FILLED_UP = bytes(64)
-"""Zeros at the end of a file that was filled up to its length. Pixels do not end in that many."""
-_LAST_ZEROS = bytes(2)
-"""Zeros that may be the last bytes of such a file's pixels. A loss of as little is not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,18 +211,9 @@ def _undecodable(container: Container, error: Exception) -> CorruptImage:
 def _load(container: Container, limits: ImageLimits) -> Image.Image:
     """Return an image with its pixels decoded."""
     image = _open(container, limits)
-    data = container.pixels
-    if container.format != "JPEG":
-        image.load()
-        return image
-    if data.endswith(_FILLED_UP):
-        data = data.rstrip(b"\0")
-        if not data.endswith(_END_OF_JPEG):
-            return _load_without_end(data + _LAST_ZEROS)
-    try:
-        image.load()
-    except OSError:
-        return _load_without_end(data)
+    if container.format == "JPEG":
+        return load_jpeg(image, container.pixels)
+    image.load()
     return image
 
 
@@ -255,25 +234,6 @@ def _load_webp(container: Container) -> Image.Image:
     for rows in strips(0, height, width):
         pixels[rows] = cv2.cvtColor(pixels[rows], swap)
     return Image.fromarray(np.asarray(pixels, np.uint8))
-
-
-def _load_without_end(data: bytes) -> Image.Image:
-    """Return a JPEG image that lacks nothing but its end marker.
-
-    All of its pixels are there if it makes no difference what follows them.
-
-    Raises:
-        OSError: Pixels are missing.
-    """
-    complete = _open_jpeg(data + _END_OF_JPEG)
-    expected = complete.tobytes()
-    if any(_open_jpeg(data + ending).tobytes() != expected for ending in _NO_PIXELS):
-        raise OSError("pixels are missing")
-    return complete
-
-
-def _open_jpeg(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=("JPEG",))
 
 
 def _with_information(container: Container, image: Image.Image) -> Container:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from collections.abc import Sequence
@@ -113,3 +114,35 @@ def tiff_file(
 def samples(values: npt.ArrayLike, dtype: str, order: str = "<") -> bytes:
     """Return values as the samples of a TIFF file."""
     return np.asarray(values).astype(np.dtype(dtype).newbyteorder(order)).tobytes()  # type: ignore[arg-type]
+
+
+def tiff_pages_first(tags: Tags, strips: Sequence[bytes], *, tiled: bool = False) -> bytes:
+    """Return a little-endian TIFF file whose directory is before its strips or tiles.
+
+    Args:
+        tags: Tags of the directory. Those of the places are added unless they are given.
+        strips: The strips or tiles.
+        tiled: Whether they are tiles.
+    """
+    offsets, sizes = (324, 325) if tiled else (273, 279)
+    full = {offsets: (4, [0] * len(strips)), sizes: (4, [len(strip) for strip in strips])} | tags
+    outside_at = 8 + 2 + 12 * len(full) + 4
+    lengths = {
+        tag: len(values) * struct.calcsize(_LETTERS[kind]) for tag, (kind, values) in full.items()
+    }
+    first = outside_at + sum(size + size % 2 for size in lengths.values() if size > 4)
+    if offsets not in tags:
+        starts = itertools.accumulate((len(strip) for strip in strips[:-1]), initial=first)
+        full[offsets] = (4, list(starts))
+    table, outside = b"", b""
+    for tag in sorted(full):
+        kind, values = full[tag]
+        raw = struct.pack(f"<{len(values)}{_LETTERS[kind]}", *values)
+        table += struct.pack("<HHI", tag, kind, len(values))
+        if len(raw) > 4:
+            table += struct.pack("<I", outside_at + len(outside))
+            outside += raw + bytes(len(raw) % 2)
+        else:
+            table += raw.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<IH", 8, len(full)) + table + bytes(4)
+    return head + outside + b"".join(strips)

@@ -20,16 +20,20 @@ A few bytes of a scan can stand for every pixel, which takes 1.5 ns per pixel on
 
 _MAX_FILL_BYTES = 4_096
 """Longest run of fill bytes after the first scan. libjpeg starts it again with each 64 KB."""
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of frame headers, which declare the size and the components."""
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\x01\xd0-\xd7]")
 """End of a scan's data, in which 0 is a stuffed byte, and 0xd0 to 0xd7 restart the decoder."""
 
 
-class _Segment(NamedTuple):
+class JpegSegment(NamedTuple):
+    """A marker of a JPEG file, with what belongs to it."""
+
     marker: int
+    """Second byte of the marker."""
     start: int
     """Position of the marker."""
     end: int
@@ -47,28 +51,29 @@ def check_jpeg(data: bytes, max_pixels: int) -> None:
         ImageTooLarge: The file has too many segments, scans or fill bytes.
     """
     pixels = 0
-    for segment in _segments(data, 2, _MARKER):
-        if segment.marker in _FRAMES:
+    for segment in read_segments(data, 2):
+        if segment.marker in FRAMES:
             frame = data[segment.start + 5 : segment.start + 9]
             pixels = int.from_bytes(frame[:2], "big") * int.from_bytes(frame[2:], "big")
-        elif segment.marker == _START_OF_SCAN:
+        elif segment.marker == START_OF_SCAN:
             _check_scans(data, segment.start, pixels, max_pixels)
             return
-        elif segment.marker == _END_OF_IMAGE:
+        elif segment.marker == END_OF_IMAGE:
             return
 
 
-def _segments(data: bytes, at: int, next_marker: re.Pattern[bytes]) -> Iterator[_Segment]:
+def read_segments(data: bytes, at: int, *, in_scan: bool = False) -> Iterator[JpegSegment]:
     """Yield the segments of a file, and skip what is between them.
 
     Args:
         data: Content of the file.
         at: Position to begin at.
-        next_marker: Pattern of the markers to stop at.
+        in_scan: Whether pixels may be at the position. Then markers within them do not count.
 
     Raises:
         ImageTooLarge: There are too many segments.
     """
+    next_marker = _MARKER_AFTER_SCAN if in_scan else _MARKER
     for _ in range(MAX_PARTS):
         start = find_pattern(next_marker, data, at)
         if start is None:
@@ -76,7 +81,7 @@ def _segments(data: bytes, at: int, next_marker: re.Pattern[bytes]) -> Iterator[
         marker, at = data[start + 1], start + 2
         if marker not in _WITHOUT_LENGTH:
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
-        yield _Segment(marker, start, at)
+        yield JpegSegment(marker, start, at)
     raise refuse_parts("JPEG", "segments")
 
 
@@ -101,23 +106,23 @@ def _check_scans(data: bytes, start: int, pixels: int, max_pixels: int) -> None:
     if _count_at_most(data, start, most) and data.find(fill, start) < 0:
         return
     scans, until = 0, start
-    for segment in _segments(data, start, _MARKER_AFTER_SCAN):
+    for segment in read_segments(data, start, in_scan=True):
         if data.find(fill, until, segment.start) >= 0:
             raise ImageTooLarge(
                 f"the JPEG image has a run of more than {_MAX_FILL_BYTES:,} fill bytes after its "
                 "first scan. Store the image again with another program"
             )
         until = segment.end
-        if segment.marker == _END_OF_IMAGE:
+        if segment.marker == END_OF_IMAGE:
             return
-        scans += segment.marker == _START_OF_SCAN
+        scans += segment.marker == START_OF_SCAN
         if scans > most:
             raise refuse_parts("JPEG", "scans", most)
 
 
 def _count_at_most(data: bytes, start: int, most: int) -> bool:
     """Return whether at most a number of scans can follow a position."""
-    marker, count = bytes([0xFF, _START_OF_SCAN]), 0
+    marker, count = bytes([0xFF, START_OF_SCAN]), 0
     for at in range(start, len(data), SLICE_BYTES):
         count += data.count(marker, at, at + SLICE_BYTES + 1)
         if count > most:

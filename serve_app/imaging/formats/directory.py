@@ -9,6 +9,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 ORIENTATION = 274
 X_RESOLUTION = 282
 Y_RESOLUTION = 283
@@ -20,6 +23,8 @@ _SIZES |= {16: 8, 17: 8, 18: 8}
 _LETTERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I"}
 _LETTERS |= {5: "II", 10: "ii", 16: "Q", 17: "q", 18: "Q"}
 """How ``struct`` names each type of numbers."""
+_OFFSETS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+"""How NumPy names each type of offsets."""
 _RATIONAL = (5, 10)
 _MAX_ENTRIES = 4096
 _MAX_NUMBERS = 4096
@@ -119,6 +124,21 @@ class Directory:
         found = self.numbers(tag, (default,))[0]
         # Floats may be NaN or infinite.
         return int(found) if abs(found) < 2**63 else default
+
+    def offsets(self, tag: int) -> npt.NDArray[np.uint64]:
+        """Return the offsets or numbers of bytes of a tag, any number of them.
+
+        Args:
+            tag: Number of the tag.
+
+        Returns:
+            uint64 [count], empty if the tag is missing, broken or of another type.
+        """
+        entry = self.entries.get(tag)
+        if entry is None or entry.kind not in _OFFSETS or entry.end > len(self.data):
+            return np.empty(0, np.uint64)
+        kind = np.dtype(self.layout.order + _OFFSETS[entry.kind])
+        return np.frombuffer(self.data, kind, entry.count, entry.start).astype(np.uint64)
 
     def content(self, tag: int, max_bytes: int) -> bytes | None:
         """Return the bytes of a tag, or None if it is missing, cut off or too long.

@@ -11,6 +11,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from isal import isal_zlib
+
 from serve_app.errors import CorruptImage, UnsupportedFormat
 from serve_app.imaging.formats.container import (
     MAX_ANCILLARY_BYTES,
@@ -35,6 +37,7 @@ _RAW_EXIF_KEYWORD = b"Raw profile type exif\0"
 _HEX = re.compile(rb"\s*exif\s+\d+\s+([0-9a-fA-F\s]*)")
 _INCHES_IN_A_METRE = 1 / 0.0254
 _MAX_GAMMA = 2**31 - 1
+_WRONG_CHECKSUM = "the PNG image is cut off or damaged: a checksum of its pixels is wrong"
 
 
 def read_png(data: bytes) -> Container:
@@ -44,7 +47,7 @@ def read_png(data: bytes) -> Container:
         data: Content of a PNG file.
 
     Raises:
-        CorruptImage: The file ends before its pixels, or lacks what they need.
+        CorruptImage: The file ends before its pixels, or lacks what they need, or they are damaged.
         UnsupportedFormat: The file has a critical chunk that the specification does not know.
     """
     if not data.startswith(_SIGNATURE):
@@ -62,6 +65,9 @@ def read_png(data: bytes) -> Container:
             kept.append(view[start:end])
         elif name == b"IDAT":
             has_pixels, is_cut = True, end > len(data)
+            if not is_cut and not _is_sound(view[start:end]):
+                # Pillow does not look, and stops before the checksum of all pixels.
+                raise CorruptImage(_WRONG_CHECKSUM)
             kept.append(view[start:end])
         elif name == b"PLTE":
             if header[9] == _PALETTE and not has_pixels:
@@ -105,8 +111,8 @@ def _check_header(name: bytes, header: bytes) -> None:
         raise CorruptImage("the PNG image is damaged: its header has values that PNG does not know")
 
 
-def _is_sound(chunk: bytes) -> bool:
-    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+def _is_sound(chunk: bytes | memoryview) -> bool:
+    return isal_zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
 def _take_other(ancillary: dict[bytes, bytes], name: bytes, chunk: bytes) -> None:

@@ -19,6 +19,13 @@ from serve_app.imaging.formats.directory import (
     read_directory,
     read_layout,
 )
+from serve_app.imaging.formats.tiff_places import (
+    HEIGHT,
+    STRIP_OFFSETS,
+    TILE_OFFSETS,
+    WIDTH,
+    check_pixel_places,
+)
 from serve_app.imaging.formats.tiff_samples import (
     BITS,
     COLOUR_MAP,
@@ -31,14 +38,13 @@ from serve_app.imaging.formats.tiff_samples import (
 )
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
-_WIDTH, _HEIGHT, _STRIP_OFFSETS, _TILE_OFFSETS = 256, 257, 273, 324
 _SUB_DIRECTORIES, _XMP, _ICC_PROFILE, _DNG_VERSION = 330, 700, 34675, 50706
 _REDUCED, _MASK = 1, 4
 _OLD_REDUCED = 2
 _RAW_PHOTOMETRIC = frozenset({32803, 34892})
 """Colour filter array and linear raw."""
 _PIXEL_TAGS = frozenset(
-    {_WIDTH, _HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, _STRIP_OFFSETS, _TILE_OFFSETS, COLOUR_MAP}
+    {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, TILE_OFFSETS, COLOUR_MAP}
     | {266, 277, 278, 279, 284, 292, 293, 317, 322, 323, 325, 332, 338, 339, 347}
     | {*range(512, 522), 529, 530, 531, 532}
 )
@@ -73,10 +79,11 @@ def read_tiff(data: bytes) -> Container:
             "the TIFF image has nothing but a preview in its pages. Store it at its full size as "
             "the first page"
         )
+    samples = check_samples(page)
     return Container(
         "TIFF",
         _with_one_directory(data, layout, page),
-        check_samples(page),
+        samples,
         icc_profile=page.content(_ICC_PROFILE, MAX_ANCILLARY_BYTES),
         exif=data,
         xmp=page.content(_XMP, MAX_ANCILLARY_BYTES),
@@ -103,7 +110,7 @@ def _is_reduced(page: Directory) -> bool:
 
 def _is_larger(part: Directory, page: Directory) -> bool:
     def pixels(directory: Directory) -> int:
-        return directory.number(_WIDTH, 0) * directory.number(_HEIGHT, 0)
+        return directory.number(WIDTH, 0) * directory.number(HEIGHT, 0)
 
     return not _is_reduced(part) and pixels(part) > pixels(page)
 
@@ -115,10 +122,9 @@ def _short_entry(layout: Layout, tag: int, value: int) -> bytes:
 
 def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
     """Return a file with a last directory that alone is read, made of the tags of the pixels."""
-    if not {_WIDTH, _HEIGHT} <= page.entries.keys():
+    if not {WIDTH, HEIGHT} <= page.entries.keys():
         raise CorruptImage("the TIFF image is damaged: it declares no width or height")
-    if not {_STRIP_OFFSETS, _TILE_OFFSETS, 513} & page.entries.keys():
-        raise CorruptImage("the TIFF image is damaged: it does not say where its pixels are")
+    check_pixel_places(page)
     tags = sorted(_PIXEL_TAGS & page.entries.keys())
     if any(page.entries[tag].end > len(data) for tag in tags):
         raise cut_off("TIFF", "its first directory")

@@ -14,8 +14,9 @@ BITS = 258
 COMPRESSION = 259
 PHOTOMETRIC = 262
 COLOUR_MAP = 320
+PLANAR = 284
 
-_SAMPLES, _MAX_VALUE, _PLANAR, _INK_SET = 277, 281, 284, 332
+_SAMPLES, _MAX_VALUE, _INK_SET = 277, 281, 332
 _EXTRA, _FORMAT, _S_MIN, _S_MAX, _SUBSAMPLING, _REFERENCE = 338, 339, 340, 341, 530, 532
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _FAXES = frozenset({2, 3, 4})
@@ -48,7 +49,7 @@ def check_samples(page: Directory) -> Samples:
         UnsupportedFormat: The samples are of a kind that is not read.
     """
     photometric = find_photometric(page)
-    bits = _bits(page)
+    bits = bits_of_samples(page)
     reason = (
         _refuse_kind(page, photometric, bits)
         or _refuse_planes(page, photometric, bits)
@@ -93,7 +94,7 @@ def describe_samples(page: Directory) -> str:
         page: Directory of the page.
     """
     photometric = find_photometric(page)
-    bits = _bits(page)
+    bits = bits_of_samples(page)
     name = _PHOTOMETRIC_NAMES.get(photometric, f"photometric interpretation {photometric}")
     order = "big" if page.layout.order == ">" else "little"
     return f"{len(bits)} x {max(bits)} bits of {name} per pixel, {order}-endian"
@@ -113,8 +114,12 @@ def colour_map_of_8_bits(page: Directory) -> tuple[int, ...]:
     return colours if colours and max(colours) < 256 else ()
 
 
-def _bits(page: Directory) -> tuple[int, ...]:
-    """Return the bits of each sample of a pixel."""
+def bits_of_samples(page: Directory) -> tuple[int, ...]:
+    """Return the bits of each sample of a pixel.
+
+    Args:
+        page: Directory of the page.
+    """
     bits = tuple(int(value) for value in page.numbers(BITS, (1,)))
     count = page.number(_SAMPLES, len(bits))
     return bits * count if len(bits) == 1 and 0 < count <= 16 else bits
@@ -148,7 +153,7 @@ def _refuse_planes(page: Directory, photometric: int, bits: tuple[int, ...]) -> 
     Pillow reads uncompressed planes of 16 bits as if they had 8, and finds no transparency next to
     a grey plane.
     """
-    if page.number(_PLANAR, 1) != 2 or len(bits) == 1:
+    if page.number(PLANAR, 1) != 2 or len(bits) == 1:
         return None
     extra = _extra(page)
     uncompressed = page.number(COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
@@ -164,7 +169,7 @@ def _refuse_colours(page: Directory, photometric: int) -> str | None:
     if photometric == _CMYK and page.number(_INK_SET, 1) != 1:
         return "inks other than CMYK"
     uncompressed = page.number(COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
-    if photometric == _YCBCR and uncompressed and len(_bits(page)) == 3:
+    if photometric == _YCBCR and uncompressed and len(bits_of_samples(page)) == 3:
         if page.numbers(_SUBSAMPLING, (2, 2)) != (1, 1):
             return "uncompressed YCbCr with fewer samples of colour than of light"
         if page.numbers(_REFERENCE, _FULL_RANGE) != _FULL_RANGE:

@@ -48,6 +48,8 @@ def read_webp(data: bytes) -> Container:
         if name == _EXTENDED and len(chunk) >= 18:
             kept.append(bytes(chunk[:8]) + bytes([chunk[8] & ~_ANCILLARY_FLAGS]) + bytes(chunk[9:]))
         elif name in _PIXELS or name == _ANIMATION or (name == _FRAME and not has_frame):
+            if position + 8 + length > len(data):
+                raise cut_off("WebP", "its pixels")
             kept.append(chunk)
             has_frame = has_frame or name == _FRAME
         elif name in _ANCILLARY and length <= MAX_ANCILLARY_BYTES and end <= len(data) + 1:
