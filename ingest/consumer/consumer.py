@@ -22,7 +22,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ingest.consumer.job_runner import JobRunner
-from ingest.consumer.leases import Lease, Leases, Release, Verdict
+from ingest.consumer.lease import Lease, Release, Verdict
+from ingest.consumer.leases import Leases
 from ingest.consumer.stats import ConsumerStats
 from ingest.consumer.verdicts import (
     error_of,

@@ -19,7 +19,8 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from ingest.consumer.leases import Lease, Leases
+from ingest.consumer.lease import Lease
+from ingest.consumer.leases import Leases
 from ingest.sqs.backoff import RETRY_MAX_S, backoff_s
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job

@@ -14,136 +14,129 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
+from ingest.consumer.batched_calls import BatchedCalls, batches_of
+from ingest.consumer.heartbeats import Heartbeats
+from ingest.consumer.lease import (
+    LONGEST_LEASE_S,
+    Acknowledge,
+    DeadLetter,
+    Lease,
+    Release,
+    Verdict,
+)
+from ingest.consumer.queue_health import RECEIVE, QueueHealth
 from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
-from ingest.sqs.limits import BATCH_ENTRIES
+from ingest.sqs.call_times import receive_limit_s, short_call_s
 from ingest.sqs.queue import Message, Queue
 from serve_app.errors import QueueUnavailable
 
-T = TypeVar("T")
-
 _logger = logging.getLogger(__name__)
 
-_DELETE_LINGER_S = 0.05
-_FAILURES_UNTIL_UNHEALTHY = 3
+_RECEIVE_RETRY_MAX_S = 15.0
+"""Longest pause in seconds after a receive that failed. With the longest call it stays below the
+half minute in which a queue that answers again is noticed."""
 
-
-@dataclass(slots=True, eq=False)
-class Lease:
-    """This consumer's hold on one delivery of a message."""
-
-    message: Message
-    received_at: float
-    """Time of the receive, in seconds of the consumer's clock."""
-    expires_at: float
-    """Time at which SQS makes the message visible again, in seconds of the consumer's clock."""
-    lost: bool = False
-    released: bool = False
-    deleted: bool = False
-    deletion_ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the deletion has succeeded or can no longer be tried."""
-
-    @property
-    def handle(self) -> str:
-        """Receipt handle, which names the delivery in calls of the queue."""
-        return self.message.receipt_handle
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """Verdict on a message whose outcomes are stored: delete it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Verdict on a message that is to be tried again: let SQS deliver it."""
-
-    delay_s: float
-    """Seconds until SQS may deliver the message."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """Verdict on a message with a stored failure: copy it to the dead-letter queue, delete it."""
-
-    code: str
-    """Error code of the failure."""
-    reason: str
-    """Text of the failure."""
-    job_id: str
-    """Id of the job that failed."""
-    retry_delay_s: float
-    """Seconds until SQS may deliver the message again if it cannot be copied."""
-
-
-Verdict = Acknowledge | Release | DeadLetter
+_RELEASES_S = 3.0
+"""Time in seconds that a consumer that stops spends on giving messages back."""
 
 
 class Leases:
     """The leases of one consumer, extended, released and deleted in batches."""
 
-    def __init__(self, queue: Queue, visibility_s: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        visibility_s: int,
+        clock: Callable[[], float],
+        *,
+        on_lost: Callable[[Lease], None] = lambda _: None,
+    ) -> None:
+        """Start without leases.
+
+        Args:
+            queue: Queue of the messages.
+            visibility_s: Visibility timeout in seconds.
+            clock: Function that returns seconds and never goes back.
+            on_lost: Called once with each lease that is lost.
+        """
         self._queue = queue
         self._visibility_s = visibility_s
+        self._short_call_s = short_call_s(visibility_s)
         self._clock = clock
-        self._all: set[Lease] = set()
+        self._on_lost = on_lost
+        self._health = QueueHealth(clock)
+        self._heartbeats = Heartbeats(queue, self._health, visibility_s, clock, self._lose)
+        # A dictionary keeps the order of receipt, by which heartbeats form their batches.
+        self._all: dict[Lease, None] = {}
         self._releases_from = -math.inf
-        self._deletions: list[Lease] = []
-        self._deleting: set[asyncio.Task[None]] = set()
-        self._failures: Counter[str] = Counter()
-        self._last_failure = ""
-        self.counts: Counter[str] = Counter()
-        """``received``, ``released``, ``lost``, ``deleted``, ``dead_lettered``, ``heartbeats``."""
+        self._deletions: BatchedCalls[Lease] = BatchedCalls(self._delete_batch)
+        self._releases: BatchedCalls[tuple[Lease, float]] = BatchedCalls(self._release_batch)
+        self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._all)
 
     @property
+    def counts(self) -> Counter[str]:
+        """``received``, ``released``, ``lost``, ``deleted``, ``dead_lettered``, ``heartbeats``."""
+        return self._counts | Counter(heartbeats=self._heartbeats.extended)
+
+    @property
     def trouble(self) -> str | None:
-        """What is wrong with the queue, after three failures in a row of one kind of call."""
-        failing = max(self._failures.values(), default=0) >= _FAILURES_UNTIL_UNHEALTHY
-        return self._last_failure if failing else None
+        """What is wrong with the queue: silence, or three failures in a row of one kind of call."""
+        return self._health.trouble(holding=bool(self._all))
 
     async def receive(self, max_messages: int, wait_s: int) -> list[Message]:
-        """Receive messages, for which ``start`` begins a lease. Raises QueueUnavailable."""
+        """Receive messages, for which ``start`` begins a lease.
+
+        Args:
+            max_messages: Maximum number of messages.
+            wait_s: Time in seconds to wait for messages. After a failure it is 0, so that a queue
+                that does not answer is left soon, and one that answers again is noticed soon.
+
+        Raises:
+            QueueUnavailable: The queue does not answer, or refuses.
+        """
+        if self._health.failures(RECEIVE):
+            wait_s = 0
+        limit_s = receive_limit_s(wait_s) if wait_s else self._short_call_s
         call = self._queue.receive(max_messages, wait_s, self._visibility_s)
-        messages = await self._call_queue("receive", call)
-        self.counts["received"] += len(messages)
+        messages = await self._health.call(RECEIVE, call, limit_s)
+        self._counts["received"] += len(messages)
         return messages
 
     def receive_pause_s(self) -> float:
-        """Return how long to wait before the next receive, by the failures of the last ones."""
-        return backoff_s(RETRY_BASE_S, self._failures["receive"], RETRY_MAX_S)
+        """Return how long to wait before the next receive, or 0 if the last one succeeded."""
+        failures = self._health.failures(RECEIVE)
+        return backoff_s(RETRY_BASE_S, failures, _RECEIVE_RETRY_MAX_S) if failures else 0.0
 
     def start(self, message: Message) -> Lease:
         """Start the lease of a message that was received just now."""
         now = self._clock()
-        lease = Lease(message, now, now + self._visibility_s)
-        self._all.add(lease)
+        lease = Lease(message, now, now + min(self._visibility_s, LONGEST_LEASE_S), now)
+        self._all[lease] = None
         return lease
 
     def forget(self, lease: Lease) -> None:
         """Stop extending a lease."""
-        self.counts["lost"] += lease.lost and not lease.deleted
-        self._all.discard(lease)
+        self._counts["lost"] += lease.lost and not lease.deleted
+        self._all.pop(lease, None)
 
     def holds(self, lease: Lease) -> bool:
         """Return whether a lease has not ended. A lost lease stays lost."""
         if lease.released or lease.deleted:
             return False
         if self._clock() >= lease.expires_at:
-            lease.lost = True
+            self._lose(lease)
         return not lease.lost
 
     async def keep_extending(self) -> None:
-        """Extend every lease three times in each visibility timeout, until cancelled."""
+        """Extend every lease before it expires, until cancelled."""
         while True:
-            held = [lease for lease in self._all if self.holds(lease)]
-            extending = [self._extend(batch) for batch in _batches(held)]
-            await asyncio.gather(asyncio.sleep(self._visibility_s / 3), *extending)
+            self._heartbeats.beat([lease for lease in list(self._all) if self.holds(lease)])
+            await asyncio.sleep(self._heartbeats.pause_s)
 
     # verdicts
 
@@ -167,23 +160,31 @@ class Leases:
         return max(0.0, self._releases_from - self._clock())
 
     async def release_now(self, leases: Sequence[Lease]) -> None:
-        """Let SQS deliver messages again without delay. Failures of the queue do not raise."""
+        """Let SQS deliver messages again without delay, in as many calls at once as it takes.
+
+        Failures of the queue do not raise. What cannot be released within three seconds is
+        delivered when its lease expires.
+        """
         await asyncio.sleep(self.release_wait_s())
-        held = [lease for lease in leases if self.holds(lease)]
-        for batch in _batches(held):
-            handles = [lease.handle for lease in batch]
-            await self._release(batch, self._queue.extend(handles, 0))
+        held = [(lease, 0.0) for lease in leases if self.holds(lease)]
+        for lease, _ in held:
+            lease.released = True
+        if calls := [asyncio.create_task(self._release_batch(b)) for b in batches_of(held)]:
+            _, late = await asyncio.wait(calls, timeout=_RELEASES_S)
+            for call in late:
+                call.cancel()
 
     def close(self) -> None:
-        """Cancel the deletions that are still being tried."""
-        for task in self._deleting:
-            task.cancel()
+        """Cancel every call that is still being tried."""
+        for calls in (self._deletions, self._releases, self._heartbeats):
+            calls.close()
 
     async def _take_step(self, lease: Lease, step: Verdict) -> Verdict | None:
         """Take one step of a verdict, and return the next step, or None after the last one."""
         match step:
             case Acknowledge():
-                await self._delete(lease)
+                self._deletions.add(lease)
+                await lease.ended.wait()
                 return None
             case DeadLetter():
                 copied = await self._copy_to_dead_letters(lease, step)
@@ -192,19 +193,33 @@ class Leases:
                 if wait_s := self.release_wait_s():
                     await asyncio.sleep(wait_s)
                     return step  # The lease may have been lost during the wait.
-                await self._release([lease], self._queue.release(lease.message, delay_s))
+                # Marked before the call, so that no heartbeat begins that would follow it.
+                lease.released = True
+                self._releases.add((lease, delay_s))
+                await lease.ended.wait()
                 return None
 
-    async def _release(self, leases: Sequence[Lease], call: Awaitable[object]) -> None:
-        # Marked before the call, since a heartbeat during it would hide the messages again.
-        for lease in leases:
-            lease.released = True
-        self.counts["released"] += len(leases)
+    async def _release_batch(self, batch: Sequence[tuple[Lease, float]]) -> None:
+        # A heartbeat that is under way would hide the messages again if it came second.
+        if under_way := {lease.heartbeat for lease, _ in batch if lease.heartbeat is not None}:
+            await asyncio.wait(under_way)
+        now = self._clock()
+        delays_s = {
+            lease.handle: min(delay_s, lease.hideable_s(now))
+            for lease, delay_s in batch
+            if not lease.lost
+        }
         try:
-            await self._call_queue("release", call)
+            if delays_s:
+                release = self._queue.release(delays_s)
+                failed = await self._health.call("release", release, self._short_call_s)
+                self._counts["released"] += len(delays_s) - len(failed)
         except QueueUnavailable as error:
             text = "%s; messages not released: %d. SQS delivers them when their leases expire"
-            _logger.warning(text, error.message, len(leases))
+            _logger.warning(text, error.message, len(delays_s))
+        finally:
+            for lease, _ in batch:
+                lease.ended.set()
 
     async def _copy_to_dead_letters(self, lease: Lease, verdict: DeadLetter) -> bool:
         """Copy a message to the dead-letter queue, and return whether it may be deleted now.
@@ -213,27 +228,12 @@ class Leases:
         """
         send = self._queue.dead_letter(lease.message, verdict.code, verdict.reason, verdict.job_id)
         try:
-            self.counts["dead_lettered"] += await self._call_queue("dead_letter", send)
+            copied = await self._health.call("dead_letter", send, self._short_call_s)
         except QueueUnavailable as error:
             _logger.warning("%s; the message is released", error.message)
             return False
+        self._counts["dead_lettered"] += copied
         return True
-
-    async def _delete(self, lease: Lease) -> None:
-        """Delete a message together with others and return when it is deleted or no longer held."""
-        self._deletions.append(lease)
-        if len(self._deletions) >= BATCH_ENTRIES:
-            self._start_deletion()
-        elif len(self._deletions) == 1:
-            asyncio.get_running_loop().call_later(_DELETE_LINGER_S, self._start_deletion)
-        await lease.deletion_ended.wait()
-
-    def _start_deletion(self) -> None:
-        batch, self._deletions = self._deletions, []
-        if batch:
-            task = asyncio.create_task(self._delete_batch(batch))
-            self._deleting.add(task)
-            task.add_done_callback(self._deleting.discard)
 
     async def _delete_batch(self, batch: list[Lease]) -> None:
         """Delete messages, and try again those that fail for as long as their leases are held."""
@@ -242,58 +242,24 @@ class Leases:
             if attempt:
                 await asyncio.sleep(backoff_s(RETRY_BASE_S, attempt, RETRY_MAX_S))
             attempt += 1
-            handles = [lease.handle for lease in batch]
+            delete = self._queue.delete([lease.handle for lease in batch])
             try:
-                failed = await self._call_queue("delete", self._queue.delete(handles))
+                failed = await self._health.call("delete", delete, self._short_call_s)
             except QueueUnavailable as error:
                 _logger.warning("%s; the deletion is tried again", error.message)
                 continue
             for lease in batch:
                 if lease.handle not in failed:
                     lease.deleted = True
-                    self.counts["deleted"] += 1
+                    self._counts["deleted"] += 1
 
     def _still_to_delete(self, lease: Lease) -> bool:
         if self.holds(lease):
             return True
-        lease.deletion_ended.set()
+        lease.ended.set()
         return False
 
-    # heartbeats
-
-    async def _extend(self, batch: Sequence[Lease]) -> None:
-        called_at = self._clock()
-        handles = [lease.handle for lease in batch]
-        try:
-            # A call that takes longer than a beat must not delay the next beat.
-            async with asyncio.timeout(self._visibility_s / 3):
-                extend = self._queue.extend(handles, self._visibility_s)
-                failed = await self._call_queue("extend", extend)
-        except (QueueUnavailable, TimeoutError) as error:
-            # The leases are held until they expire. The next heartbeat may still be in time.
-            _logger.warning(
-                "%s; leases not extended: %d", str(error) or "extending took too long", len(batch)
-            )
-            return
-        for lease in batch:
-            if lease.handle in failed:
-                lease.lost = True
-            else:
-                lease.expires_at = called_at + self._visibility_s
-                self.counts["heartbeats"] += 1
-
-    async def _call_queue(self, kind: str, call: Awaitable[T]) -> T:
-        """Await a call of the queue, and keep count of the failures in a row of its kind."""
-        try:
-            answer = await call
-        except QueueUnavailable as error:
-            self._failures[kind] += 1
-            self._last_failure = f"{error.code}: {error.message}"
-            raise
-        self._failures[kind] = 0
-        return answer
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), BATCH_ENTRIES):
-        yield items[start : start + BATCH_ENTRIES]
+    def _lose(self, lease: Lease) -> None:
+        if not lease.lost:
+            lease.lost = True
+            self._on_lost(lease)

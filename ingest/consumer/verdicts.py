@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ingest.consumer.leases import Acknowledge, DeadLetter, Release, Verdict
+from ingest.consumer.lease import Acknowledge, DeadLetter, Release, Verdict
 from ingest.sqs.backoff import backoff_s
 from serve_app.config import QueueConfig
 from serve_app.contracts.outcome import Outcome

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 
 from serve_app.errors import QueueUnavailable
 
@@ -49,9 +55,22 @@ def map_sqs_errors(where: str, *, if_missing: str = _MISSING) -> Iterator[None]:
         raise QueueUnavailable(f"{where}: {error}" + (f" -- {advice}" if advice else "")) from error
 
 
+def is_timeout(error: QueueUnavailable) -> bool:
+    """Return whether a call failed because it was not answered in time."""
+    return isinstance(error.__cause__, ReadTimeoutError | ConnectTimeoutError | TimeoutError)
+
+
+def is_denial(error: QueueUnavailable) -> bool:
+    """Return whether a call was refused for a reason that only somebody outside can remove."""
+    cause = error.__cause__
+    return isinstance(cause, ClientError) and _advice_on(cause) is not None
+
+
 def _advice_on(error: Exception) -> str | None:
     if isinstance(error, NoCredentialsError):
         return _CREDENTIALS
+    if isinstance(error, ReadTimeoutError | ConnectTimeoutError):
+        return "SQS does not answer; check the network between this process and the queue"
     if isinstance(error, ClientError):
         # SQS has two protocols. In the older one, codes begin with "AWS.SimpleQueueService.".
         return _ADVICE.get(error.response.get("Error", {}).get("Code", "").rpartition(".")[2])

@@ -8,7 +8,12 @@ BATCH_ENTRIES = 10
 """Maximum number of entries in a batch call, and of messages in one receive."""
 
 VISIBILITY_MAX_S = 43_200
-"""Maximum visibility timeout in seconds: twelve hours."""
+"""Maximum visibility timeout in seconds: twelve hours. It is also the longest time for which a
+delivery can be hidden in all, however often it is extended."""
+
+RECEIVES_AT_ONCE = 16
+"""Maximum number of receives that one consumer makes at the same time. It is not SQS's limit, but
+more than one process can use."""
 
 PAYLOAD_BYTES = 1_048_576
 """Maximum size in bytes of a message with its attributes, and of all messages of a batch.

@@ -6,29 +6,25 @@ entries that failed. If a whole call fails they raise ``QueueUnavailable``, whic
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-from ingest.sqs.errors import map_sqs_errors
-from ingest.sqs.limits import PAYLOAD_BYTES, VISIBILITY_MAX_S
+from ingest.sqs.call_times import for_receives, for_short_calls
+from ingest.sqs.limits import PAYLOAD_BYTES, RECEIVES_AT_ONCE, VISIBILITY_MAX_S
+from ingest.sqs.line import Line
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
-from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, QueueConfig
 from serve_app.errors import InvalidConfig
 
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-
 T = TypeVar("T")
 
-_THREADS = 8
+_ONCE_THREADS = 8
+_SHORT_CALL_THREADS = 16
 _ATTRIBUTE_CHARACTERS = 1_000
 # SQS accepts the characters of XML 1.0.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -71,8 +67,15 @@ class Queue(Protocol):
         """Delete messages, and return the handles of those that were not deleted."""
         ...
 
-    async def release(self, message: Message, delay_s: float) -> None:
-        """Make a message visible again after ``delay_s``, if this delivery still holds it."""
+    async def release(self, delays_s: Mapping[str, float]) -> set[str]:
+        """Make messages visible again after delays, if these deliveries still hold them.
+
+        Args:
+            delays_s: Delays in seconds by receipt handle.
+
+        Returns:
+            The handles of those that were not released.
+        """
         ...
 
     async def dead_letter(
@@ -82,14 +85,29 @@ class Queue(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The clients of a queue. Calls that wait or hang on one line delay none on another."""
+
+    receives: Line
+    """Line of receives that wait for messages."""
+    once: Line
+    """Line of extensions, and of receives that do not wait. boto3 makes one attempt for each: the
+    consumer repeats them itself, and an attempt must not hide behind another."""
+    short: Line
+    """Line of all other calls."""
+
+    def close(self) -> None:
+        """Close every line."""
+        for line in (self.receives, self.once, self.short):
+            line.close()
+
+
 class SqsQueue:
     """A queue in SQS. Its blocking calls run in its own threads."""
 
-    def __init__(
-        self, client: SQSClient, pool: ThreadPoolExecutor, url: str, default_max_receives: int
-    ) -> None:
-        self._client = client
-        self._pool = pool
+    def __init__(self, lines: Lines, url: str, default_max_receives: int) -> None:
+        self._lines = lines
         self._url = url
         self._dead_letter_url: str | None = None
         self._max_receives = default_max_receives
@@ -103,20 +121,23 @@ class SqsQueue:
             QueueUnavailable: The queue or its dead-letter queue does not exist or does not answer.
         """
         check_url(config.url)
-        pool = ThreadPoolExecutor(_THREADS, "sqs")
+        hidden_s = config.visibility_timeout_s
+        lines = Lines(
+            await Line.open(for_receives(aws, config.long_poll_s), RECEIVES_AT_ONCE, "sqs-wait"),
+            await Line.open(for_short_calls(aws, hidden_s, 1), _ONCE_THREADS, "sqs-once"),
+            await Line.open(for_short_calls(aws, hidden_s, 2), _SHORT_CALL_THREADS, "sqs"),
+        )
         try:
-            loop = asyncio.get_running_loop()
-            client = await loop.run_in_executor(pool, lambda: _client(aws))
-            queue = cls(client, pool, config.url, config.default_max_receives)
+            queue = cls(lines, config.url, config.default_max_receives)
             await queue._read_redrive_policy()
         except BaseException:
-            pool.shutdown(wait=False)
+            lines.close()
             raise
         return queue
 
     def close(self) -> None:
         """Let the threads end after their present calls."""
-        self._pool.shutdown(wait=False)
+        self._lines.close()
 
     @property
     def max_receives(self) -> int:
@@ -125,9 +146,11 @@ class SqsQueue:
 
     async def receive(self, max_messages: int, wait_s: int, visibility_s: int) -> list[Message]:
         """See Queue."""
+        line = self._lines.receives if wait_s else self._lines.once
         answer = await self._call(
+            line,
             "ReceiveMessage",
-            lambda: self._client.receive_message(
+            lambda: line.client.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=max_messages,
                 WaitTimeSeconds=wait_s,
@@ -139,26 +162,21 @@ class SqsQueue:
 
     async def extend(self, handles: Sequence[str], visibility_s: float) -> set[str]:
         """See Queue."""
-        seconds = _whole_seconds(visibility_s)
-
-        def change(entries: list[Any]) -> Any:
-            for entry in entries:
-                entry["VisibilityTimeout"] = seconds
-            return self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
-
-        return await self._batch("ChangeMessageVisibility", change, handles)
+        hidden_s = dict.fromkeys(handles, visibility_s)
+        return await self._change_visibility(self._lines.once, hidden_s)
 
     async def delete(self, handles: Sequence[str]) -> set[str]:
         """See Queue."""
+        line = self._lines.short
 
         def delete(entries: list[Any]) -> Any:
-            return self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
+            return line.client.delete_message_batch(QueueUrl=self._url, Entries=entries)
 
-        return await self._batch("DeleteMessage", delete, handles)
+        return await self._batch(line, "DeleteMessage", delete, handles)
 
-    async def release(self, message: Message, delay_s: float) -> None:
+    async def release(self, delays_s: Mapping[str, float]) -> set[str]:
         """See Queue."""
-        await self.extend([message.receipt_handle], delay_s)
+        return await self._change_visibility(self._lines.short, delays_s)
 
     async def dead_letter(
         self, message: Message, code: str, reason: str, job_id: str | None = None
@@ -174,23 +192,34 @@ class SqsQueue:
                 texts, PAYLOAD_BYTES - len(message.body.encode())
             ).items()
         }
+        line = self._lines.short
         await self._call(
+            line,
             "SendMessage to the dead-letter queue",
-            lambda: self._client.send_message(
+            lambda: line.client.send_message(
                 QueueUrl=url, MessageBody=message.body, MessageAttributes=attributes
             ),
         )
         return True
 
     async def _read_redrive_policy(self) -> None:
-        queue = QueueClient(self._client, self._url)
-        policy = await self._in_thread(lambda: read_redrive_policy(queue))
+        line = self._lines.short
+        queue = QueueClient(line.client, self._url)
+        policy = await self._call(line, "GetQueueAttributes", lambda: read_redrive_policy(queue))
         if policy is not None:
             self._dead_letter_url = policy.dead_letter_url
             self._max_receives = policy.max_receives
 
+    async def _change_visibility(self, line: Line, seconds: Mapping[str, float]) -> set[str]:
+        def change(entries: list[Any]) -> Any:
+            for entry in entries:
+                entry["VisibilityTimeout"] = _whole_seconds(seconds[entry["ReceiptHandle"]])
+            return line.client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+
+        return await self._batch(line, "ChangeMessageVisibility", change, list(seconds))
+
     async def _batch(
-        self, action: str, call: Callable[[list[Any]], Any], handles: Sequence[str]
+        self, line: Line, action: str, call: Callable[[list[Any]], Any], handles: Sequence[str]
     ) -> set[str]:
         """Make a batch call, and a second one for the entries that failed through SQS's fault.
 
@@ -201,7 +230,7 @@ class SqsQueue:
         remaining = list(handles)
         for last in (False, True):
             entries = [{"Id": str(i), "ReceiptHandle": h} for i, h in enumerate(remaining)]
-            answer = await self._call(action, partial(call, entries))
+            answer = await self._call(line, action, partial(call, entries))
             again = []
             for entry in answer.get("Failed", []):
                 handle = remaining[int(entry["Id"])]
@@ -214,13 +243,8 @@ class SqsQueue:
                 break
         return failed
 
-    async def _call(self, action: str, call: Callable[[], T]) -> T:
-        """Run a blocking call in a thread. Errors of botocore become QueueUnavailable."""
-        with map_sqs_errors(f"{self._url}: {action}"):
-            return await self._in_thread(call)
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+    async def _call(self, line: Line, action: str, call: Callable[[], T]) -> T:
+        return await line.call(f"{self._url}: {action}", call)
 
 
 def check_url(url: str) -> None:
@@ -252,11 +276,6 @@ def fitting_attributes(texts: Mapping[str, str | None], room_bytes: int) -> dict
 def accepted_text(text: str) -> str:
     """Return a text that SQS accepts as an attribute's value: without odd characters, and short."""
     return _REFUSED_CHARACTERS.sub("\ufffd", text)[:_ATTRIBUTE_CHARACTERS]
-
-
-def _client(aws: AwsConfig) -> SQSClient:
-    client: SQSClient = aws_client("sqs", aws, connections=_THREADS)
-    return client
 
 
 def _message(item: Any) -> Message:

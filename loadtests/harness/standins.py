@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,7 +84,7 @@ class GeneratedQueue:
         self.deleted += len(handles)
         return set()
 
-    async def release(self, message: Message, delay_s: float) -> None:
+    async def release(self, delays_s: Mapping[str, float]) -> set[str]:
         """See Queue."""
         raise AssertionError("a job failed, but InstantPipeline fails none")
 

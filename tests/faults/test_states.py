@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from ingest.consumer.consumer import Consumer
-from ingest.consumer.leases import Acknowledge
+from ingest.consumer.lease import Acknowledge
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome

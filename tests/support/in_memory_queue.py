@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -104,7 +104,7 @@ class InMemoryQueue:
                 failed.add(handle)
                 continue
             item.visible_at = self._clock() + round(visibility_s)
-            self.log.append(("extend" if visibility_s else "release", item.message_id))
+            self.log.append(("extend", item.message_id))
             self._arrived.set()
         return failed
 
@@ -120,13 +120,18 @@ class InMemoryQueue:
                 self.log.append(("delete", item.message_id))
         return failed
 
-    async def release(self, message: Message, delay_s: float) -> None:
-        await self._answer("release", 1)
-        item = self._holder(message.receipt_handle)
-        if item is not None and item.visible_at > self._clock():
+    async def release(self, delays_s: Mapping[str, float]) -> set[str]:
+        await self._answer("release", len(delays_s))
+        failed = set()
+        for handle, delay_s in delays_s.items():
+            item = self._holder(handle)
+            if item is None or item.visible_at <= self._clock():
+                failed.add(handle)
+                continue
             item.visible_at = self._clock() + round(delay_s)
             self.log.append(("release", item.message_id))
             self._arrived.set()
+        return failed
 
     async def dead_letter(
         self, message: Message, code: str, reason: str, job_id: str | None = None

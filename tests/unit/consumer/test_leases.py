@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InternalError
-from tests.support.consumer_bench import ConsumerBench, success
+from tests.support.consumer_bench import ConsumerBench, raising, success
 from tests.support.virtual_time import now, virtual
 
 
@@ -167,4 +168,109 @@ async def test_deletion_ends_with_the_lease() -> None:
         "delete",
     ]
     assert bench.consumer.stats.lease_lost == 1
+    await bench.stop()
+
+
+@virtual
+async def test_an_extension_under_way_does_not_win_over_a_release() -> None:
+    """The extension reaches the queue late, but the release waits until it has ended."""
+
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(10.5)
+        raise InternalError("later")
+
+    bench = ConsumerBench(process, visibility_timeout_s=30, retry_base_s=2, retry_max_s=2)
+    await bench.serve("j", for_s=9.9)
+    bench.queue.latency_s = 3
+    await asyncio.sleep(0.5)
+    assert bench.queue.calls[-1][0] == "extend"
+    bench.queue.latency_s = 0.01
+    await asyncio.sleep(4)
+    assert bench.events("extend", "release") == ["extend", "release"]
+    assert bench.queue.stored["m1"].receive_count == 2, "it was visible after two seconds"
+    await bench.stop()
+
+
+@virtual
+async def test_messages_are_released_in_batches() -> None:
+    bench = ConsumerBench(raising(InternalError("later")), retry_base_s=100, retry_max_s=100)
+    await bench.serve(*(f"j{n}" for n in range(40)))
+    assert sum(entries for what, entries in bench.queue.calls if what == "release") == 40
+    assert len([what for what, _ in bench.queue.calls if what == "release"]) <= 8
+    delays = {round(item.visible_at) for item in bench.queue.stored.values()}
+    assert len(delays) > 10, "each message has its own delay"
+    await bench.stop()
+
+
+# SQS hides a message for twelve hours in all
+
+
+def within_twelve_hours(bench: ConsumerBench) -> None:
+    """Let the queue refuse, as SQS does, to hide a message for over twelve hours in all."""
+    received: dict[str, float] = {}
+    answer = bench.queue.extend
+    give_back = bench.queue.release
+
+    def refused(handle: str, seconds: float) -> bool:
+        received.setdefault(handle, 0.0)
+        return now() - received[handle] + round(seconds) > 43_200
+
+    async def extend(handles: Sequence[str], visibility_s: float) -> set[str]:
+        over = {handle for handle in handles if refused(handle, visibility_s)}
+        left = [handle for handle in handles if handle not in over]
+        return over | (await answer(left, visibility_s) if left else set())
+
+    async def release(delays_s: Mapping[str, float]) -> set[str]:
+        over = {handle for handle, delay_s in delays_s.items() if refused(handle, delay_s)}
+        left = {handle: delay_s for handle, delay_s in delays_s.items() if handle not in over}
+        return over | (await give_back(left) if left else set())
+
+    bench.queue.extend, bench.queue.release = extend, release  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("visibility_s", [43_200, 43_199, 30_000, 4_000])
+@virtual
+async def test_a_lease_lasts_up_to_the_twelve_hours_of_sqs(visibility_s: int) -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(43_000)
+        return success(job)
+
+    bench = ConsumerBench(process, visibility_timeout_s=visibility_s, job_deadline_s=50_000)
+    within_twelve_hours(bench)
+    await bench.serve("j", "k", for_s=43_100)
+    assert len(bench.ledger.records) == 2
+    assert bench.consumer.stats.lease_lost == 0
+    await bench.stop()
+    assert not bench.queue.stored
+
+
+@virtual
+async def test_a_job_that_outlasts_the_twelve_hours_is_released_before_their_end() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(80_000)
+        return success(job)
+
+    bench = ConsumerBench(process, visibility_timeout_s=43_200, job_deadline_s=80_000)
+    within_twelve_hours(bench)
+    await bench.serve("j", for_s=43_199)
+    stats = bench.consumer.stats
+    assert (stats.released, stats.lease_lost) == (1, 0)
+    assert stats.retried == {"deadline_exceeded": 1}
+
+
+@virtual
+async def test_a_release_is_delayed_no_longer_than_sqs_can_hide_the_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(600)
+        raise InternalError("later")
+
+    bench = ConsumerBench(process, retry_base_s=43_200, retry_max_s=43_200, job_deadline_s=700)
+    within_twelve_hours(bench)
+    await bench.serve("j", for_s=700)
+    assert bench.consumer.stats.released == 1
+    assert bench.queue.stored["m1"].visible_at == pytest.approx(43_200, abs=60)
     await bench.stop()

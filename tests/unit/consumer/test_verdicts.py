@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from ingest.consumer.leases import Acknowledge, DeadLetter, Lease, Leases, Release, Verdict
+from ingest.consumer.lease import Acknowledge, DeadLetter, Lease, Release, Verdict
+from ingest.consumer.leases import Leases
 from tests.support.in_memory_queue import InMemoryQueue
 from tests.support.virtual_time import now, virtual
 
@@ -58,7 +59,8 @@ async def test_a_lost_lease_asks_nothing_of_the_queue(verdict: Verdict) -> None:
 
 @virtual
 async def test_a_lease_that_is_lost_during_a_step_takes_no_further_step() -> None:
-    queue, leases, lease = await received(latency_s=VISIBILITY_S + 1)
+    queue, leases, lease = await received(latency_s=2)
+    await asyncio.sleep(VISIBILITY_S - 1)
     await leases.settle(lease, DEAD_LETTER)
     assert [name for name, _ in queue.calls] == ["dead_letter"]
     assert "m1" in queue.stored
@@ -96,3 +98,13 @@ async def test_a_message_is_deleted_if_there_is_no_dead_letter_queue() -> None:
     await leases.settle(lease, DEAD_LETTER)
     assert queue.stored == {}
     assert (leases.counts["deleted"], leases.counts["dead_lettered"]) == (1, 0)
+
+
+@virtual
+async def test_messages_that_are_copied_at_the_same_time_are_all_counted() -> None:
+    queue, leases, lease = await received()
+    queue.send("a second message")
+    [message] = await leases.receive(1, 0)
+    both = (lease, leases.start(message))
+    await asyncio.gather(*(leases.settle(each, DEAD_LETTER) for each in both))
+    assert (leases.counts["dead_lettered"], leases.counts["deleted"]) == (2, 2)
