@@ -98,7 +98,7 @@ class JobRunner:
             self._last_outage = f"{outcome.code}: {outcome.message}"
             max_s = min(RETRY_MAX_S, self._config.retry_max_s)
             await self._pause(backoff_s(self._config.retry_base_s, attempt, max_s))
-            late = self._clock() >= lease.received_at + self._config.job_deadline_s
+            late = self._clock() >= self._ends_at(lease)
             if late or self._hurried.is_set() or not self._leases.holds(lease):
                 return outcome
         raise AssertionError("unreachable")
@@ -118,7 +118,9 @@ class JobRunner:
             if outcome.code != ReplicaLost.code:
                 return outcome
         self.alone += 1
+        waits_from = self._clock()
         async with self._isolation:
+            lease.waited_s += self._clock() - waits_from
             outcome = await self._call_pipeline(job, lease)
         if outcome.code == ReplicaLost.code:
             text = "job %s lost its replica while it ran in isolation"
@@ -126,13 +128,27 @@ class JobRunner:
             self._suspects.append(message_id)
         return outcome
 
+    def _ends_at(self, lease: Lease) -> float:
+        """Return when the jobs of a message count as failed, by the consumer's clock.
+
+        A job that waits behind others is not charged for what those do.
+        """
+        limit_s = self._config.job_deadline_s + lease.waited_s
+        return min(lease.received_at + limit_s, lease.jobs_end_at)
+
     async def _call_pipeline(self, job: Job, lease: Lease) -> Outcome:
+        """Run a job once, when there is room for it."""
+        waits_from = self._clock()
+        async with self._slots:
+            lease.waited_s += self._clock() - waits_from
+            return await self._call_in_time(job, lease)
+
+    async def _call_in_time(self, job: Job, lease: Lease) -> Outcome:
         """Run a job once, within its deadline, and return errors as a failed outcome."""
         error: ForeedgeError
-        limit_s = self._config.job_deadline_s
-        deadline = asyncio.timeout(lease.received_at + limit_s - self._clock())
+        deadline = asyncio.timeout(self._ends_at(lease) - self._clock())
         try:
-            async with deadline, self._slots:
+            async with deadline:
                 outcome = await self._process(job)
         except ForeedgeError as raised:
             outcome = Outcome.failed(job, raised)
@@ -144,8 +160,10 @@ class JobRunner:
             outcome = Outcome.failed(job, InternalError("the call of the pipeline was cancelled"))
         except Exception as raised:
             if deadline.expired():
+                limit_s = self._ends_at(lease) - lease.received_at - lease.waited_s
                 error = DeadlineExceeded(
-                    f"no result within {limit_s:g} s of receipt (queue.job_deadline_s)"
+                    f"no result within {limit_s:g} s of receipt, apart from waiting behind other "
+                    "jobs (queue.job_deadline_s, and the twelve hours of SQS)"
                 )
             else:
                 _logger.exception("job %s failed unexpectedly", job.job_id, extra=_labels(job))

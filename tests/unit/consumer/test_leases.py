@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from ingest.consumer.lease import Acknowledge, Lease, Release
+from ingest.consumer.leases import Leases
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import InternalError
+from serve_app.errors import InternalError, QueueUnavailable
 from tests.support.consumer_bench import ConsumerBench, raising, success
+from tests.support.in_memory_queue import InMemoryQueue
 from tests.support.virtual_time import now, virtual
 
 
@@ -179,7 +182,7 @@ async def test_an_extension_under_way_does_not_win_over_a_release() -> None:
         await asyncio.sleep(10.5)
         raise InternalError("later")
 
-    bench = ConsumerBench(process, visibility_timeout_s=30, retry_base_s=2, retry_max_s=2)
+    bench = ConsumerBench(process, visibility_timeout_s=30, retry_base_s=1, retry_max_s=1)
     await bench.serve("j", for_s=9.9)
     bench.queue.latency_s = 3
     await asyncio.sleep(0.5)
@@ -205,43 +208,42 @@ async def test_messages_are_released_in_batches() -> None:
 # SQS hides a message for twelve hours in all
 
 
-def within_twelve_hours(bench: ConsumerBench) -> None:
-    """Let the queue refuse, as SQS does, to hide a message for over twelve hours in all."""
-    received: dict[str, float] = {}
-    answer = bench.queue.extend
-    give_back = bench.queue.release
+class TwelveHours(InMemoryQueue):
+    """A queue that refuses, as SQS does, to hide a message for over twelve hours in all."""
 
-    def refused(handle: str, seconds: float) -> bool:
-        received.setdefault(handle, 0.0)
-        return now() - received[handle] + round(seconds) > 43_200
+    async def extend(self, handles: Sequence[str], visibility_s: float) -> set[str]:
+        self._check(visibility_s)
+        return await super().extend(handles, visibility_s)
 
-    async def extend(handles: Sequence[str], visibility_s: float) -> set[str]:
-        over = {handle for handle in handles if refused(handle, visibility_s)}
-        left = [handle for handle in handles if handle not in over]
-        return over | (await answer(left, visibility_s) if left else set())
+    async def release(self, delays_s: Mapping[str, float]) -> set[str]:
+        self._check(max(delays_s.values()))
+        return await super().release(delays_s)
 
-    async def release(delays_s: Mapping[str, float]) -> set[str]:
-        over = {handle for handle, delay_s in delays_s.items() if refused(handle, delay_s)}
-        left = {handle: delay_s for handle, delay_s in delays_s.items() if handle not in over}
-        return over | (await give_back(left) if left else set())
-
-    bench.queue.extend, bench.queue.release = extend, release  # type: ignore[method-assign]
+    def _check(self, seconds: float) -> None:
+        # Every message was received at the beginning.
+        if now() + round(seconds) > 43_200:
+            raise QueueUnavailable("the message would be hidden for over twelve hours")
 
 
-@pytest.mark.parametrize("visibility_s", [43_200, 43_199, 30_000, 4_000])
+async def held(visibility_s: int) -> tuple[TwelveHours, Leases, list[Lease]]:
+    clock = asyncio.get_running_loop().time
+    queue = TwelveHours(clock)
+    leases = Leases(queue, visibility_s, clock)
+    queue.send("a")
+    queue.send("b")
+    return queue, leases, [leases.start(message) for message in await leases.receive(10, 0)]
+
+
+@pytest.mark.parametrize("visibility_s", [43_200, 30_000])
 @virtual
 async def test_a_lease_lasts_up_to_the_twelve_hours_of_sqs(visibility_s: int) -> None:
-    async def process(job: Job) -> Outcome:
-        await asyncio.sleep(43_000)
-        return success(job)
-
-    bench = ConsumerBench(process, visibility_timeout_s=visibility_s, job_deadline_s=50_000)
-    within_twelve_hours(bench)
-    await bench.serve("j", "k", for_s=43_100)
-    assert len(bench.ledger.records) == 2
-    assert bench.consumer.stats.lease_lost == 0
-    await bench.stop()
-    assert not bench.queue.stored
+    queue, leases, both = await held(visibility_s)
+    extending = asyncio.create_task(leases.keep_extending())
+    await asyncio.sleep(43_100)
+    assert all(leases.holds(lease) for lease in both)
+    await asyncio.gather(*(leases.settle(lease, Acknowledge()) for lease in both))
+    assert not queue.stored
+    extending.cancel()
 
 
 @virtual
@@ -250,27 +252,19 @@ async def test_a_job_that_outlasts_the_twelve_hours_is_released_before_their_end
         await asyncio.sleep(80_000)
         return success(job)
 
-    bench = ConsumerBench(process, visibility_timeout_s=43_200, job_deadline_s=80_000)
-    within_twelve_hours(bench)
-    await bench.serve("j", for_s=43_199)
+    bench = ConsumerBench(
+        process, visibility_timeout_s=43_200, job_deadline_s=80_000, max_in_flight=1
+    )
+    await bench.serve("j", for_s=43_180)
     stats = bench.consumer.stats
     assert (stats.released, stats.lease_lost) == (1, 0)
     assert stats.retried == {"deadline_exceeded": 1}
 
 
 @virtual
-async def test_a_release_is_delayed_no_longer_than_sqs_can_hide_the_message(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(random, "uniform", lambda low, high: high)
-
-    async def process(job: Job) -> Outcome:
-        await asyncio.sleep(600)
-        raise InternalError("later")
-
-    bench = ConsumerBench(process, retry_base_s=43_200, retry_max_s=43_200, job_deadline_s=700)
-    within_twelve_hours(bench)
-    await bench.serve("j", for_s=700)
-    assert bench.consumer.stats.released == 1
-    assert bench.queue.stored["m1"].visible_at == pytest.approx(43_200, abs=60)
-    await bench.stop()
+async def test_a_release_is_delayed_no_longer_than_sqs_can_hide_the_message() -> None:
+    queue, leases, [lease, _] = await held(4_000)
+    await asyncio.sleep(600)
+    await leases.settle(lease, Release(43_200))
+    assert leases.counts["released"] == 1
+    assert queue.stored["m1"].visible_at == pytest.approx(43_200, abs=60)
