@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from ingest.consumer.job_runner import JobRunner
 from ingest.consumer.lease import Lease, Release, Verdict
 from ingest.consumer.leases import Leases
+from ingest.consumer.receiving import Receiving
 from ingest.consumer.stats import ConsumerStats
 from ingest.consumer.verdicts import (
     error_of,
@@ -31,6 +32,7 @@ from ingest.consumer.verdicts import (
     judge,
     retry_later,
     transient_failure,
+    unexpected_failure,
 )
 from ingest.messages.build import INVALID_RUN
 from ingest.messages.parse import parse_off_loop
@@ -40,7 +42,7 @@ from ingest.sqs.queue import Message, Queue
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import ForeedgeError, PermanentError, QueueUnavailable
+from serve_app.errors import ForeedgeError, PermanentError
 
 T = TypeVar("T")
 
@@ -78,14 +80,21 @@ class Consumer:
         self._ledger = ledger
         self._config = config
         self._clock = clock
-        self._leases = Leases(queue, config.visibility_timeout_s, clock)
+        self._leases = Leases(queue, config.visibility_timeout_s, clock, on_lost=self._abandon_jobs)
         self._runner = JobRunner(process, config, self._leases, clock)
         self._max_unsettled = 2 * part_records + config.max_in_flight
-        # A receive of one message costs as much as one of ten, so a single free permit must wait.
-        self._worth_a_receive = max(1, min(BATCH_ENTRIES, config.max_in_flight // 4))
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
+        self._receiving = Receiving(
+            self._leases,
+            config.long_poll_s,
+            # A receive of one message costs as much as one of ten: a single free permit must wait.
+            max(1, min(BATCH_ENTRIES, config.max_in_flight // 4)),
+            self._room,
+            self._accept,
+            self._changed,
+        )
         self._stopping = False
         self._running = False
         self._ended = asyncio.Event()
@@ -133,7 +142,7 @@ class Consumer:
         try:
             async with asyncio.TaskGroup() as tasks:
                 heartbeat = tasks.create_task(self._leases.keep_extending())
-                receiving = tasks.create_task(self._keep_receiving())
+                receiving = tasks.create_task(self._receiving.run())
                 await self._until(lambda: self._stopping)
                 await self._drain(receiving)
                 receiving.cancel()
@@ -148,6 +157,7 @@ class Consumer:
         """Stop receiving, finish what fits into the grace time, and release the rest."""
         if not self._stopping:
             self._stopping = True
+            self._receiving.stop()
             # A long poll cannot be cancelled. If all consumers stop at once, as they do when the
             # application is deleted, each one's poll would receive the messages that the others
             # release, and SQS counts each receive against the message.
@@ -160,31 +170,12 @@ class Consumer:
 
     # received
 
-    async def _keep_receiving(self) -> None:
-        try:
-            while not self._stopping:
-                if self._room() < self._worth_a_receive:
-                    await self._until(
-                        lambda: self._stopping or self._room() >= self._worth_a_receive
-                    )
-                    continue
-                try:
-                    messages = await self._leases.receive(self._room(), self._config.long_poll_s)
-                except QueueUnavailable as error:
-                    pause_s = self._leases.receive_pause_s()
-                    _logger.warning("%s; trying again in %.1f s", error.message, pause_s)
-                    await self._until(lambda: self._stopping, pause_s)
-                    continue
-                await self._accept(messages)
-        finally:
-            self._changed.set()
-
     def _room(self) -> int:
-        """Return how many messages may be received."""
+        """Return how many messages may be held in addition."""
         if self.fatal is not None:
             return 0
         permits = self._config.max_in_flight - len(self._dispatched)
-        return max(0, min(BATCH_ENTRIES, permits, self._max_unsettled - len(self._carrying)))
+        return min(permits, self._max_unsettled - len(self._carrying))
 
     async def _accept(self, messages: Sequence[Message]) -> None:
         """Start a task for each received message."""
@@ -200,13 +191,42 @@ class Consumer:
 
     async def _carry(self, lease: Lease) -> None:
         """Carry one message through its states."""
+        message_id = lease.message.message_id
         try:
             outcomes = await self._dispatch(lease)
-            self._return_permit(lease)
+        except Exception as error:
+            _logger.exception("message %s could not be dispatched", message_id)
+            outcomes = [unexpected_failure(lease.message, error)]
+        self._return_permit(lease)
+        try:
             await self._settle(lease, outcomes)
-        except Exception:
-            _logger.exception("message %s could not be settled", lease.message.message_id)
-            await self._leases.settle(lease, self._retry_later(lease))
+        except Exception as error:
+            _logger.exception("message %s could not be settled", message_id)
+            await self._settle_after_defect(lease, outcomes, error)
+
+    async def _settle_after_defect(
+        self, lease: Lease, outcomes: Sequence[Outcome], error: Exception
+    ) -> None:
+        """Try a message again, or end it if this was its last receive.
+
+        Without a redrive policy, SQS would deliver it indefinitely.
+        """
+        if lease.message.receive_count >= self._queue.max_receives:
+            try:
+                plain = [unexpected_failure(lease.message, error, each) for each in outcomes]
+                await self._settle(lease, plain)
+            except Exception:
+                # A message is never deleted without a record, so this one stays.
+                _logger.exception("message %s could not be failed", lease.message.message_id)
+        await self._leases.settle(lease, self._retry_later(lease))
+
+    def _abandon_jobs(self, lease: Lease) -> None:
+        """Cancel the jobs of a lost lease, since another consumer may run them already.
+
+        The permit is free when they have ended, and the pipeline has let their images go.
+        """
+        if lease in self._dispatched:
+            self._carrying[lease].cancel()
 
     def _let_go(self, lease: Lease, task: asyncio.Task[None]) -> None:
         del self._carrying[lease]

@@ -68,7 +68,7 @@ class QueueHealth:
             async with limit:
                 answer = await call
         except QueueUnavailable as error:
-            self._note_failure(kind, error)
+            self._note_failure(kind, error, began_at)
             raise
         except TimeoutError as error:
             if not limit.expired():
@@ -78,7 +78,7 @@ class QueueHealth:
                 "this process and the queue"
             )
             unanswered.__cause__ = error
-            self._note_failure(kind, unanswered)
+            self._note_failure(kind, unanswered, began_at)
             raise unanswered from error
         self._note_success(kind, began_at)
         return answer
@@ -103,9 +103,10 @@ class QueueHealth:
         ]
         return max(current, key=lambda calls: calls.failed_at).text if current else None
 
-    def _note_failure(self, kind: str, error: QueueUnavailable) -> None:
+    def _note_failure(self, kind: str, error: QueueUnavailable, began_at: float) -> None:
         calls = self._kinds.setdefault(kind, _Calls())
-        calls.failures += 1
+        # Calls side by side fail together, which is one failure.
+        calls.failures += began_at >= calls.failed_at or not calls.failures
         calls.failed_at = self._clock()
         calls.text = f"{error.code}: {error.message}"
         calls.silent, calls.denied = is_timeout(error), is_denial(error)

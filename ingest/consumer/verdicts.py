@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingest.consumer.lease import Acknowledge, DeadLetter, Release, Verdict
+from ingest.messages.build import INVALID_RUN
 from ingest.sqs.backoff import backoff_s
+from ingest.sqs.queue import Message
 from serve_app.config import QueueConfig
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import BY_CODE, ForeedgeError, InternalError
@@ -47,6 +49,28 @@ def fatal_failure(outcomes: Sequence[Outcome]) -> ForeedgeError | None:
 def retry_later(receives: int, config: QueueConfig) -> Release:
     """Return the release of a message that is to be tried again, with its back-off."""
     return Release(backoff_s(config.retry_base_s, receives, config.retry_max_s))
+
+
+def unexpected_failure(
+    message: Message, error: Exception, outcome: Outcome | None = None
+) -> Outcome:
+    """Return the outcome of a message on which the consumer itself failed.
+
+    Args:
+        message: The message.
+        error: Error that no part of the consumer expects.
+        outcome: Outcome that could not be settled, whose job is named. None if no job is known.
+    """
+    failed = InternalError(f"{type(error).__name__}: {error}")
+    return Outcome(
+        job_id=message.message_id if outcome is None else outcome.job_id,
+        run_id=INVALID_RUN if outcome is None else outcome.run_id,
+        status="failed",
+        code=failed.code,
+        message=failed.message,
+        retry=failed.retry,
+        receive_count=message.receive_count,
+    )
 
 
 def error_of(outcome: Outcome) -> ForeedgeError:

@@ -23,7 +23,7 @@ from serve_app.errors import InvalidConfig
 
 T = TypeVar("T")
 
-_ONCE_THREADS = 8
+_ONCE_THREADS = RECEIVES_AT_ONCE + 8
 _SHORT_CALL_THREADS = 16
 _ATTRIBUTE_CHARACTERS = 1_000
 # SQS accepts the characters of XML 1.0.

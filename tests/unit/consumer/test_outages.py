@@ -12,7 +12,7 @@ from serve_app.errors import (
     ReplicaLost,
     StorageUnavailable,
 )
-from tests.support.consumer_bench import ConsumerBench, raising, success
+from tests.support.consumer_bench import ConsumerBench, raising, s3_event, success
 from tests.support.virtual_time import now, virtual
 
 
@@ -166,4 +166,72 @@ async def test_an_unavailable_queue_makes_the_consumer_unhealthy_until_it_answer
     await asyncio.sleep(250)
     assert bench.consumer.healthy
     assert len(bench.ledger.records) == 1
+    await bench.stop()
+
+
+@virtual
+async def test_suspects_are_not_charged_for_the_one_that_hangs_before_them() -> None:
+    lost: set[str] = set()
+
+    async def process(job: Job) -> Outcome:
+        if job.job_id not in lost:
+            lost.add(job.job_id)
+            await asyncio.sleep(5)
+            raise ReplicaLost("gone")
+        await asyncio.sleep(10_000 if job.job_id == "hangs" else 1)
+        return success(job)
+
+    bench = ConsumerBench(process, job_deadline_s=100, max_receives=2)
+    bench.send("hangs")
+    await bench.serve(*(f"j{n}" for n in range(57)), for_s=400)
+    await bench.stop()
+    assert [item.job_id for item in bench.queue.dead] == ["hangs"]
+    done = [item for item in bench.ledger.records if item.job_id != "hangs"]
+    assert {(item.status, item.receive_count) for item in done} == {("done", 1)}
+    assert len(done) == 57
+
+
+@virtual
+async def test_jobs_are_not_charged_for_a_message_whose_jobs_take_every_slot_and_hang() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(10_000 if job.source.key.startswith("hangs") else 1)
+        return success(job)
+
+    bench = ConsumerBench(process, job_deadline_s=100, max_in_flight=4, max_receives=1)
+    bench.queue.send(s3_event(*(f"hangs{n}.jpg" for n in range(4))))
+    await bench.serve("j", "k", "l", for_s=150)
+    await bench.stop()
+    assert {item.job_id for item in bench.ledger.records if item.status == "done"} == {
+        "j",
+        "k",
+        "l",
+    }
+
+
+@virtual
+async def test_a_job_whose_lease_is_lost_ends_and_frees_its_permit() -> None:
+    cancelled: list[float] = []
+
+    async def process(job: Job) -> Outcome:
+        if job.job_id == "next":
+            return success(job)
+        try:
+            await asyncio.sleep(500)
+        except asyncio.CancelledError:
+            cancelled.append(now())
+            await asyncio.sleep(2)  # The pipeline still holds the image.
+            raise
+        return success(job)
+
+    bench = ConsumerBench(process, visibility_timeout_s=30, max_in_flight=1)
+    [sent] = await bench.serve("j", for_s=1)
+    bench.queue.stored[sent].handle = "another consumer's"
+    bench.queue.stored[sent].visible_at = now() + 1_000
+    bench.send("next")
+    await asyncio.sleep(9.5)
+    assert [round(at) for at in cancelled] == [10], "at the first heartbeat after the loss"
+    assert bench.consumer.stats.permits_free == 0, "its job has not ended"
+    await asyncio.sleep(3)
+    assert [item.job_id for item in bench.ledger.records] == ["next"]
+    assert bench.consumer.stats.lease_lost == 1
     await bench.stop()

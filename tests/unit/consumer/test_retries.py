@@ -125,3 +125,53 @@ async def test_a_ledger_that_refuses_ends_receiving_and_loses_nothing() -> None:
     assert len(bench.queue.stored) == 6
     assert bench.consumer.reason == "source_forbidden: denied"
     await bench.stop()
+
+
+@pytest.mark.parametrize("has_dead_letters", [True, False])
+@virtual
+async def test_a_message_on_which_the_consumer_fails_ends_with_its_last_receive(
+    has_dead_letters: bool,
+) -> None:
+    """Without a redrive policy, SQS would deliver it indefinitely."""
+    bench = ConsumerBench(max_receives=3, has_dead_letters=has_dead_letters)
+    record = bench.ledger.record
+
+    async def refuse_results(outcome: Outcome) -> None:
+        if outcome.job_id == "odd" and outcome.status == "done":
+            raise TypeError("this outcome cannot be written")
+        await record(outcome)
+
+    bench.ledger.record = refuse_results  # type: ignore[method-assign]
+    await bench.serve("odd", "j", for_s=120)
+    await bench.stop()
+    assert not bench.queue.stored
+    outcome = bench.ledger.of("odd")
+    assert (outcome.code, outcome.receive_count) == ("internal_error", 3)
+    assert outcome.message == "TypeError: this outcome cannot be written"
+    assert bench.ledger.of("j").status == "done"
+    assert [item.job_id for item in bench.queue.dead] == ["odd"] * has_dead_letters
+
+
+@virtual
+async def test_a_body_that_breaks_the_parser_ends_with_its_last_receive() -> None:
+    bench = ConsumerBench(max_receives=2, has_dead_letters=False)
+    deep = '{"Records": ' + "[" * 5_000 + "]" * 5_000 + "}"
+    sent = bench.queue.send(deep)
+    await bench.serve("j", for_s=60)
+    await bench.stop()
+    assert not bench.queue.stored
+    assert bench.ledger.of(sent).status == "failed"
+
+
+@virtual
+async def test_a_message_of_which_nothing_can_be_recorded_is_never_deleted() -> None:
+    bench = ConsumerBench(max_receives=2, has_dead_letters=False)
+
+    async def refuse(outcome: Outcome) -> None:
+        raise TypeError("nothing can be written")
+
+    bench.ledger.record = refuse  # type: ignore[method-assign]
+    await bench.serve("j", for_s=60)
+    await bench.stop()
+    assert bench.events("delete") == []
+    assert bench.queue.stored
