@@ -8,6 +8,8 @@ JOBS ?= 2000
 HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
+# Unit tests share nothing, so each core runs some of them.
+PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
@@ -47,10 +49,11 @@ spelling: $(VENV)/installed ## Spelling only
 	git ls-files -z | xargs -0 $(VENV)/bin/codespell
 
 unit: $(VENV)/compiled ## Unit tests, and tests of the conventions: no Ray, no network
-	$(VENV)/bin/python -m pytest --quiet tests/unit tests/conventions
+	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) tests/unit tests/conventions
 
 coverage: $(VENV)/compiled ## Branch coverage of the unit tests, with its floor
-	$(VENV)/bin/python -m pytest --quiet --cov --cov-report=term:skip-covered tests/unit
+	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) --cov --cov-report=term:skip-covered \
+		tests/unit
 
 docs: $(VENV)/installed ## Write the pages that are made from the code
 	$(VENV)/bin/python -m docs.generate_configuration

@@ -71,7 +71,7 @@ async def test_a_matted_image_gives_its_memory_back_while_it_is_matted(tmp_path:
     application = Application(tmp_path, max_decoded_bytes=100_000)
     matted = Recipe(matting=Matting(method="closed_form"), checks=ANY_SIZE)
     before = set(threading.enumerate())
-    application.queue(1, jpeg(book(7, 2000, 1500).image), matted)
+    application.queue(1, jpeg(book(7, 800, 600).image), matted)
     async with asyncio.timeout(60):
         while not any(  # noqa: ASYNC110 - a thread starts on its own
             thread.name.startswith("matting") for thread in set(threading.enumerate()) - before

@@ -56,7 +56,7 @@ asyncio.run(main())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is Linux's")
 def test_an_idle_replica_returns_what_its_images_took() -> None:
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     command = [sys.executable, "-c", PROGRAM]
     text = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     found = json.loads(text)
