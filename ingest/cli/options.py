@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import SEND_THREADS
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig
-from serve_app.contracts.job import RUN_ID_PATTERN
+from serve_app.contracts.job import check_run_id
 from serve_app.errors import InvalidConfig
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
@@ -64,14 +63,12 @@ class Session:
         """Return the folder of a run in the ledger.
 
         Raises:
-            InvalidConfig: The id contains characters that are not allowed.
+            InvalidConfig: The id cannot be the name of a folder.
         """
-        if not re.fullmatch(RUN_ID_PATTERN, run_id):
-            raise InvalidConfig(
-                f"invalid run id {run_id!r}. Use 1 to 100 letters, digits, dots, hyphens and "
-                "underscores"
-            )
-        return RunFolder(self.store, self.ledger, run_id)
+        try:
+            return RunFolder(self.store, self.ledger, check_run_id(run_id))
+        except ValueError as error:
+            raise InvalidConfig(f"invalid run id {run_id!r}: it {error}") from error
 
     def queue_client(self, manifest: RunManifest | None = None) -> QueueClient:
         """Return the configured queue, or else the one that a run was sent to.

@@ -18,12 +18,11 @@ from pydantic import ValidationError
 from ingest.sources.base import Entry, ImageSource
 from ingest.sources.distinct import Distinct
 from serve_app.contracts.base import describe_validation_error
-from serve_app.contracts.job import Source
+from serve_app.contracts.job import MAX_JOB_ID_LENGTH, Source
 from serve_app.errors import InvalidConfig
 
 _FIELDS = ("bucket", "key", "etag", "version_id", "job_id")
 _SHOWN_BAD_LINES = 10
-_MAX_JOB_ID = 200
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -166,8 +165,8 @@ def _parse_fields(fields: Any, url_encoded: bool) -> Entry:
         raise ValueError("not a JSON object")
     given = {name: value for name, value in fields.items() if value not in (None, "")}
     job_id = given.pop("job_id", None)
-    if job_id is not None and not (isinstance(job_id, str) and len(job_id) <= _MAX_JOB_ID):
-        raise ValueError(f"job_id: must be a string of at most {_MAX_JOB_ID} characters")
+    if job_id is not None and not (isinstance(job_id, str) and len(job_id) <= MAX_JOB_ID_LENGTH):
+        raise ValueError(f"job_id: must be a string of at most {MAX_JOB_ID_LENGTH} characters")
     try:
         source = Source.model_validate(given)
     except ValidationError as error:

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from serve_app.contracts.base import Contract
+from serve_app.contracts.object_names import (
+    BucketName,
+    KeyPrefix,
+    ObjectKey,
+    VersionId,
+    check_etag,
+)
 from serve_app.contracts.recipe import Recipe
 
 RUN_ID_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
-"""Regular expression of run ids, which are names of folders in the ledger."""
+"""Regular expression of run ids. ``check_run_id`` refuses two more."""
+MAX_JOB_ID_LENGTH = 200
+"""Longest id of a job, in characters."""
+JobId = Annotated[str, Field(min_length=1, max_length=MAX_JOB_ID_LENGTH)]
+"""Identifier of a job."""
+DEFAULT_RUN = "live"
+"""Run of the jobs whose producer names none."""
+
+
+def check_run_id(run_id: str) -> str:
+    """Return the id of a run if it can be the name of a folder, or raise ``ValueError``."""
+    if not re.fullmatch(RUN_ID_PATTERN, run_id) or run_id in {".", ".."}:
+        raise ValueError(
+            "must be 1 to 100 letters, digits, dots, hyphens and underscores, and not '.' or '..'"
+        )
+    return run_id
+
+
+RunId = Annotated[str, Field(pattern=RUN_ID_PATTERN), AfterValidator(check_run_id)]
+"""Identifier of a run, which is the name of a folder in the ledger."""
 
 
 class Source(Contract):
     """The image to process, as an object or as one version of an object."""
 
-    bucket: Annotated[str, Field(min_length=1)]
+    bucket: BucketName
     """Name of the bucket."""
-    key: Annotated[str, Field(min_length=1, max_length=1024)]
+    key: ObjectKey
     """Key of the object."""
-    version_id: str | None = None
+    version_id: VersionId | None = None
     """Version of the object. None stands for the current one."""
     etag: str | None = None
     """Expected ETag, without quotation marks. If the object has another one, the job fails with
@@ -30,15 +57,16 @@ class Source(Contract):
     @field_validator("etag")
     @classmethod
     def _strip_quotes(cls, value: str | None) -> str | None:
-        return value.strip('"') if value else None
+        bare = value.strip('"') if value else ""
+        return check_etag(bare) if bare else None
 
 
 class Output(Contract):
     """The place of the result."""
 
-    bucket: Annotated[str, Field(min_length=1)]
+    bucket: BucketName
     """Name of the bucket."""
-    prefix: Annotated[str, Field(max_length=512)] = "cutouts/"
+    prefix: Annotated[KeyPrefix, Field(max_length=512)] = "cutouts/"
     """Key prefix of the result. A slash is added if it does not end in one."""
 
     @field_validator("prefix")
@@ -50,11 +78,9 @@ class Output(Contract):
 class Job(Contract):
     """One image to process, the place of its result, and the recipe."""
 
-    job_id: Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        default_factory=lambda: uuid.uuid4().hex
-    )
+    job_id: JobId = Field(default_factory=lambda: uuid.uuid4().hex)
     """Identifier of the job, by which its records in the ledger are found."""
-    run_id: Annotated[str, Field(pattern=RUN_ID_PATTERN)] = "live"
+    run_id: RunId = DEFAULT_RUN
     """Identifier of the run that the job belongs to."""
     source: Source
     """Image to process."""
@@ -62,3 +88,11 @@ class Job(Contract):
     """Place of the result."""
     recipe: Recipe = Recipe()
     """Description of the result."""
+
+
+class EventJob(Job):
+    """A job that an event of S3 asks for.
+
+    Nobody named its image, so there is nothing to do if the image was deleted or replaced before
+    the event was read. The object that replaced it has an event of its own.
+    """

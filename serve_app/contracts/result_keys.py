@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from serve_app.contracts.job import Job, Source
+from serve_app.contracts.object_names import MAX_KEY_BYTES
 from serve_app.contracts.recipe import Recipe
 
 PIPELINE_VERSION = 3
@@ -18,6 +19,7 @@ PIPELINE_VERSION = 3
 give other bytes, and when the default of a recipe's field changes."""
 
 _EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
+_THUMBNAIL_SUFFIX = "_thumb.jpg"
 _FINGERPRINT_HEX_DIGITS = 20
 
 
@@ -68,7 +70,7 @@ def output_key(job: Job, name: str) -> str:
         job: The job.
         name: Fingerprint of the result.
     """
-    return f"{_result_folder(job)}/{name}.{_EXTENSIONS[job.recipe.format]}"
+    return f"{_result_folder(job)}/{name}{_result_suffix(job)}"
 
 
 def thumbnail_key(job: Job, name: str) -> str:
@@ -78,9 +80,37 @@ def thumbnail_key(job: Job, name: str) -> str:
         job: The job.
         name: Fingerprint of the result.
     """
-    return f"{_result_folder(job)}/{name}_thumb.jpg"
+    return f"{_result_folder(job)}/{name}{_THUMBNAIL_SUFFIX}"
+
+
+def _result_suffix(job: Job) -> str:
+    return f".{_EXTENSIONS[job.recipe.format]}"
 
 
 def _result_folder(job: Job) -> str:
-    stem = PurePosixPath(job.source.key).with_suffix("").as_posix().lstrip("/")
-    return f"{job.output.prefix}{stem}"
+    """Return the folder of a job's results, whose keys fit into S3's limit."""
+    suffix = _THUMBNAIL_SUFFIX if job.recipe.thumbnail else _result_suffix(job)
+    taken = len(job.output.prefix.encode()) + len("/") + _FINGERPRINT_HEX_DIGITS + len(suffix)
+    return job.output.prefix + _shortened(_stem(job.source.key), MAX_KEY_BYTES - taken)
+
+
+def _stem(key: str) -> str:
+    """Return a key without its extension, as a path."""
+    path = PurePosixPath(key)
+    # A key of slashes and dots alone has no name.
+    return path.with_suffix("").as_posix().lstrip("/") if path.name else "_"
+
+
+def _shortened(stem: str, room: int) -> str:
+    """Return a stem that has at most ``room`` bytes, which are 33 or more.
+
+    A stem that is too long ends in a folder that is named by its hash. It is a folder of its own,
+    because a name of a local file has 255 bytes at most.
+    """
+    data = stem.encode()
+    if len(data) <= room:
+        return stem
+    digest = hashlib.sha256(data).hexdigest()[:_FINGERPRINT_HEX_DIGITS]
+    # A character that is cut in two is left out, as are dots and slashes at the end.
+    kept = data[: room - len(digest) - 1].decode(errors="ignore").rstrip("./")
+    return f"{kept}/{digest}" if kept else digest

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from serve_app.contracts.job import RUN_ID_PATTERN
+from serve_app.contracts.job import RunId
 from serve_app.contracts.json_text import parse_json
 from serve_app.contracts.submission import Receipt, RunCounts
 from serve_app.errors import (
@@ -106,7 +106,7 @@ async def submit_jobs(
     ),
 )
 async def count_jobs_of_run(
-    run_id: Annotated[str, Path(pattern=RUN_ID_PATTERN, description="Identifier of the run.")],
+    run_id: Annotated[RunId, Path(description="Identifier of the run.")],
     endpoint: CurrentEndpoint,
     timeout_s: RequestedTimeout = None,
 ) -> RunCounts:
