@@ -23,3 +23,6 @@ Until 4 August 2025 it was 256 KiB
 servers that speak SQS's protocol still enforce that. Batches of jobs stay below it too: a message
 of a run has some 500 bytes, and a job posted over HTTP at most 24 KiB.
 """
+
+MESSAGE_ATTRIBUTES = 10
+"""Maximum number of attributes of a message, apart from those of the system."""

@@ -6,15 +6,15 @@ entries that failed. If a whole call fails they raise ``QueueUnavailable``, whic
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from ingest.sqs.call_times import for_receives, for_short_calls
-from ingest.sqs.limits import PAYLOAD_BYTES, RECEIVES_AT_ONCE, VISIBILITY_MAX_S
+from ingest.sqs.dead_letters import Attributes, dead_letter_attributes
+from ingest.sqs.limits import RECEIVES_AT_ONCE, VISIBILITY_MAX_S
 from ingest.sqs.line import Line
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
@@ -25,9 +25,7 @@ T = TypeVar("T")
 
 _ONCE_THREADS = RECEIVES_AT_ONCE + 8
 _SHORT_CALL_THREADS = 16
-_ATTRIBUTE_CHARACTERS = 1_000
-# SQS accepts the characters of XML 1.0.
-_REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TRACE_HEADER: Final = "AWSTraceHeader"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,10 @@ class Message:
     """Number of deliveries so far, including this one."""
     sent_at: datetime
     """Time at which the producer sent the message."""
+    attributes: Attributes = field(default_factory=dict)
+    """What the producer attached to the body."""
+    trace_header: str | None = None
+    """Header of AWS X-Ray by which a trace continues with this message."""
 
 
 class Queue(Protocol):
@@ -155,7 +157,12 @@ class SqsQueue:
                 MaxNumberOfMessages=max_messages,
                 WaitTimeSeconds=wait_s,
                 VisibilityTimeout=visibility_s,
-                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                MessageSystemAttributeNames=[
+                    "ApproximateReceiveCount",
+                    "SentTimestamp",
+                    _TRACE_HEADER,
+                ],
+                MessageAttributeNames=["All"],
             ),
         )
         return [_message(item) for item in answer.get("Messages", [])]
@@ -185,19 +192,19 @@ class SqsQueue:
         url = self._dead_letter_url
         if url is None:
             return False
-        texts = {"foreedge.code": code, "foreedge.job_id": job_id, "foreedge.reason": reason}
-        attributes: Any = {
-            name: {"DataType": "String", "StringValue": text}
-            for name, text in fitting_attributes(
-                texts, PAYLOAD_BYTES - len(message.body.encode())
-            ).items()
-        }
+        attributes: Any = dead_letter_attributes(
+            message.body, message.attributes, code, reason, job_id
+        )
+        system: Any = {}
+        if message.trace_header:
+            header = {"DataType": "String", "StringValue": message.trace_header}
+            system["MessageSystemAttributes"] = {_TRACE_HEADER: header}
         line = self._lines.short
         await self._call(
             line,
             "SendMessage to the dead-letter queue",
             lambda: line.client.send_message(
-                QueueUrl=url, MessageBody=message.body, MessageAttributes=attributes
+                QueueUrl=url, MessageBody=message.body, MessageAttributes=attributes, **system
             ),
         )
         return True
@@ -256,28 +263,6 @@ def check_url(url: str) -> None:
         )
 
 
-def fitting_attributes(texts: Mapping[str, str | None], room_bytes: int) -> dict[str, str]:
-    """Return the attributes that fit into a message together with its body, in their order.
-
-    Args:
-        texts: Values by attribute name. Empty ones are left out.
-        room_bytes: Number of bytes that the body leaves of a message.
-    """
-    fitting = {}
-    for name, text in texts.items():
-        if value := accepted_text(text or ""):
-            room_bytes -= len(name) + len("String") + len(value.encode())
-            if room_bytes < 0:
-                break
-            fitting[name] = value
-    return fitting
-
-
-def accepted_text(text: str) -> str:
-    """Return a text that SQS accepts as an attribute's value: without odd characters, and short."""
-    return _REFUSED_CHARACTERS.sub("\ufffd", text)[:_ATTRIBUTE_CHARACTERS]
-
-
 def _message(item: Any) -> Message:
     system = item.get("Attributes", {})
     return Message(
@@ -286,6 +271,8 @@ def _message(item: Any) -> Message:
         body=item["Body"],
         receive_count=int(system.get("ApproximateReceiveCount", 1)),
         sent_at=datetime.fromtimestamp(int(system.get("SentTimestamp", 0)) / 1000, UTC),
+        attributes=item.get("MessageAttributes", {}),
+        trace_header=system.get(_TRACE_HEADER),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue_client import QueueClient
-from serve_app.errors import QueueUnavailable
+from serve_app.errors import InvalidConfig, QueueUnavailable
 
 _MAX_RECEIVES = 10
 """SQS's default for a policy that does not set ``maxReceiveCount``."""
@@ -27,6 +27,7 @@ def read_redrive_policy(queue: QueueClient) -> RedrivePolicy | None:
     """Return the redrive policy of a queue, or None if it has no dead-letter queue. Blocks.
 
     Raises:
+        InvalidConfig: The queue is its own dead-letter queue, so every dead letter would come back.
         QueueUnavailable: The queue or its dead-letter queue does not exist or does not answer.
     """
     with map_sqs_errors(f"{queue.url}: GetQueueAttributes"):
@@ -42,6 +43,12 @@ def read_redrive_policy(queue: QueueClient) -> RedrivePolicy | None:
         max_receives = int(policy.get("maxReceiveCount", _MAX_RECEIVES))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise QueueUnavailable(f"{queue.url}: unreadable redrive policy {text!r}") from error
+    # Both are in the same account and region, as SQS demands.
+    if name == queue.url.rstrip("/").rpartition("/")[2]:
+        raise InvalidConfig(
+            f"The queue {queue.url} is its own dead-letter queue, so that each dead letter would "
+            "become a message again. Give its redrive policy another queue."
+        )
     with map_sqs_errors(
         f"{queue.url}: GetQueueUrl of its dead-letter queue {name}",
         if_missing="create it, or correct the queue's redrive policy",

@@ -125,6 +125,46 @@ async def test_dead_letter_without_a_reason_or_with_a_long_one(sqs: Sqs, queue: 
     assert lengths == {0, 1_000}
 
 
+async def test_what_the_producer_attached_reaches_the_dead_letter(
+    sqs: Sqs, queue: SqsQueue
+) -> None:
+    attributes = {
+        "tenant": {"DataType": "String", "StringValue": "books"},
+        "token": {"DataType": "Binary", "BinaryValue": b"\x00\xff"},
+    }
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1"
+    sqs.client.send_message(
+        QueueUrl=sqs.url,
+        MessageBody="{",
+        MessageAttributes=attributes,
+        MessageSystemAttributes={"AWSTraceHeader": {"DataType": "String", "StringValue": trace}},
+    )
+    [message] = await queue.receive(1, 1, 30)
+    assert message.trace_header == trace
+    assert await queue.dead_letter(message, "invalid_message", "not JSON", "j1")
+    answer = sqs.client.receive_message(
+        QueueUrl=sqs.dead_url,
+        MessageAttributeNames=["All"],
+        MessageSystemAttributeNames=["AWSTraceHeader"],
+    )
+    [dead] = answer["Messages"]
+    assert dead["Attributes"]["AWSTraceHeader"] == trace
+    carried = dead["MessageAttributes"]
+    assert {name: carried[name] for name in attributes} == attributes
+    assert carried["foreedge.reason"]["StringValue"] == "not JSON"
+
+
+async def test_a_queue_that_is_its_own_dead_letter_queue_is_refused(
+    local_aws: Any, sqs: Sqs
+) -> None:
+    arn = sqs.client.get_queue_attributes(QueueUrl=sqs.url, AttributeNames=["QueueArn"])
+    policy = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 3}
+    attributes = {"RedrivePolicy": json.dumps(policy)}
+    sqs.client.set_queue_attributes(QueueUrl=sqs.url, Attributes=attributes)
+    with pytest.raises(InvalidConfig, match="its own dead-letter queue"):
+        await SqsQueue.open(sqs.config, sqs.aws)
+
+
 async def test_a_queue_without_dead_letters(local_aws: Any, sqs: Sqs) -> None:
     url = sqs.client.create_queue(QueueName="without-dead-letters")["QueueUrl"]
     config = QueueConfig(url=url, default_max_receives=7)

@@ -91,3 +91,12 @@ def test_there_are_no_dead_letters_to_clear_without_their_queue(
 
     with pytest.raises(InvalidConfig, match="no dead-letter queue"):
         clear_dead_letters(QueueClient(client, QUEUE_URL), {"j1"})
+
+
+def test_a_queue_that_is_its_own_dead_letter_queue_is_refused(
+    client: SQSClient, sqs: Stubber
+) -> None:
+    arn = "arn:aws:sqs:eu-west-1:123456789012:images"
+    answer_policy(sqs, json.dumps({"deadLetterTargetArn": arn}))
+    with pytest.raises(InvalidConfig, match="is its own dead-letter queue"):
+        read_redrive_policy(QueueClient(client, QUEUE_URL))
