@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from ingest.consumer.job_runner import JobRunner
 from ingest.consumer.lease import Lease, Release, Verdict
 from ingest.consumer.leases import Leases
+from ingest.consumer.reading import read_jobs, recorded_outcomes
 from ingest.consumer.receiving import Receiving
 from ingest.consumer.stats import ConsumerStats
 from ingest.consumer.verdicts import (
@@ -34,15 +35,13 @@ from ingest.consumer.verdicts import (
     transient_failure,
     unexpected_failure,
 )
-from ingest.messages.build import INVALID_RUN
-from ingest.messages.parse import parse_off_loop
 from ingest.runs.ledger import OutcomeSink
 from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue import Message, Queue
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import ForeedgeError, PermanentError
+from serve_app.errors import ForeedgeError
 
 T = TypeVar("T")
 
@@ -99,6 +98,7 @@ class Consumer:
         self._running = False
         self._ended = asyncio.Event()
         self._done = 0
+        self._nothing_to_do = 0
         self._failed: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
         self.fatal: ForeedgeError | None = None
@@ -111,6 +111,7 @@ class Consumer:
         return ConsumerStats(
             received=counts["received"],
             done=self._done,
+            nothing_to_do=self._nothing_to_do,
             failed=dict(self._failed),
             retried=dict(self._retried),
             alone=self._runner.alone,
@@ -240,22 +241,12 @@ class Consumer:
     # dispatched
 
     async def _dispatch(self, lease: Lease) -> list[Outcome]:
-        """Run the jobs of a message, and return the outcome of each."""
-        message = lease.message
-        try:
-            jobs = await parse_off_loop(message.body, self._config)
-        except PermanentError as error:
-            unread = Outcome(
-                job_id=message.message_id,
-                run_id=INVALID_RUN,
-                status="failed",
-                code=error.code,
-                message=error.message,
-                retry=error.retry,
-                receive_count=message.receive_count,
-            )
-            return [unread]
-        return await _gather([self._runner.run_job(job, lease) for job in jobs])
+        """Run the jobs of a message, and return the outcome of each that is recorded."""
+        jobs = await read_jobs(lease.message, self._config)
+        if isinstance(jobs, Outcome):
+            return [jobs]
+        outcomes = await _gather([self._runner.run_job(job, lease) for job in jobs])
+        return recorded_outcomes(jobs, outcomes)
 
     # done, permanent or transient
 
@@ -263,6 +254,7 @@ class Consumer:
         """Settle a message by the outcomes of its jobs: release it, or store them and delete it."""
         if not self._leases.holds(lease):
             return
+        self._nothing_to_do += not outcomes
         verdict = self._judge(lease, outcomes)
         # Here and nowhere else: what is not released is stored first, and only then deleted.
         if not isinstance(verdict, Release) and not await self._store(outcomes):

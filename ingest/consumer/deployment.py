@@ -24,7 +24,7 @@ from ingest.sqs.queue import SqsQueue, check_url
 from serve_app.config import AppConfig, QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import InvalidConfig, TransientError
+from serve_app.errors import FatalError, InvalidConfig, TransientError
 from serve_app.serving.handle_calls import call_deployment
 from serve_app.storage import open_store
 
@@ -122,6 +122,9 @@ class SqsIngest:
                 self._trouble = f"{error.code}: {error.message}"
                 _logger.warning("%s; trying again in %.1f s", error.message, pause_s)
                 await asyncio.sleep(pause_s)
+            except FatalError as error:
+                self._trouble = f"{error.code}: {error.message}"
+                raise
         raise AssertionError("unreachable")
 
     async def _wait_for_models(self) -> None:

@@ -13,6 +13,8 @@ class ConsumerStats:
     """Messages received."""
     done: int
     """Jobs with a stored result, including those whose result existed already."""
+    nothing_to_do: int
+    """Messages without a job to be done: events of objects that are no images, or out of date."""
     failed: dict[str, int]
     """Jobs with a stored failure, by error code."""
     retried: dict[str, int]

@@ -41,7 +41,17 @@ def message_body(
         "output": output,
         "recipe": recipe,
     }
-    return orjson.dumps(message).decode()
+    return message_text(message)
+
+
+def message_text(message: dict[str, Any]) -> str:
+    """Return a message as JSON that SQS accepts.
+
+    SQS accepts the characters of XML 1.0. Of the others, JSON itself escapes those below U+0020,
+    and these two occur in texts alone, as a key may contain them.
+    """
+    text = orjson.dumps(message).decode()
+    return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
 def new_run_id() -> str:

@@ -7,29 +7,31 @@ A producer may send a message in one of these shapes:
 - S3's "Object Created" event from EventBridge
 - any of them in the envelope of an SNS topic
 
-The ids of an event's jobs are a function of the event, so that a second delivery of it has the same
-ids. S3, SNS and SQS all deliver at least once.
+A job has the same id at every delivery of its message, since S3, SNS and SQS all deliver at least
+once. The ids of an event's jobs are a function of the event. A native message without one gets that
+of its SQS message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote_plus
 
 from pydantic import ValidationError
 
 from ingest.messages.build import SCHEMA_VERSION
+from ingest.messages.events import CreatedObject, created_by_eventbridge, created_by_records
 from serve_app.config import QueueConfig
 from serve_app.contracts.base import describe_validation_error
-from serve_app.contracts.job import Job, Output
+from serve_app.contracts.job import EventJob, Job, Output
 from serve_app.contracts.json_text import parse_json
 from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.errors import InvalidMessage
 
 _ID_HEX_DIGITS = 32
+_NESTED_FIELDS = 3
+"""Depth of a job's fields: those of ``recipe.thumbnail`` are the deepest."""
 _SHORT_LENGTH = 16 * 1024
 """Length of a body that is parsed on the event loop, within 5 ms. 1 MiB takes up to 0.3 s."""
 _FOREIGN_SHAPES = {
@@ -40,51 +42,57 @@ _FOREIGN_SHAPES = {
 """Shapes other than the native one, by a field that only they have."""
 
 
-def parse_message(body: str, defaults: QueueConfig) -> list[Job]:
+def parse_message(body: str, defaults: QueueConfig, message_id: str | None = None) -> list[Job]:
     """Return the jobs that a message asks for.
 
     Args:
         body: Body of the message.
         defaults: Recipe and output of a message that names none.
+        message_id: Id of the job of a native message that has none. None stands for a function of
+            the body.
 
     Returns:
         The jobs. There are none if the message is valid and asks for nothing: S3's test event, an
-        event other than a creation, or the creation of one of this application's own results.
+        event other than a creation, or the creation of an object that is no image, such as a folder
+        or one of this application's own results.
 
     Raises:
         InvalidMessage: The body has none of the shapes. The text says what is wrong.
         InvalidRecipe: The recipe is unknown or has an invalid field.
     """
-    content = _object(body, "the message")
-    if "TopicArn" in content and "Message" in content:
-        content = _object(content["Message"], "the SNS message")
-    if "source" in content and "detail-type" not in content:
-        return [_native(content, defaults)]
+    content = open_message(body)
+    if is_native(content):
+        return [_native(content, defaults, message_id or _digest(body))]
     if "Records" in content:
-        return list(_from_records(content["Records"], defaults))
-    if content.get("Event") == "s3:TestEvent":
+        created = created_by_records(content["Records"])
+    elif content.get("Event") == "s3:TestEvent":
         return []
-    if content.get("source") == "aws.s3":
-        return list(_from_eventbridge(content, defaults))
-    raise InvalidMessage(
-        "the message is neither a job with a 'source' nor an S3 event notification; "
-        f"its fields are: {_shortened(', '.join(content)) or 'none'}"
-    )
+    elif content.get("source") == "aws.s3":
+        created = created_by_eventbridge(content)
+    else:
+        raise InvalidMessage(
+            "the message is neither a job with a 'source' nor an S3 event notification; "
+            f"its fields are: {_shortened(', '.join(content)) or 'none'}"
+        )
+    return [_event_job(item, defaults) for item in created if item.is_to_be_processed(defaults)]
 
 
-async def parse_off_loop(body: str, defaults: QueueConfig) -> list[Job]:
+async def parse_off_loop(
+    body: str, defaults: QueueConfig, message_id: str | None = None
+) -> list[Job]:
     """Return the jobs that a message asks for, without holding the event loop for long.
 
     Args:
         body: Body of the message.
         defaults: Recipe and output of a message that names none.
+        message_id: See ``parse_message``.
 
     Raises:
         PermanentError: See ``parse_message``.
     """
     if len(body) <= _SHORT_LENGTH:
-        return parse_message(body, defaults)
-    return await asyncio.to_thread(parse_message, body, defaults)
+        return parse_message(body, defaults, message_id)
+    return await asyncio.to_thread(parse_message, body, defaults, message_id)
 
 
 def parse_native_message(body: str, defaults: QueueConfig) -> Job:
@@ -109,84 +117,69 @@ def parse_native_message(body: str, defaults: QueueConfig) -> Job:
         )
     if "source" not in content:
         raise InvalidMessage("the message is not a job: it has no 'source'")
-    return _native(content, defaults)
+    return _native(content, defaults, _digest(body))
 
 
-def _native(content: dict[str, Any], defaults: QueueConfig) -> Job:
-    # Producers in typed languages often write null for a field that they leave out.
-    fields = {name: value for name, value in content.items() if value is not None}
-    version = fields.pop("schema", SCHEMA_VERSION)
+def open_message(body: str) -> dict[str, Any]:
+    """Return the content of a message, without the envelope of SNS.
+
+    Raises:
+        InvalidMessage: The body, or what the envelope holds, is not a JSON object.
+    """
+    content = _object(body, "the message")
+    if "TopicArn" in content and "Message" in content:
+        return _object(content["Message"], "the SNS message")
+    return content
+
+
+def is_native(content: dict[str, Any]) -> bool:
+    """Return whether a message has the native shape."""
+    return "source" in content and "detail-type" not in content
+
+
+def without_nulls(value: Any, depth: int = _NESTED_FIELDS) -> Any:
+    """Return an object without its fields that are null, which counts as "left out".
+
+    Producers in typed languages often write null for a field that they leave out.
+    """
+    if not isinstance(value, dict) or depth == 0:
+        return value
+    given = {name: item for name, item in value.items() if item is not None}
+    return {name: without_nulls(item, depth - 1) for name, item in given.items()}
+
+
+def check_schema(version: object) -> None:
+    """Raise InvalidMessage if this version does not read a schema."""
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise InvalidMessage(
             f"unknown schema {_shortened(repr(version))}; this version reads {SCHEMA_VERSION}"
         )
+
+
+def _native(content: dict[str, Any], defaults: QueueConfig, default_id: str) -> Job:
+    fields = without_nulls(content)
+    check_schema(fields.pop("schema", SCHEMA_VERSION))
+    fields.setdefault("job_id", default_id)
     if "output" not in fields:
         fields["output"] = _default_output(defaults)
     fields["recipe"] = _recipe(fields.get("recipe"), defaults)
-    return _job(fields)
+    return _job(Job, fields)
 
 
-def _from_records(records: object, defaults: QueueConfig) -> Iterator[Job]:
-    """Yield the jobs of the records of an S3 event notification."""
-    if not isinstance(records, list):
-        raise InvalidMessage("Records: is not a list")
-    for index, record in enumerate(records):
-        where = f"Records.{index}"
-        try:
-            if record["eventSource"] != "aws:s3":
-                raise InvalidMessage(f"{where}: eventSource is not aws:s3")
-            # Some notifications have "s3:" before the event's name.
-            if not record["eventName"].removeprefix("s3:").startswith("ObjectCreated:"):
-                continue
-            bucket, entity = record["s3"]["bucket"]["name"], record["s3"]["object"]
-            key = unquote_plus(entity["key"])
-            version_id = entity.get("versionId")
-            etag, sequencer = entity.get("eTag"), entity.get("sequencer")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InvalidMessage(f"{where}: is not a record of an S3 event: {error!r}") from error
-        yield from _created(bucket, key, version_id, etag, sequencer, defaults)
+def _event_job(created: CreatedObject, defaults: QueueConfig) -> Job:
+    source = created._asdict()
+    del source["sequencer"]
+    fields = {
+        "job_id": created.job_id,
+        "source": source,
+        "output": _default_output(defaults),
+        "recipe": _recipe(None, defaults),
+    }
+    return _job(EventJob, fields)
 
 
-def _from_eventbridge(content: dict[str, Any], defaults: QueueConfig) -> Iterator[Job]:
-    """Yield the job of an S3 event from EventBridge."""
-    if content["detail-type"] != "Object Created":
-        return
-    try:
-        detail = content["detail"]
-        bucket, entity = detail["bucket"]["name"], detail["object"]
-        # Unlike notifications, EventBridge does not encode the key.
-        key, version_id = entity["key"], entity.get("version-id")
-        etag, sequencer = entity.get("etag"), entity.get("sequencer")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InvalidMessage(f"detail: is not the detail of an S3 event: {error!r}") from error
-    yield from _created(bucket, key, version_id, etag, sequencer, defaults)
-
-
-def _created(
-    bucket: object,
-    key: object,
-    version_id: object,
-    etag: object,
-    sequencer: object,
-    defaults: QueueConfig,
-) -> Iterator[Job]:
-    """Yield the job for a new object, unless it is one of this application's own results."""
-    output = _default_output(defaults)
-    own = bucket == output.bucket and isinstance(key, str) and key.startswith(output.prefix)
-    # With an empty prefix, every object of the bucket would look like a result of ours.
-    if own and output.prefix:
-        return
-    digest = hashlib.sha256()
-    for part in (bucket, key, version_id, etag, sequencer):
-        digest.update(f"{part}\0".encode(errors="surrogatepass"))
-    yield _job(
-        {
-            "job_id": digest.hexdigest()[:_ID_HEX_DIGITS],
-            "source": {"bucket": bucket, "key": key, "version_id": version_id, "etag": etag},
-            "output": output,
-            "recipe": _recipe(None, defaults),
-        }
-    )
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode(errors="surrogatepass")).hexdigest()[:_ID_HEX_DIGITS]
 
 
 def _recipe(value: object, defaults: QueueConfig) -> Recipe:
@@ -206,9 +199,9 @@ def _default_output(defaults: QueueConfig) -> Output:
         raise InvalidMessage(f"queue.output_{describe_validation_error(error)}") from error
 
 
-def _job(fields: dict[str, Any]) -> Job:
+def _job(kind: type[Job], fields: dict[str, Any]) -> Job:
     try:
-        return Job.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise InvalidMessage(_shortened(describe_validation_error(error), 500)) from error
 

@@ -14,9 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from ingest.messages.build import new_run_id
+from ingest.messages.build import message_text, new_run_id
 from ingest.messages.parse import parse_native_message
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest, write_manifest
@@ -129,16 +127,15 @@ class SqsJobs:
             raise InvalidMessage("a job must be an object with a 'source' object")
         given = {name: value for name, value in content.items() if value is not None}
         named = {"job_id": uuid.uuid4().hex, "run_id": run_id, **given}
-        body = orjson.dumps(named)
-        if len(body) > _MESSAGE_BYTES:
-            raise InvalidMessage(
-                f"the job has {len(body):,} bytes; the limit is {_MESSAGE_BYTES:,}"
-            )
-        job = parse_native_message(body.decode(), queue)
+        body = message_text(named)
+        size = len(body.encode())
+        if size > _MESSAGE_BYTES:
+            raise InvalidMessage(f"the job has {size:,} bytes; the limit is {_MESSAGE_BYTES:,}")
+        job = parse_native_message(body, queue)
         check_allowed(job.source.bucket, self._config.storage.allowed_buckets)
         check_allowed(job.output.bucket, self._config.storage.allowed_buckets)
         requested_models(job.recipe, self._config.models, self._config.served_models)
-        return job, body.decode()
+        return job, body
 
     def _send(self, url: str, bodies: Sequence[str]) -> list[QueueUnavailable | None]:
         """Send messages, and return for each why it was not sent, or None if it was. Blocks."""

@@ -10,11 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from serve_app.contracts.own_keys import is_own_key
 from serve_app.errors import InvalidConfig
 
 MEDIA_TYPE_BY_EXTENSION = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
+    ".jpe": "image/jpeg",
+    ".jfif": "image/jpeg",
     ".mpo": "image/jpeg",
     ".png": "image/png",
     ".webp": "image/webp",
@@ -22,8 +25,14 @@ MEDIA_TYPE_BY_EXTENSION = {
     ".tiff": "image/tiff",
     ".bmp": "image/bmp",
     ".gif": "image/gif",
+    ".avif": "image/avif",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
 }
-"""Media types by file extension. A name with another extension is not taken for an image."""
+"""Media types by file extension. A name with another extension is not taken for an image, unless
+all names are."""
+_HADOOP_FOLDER = "_$folder$"
+"""End of the empty objects by which Hadoop's older file systems mark folders in S3."""
 
 
 class Entry(NamedTuple):
@@ -74,9 +83,19 @@ class ListedImages(ImageSource):
         return (entry for entry in self._entries if after is None or entry.key > after)
 
 
-def is_image(name: str) -> bool:
-    """Return whether a name has the extension of an image."""
-    return os.path.splitext(name)[1].lower() in MEDIA_TYPE_BY_EXTENSION  # noqa: PTH122 (keys are not paths)
+def is_image(name: str, *, all_names: bool = False) -> bool:
+    """Return whether the name of a file or object is that of an image.
+
+    Args:
+        name: Name or key.
+        all_names: Whether names without the extension of an image count too.
+
+    Returns:
+        False for a folder and for every object that this application wrote, whatever their names.
+    """
+    if name.endswith(("/", _HADOOP_FOLDER)) or is_own_key(name):
+        return False
+    return all_names or os.path.splitext(name)[1].lower() in MEDIA_TYPE_BY_EXTENSION  # noqa: PTH122 (keys are not paths)
 
 
 def parse_s3_url(url: str) -> tuple[str, str]:

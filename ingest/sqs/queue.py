@@ -6,7 +6,7 @@ entries that failed. If a whole call fails they raise ``QueueUnavailable``, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from serve_app.config.section import NonEmpty, Positive, Seconds, Section, WrittenAsText
+from serve_app.contracts.object_names import BucketName, KeyPrefix
 from serve_app.contracts.recipe import PRESETS
 
 _LONGEST_HIDDEN_S = 43_200
@@ -70,13 +71,16 @@ class QueueConfig(Section):
     policy."""
     stop_grace_s: Seconds = 20
     """Time, in seconds, that jobs in flight have to end once a stop was requested."""
-    output_bucket: str | None = None
+    output_bucket: BucketName | None = None
     """Bucket of the results of messages that name no output, such as S3 event notifications. None
     rejects such messages."""
-    output_prefix: str = "cutouts/"
+    output_prefix: KeyPrefix = "cutouts/"
     """Key prefix of the results of messages that name no output."""
     recipe: str = "cutout"
     """Name of the preset for messages that name no recipe."""
+    all_names: bool = False
+    """Whether an event of S3 is a job whatever the name of its object is. Otherwise it is one if
+    the name has an extension of an image. Folders and Foreedge's own objects never are."""
 
     @field_validator("recipe")
     @classmethod
@@ -98,7 +102,7 @@ class QueueConfig(Section):
 class LedgerConfig(Section):
     """The ledger, in which the results of runs are recorded."""
 
-    bucket: NonEmpty
+    bucket: BucketName
     """Bucket of the ledger."""
     prefix: str = "_foreedge/"
     """Key prefix of everything in the ledger."""

@@ -1,0 +1,54 @@
+"""From a message to its jobs, and from their outcomes to those that are recorded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ingest.messages.identity import identify_refused
+from ingest.messages.parse import parse_off_loop
+from ingest.sqs.dead_letters import earlier_job_id
+from ingest.sqs.queue import Message
+from serve_app.config import QueueConfig
+from serve_app.contracts.job import EventJob, Job
+from serve_app.contracts.outcome import Outcome
+from serve_app.errors import PermanentError, SourceChanged, SourceNotFound
+
+_logger = logging.getLogger(__name__)
+
+_OUT_OF_DATE_CODES = {SourceNotFound.code, SourceChanged.code}
+
+
+async def read_jobs(message: Message, config: QueueConfig) -> list[Job] | Outcome:
+    """Return the jobs that a message asks for, or the failure of a message that is refused."""
+    job_id = earlier_job_id(message.attributes) or message.message_id
+    try:
+        return await parse_off_loop(message.body, config, job_id)
+    except PermanentError as error:
+        identity = identify_refused(message.body, error, job_id)
+        return Outcome(
+            job_id=identity.job_id,
+            run_id=identity.run_id,
+            status="failed",
+            source=identity.source,
+            code=error.code,
+            message=error.message,
+            retry=error.retry,
+            receive_count=message.receive_count,
+        )
+
+
+def recorded_outcomes(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes of the jobs that were still to be done.
+
+    An event whose image was deleted or replaced before it was read asks for nothing any more.
+    """
+    kept = []
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if isinstance(job, EventJob) and outcome.code in _OUT_OF_DATE_CODES:
+            text = "job %s: the event is out of date, so nothing is to do: %s"
+            labels = {"job_id": job.job_id, "run_id": job.run_id}
+            _logger.info(text, job.job_id, outcome.message, extra=labels)
+        else:
+            kept.append(outcome)
+    return kept
