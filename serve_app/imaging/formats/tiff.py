@@ -30,22 +30,25 @@ from serve_app.imaging.formats.tiff_samples import (
     BITS,
     COLOUR_MAP,
     COMPRESSION,
+    EXTRA,
     PHOTOMETRIC,
     check_samples,
     colour_map_of_8_bits,
     describe_samples,
+    extra_samples,
     find_photometric,
 )
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
 _SUB_DIRECTORIES, _XMP, _ICC_PROFILE, _DNG_VERSION = 330, 700, 34675, 50706
+_SHORT = 3
 _REDUCED, _MASK = 1, 4
 _OLD_REDUCED = 2
 _RAW_PHOTOMETRIC = frozenset({32803, 34892})
 """Colour filter array and linear raw."""
 _PIXEL_TAGS = frozenset(
     {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, TILE_OFFSETS, COLOUR_MAP}
-    | {266, 277, 278, 279, 284, 292, 293, 317, 322, 323, 325, 332, 338, 339, 347}
+    | {266, 277, 278, 279, 284, 292, 293, 317, 322, 323, 325, 332, 339, 347}
     | {*range(512, 522), 529, 530, 531, 532}
 )
 """Tags that the pixels need: their place, their samples, and the parameters of compressions."""
@@ -115,9 +118,14 @@ def _is_larger(part: Directory, page: Directory) -> bool:
     return not _is_reduced(part) and pixels(part) > pixels(page)
 
 
-def _short_entry(layout: Layout, tag: int, value: int) -> bytes:
-    head = struct.pack(layout.order + "HH", tag, 3) + struct.pack(layout.offset, 1)
-    return head + struct.pack(layout.order + "H", value).ljust(layout.inline_bytes, b"\0")
+def _stated(page: Directory) -> dict[int, tuple[int, ...]]:
+    """Return the tags of a page that mean something else to Pillow, as it understands them."""
+    stated = {PHOTOMETRIC: (find_photometric(page),)}
+    if colours := colour_map_of_8_bits(page):
+        stated[COLOUR_MAP] = tuple(colour * 257 for colour in colours)
+    if extra := extra_samples(page):
+        stated[EXTRA] = extra
+    return stated
 
 
 def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
@@ -132,13 +140,15 @@ def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
     end = len(data) + len(padding)
     values = b""
     raw = {tag: page.entries[tag].raw for tag in tags}
-    raw.setdefault(PHOTOMETRIC, _short_entry(layout, PHOTOMETRIC, find_photometric(page)))
-    colours = colour_map_of_8_bits(page)
-    if colours:
-        values = struct.pack(
-            f"{layout.order}{len(colours)}H", *(colour * 257 for colour in colours)
-        )
-        raw[COLOUR_MAP] = raw[COLOUR_MAP][: -layout.inline_bytes] + struct.pack(layout.offset, end)
+    for tag, shorts in _stated(page).items():
+        content = struct.pack(f"{layout.order}{len(shorts)}H", *shorts)
+        if len(content) <= layout.inline_bytes:
+            place = content.ljust(layout.inline_bytes, b"\0")
+        else:
+            place = struct.pack(layout.offset, end + len(values))
+            values += content
+        head = struct.pack(layout.order + "HH", tag, _SHORT)
+        raw[tag] = head + struct.pack(layout.offset, len(shorts)) + place
     place = struct.pack(layout.offset, end + len(values))
     head = data[: layout.header_bytes - layout.inline_bytes] + place
     count = struct.pack(layout.count, len(raw))

@@ -15,9 +15,10 @@ COMPRESSION = 259
 PHOTOMETRIC = 262
 COLOUR_MAP = 320
 PLANAR = 284
+EXTRA = 338
 
 _SAMPLES, _MAX_VALUE, _INK_SET = 277, 281, 332
-_EXTRA, _FORMAT, _S_MIN, _S_MAX, _SUBSAMPLING, _REFERENCE = 338, 339, 340, 341, 530, 532
+_FORMAT, _S_MIN, _S_MAX, _SUBSAMPLING, _REFERENCE = 339, 340, 341, 530, 532
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _FAXES = frozenset({2, 3, 4})
 _PHOTOMETRIC_NAMES = {
@@ -34,7 +35,8 @@ _UNCOMPRESSED = 1
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
 """None, CCITT, LZW, JPEG, Deflate, PackBits, LZMA and Zstandard: those that Pillow has."""
 _FORMAT_NAMES = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
-_ASSOCIATED, _UNASSOCIATED = 1, 2
+_MAX_SHORT = 65_535
+_UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
 
 
@@ -81,7 +83,7 @@ def find_photometric(page: Directory) -> int:
     Args:
         page: Directory of the page.
     """
-    if page.number(_SAMPLES, 1) - len(_extra(page)) >= 3:
+    if page.number(_SAMPLES, 1) - len(_declared_extra(page)) >= 3:
         return page.number(PHOTOMETRIC, _RGB)
     fax = page.number(COMPRESSION, _UNCOMPRESSED) in _FAXES
     return page.number(PHOTOMETRIC, _WHITE_IS_ZERO if fax else _BLACK_IS_ZERO)
@@ -125,8 +127,24 @@ def bits_of_samples(page: Directory) -> tuple[int, ...]:
     return bits * count if len(bits) == 1 and 0 < count <= 16 else bits
 
 
-def _extra(page: Directory) -> tuple[int, ...]:
-    return tuple(int(value) for value in page.numbers(_EXTRA))
+def extra_samples(page: Directory) -> tuple[int, ...]:
+    """Return TIFF's number of the meaning of each sample beyond the colours.
+
+    A sample that is not declared means nothing, like one that is declared as unspecified. Pillow
+    and libtiff take a fourth one for transparency, which gives an empty or a dotted cut-out.
+
+    Args:
+        page: Directory of the page.
+    """
+    colours = _CHANNELS.get(find_photometric(page), 1)
+    count = max(0, len(bits_of_samples(page)) - colours)
+    declared = _declared_extra(page)[:count]
+    return declared + (_UNSPECIFIED,) * (count - len(declared))
+
+
+def _declared_extra(page: Directory) -> tuple[int, ...]:
+    values = page.numbers(EXTRA)
+    return tuple(int(v) if 0 <= v <= _MAX_SHORT else _UNSPECIFIED for v in values)
 
 
 def _refuse_kind(page: Directory, photometric: int, bits: tuple[int, ...]) -> str | None:
@@ -155,7 +173,7 @@ def _refuse_planes(page: Directory, photometric: int, bits: tuple[int, ...]) -> 
     """
     if page.number(PLANAR, 1) != 2 or len(bits) == 1:
         return None
-    extra = _extra(page)
+    extra = extra_samples(page)
     uncompressed = page.number(COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
     without = not extra and photometric in {_RGB, _CMYK}
     with_alpha = photometric == _RGB and extra in {(_ASSOCIATED,), (_UNASSOCIATED,)}

@@ -235,3 +235,54 @@ def test_a_cut_tiff_is_damaged(kept: int) -> None:
     with pytest.raises((CorruptImage, UnsupportedFormat)) as caught:
         decoded(file.getvalue()[:kept])
     assert caught.value.code == ("unsupported_format" if kept < 8 else "corrupt_image")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("declared", [None, 0])
+def test_a_channel_that_is_not_declared_as_transparency_is_none(
+    declared: int | None, bits: int, compressed: bool
+) -> None:
+    """The specification calls such data unspecified (TIFF 6.0, section 18)."""
+    highest = 2**bits - 1
+    rgb = np.concatenate([COLOURS, np.zeros((HEIGHT, WIDTH, 1))], axis=-1)
+    kinds = [(rgb, 2, COLOURS)]
+    if bits == 8:
+        kinds.append((np.stack([RAMP, 1 - RAMP], axis=-1), 1, RAMP[..., None].repeat(3, -1)))
+    for values, photometric, expected in kinds:
+        more = {"t259": 8} if compressed else {}
+        kind = tags(bits, values.shape[-1], photometric, **more)
+        if declared is not None:
+            kind[338] = (3, [declared])
+        strip = samples(np.floor(values * highest), f"u{bits // 8}")
+        image = decoded(tiff_file(kind, [zlib.compress(strip) if compressed else strip]))
+        assert image.alpha is None
+        assert np.abs(image.rgb - expected * 255).max() <= 1
+
+
+@pytest.mark.parametrize("declared", [[], [0], [0, 0, 0], [2], [2, 0], [1, 0, 0]])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_more_channels_than_four(declared: list[int], order: str) -> None:
+    values = np.full((HEIGHT, WIDTH, 6), 128.0)
+    values[..., :3] = np.floor(COLOURS * 128)
+    kind = tags(8, 6, 2) | ({338: (3, declared)} if declared else {})
+    image = decoded(tiff_file(kind, [samples(values, "u1")], order))
+    assert (image.alpha is not None) == (declared[:1] in ([1], [2]))
+    expected = COLOURS * (255 if declared[:1] == [1] else 128)
+    assert np.abs(image.rgb - expected).max() <= 3
+    # A declaration without a channel, and one that is no number of TIFF's.
+    strip = samples(COLOURS * 255, "u1")
+    for kind in ({338: (3, [2])}, {338: (4, [70_000])}, {338: (12, [0, 0])}):
+        spare = decoded(tiff_file(tags(8, 3, 2) | kind, [strip], order))
+        assert np.abs(spare.rgb - COLOURS * 255).max() <= 1
+    seven = tags(8, 7, 2) | {338: (3, [0] * 4)}
+    with pytest.raises(UnsupportedFormat, match="7 x 8 bits of RGB"):
+        decoded(tiff_file(seven, [bytes(WIDTH * HEIGHT * 7)], order))
+
+
+def test_planes_of_more_channels_are_refused_in_words() -> None:
+    for compression in (1, 8):
+        strip = samples(RAMP * 255, "u1")
+        strips = [zlib.compress(strip) if compression == 8 else strip] * 4
+        with pytest.raises(UnsupportedFormat, match="4 planes of 8 bits"):
+            decoded(tiff_file(tags(8, 4, 2, t284=2, t259=compression), strips))
