@@ -2,14 +2,17 @@
 
 A profile is judged by what it does: if it changes no colour of a lattice, it is sRGB. In a
 PNG, cICP comes before iCCP, sRGB, and gAMA with cHRM (PNG, third edition, section 4.3). gAMA alone
-is a power against 2.2, and cHRM alone means nothing, as in Chromium and in libpng.
+has the primaries of sRGB unless it is the usual 1 / 2.2, and cHRM alone means nothing, as in
+Chromium 156.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -18,10 +21,12 @@ from serve_app.errors import UnsupportedFormat
 from serve_app.imaging.bounds.profile import bound_profile
 from serve_app.imaging.formats.container import CodePoints, Container, PngGamma
 from serve_app.imaging.icc import SRGB_CHROMATICITIES, SRGB_CURVE, Chromaticities, build_profile
+from serve_app.imaging.wide import WidePixels, convert_wide
 
 _logger = logging.getLogger(__name__)
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+ReadWide: TypeAlias = Callable[[], WidePixels | None]
 _LATTICE_STEPS = 9
 _GREYS = np.arange(256, dtype=np.uint8)[None]
 _MAX_DIFFERENCE = 1
@@ -55,34 +60,53 @@ _CURVES: dict[int, tuple[float, ...]] = {
 image with one is shown like sRGB."""
 
 
-def convert_to_srgb(image: Image.Image, container: Container) -> Image.Image:
+def convert_to_srgb(image: Image.Image, container: Container, read_wide: ReadWide) -> Image.Image:
     """Return an image in sRGB, of mode RGB.
 
     Args:
         image: Image of mode L, RGB, CMYK, YCbCr or LAB.
         container: What its file says of its colours.
+        read_wide: Returns the same samples with 16 bits, or None. Called if they are needed.
 
     Raises:
         UnsupportedFormat: The colours are of a high dynamic range.
     """
-    profile = _declared_profile(container)
     if image.mode == "LAB":
         lab = ImageCms.createProfile("LAB")
         to_srgb = ImageCms.buildTransform(lab, _SRGB, "LAB", "RGB")
         return ImageCms.applyTransform(image, to_srgb) or image
+    profile = declared_profile(container)
     if profile:
-        image = _apply_profile(image, profile)
-    elif container.gamma:
-        image = _apply_gamma(image, container.gamma)
+        image = _apply_profile(image, profile, read_wide)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _declared_profile(container: Container) -> bytes | None:
+def declared_profile(container: Container) -> bytes | None:
+    """Return the ICC profile of an image, or one that does what its file says otherwise.
+
+    Args:
+        container: What the file says of its colours.
+
+    Raises:
+        UnsupportedFormat: The colours are of a high dynamic range.
+    """
     # In AVIF and HEIF the numbers say how the colours were coded, and the profile what they are.
     numbers_count = container.format == "PNG" or not container.icc_profile
     if container.code_points and numbers_count:
-        return _by_number(container.code_points) or container.icc_profile
-    return container.icc_profile
+        by_number = _by_number(container.code_points)
+        if by_number:
+            return by_number
+    if container.icc_profile or not container.gamma:
+        return container.icc_profile
+    return _by_gamma(container.gamma)
+
+
+def _by_gamma(gamma: PngGamma) -> bytes | None:
+    usual = abs(1 / (gamma.exponent * _DISPLAY_GAMMA) - 1) < _INSIGNIFICANT
+    if usual and not gamma.chromaticities:
+        return None
+    exponent = min(max(1 / gamma.exponent, 0.01), 100.0)
+    return build_profile("gAMA", gamma.chromaticities or SRGB_CHROMATICITIES, (exponent,))
 
 
 @lru_cache(maxsize=32)
@@ -96,7 +120,7 @@ def _by_number(points: CodePoints) -> bytes | None:
     return build_profile("numbered", primaries, curve) if primaries and curve else None
 
 
-def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
+def _apply_profile(image: Image.Image, profile: bytes, read_wide: ReadWide) -> Image.Image:
     space = profile[16:20]
     # An RGB profile describes the grey axis too, which is how browsers read it.
     if space == b"RGB " and image.mode in {"L", "YCbCr"}:
@@ -108,6 +132,10 @@ def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
     )
     if transform is None:
         return image
+    wide = read_wide()
+    exact = None if wide is None else convert_wide(wide, profile)
+    if exact is not None:
+        return Image.fromarray(exact)
     if image.mode == "L":
         table = np.asarray(ImageCms.applyTransform(Image.fromarray(_GREYS), transform))[0]
         return Image.fromarray(table[np.asarray(image)])
@@ -142,15 +170,3 @@ def _does_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     colours = Image.fromarray(lattice)
     changed = np.asarray(ImageCms.applyTransform(colours, transform)).astype(int)
     return bool(np.abs(changed - np.asarray(colours.convert("RGB"))).max() <= _MAX_DIFFERENCE)
-
-
-def _apply_gamma(image: Image.Image, gamma: PngGamma) -> Image.Image:
-    if gamma.chromaticities:
-        exponent = min(max(1 / gamma.exponent, 0.01), 100.0)
-        profile = build_profile("gAMA and cHRM", gamma.chromaticities, (exponent,))
-        return image if profile is None else _apply_profile(image, profile)
-    exponent = 1 / (gamma.exponent * _DISPLAY_GAMMA)
-    if abs(exponent - 1) < _INSIGNIFICANT:
-        return image
-    levels = np.round((np.arange(256) / 255) ** exponent * 255).astype(np.uint8).tolist()
-    return image.point(levels * len(image.getbands()))

@@ -24,13 +24,13 @@ from serve_app.errors import (
 )
 from serve_app.imaging.bounds.files import bound_file
 from serve_app.imaging.colour import convert_to_srgb
-from serve_app.imaging.formats.container import Container
+from serve_app.imaging.formats.container import Container, check_sides
 from serve_app.imaging.formats.heif import without_exif
 from serve_app.imaging.formats.kinds import read_container
 from serve_app.imaging.jpeg_pixels import load_jpeg
 from serve_app.imaging.metadata import NO_METADATA, ImageMetadata, read_metadata, read_orientation
 from serve_app.imaging.pixels import Pixels
-from serve_app.imaging.samples import separate_transparency
+from serve_app.imaging.samples import separate_transparency, wide_samples
 from serve_app.imaging.strips import strips
 
 # The configured limits replace Pillow's own, which warns before it raises.
@@ -117,7 +117,7 @@ def _has_alpha(container: Container) -> bool:
     if container.still_size:
         # A file that begins with lossy pixels has no room for an alpha channel.
         return container.pixels[12:16] != b"VP8 "
-    return container.samples.transparent is not None
+    return container.samples.transparent is not None or container.covered is not None
 
 
 def decode_image(data: bytes, limits: ImageLimits, keep_metadata: bool = False) -> DecodedImage:
@@ -147,18 +147,30 @@ def _convert(container: Container, image: Image.Image, keep_metadata: bool) -> D
     # Callers refer to each image until the end, so what is replaced by another one is closed.
     container = _with_information(container, image)
     colours, alpha = separate_transparency(image, container)
-    colours = _replaced(image, colours)
+    if container.covered:
+        alpha = _only_within(container.covered, alpha, image.size)
+    rgb = convert_to_srgb(colours, container, lambda: wide_samples(image, container))
+    for replaced in (image, colours):
+        _replaced(replaced, rgb)
     orientation = read_orientation(container)
     transpose = _UPRIGHT.get(orientation)
     if transpose is not None:
-        colours = _replaced(colours, colours.transpose(transpose))
+        rgb = _replaced(rgb, rgb.transpose(transpose))
         alpha = None if alpha is None else _replaced(alpha, alpha.transpose(transpose))
-    rgb = _replaced(colours, convert_to_srgb(colours, container))
     return DecodedImage(
         np.asarray(rgb),
         None if alpha is None else np.asarray(alpha),
         read_metadata(container, orientation, keep=keep_metadata),
     )
+
+
+def _only_within(
+    part: tuple[int, int, int, int], alpha: Image.Image | None, size: tuple[int, int]
+) -> Image.Image:
+    """Return the transparency of an image that has nothing outside of a part of it."""
+    found = Image.new("L", size)
+    found.paste(255 if alpha is None else alpha.crop(part), part)
+    return found
 
 
 def _replaced(image: Image.Image, by: Image.Image) -> Image.Image:
@@ -250,8 +262,7 @@ def _with_information(container: Container, image: Image.Image) -> Container:
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
-    if width < 1 or height < 1:
-        raise EmptyImage(f"the image is {width} x {height} pixels")
+    check_sides(width, height)
     if width * height > limits.max_pixels:
         raise ImageTooLarge(
             f"the image has {width} x {height} = {width * height:,} pixels. The limit is "

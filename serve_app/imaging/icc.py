@@ -106,5 +106,13 @@ def _text(text: str) -> bytes:
     return b"mluc\0\0\0\0" + struct.pack(">II4sII", 1, 12, b"enUS", len(content), 28) + content
 
 
+def _srgb_to_d50() -> Matrix:
+    colours = _primaries(SRGB_CHROMATICITIES)
+    assert colours is not None
+    return colours[0]
+
+
+SRGB_TO_D50 = _srgb_to_d50()
+"""Matrix from linear sRGB to XYZ under D50, [3, 3]."""
 SRGB_PROFILE = build_profile("sRGB", SRGB_CHROMATICITIES, SRGB_CURVE) or b""
 """Profile of sRGB for results: 480 bytes, built here, free of rights (CC0)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -9,6 +11,10 @@ from PIL import Image
 from serve_app.errors import UnsupportedFormat
 from serve_app.imaging.formats.container import Container, Samples
 from serve_app.imaging.pixels import Pixels
+from serve_app.imaging.strips import strips
+from serve_app.imaging.wide import WidePixels
+
+_HIGHEST = 65_535
 
 
 def separate_transparency(
@@ -52,6 +58,42 @@ def separate_transparency(
     return image, Image.fromarray(_transparency(image, container, samples.transparent))
 
 
+def wide_samples(image: Image.Image, container: Container) -> WidePixels | None:
+    """Return the grey or the colours of an image with 16 bits per channel, or None.
+
+    Args:
+        image: Decoded image, of any mode.
+        container: What its file says of its samples.
+    """
+    samples = container.samples
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint16)
+        highest = 2**samples.significant_bits - 1
+        if highest < _HIGHEST:
+            scaled = np.minimum(grey, highest).astype(np.uint32) * _HIGHEST // highest
+            grey = scaled.astype(np.uint16)
+        return np.invert(grey) if samples.inverted else grey
+    if samples.depth != 16 or image.mode not in {"LA", "RGB", "RGBA"}:
+        return None
+    values = _decode_wide(container)
+    if values is None or values.ndim != 3 or values.dtype != np.uint16:
+        return None
+    values = values[..., 0] if image.mode == "LA" else values[..., 2::-1]
+    narrow = np.asarray(image)[..., 0] if image.mode == "LA" else np.asarray(image)[..., :3]
+    # Pillow and OpenCV must agree on what the samples are.
+    if values.shape != narrow.shape:
+        return None
+    rows = strips(0, *values.shape[:2])
+    agree = all(np.array_equal(values[part] >> 8, narrow[part]) for part in rows)
+    return values if agree else None
+
+
+def _decode_wide(container: Container) -> np.ndarray[tuple[int, ...], np.dtype[Any]] | None:
+    """Return the samples of a file as OpenCV decodes them, with blue first, or None."""
+    content = np.frombuffer(container.pixels, np.uint8)
+    return cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+
+
 def _reduce_grey(
     values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], samples: Samples
 ) -> tuple[Image.Image, Image.Image | None]:
@@ -69,8 +111,7 @@ def _transparency(image: Image.Image, container: Container, transparent: tuple[i
     depth = container.samples.depth
     if depth == 16:
         # The low bytes count too, and Pillow has dropped them.
-        content = np.frombuffer(container.pixels, np.uint8)
-        values = np.asarray(cv2.imdecode(content, cv2.IMREAD_UNCHANGED))[..., ::-1]
+        values = np.asarray(_decode_wide(container))[..., ::-1]
     else:
         values = np.asarray(image)
         transparent = tuple(value * 255 // (2**depth - 1) for value in transparent)

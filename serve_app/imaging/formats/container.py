@@ -10,7 +10,7 @@ import math
 import zlib
 from dataclasses import dataclass
 
-from serve_app.errors import CorruptImage
+from serve_app.errors import CorruptImage, EmptyImage
 
 MAX_PARTS = 65_536
 """Most chunks, segments or blocks that a file may have. A file of 32 MiB that libpng writes has
@@ -34,7 +34,7 @@ class Samples:
     transparent: tuple[int, ...] | None = None
     """Grey value or colour of the transparent pixels, in samples of ``depth`` bits."""
     depth: int = 8
-    """Bits of a sample of a PNG."""
+    """Bits of a sample of a PNG or TIFF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ class Container:
     """Colours of a PNG that has neither a profile nor an sRGB chunk."""
     still_size: tuple[int, int] | None = None
     """Width and height of a WebP image that is no animation, which Pillow does not decode."""
+    covered: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom of the part of the image that is not transparent, or None."""
     kind: str | None = None
     """The kind of the samples in words, if Pillow does not read every kind of the format."""
 
@@ -88,6 +90,20 @@ def cut_off(name: str, place: str) -> CorruptImage:
         place: Part of the file in which it ends.
     """
     return CorruptImage(f"the {name} image is cut off or damaged: it ends in {place}")
+
+
+def check_sides(width: int, height: int) -> None:
+    """Refuse an image without pixels.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+
+    Raises:
+        EmptyImage: A side has no pixels.
+    """
+    if width < 1 or height < 1:
+        raise EmptyImage(f"the image is {width} x {height} pixels")
 
 
 def too_many_parts(name: str) -> CorruptImage:

@@ -12,6 +12,7 @@ from serve_app.imaging.formats.container import (
     MAX_ANCILLARY_BYTES,
     MAX_PARTS,
     Container,
+    check_sides,
     cut_off,
     resolution,
     too_many_parts,
@@ -41,6 +42,7 @@ def read_jpeg(data: bytes) -> Container:
 
     Raises:
         CorruptImage: The file ends before its pixels, or has no frame.
+        EmptyImage: A side has no pixels.
         UnsupportedFormat: The frame is of a kind that libjpeg-turbo does not decode with 8 bits.
     """
     reader = _Segments(data)
@@ -142,7 +144,7 @@ def _end_of_fill(data: bytes, position: int) -> int:
 def _check_frame(marker: int, content: bytes) -> None:
     if len(content) < 6:
         raise cut_off("JPEG", "its header")
-    bits, height, _, channels = struct.unpack_from(">BHHB", content)
+    bits, height, width, channels = struct.unpack_from(">BHHB", content)
     kind = None
     if marker not in _DECODED_FRAMES:
         kind = "a lossless or hierarchical one"
@@ -156,6 +158,7 @@ def _check_frame(marker: int, content: bytes) -> None:
         raise UnsupportedFormat(
             f"the JPEG image is {kind}, which is not supported. Store it as a baseline JPEG"
         )
+    check_sides(width, height)
 
 
 def _join_profile(parts: dict[int, bytes]) -> bytes | None:

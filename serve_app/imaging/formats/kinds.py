@@ -8,6 +8,7 @@ from serve_app.errors import UnsupportedFormat
 from serve_app.imaging.formats.bmp import is_bmp, read_bmp
 from serve_app.imaging.formats.container import Container
 from serve_app.imaging.formats.directory import read_layout
+from serve_app.imaging.formats.gif import read_gif
 from serve_app.imaging.formats.heif import is_avif, is_heif, read_avif, read_heif
 from serve_app.imaging.formats.jpeg import read_jpeg
 from serve_app.imaging.formats.png import read_png
@@ -53,6 +54,7 @@ def read_container(data: bytes) -> Container:
 
     Raises:
         CorruptImage: The file is cut off or damaged before its pixels.
+        EmptyImage: The file declares an image without pixels.
         UnsupportedFormat: The file is not an image, or one of a kind that is not read.
     """
     for recognises, read in _READERS:
@@ -65,15 +67,11 @@ def read_container(data: bytes) -> Container:
     raise UnsupportedFormat(f"the data is not an image of a supported format ({formats})")
 
 
-def _read_gif(data: bytes) -> Container:
-    return Container("GIF", data)
-
-
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Container]], ...] = (
     (lambda data: data.startswith(b"\xff\xd8\xff"), read_jpeg),
     (lambda data: data.startswith(b"\x89PNG"), read_png),
     (lambda data: data.startswith(b"RIFF") and data[8:12] == b"WEBP", read_webp),
-    (lambda data: data.startswith((b"GIF87a", b"GIF89a")), _read_gif),
+    (lambda data: data.startswith((b"GIF87a", b"GIF89a")), read_gif),
     (lambda data: read_layout(data) is not None, read_tiff),
     (is_bmp, read_bmp),
     (is_avif, read_avif),

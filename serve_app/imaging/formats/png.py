@@ -21,6 +21,7 @@ from serve_app.imaging.formats.container import (
     Container,
     PngGamma,
     Samples,
+    check_sides,
     cut_off,
     inflate,
     resolution,
@@ -48,6 +49,7 @@ def read_png(data: bytes) -> Container:
 
     Raises:
         CorruptImage: The file ends before its pixels, or lacks what they need, or they are damaged.
+        EmptyImage: A side has no pixels.
         UnsupportedFormat: The file has a critical chunk that the specification does not know.
     """
     if not data.startswith(_SIGNATURE):
@@ -105,6 +107,7 @@ def _check_header(name: bytes, header: bytes) -> None:
         )
     if name != b"IHDR" or len(header) != 13:
         raise cut_off("PNG", "its header")
+    check_sides(*struct.unpack_from(">II", header))
     depth, colour_type, compression, filtering, interlace = header[8:]
     known = depth in _DEPTHS.get(colour_type, ())
     if not known or compression or filtering or interlace > 1:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from serve_app.errors import CorruptImage, UnsupportedFormat
-from serve_app.imaging.formats.container import MAX_ANCILLARY_BYTES, Container, cut_off
+from serve_app.imaging.formats.container import MAX_ANCILLARY_BYTES, Container, check_sides, cut_off
 from serve_app.imaging.formats.directory import (
     Directory,
     Layout,
@@ -63,6 +63,7 @@ def read_tiff(data: bytes) -> Container:
 
     Raises:
         CorruptImage: A directory, or what it points to, is not within the file.
+        EmptyImage: A side has no pixels.
         UnsupportedFormat: The file is the raw one of a camera, has nothing but previews,
             or declares samples that we do not read.
     """
@@ -120,7 +121,7 @@ def _is_larger(part: Directory, page: Directory) -> bool:
 
 def _stated(page: Directory) -> dict[int, tuple[int, ...]]:
     """Return the tags of a page that mean something else to Pillow, as it understands them."""
-    stated = {PHOTOMETRIC: (find_photometric(page),)}
+    stated: dict[int, tuple[int, ...]] = {PHOTOMETRIC: (find_photometric(page),)}
     if colours := colour_map_of_8_bits(page):
         stated[COLOUR_MAP] = tuple(colour * 257 for colour in colours)
     if extra := extra_samples(page):
@@ -132,6 +133,7 @@ def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
     """Return a file with a last directory that alone is read, made of the tags of the pixels."""
     if not {WIDTH, HEIGHT} <= page.entries.keys():
         raise CorruptImage("the TIFF image is damaged: it declares no width or height")
+    check_sides(page.number(WIDTH, 0), page.number(HEIGHT, 0))
     check_pixel_places(page)
     tags = sorted(_PIXEL_TAGS & page.entries.keys())
     if any(page.entries[tag].end > len(data) for tag in tags):

@@ -27,7 +27,7 @@ def check_pixel_places(page: Directory) -> None:
     """Refuse a page whose pixels are not all within the file.
 
     Args:
-        page: Directory of the page, with its width and height.
+        page: Directory of the page, with its width and height, at least 1 each.
 
     Raises:
         CorruptImage: A strip or tile is missing, or ends behind the file.
@@ -77,9 +77,6 @@ def _strips(page: Directory) -> tuple[int, int, int]:
     """Return the number of strips of a plane, and the bytes of each and of the last one."""
     height, row_bytes = page.number(HEIGHT, 0), _row_bytes(page, page.number(WIDTH, 0))
     rows = min(page.number(_ROWS_PER_STRIP, height) or height, height)
-    if rows < 1:
-        # An empty image is refused for its size.
-        return 1, 0, 0
     count = -(-height // rows)
     return count, rows * row_bytes, (height - rows * (count - 1)) * row_bytes
 

@@ -71,6 +71,7 @@ def check_samples(page: Directory) -> Samples:
     return Samples(
         inverted=grey_of_16_bits and photometric == _WHITE_IS_ZERO,
         significant_bits=_depth_in_use(page, bits) if grey_of_16_bits else 16,
+        depth=max(bits),
     )
 
 

@@ -272,8 +272,8 @@ def test_more_channels_than_four(declared: list[int], order: str) -> None:
     assert np.abs(image.rgb - expected).max() <= 3
     # A declaration without a channel, and one that is no number of TIFF's.
     strip = samples(COLOURS * 255, "u1")
-    for kind in ({338: (3, [2])}, {338: (4, [70_000])}, {338: (12, [0, 0])}):
-        spare = decoded(tiff_file(tags(8, 3, 2) | kind, [strip], order))
+    for type_and_values in ((3, [2]), (4, [70_000]), (12, [0, 0])):
+        spare = decoded(tiff_file(tags(8, 3, 2) | {338: type_and_values}, [strip], order))
         assert np.abs(spare.rgb - COLOURS * 255).max() <= 1
     seven = tags(8, 7, 2) | {338: (3, [0] * 4)}
     with pytest.raises(UnsupportedFormat, match="7 x 8 bits of RGB"):
