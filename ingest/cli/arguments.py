@@ -29,6 +29,8 @@ class SourceOptions:
     """s3:// URL under which the images of a folder are uploaded, below the run's id."""
     url_encoded_keys: bool = False
     """Whether the keys in a manifest are URL-encoded."""
+    all_names: bool = False
+    """Whether names without the extension of an image are those of images too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +105,21 @@ def resolve_source(
     """
     places = _Places(_parse_output(options.output), queue, ledger)
     if is_inventory(source):
-        return _inventory_source(store, source, places)
+        return _inventory_source(store, source, options, places)
     if source.startswith("s3://"):
         bucket, prefix = parse_s3_url(source)
         output = places.output_for(bucket)
-        listed = PrefixSource(store, bucket, prefix, output=output, ledger=places.reserved)
+        listed = PrefixSource(
+            store,
+            bucket,
+            prefix,
+            output=output,
+            ledger=places.reserved,
+            all_names=options.all_names,
+        )
         return RunSource(listed, output)
     if Path(source).is_dir():
-        return _folder_source(Path(source), options.upload_to, run_id, places)
+        return _folder_source(Path(source), options, run_id, places)
     if not Path(source).exists():
         raise InvalidConfig(
             f"the source {source} does not exist. It must be a folder, a manifest file or a URL of "
@@ -121,8 +130,10 @@ def resolve_source(
     return RunSource(manifest, places.output_for(only))
 
 
-def _inventory_source(store: ObjectStore, url: str, places: _Places) -> RunSource:
-    inventory = InventorySource(store, url)
+def _inventory_source(
+    store: ObjectStore, url: str, options: SourceOptions, places: _Places
+) -> RunSource:
+    inventory = InventorySource(store, url, all_names=options.all_names)
     output = places.output_for(inventory.bucket)
     if output == Output(bucket=inventory.bucket, prefix=""):
         raise InvalidConfig(
@@ -133,10 +144,10 @@ def _inventory_source(store: ObjectStore, url: str, places: _Places) -> RunSourc
     return RunSource(inventory, output)
 
 
-def _folder_source(folder: Path, upload_to: str | None, run_id: str, places: _Places) -> RunSource:
-    bucket, prefix = parse_s3_url(upload_to or f"s3://{places.ledger.bucket}/uploads/")
+def _folder_source(folder: Path, options: SourceOptions, run_id: str, places: _Places) -> RunSource:
+    bucket, prefix = parse_s3_url(options.upload_to or f"s3://{places.ledger.bucket}/uploads/")
     prefix = f"{prefix.rstrip('/')}/{run_id}/" if prefix else f"{run_id}/"
-    images, skipped = image_files(folder)
+    images, skipped = image_files(folder, all_names=options.all_names)
     uploads = plan_uploads(folder, images, bucket, prefix)
     uploads.sort(key=lambda item: item.key)
     source = ListedImages((Entry(item.bucket, item.key) for item in uploads), ordered=True)

@@ -64,6 +64,12 @@ UrlEncodedKeysOption = Annotated[
         "--url-encoded-keys", help="The keys in the manifest are URL-encoded, as in S3 Batch."
     ),
 ]
+AllNamesOption = Annotated[
+    bool,
+    typer.Option(
+        "--all-names", help="Take names without the extension of an image too, but no folders."
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")
 ]
@@ -77,6 +83,7 @@ def bulk(
     run_id: RunIdOption = None,
     upload_to: UploadToOption = None,
     url_encoded_keys: UrlEncodedKeysOption = False,
+    all_names: AllNamesOption = False,
     rate: RateOption = None,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
@@ -93,7 +100,7 @@ def bulk(
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     if not dry_run:
         session.queue_client()  # Without a queue, the command fails before it reads the source.
-    options = SourceOptions(output, upload_to, url_encoded_keys)
+    options = SourceOptions(output, upload_to, url_encoded_keys, all_names)
     with console.status("Reading the source …"):
         run, plan = _plan(session, source, options, run_id or new_run_id(), recipe)
     _print_plan(console, plan, recipe)
@@ -112,9 +119,11 @@ def bulk(
         again |= {"--upload-to": upload_to, "--recipe": recipe, "--rate": rate, "--config": config}
         again |= {"--queue": queue, "--ledger-bucket": ledger_bucket}
         again |= {"--endpoint-url": endpoint_url, "--url-encoded-keys": url_encoded_keys or None}
+        again["--all-names"] = all_names or None
         _print_stopped(console, plan, source, again)
         raise typer.Exit(INTERRUPTED) from None
     console.print(f"{manifest.jobs:,} messages are on the queue.")
+    _print_undecodable(console, plan)
     if wait:
         watch_run(console, session, manifest)
     console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
@@ -131,7 +140,7 @@ def _plan(
     plan = plan_run(
         run.source,
         folder=session.run_folder(run_id),
-        description=source,
+        description=f"{source} (all names)" if options.all_names else source,
         output=run.output,
         recipe=message_recipe,
     )
@@ -176,6 +185,15 @@ def _print_count(console: Console, plan: RunPlan) -> None:
     console.print(f"{number:,} images, each counted once", highlight=False)
     if skipped := plan.source.skipped:
         console.print(f"  {skipped:,} other files skipped", highlight=False)
+    _print_undecodable(console, plan)
+
+
+def _print_undecodable(console: Console, plan: RunPlan) -> None:
+    if number := plan.source.undecodable:
+        console.print(
+            f"[yellow]{number:,} keys are not UTF-8 once they are decoded, so that no object can "
+            "have them. They were left out.[/]"
+        )
 
 
 def _print_already_sent(console: Console, run_id: str, sent: Sent) -> None:

@@ -64,12 +64,23 @@ class RunPlan:
         Args:
             after: Last image that is known already; None if none is.
             known: Number of images that are known already.
+
+        Raises:
+            InvalidConfig: The source does not have the known images at its beginning any more.
         """
         if self.source.ordered:
             for entry in self.source.entries(after.key if after else None):
                 yield self._with_job_id(entry)
             return
-        yield from itertools.islice(self._distinct_entries(), known, None)
+        entries = self._distinct_entries()
+        last = next(itertools.islice(entries, known - 1, None), None) if known else None
+        if after is not None and (last is None or last.job_id != after.job_id):
+            raise InvalidConfig(
+                f"Run {self.run_id} cannot be resumed: image {known:,} of {self.description} was "
+                f"s3://{after.bucket}/{after.key} when the run was listed, and is another one now. "
+                "Repeat the options that the run was started with, or choose another --run-id"
+            )
+        yield from entries
 
     def _distinct_entries(self) -> Iterator[Entry]:
         job_ids = Distinct()

@@ -60,6 +60,9 @@ class ImageSource(ABC):
     def __init__(self) -> None:
         self.skipped = 0
         """Number of names in the latest reading that are not those of images."""
+        self.undecodable = 0
+        """Number of keys in the latest reading that are not UTF-8 once they are decoded. No object
+        can have such a key."""
 
     @abstractmethod
     def entries(self, after: str | None = None) -> Iterator[Entry]:

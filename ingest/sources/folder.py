@@ -13,6 +13,7 @@ from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
 
 _UPLOAD_THREADS = 8
+_UNKNOWN_MEDIA_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,14 @@ class FileUpload:
     key: str
 
 
-def image_files(folder: Path) -> tuple[list[Path], int]:
+def image_files(folder: Path, *, all_names: bool = False) -> tuple[list[Path], int]:
     """Return the image files in a folder and below, and the number of other files.
 
     Links to folders and links to files outside the folder are not followed.
+
+    Args:
+        folder: The folder.
+        all_names: Whether files without the extension of an image are images too.
     """
     root = folder.resolve()
     images: list[Path] = []
@@ -37,7 +42,12 @@ def image_files(folder: Path) -> tuple[list[Path], int]:
         for name in sorted(names):
             path = Path(parent, name)
             inside = not path.is_symlink() or path.resolve().is_relative_to(root)
-            if inside and is_image(name) and path.is_file() and _has_utf8_name(path):
+            if (
+                inside
+                and is_image(name, all_names=all_names)
+                and path.is_file()
+                and _has_utf8_name(path)
+            ):
                 images.append(path)
             else:
                 skipped += 1
@@ -72,7 +82,8 @@ def upload_files(
             data = file.path.read_bytes()
         except OSError as error:
             raise InvalidConfig(f"cannot read {file.path}: {error.strerror}") from error
-        store.put(file.bucket, file.key, data, MEDIA_TYPE_BY_EXTENSION[file.path.suffix.lower()])
+        media_type = MEDIA_TYPE_BY_EXTENSION.get(file.path.suffix.lower(), _UNKNOWN_MEDIA_TYPE)
+        store.put(file.bucket, file.key, data, media_type)
 
     with ThreadPoolExecutor(_UPLOAD_THREADS, "upload") as pool:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -26,26 +27,28 @@ from serve_app.storage.protocol import ObjectStore
 MANIFEST = "manifest.json"
 """File name of every inventory's manifest."""
 
-_ARN = "arn:aws:s3:::"
+_BUCKET_ARN = re.compile(r"arn:[a-z0-9-]+:s3:::")
+"""Beginning of a bucket's ARN. Its second part is a partition: ``aws``, ``aws-cn`` or another."""
 _NEEDED_COLUMNS = ("Bucket", "Key")
 
 
 class InventorySource(ImageSource):
     """The images in an inventory: the current version of each object."""
 
-    def __init__(self, store: ObjectStore, place: str) -> None:
+    def __init__(self, store: ObjectStore, place: str, *, all_names: bool = False) -> None:
         """Read the manifest.
 
         Args:
             store: The object store that holds the inventory.
             place: ``s3://…/manifest.json`` or the path of a local copy.
+            all_names: Whether objects without the extension of an image are images too.
 
         Raises:
             InvalidConfig: The file is not a manifest, or its files are not CSV.
             SourceNotFound: The object does not exist.
         """
         super().__init__()
-        self._store, self._place = store, place
+        self._store, self._place, self._all_names = store, place, all_names
         self.reserved: tuple[str, ...] = ()
         """Prefixes of keys that are not images of the run: its results and the ledger."""
         data = _read_manifest(store, place)
@@ -54,7 +57,7 @@ class InventorySource(ImageSource):
             content = orjson.loads(data)
             self.bucket: str = content["sourceBucket"]
             file_format: str = content["fileFormat"]
-            self._destination: str = content["destinationBucket"].removeprefix(_ARN)
+            self._destination: str = _BUCKET_ARN.sub("", content["destinationBucket"])
             self._files = [(file["key"], file["MD5checksum"]) for file in content["files"]]
             schema: str = content["fileSchema"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -74,7 +77,7 @@ class InventorySource(ImageSource):
         Raises:
             InvalidConfig: A file is damaged or has a bad line. The message names both.
         """
-        self.skipped = 0
+        self.skipped = self.undecodable = 0
         for key, md5 in self._files:
             url = f"s3://{self._destination}/{key}"
             with tempfile.TemporaryFile() as spool:
@@ -116,17 +119,21 @@ class InventorySource(ImageSource):
         if len(row) != len(self._columns):
             raise ValueError(f"{len(row)} columns instead of {', '.join(self._columns)}")
         fields = dict(zip(self._columns, row, strict=True))
-        bucket, key = fields["Bucket"], unquote_plus(fields["Key"], errors="strict")
-        if not bucket or not key:
+        if not fields["Bucket"] or not fields["Key"]:
             raise ValueError("the bucket or the key is empty")
         if fields.get("IsLatest") == "false" or fields.get("IsDeleteMarker") == "true":
             return None
+        try:
+            key = unquote_plus(fields["Key"], errors="strict")
+        except UnicodeDecodeError:
+            self.undecodable += 1
+            return None
         if key.startswith(self.reserved):
             return None
-        if not is_image(key):
+        if not is_image(key, all_names=self._all_names):
             self.skipped += not key.endswith("/")
             return None
-        return Entry(bucket, key)
+        return Entry(fields["Bucket"], key)
 
 
 def _read_manifest(store: ObjectStore, place: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -22,6 +23,15 @@ from serve_app.contracts.job import MAX_JOB_ID_LENGTH, Source
 from serve_app.errors import InvalidConfig
 
 _FIELDS = ("bucket", "key", "etag", "version_id", "job_id")
+_S3_BATCH_FIELDS = ("bucket", "key", "version_id")
+"""Columns of a manifest of S3 Batch Operations, which has no header.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/batch-ops-create-job.html
+"""
+_FIELD_BY_SPELLING = {name.replace("_", ""): name for name in _FIELDS}
+"""Fields by their names without case, hyphens and underscores: ``VersionId``, ``version-id``."""
+_ETAG = re.compile(r'"?[0-9a-f]{32}(-\d+)?"?')
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SHOWN_BAD_LINES = 10
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -29,9 +39,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 class ManifestSource(ImageSource):
     """The images that a CSV or JSON-lines file lists. It may be compressed with gzip.
 
-    Its fields are ``bucket``, ``key`` and optionally ``etag``, ``version_id`` and ``job_id``. A CSV
-    file without a header has its columns in this order. A file is taken for JSON lines if its name
-    ends in ``.jsonl`` or ``.ndjson`` or if it begins with ``{``.
+    Its fields are ``bucket``, ``key`` and optionally ``etag``, ``version_id`` and ``job_id``, also
+    spelt ``ETag`` or ``VersionId``. A CSV file without a header has its columns in this order, or
+    those of S3 Batch Operations if its keys are URL-encoded. A file is taken for JSON lines if its
+    name ends in ``.jsonl`` or ``.ndjson`` or if it begins with ``{``.
     """
 
     def __init__(self, path: Path, *, url_encoded: bool = False) -> None:
@@ -92,7 +103,12 @@ class ManifestSource(ImageSource):
             first = next((line for line in file if line.strip()), "")
             file.seek(0)
             is_json = name.endswith((".jsonl", ".ndjson")) or first.lstrip().startswith("{")
-            yield from _json_lines(file) if is_json else _csv_lines(file)
+            if first.lstrip().startswith("["):
+                yield 1, ValueError("a JSON array; write one object on each line, without brackets")
+            elif is_json:
+                yield from _json_lines(file)
+            else:
+                yield from _csv_lines(file, self._url_encoded)
 
 
 @contextmanager
@@ -124,14 +140,14 @@ def _json_lines(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(file, start=1):
         if line.strip():
             try:
-                yield number, orjson.loads(line)
+                yield number, _with_our_names(orjson.loads(line))
             except orjson.JSONDecodeError as error:
                 yield number, ValueError(f"not JSON: {error}")
 
 
-def _csv_lines(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    names: tuple[str, ...] = _FIELDS
-    rows = csv.reader(file, strict=True)
+def _csv_lines(file: TextIO, url_encoded: bool) -> Iterator[tuple[int, Any]]:
+    names: tuple[str, ...] | None = None
+    rows, lines_before = csv.reader(file, strict=True), 0
     first = True
     while True:
         try:
@@ -139,18 +155,53 @@ def _csv_lines(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield rows.line_num, ValueError(str(error))
+            yield lines_before + rows.line_num, ValueError(str(error))
             continue
         if not any(cell.strip() for cell in row):
             continue
-        header = tuple(cell.strip().lower() for cell in row)
-        if first and {"bucket", "key"} <= set(header):
+        if first and (header := _header(row)):
             names = header
-        elif len(row) < 2 or len(row) > len(names):
-            yield rows.line_num, ValueError(f"{len(row)} columns instead of {','.join(names)}")
+            # Whoever writes a space after each comma of the header does so in every line.
+            if row[1].startswith(" "):
+                lines_before = rows.line_num
+                rows = csv.reader(file, strict=True, skipinitialspace=True)
         else:
-            yield rows.line_num, dict(zip(names, row, strict=False))
+            yield lines_before + rows.line_num, _fields(row, names, url_encoded)
         first = False
+
+
+def _header(row: list[str]) -> tuple[str, ...] | None:
+    """Return our names of the columns that a row names, or None if it is no header."""
+    names = tuple(_our_name(cell.strip()) for cell in row)
+    return names if {"bucket", "key"} <= set(names) else None
+
+
+def _fields(row: list[str], names: tuple[str, ...] | None, url_encoded: bool) -> Any:
+    """Return the fields of a row, or the error in it.
+
+    Args:
+        row: Cells of the row.
+        names: Names of the columns. None if the file has no header.
+        url_encoded: Whether the keys are URL-encoded, as in the manifests of S3 Batch.
+    """
+    if names is None:
+        of_batch = url_encoded and len(row) == len(_S3_BATCH_FIELDS)
+        names = _S3_BATCH_FIELDS if of_batch and not _ETAG.fullmatch(row[2]) else _FIELDS
+    if 2 <= len(row) <= len(names):
+        return dict(zip(names, row, strict=False))
+    separator = next((_OTHER_SEPARATORS[s] for s in _OTHER_SEPARATORS if s in row[0]), None)
+    if len(row) == 1 and separator:
+        return ValueError(f"the columns are separated by {separator}; separate them by commas")
+    return ValueError(f"{len(row)} columns instead of {','.join(names)}")
+
+
+def _our_name(name: str) -> str:
+    """Return our name of a field, or the name itself if it is none of ours."""
+    return _FIELD_BY_SPELLING.get(re.sub("[-_]", "", name).lower(), name)
+
+
+def _with_our_names(fields: Any) -> Any:
+    return {_our_name(n): v for n, v in fields.items()} if isinstance(fields, dict) else fields
 
 
 def _parse_fields(fields: Any, url_encoded: bool) -> Entry:
@@ -167,9 +218,13 @@ def _parse_fields(fields: Any, url_encoded: bool) -> Entry:
     job_id = given.pop("job_id", None)
     if job_id is not None and not (isinstance(job_id, str) and len(job_id) <= MAX_JOB_ID_LENGTH):
         raise ValueError(f"job_id: must be a string of at most {MAX_JOB_ID_LENGTH} characters")
+    if url_encoded and isinstance(given.get("key"), str):
+        try:
+            given["key"] = unquote_plus(given["key"], errors="strict")
+        except UnicodeDecodeError:
+            raise ValueError("key: is not UTF-8 once it is decoded") from None
     try:
         source = Source.model_validate(given)
     except ValidationError as error:
         raise ValueError(describe_validation_error(error)) from error
-    key = unquote_plus(source.key) if url_encoded else source.key
-    return Entry(source.bucket, key, source.etag, source.version_id, job_id)
+    return Entry(source.bucket, source.key, source.etag, source.version_id, job_id)

@@ -23,6 +23,7 @@ class PrefixSource(ImageSource):
         *,
         output: Output,
         ledger: tuple[str, str],
+        all_names: bool = False,
     ) -> None:
         """Prepare to list the prefix.
 
@@ -32,6 +33,7 @@ class PrefixSource(ImageSource):
             prefix: Prefix of their keys.
             output: Place of the results, which are not taken for images.
             ledger: Bucket and prefix of the ledger, whose objects are not taken for images.
+            all_names: Whether objects without the extension of an image are images too.
 
         Raises:
             InvalidConfig: The results would be written among the images.
@@ -43,6 +45,7 @@ class PrefixSource(ImageSource):
                 f"the source images s3://{bucket}/{prefix}. Choose another --output"
             )
         self._store, self._bucket, self._prefix = store, bucket, prefix
+        self._all_names = all_names
         self._reserved = reserved_prefixes(bucket, output, ledger)
 
     def entries(self, after: str | None = None) -> Iterator[Entry]:
@@ -51,7 +54,7 @@ class PrefixSource(ImageSource):
         for item in self._store.list(self._bucket, self._prefix, after):
             if item.key.startswith(self._reserved):
                 continue
-            if is_image(item.key):
+            if is_image(item.key, all_names=self._all_names):
                 yield Entry(self._bucket, item.key, item.etag)
             elif not item.key.endswith("/"):
                 self.skipped += 1

@@ -46,6 +46,34 @@ def test_a_prefix_holds_images_and_nothing_of_ours(store: LocalStore) -> None:
     assert found.output == OUTPUT
 
 
+def test_a_prefix_holds_no_results_of_other_runs(store: LocalStore) -> None:
+    own = "shelf/in/a/0123456789abcdef0123"
+    put(store, "in/a.jpg", f"{own}.png", f"{own}_thumb.jpg", "old/runs/r/run.json")
+    places = SourceOptions(output="s3://elsewhere/")
+
+    found = resolve_source("s3://b/", places, "r1", store, LEDGER, QUEUE)
+
+    assert keys_of(found.source.entries()) == ["in/a.jpg"]
+
+
+@pytest.mark.parametrize("all_names", [False, True])
+def test_names_without_an_extension(store: LocalStore, tmp_path: Path, all_names: bool) -> None:
+    names = ["in/4711", "in/a.jfif", "in/b.jpe", "in/c.AVIF"]
+    put(store, *names, "in/.hidden/run", "in/runs/r/results/x.jsonl.gz")
+    expected = ["in/.hidden/run", *names] if all_names else names[1:]
+    options = SourceOptions(all_names=all_names)
+
+    prefix = resolve_source("s3://b/in/", options, "r1", store, LEDGER, QUEUE)
+    assert keys_of(prefix.source.entries()) == expected
+
+    folder = str(tmp_path / "store" / "b" / "in")
+    uploads = resolve_source(folder, options, "r1", store, LEDGER, QUEUE).uploads
+    assert {item.key.removeprefix("uploads/r1/") for item in uploads} >= {
+        key.removeprefix("in/") for key in expected
+    }
+    upload_files(store, uploads)
+
+
 def test_another_bucket_s_results_folder_is_a_source(store: LocalStore) -> None:
     put(store, "cutouts/a.png", bucket="other")
 

@@ -74,10 +74,21 @@ def test_an_image_named_twice_is_sent_once(store: LocalStore) -> None:
     assert keys_of(plan.entries()) == ["1.jpg", "2.jpg"]
 
 
+def test_a_run_whose_source_names_other_images_now_is_not_resumed(store: LocalStore) -> None:
+    listed = list(plan_of(store, [Entry("b", f"{i}.jpg") for i in range(4)]).entries())
+    same = plan_of(store, [Entry("b", f"{i}.jpg") for i in range(5)])
+    assert keys_of(same.entries(listed[-1], 4)) == ["4.jpg"]
+
+    for names in (["0.jfif", "0.jpg", "1.jpg", "2.jpg", "3.jpg"], ["0.jpg"]):
+        other = plan_of(store, [Entry("b", name) for name in names])
+        with pytest.raises(InvalidConfig, match=r"image 4 of d was s3://b/3\.jpg"):
+            list(other.entries(listed[-1], 4))
+
+
 def test_a_run_of_nothing_and_a_run_with_a_bad_name(store: LocalStore) -> None:
     with pytest.raises(InvalidConfig, match="no images"):
         plan_of(store, [])
-    for name in ("../x", "live", "invalid", ""):
+    for name in ("../x", "live", "invalid", "", ".", ".."):
         with pytest.raises(InvalidConfig, match="run_id"):
             plan_of(store, [Entry("b", "1.jpg")], run_id=name)
 

@@ -108,7 +108,42 @@ def test_what_is_no_manifest_at_all(store: LocalStore, tmp_path: Path) -> None:
         InventorySource(store, str(tmp_path / "manifest.json"))
 
 
-@pytest.mark.parametrize("bad", ['"src"', '"src","%FF.jpg","v","true","false","1","e"', '"a","b'])
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov", "aws-iso-b"])
+def test_inventories_of_every_partition(store: LocalStore, partition: str) -> None:
+    write(store, [row("a.jpg")], destinationBucket=f"arn:{partition}:s3:::dest")
+
+    assert list(InventorySource(store, WHERE).entries()) == [Entry("src", "a.jpg")]
+
+
+def test_a_key_that_is_not_utf8_is_left_out_and_the_others_are_read(store: LocalStore) -> None:
+    write(store, [row("a.jpg"), row("%FF.jpg"), row("%C3%BC.jpg"), row("%E9t%E9.jpg")])
+    source = InventorySource(store, WHERE)
+
+    for _ in range(2):
+        assert list(source.entries()) == [Entry("src", "a.jpg"), Entry("src", "ü.jpg")]
+        assert (source.undecodable, source.skipped) == (2, 0)
+
+
+def test_own_objects_are_no_images_under_any_prefix(store: LocalStore) -> None:
+    own = "shelf/in/a/0123456789abcdef0123"
+    write(store, [row("in/a.jpg"), row(f"{own}.png"), row(f"{own}_thumb.jpg")])
+
+    assert list(InventorySource(store, WHERE).entries()) == [Entry("src", "in/a.jpg")]
+
+
+def test_all_names_are_those_of_images_if_the_user_says_so(store: LocalStore) -> None:
+    ledger_part = row("_foreedge/runs/r/jobs/000000.jsonl.gz")
+    write(store, [row("a"), row("b.jfif"), row("c.jpe"), row("folder/"), ledger_part])
+
+    found = resolve_source(
+        WHERE, SourceOptions(all_names=True), "r", store, LedgerConfig(bucket="l"), None
+    )
+
+    assert [entry.key for entry in found.source.entries()] == ["a", "b.jfif", "c.jpe"]
+    assert [e.key for e in InventorySource(store, WHERE).entries()] == ["b.jfif", "c.jpe"]
+
+
+@pytest.mark.parametrize("bad", ['"src"', '"src","","v","true","false","1","e"', '"a","b'])
 def test_a_bad_line_is_named(store: LocalStore, bad: str) -> None:
     write(store, [row("a.jpg"), bad])
 

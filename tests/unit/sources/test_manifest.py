@@ -25,6 +25,9 @@ def manifest(path: Path, **options: bool) -> list[Entry]:
         ("m.csv", 'b,1.jpg\nb,"2, 3.jpg"\n'),
         ("m.jsonl", '{"bucket":"b","key":"1.jpg"}\n\n{"bucket":"b","key":"2, 3.jpg"}\n'),
         ("m", '{"bucket":"b","key":"1.jpg"}\n{"bucket":"b","key":"2, 3.jpg","etag":null}'),
+        ("m.csv", 'Bucket, Key\nb, 1.jpg\nb, "2, 3.jpg"\n'),
+        ("m.csv", 'BUCKET,KEY,VersionId\nb,1.jpg,\nb,"2, 3.jpg",\n'),
+        ("m.jsonl", '{"Bucket":"b","Key":"1.jpg"}\n{"Bucket":"b","Key":"2, 3.jpg","ETag":""}\n'),
     ],
 )
 def test_manifests_in_every_form(tmp_path: Path, name: str, text: str) -> None:
@@ -80,6 +83,12 @@ def test_keys_of_an_inventory_are_decoded(tmp_path: Path) -> None:
             ["line 3: job_id 'x' was used in an earlier line"],
         ),
         ("m.jsonl", '{"bucket":"b","key":"k","job_id":7}', ["line 1: job_id"]),
+        ("m.csv", "bucket;key\nb;1.jpg\n", ["line 1: the columns are separated by semicolons"]),
+        ("m.csv", "b;1.jpg;etag\n", ["separated by semicolons; separate them by commas"]),
+        ("m.tsv", "b\t1.jpg\n", ["line 1: the columns are separated by tabs"]),
+        ("m.csv", "s3://b,1.jpg\n", ["line 1: bucket: 's3://b' is no name of a bucket"]),
+        ("m.json", '[{"bucket":"b","key":"k"}]', ["a JSON array; write one object on each line"]),
+        ("m.jsonl", '[{"bucket":"b","key":"k"}]', ["a JSON array; write one object on each line"]),
         ("m.csv", "\n".join("x" for _ in range(30)), ["30 bad lines", "and 20 more"]),
     ],
 )
@@ -100,3 +109,22 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
     for name in ("missing.csv", "binary.csv"):
         with pytest.raises(InvalidConfig, match=name):
             ManifestSource(tmp_path / name)
+
+
+def test_a_manifest_of_s3_batch_names_versions(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(f"b,a%20b.jpg,PZ9ibn9D5lP6p298B7S9_ceqx1n5EJ0p\nb,c.jpg,{'0a' * 16}\n")
+
+    batch, with_etag = manifest(path, url_encoded=True)
+
+    assert batch == Entry("b", "a b.jpg", version_id="PZ9ibn9D5lP6p298B7S9_ceqx1n5EJ0p")
+    assert with_etag == Entry("b", "c.jpg", etag="0a" * 16)
+
+
+def test_encoded_keys_are_checked_as_they_are_once_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("b," + "%C3%BC" * 512 + "\n")
+    assert [entry.key for entry in manifest(path, url_encoded=True)] == ["ü" * 512]
+    path.write_text("b,a.jpg\nb,%FF.jpg\n")
+    with pytest.raises(InvalidConfig, match="line 2: key: is not UTF-8"):
+        manifest(path, url_encoded=True)
