@@ -10,7 +10,10 @@ consumer does with the message, and the HTTP status of the endpoint's answer::
     │   ├── InvalidRecipe             400   invalid_recipe
     │   ├── UnknownModel              400   unknown_model
     │   ├── Unauthenticated           401   unauthenticated
+    │   ├── StorageRejected           400   storage_rejected
     │   ├── SourceForbidden           403   source_forbidden
+    │   ├── SourceArchived            403   source_archived
+    │   ├── SourceEncrypted           403   source_encrypted
     │   ├── SourceNotAllowed          403   source_not_allowed
     │   ├── SourceNotFound            404   source_not_found
     │   ├── NotAcceptable             406   not_acceptable
@@ -38,19 +41,10 @@ consumer does with the message, and the HTTP status of the endpoint's answer::
         ├── InvalidConfig             500   invalid_config
         └── ModelChecksumMismatch     500   model_checksum_mismatch
 
-The exceptions of libraries are mapped to these classes where they enter:
-
-===============  =======================================================
-library          module
-===============  =======================================================
-botocore         ``storage.s3``, ``ingest.sqs.errors``, ``http.api_keys``
-Pillow           ``imaging.decode``
-ONNX Runtime     ``models.inference``
-aiohttp          ``http.url_fetch``
-Ray              ``serving.handle_calls``
-===============  =======================================================
-
-``tests/conventions/test_errors_are_mapped.py`` walks the exceptions of each library.
+The exceptions of libraries are mapped to these classes where they enter: those of botocore in
+``storage.s3``, ``ingest.sqs.errors`` and ``http.api_keys``, those of Pillow in ``imaging.decode``,
+of ONNX Runtime in ``models.inference``, of aiohttp in ``http.url_fetch``, and those of Ray in
+``serving.handle_calls``. ``tests/conventions/test_errors_are_mapped.py`` walks all of them.
 """
 
 from __future__ import annotations
@@ -69,12 +63,14 @@ class ForeedgeError(Exception):
         code: Stable identifier of the error, part of the public contract.
         retry: Whether another attempt can help.
         http_status: Status of the HTTP answer that reports the error.
+        refusal: Whether a store or a model refuses, which need not be the image's fault.
         message: Text that says what failed, on which object, and what to do.
     """
 
     code: ClassVar[str]
     retry: ClassVar[Retry]
     http_status: ClassVar[int]
+    refusal: bool = False
 
     def __init__(self, message: str) -> None:
         """Create the error.
@@ -129,10 +125,33 @@ class Unauthenticated(PermanentError):
     http_status = 401
 
 
+class StorageRejected(PermanentError):
+    """The object store rejects a request, and would reject it again."""
+
+    code = "storage_rejected"
+    http_status = 400
+    refusal = True
+
+
 class SourceForbidden(PermanentError):
     """The object store denies access to the source, or to the place of the result."""
 
     code = "source_forbidden"
+    http_status = 403
+    refusal = True
+
+
+class SourceArchived(PermanentError):
+    """The source is in an archive, and must be restored before it can be read."""
+
+    code = "source_archived"
+    http_status = 403
+
+
+class SourceEncrypted(PermanentError):
+    """The source is encrypted with a key that only its owner has (SSE-C)."""
+
+    code = "source_encrypted"
     http_status = 403
 
 
@@ -256,12 +275,14 @@ class Overloaded(LimitReached):
     """A limit on concurrent work or buffered bytes is reached."""
 
     code = "overloaded"
+    refusal = True
 
 
 class StorageUnavailable(TransientError):
     """The object store does not answer, throttles, or fails."""
 
     code = "storage_unavailable"
+    refusal = True
 
 
 class QueueUnavailable(TransientError):
@@ -274,6 +295,7 @@ class ModelUnavailable(TransientError):
     """The model could not be run, for a reason other than the image."""
 
     code = "model_unavailable"
+    refusal = True
 
 
 class ReplicaLost(TransientError):
@@ -294,6 +316,7 @@ class DeadlineExceeded(TransientError):
 
     code = "deadline_exceeded"
     http_status = 504
+    refusal = True
 
 
 class FatalError(ForeedgeError):

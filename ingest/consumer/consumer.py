@@ -21,11 +21,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from ingest.consumer.breakers import Breakers
 from ingest.consumer.job_runner import JobRunner
 from ingest.consumer.lease import Lease, Release, Verdict
 from ingest.consumer.leases import Leases
 from ingest.consumer.reading import read_jobs, recorded_outcomes
+from ingest.consumer.place_waits import PlaceWaits
 from ingest.consumer.receiving import Receiving
+from ingest.consumer.recorder import Recorder
+from ingest.consumer.room import Room
 from ingest.consumer.stats import ConsumerStats
 from ingest.consumer.verdicts import (
     error_of,
@@ -36,7 +40,6 @@ from ingest.consumer.verdicts import (
     unexpected_failure,
 )
 from ingest.runs.ledger import OutcomeSink
-from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue import Message, Queue
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
@@ -62,6 +65,7 @@ class Consumer:
         config: QueueConfig,
         *,
         part_records: int = 1_000,
+        part_interval_s: float = 2,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make a consumer.
@@ -73,6 +77,7 @@ class Consumer:
             config: Permits, times and defaults.
             part_records: Number of records in a part of the ledger. Receiving pauses while two
                 parts wait to be stored, so that an unavailable ledger cannot fill the memory.
+            part_interval_s: Longest time, in seconds, that the ledger collects records of a part.
             clock: Function that returns seconds and never goes back.
         """
         self._queue = queue
@@ -80,17 +85,25 @@ class Consumer:
         self._config = config
         self._clock = clock
         self._leases = Leases(queue, config.visibility_timeout_s, clock, on_lost=self._abandon_jobs)
-        self._runner = JobRunner(process, config, self._leases, clock)
-        self._max_unsettled = 2 * part_records + config.max_in_flight
+        self._breakers = Breakers(
+            config.max_in_flight,
+            patience_s=config.job_deadline_s,
+            patience_with_one_s=config.retry_max_s,
+        )
+        self._waits = PlaceWaits(self._breakers, self._leases, config, clock)
+        self._runner = JobRunner(process, config, self._breakers, self._waits, clock)
+        self._recorder = Recorder(ledger, self._breakers, self._waits, part_interval_s, clock)
+        self._room = Room(
+            config.max_in_flight, part_records, self._breakers, self._waits, self._recorder, clock
+        )
         self._carrying: dict[Lease, asyncio.Task[None]] = {}
         self._dispatched: set[Lease] = set()
         self._changed = asyncio.Event()
         self._receiving = Receiving(
             self._leases,
             config.long_poll_s,
-            # A receive of one message costs as much as one of ten: a single free permit must wait.
-            max(1, min(BATCH_ENTRIES, config.max_in_flight // 4)),
-            self._room,
+            lambda: self._room.worth(self._dispatched),
+            lambda: 0 if self.fatal else self._room.messages(self._dispatched, self._carrying),
             self._accept,
             self._changed,
         )
@@ -130,7 +143,7 @@ class Consumer:
         """Reason why the consumer is not healthy, or None if it is."""
         if self.fatal is not None:
             return f"{self.fatal.code}: {self.fatal.message}"
-        return self._leases.trouble or self._runner.outage
+        return self._leases.trouble or self._recorder.trouble or self._breakers.reason
 
     @property
     def healthy(self) -> bool:
@@ -164,22 +177,16 @@ class Consumer:
             # release, and SQS counts each receive against the message.
             polls_end_at = self._clock() + self._config.long_poll_s + _CANCEL_S
             self._leases.hold_releases_until(polls_end_at)
-        self._runner.hurry()
+        self._waits.hurry()
         self._changed.set()
         if self._running:
             await self._ended.wait()
 
     # received
 
-    def _room(self) -> int:
-        """Return how many messages may be held in addition."""
-        if self.fatal is not None:
-            return 0
-        permits = self._config.max_in_flight - len(self._dispatched)
-        return min(permits, self._max_unsettled - len(self._carrying))
-
     async def _accept(self, messages: Sequence[Message]) -> None:
         """Start a task for each received message."""
+        self._breakers.note_sample(self._clock())
         leases = [self._leases.start(message) for message in messages]
         if self._stopping:
             await self._leases.release_now(leases)
@@ -257,7 +264,7 @@ class Consumer:
         self._nothing_to_do += not outcomes
         verdict = self._judge(lease, outcomes)
         # Here and nowhere else: what is not released is stored first, and only then deleted.
-        if not isinstance(verdict, Release) and not await self._store(outcomes):
+        if not isinstance(verdict, Release) and not await self._store(outcomes, lease):
             verdict = self._retry_later(lease)
         await self._leases.settle(lease, verdict)
 
@@ -272,13 +279,9 @@ class Consumer:
             self._retried[transient.code] += 1
         return verdict
 
-    async def _store(self, outcomes: Sequence[Outcome]) -> bool:
-        """Return True once the outcomes are stored, or False if the ledger refuses them."""
-        try:
-            await _gather([self._ledger.record(outcome) for outcome in outcomes])
-        except ForeedgeError as error:
-            # The messages are not to blame. To continue would dead-letter the whole queue.
-            self._stop_receiving(error)
+    async def _store(self, outcomes: Sequence[Outcome], lease: Lease) -> bool:
+        """Return True once the outcomes are stored, or False if they cannot be."""
+        if not await self._recorder.store(outcomes, lease):
             return False
         for outcome in outcomes:
             if outcome.status == "failed":

@@ -5,9 +5,10 @@ job whose replica is lost therefore runs again at once, from the same receive, w
 job runs. Only if its replica is lost again is the message released and its receive counted. An
 image that kills replicas so uses up its own receives and nobody else's.
 
-If the store or the models are unavailable, every job fails and none is to blame. A job that fails
-in such a way while no other job succeeds keeps its lease and its permit, and runs again after a
-back-off. No further messages are received meanwhile, and an outage costs no message its receives.
+If a bucket or the models refuse, every job fails and none is to blame, whatever the answer says. A
+job that a place refuses keeps its lease and runs again, until the place has served another job that
+began later. If the place then refuses the job once more, it is the job's own fault. Until then it
+has no verdict and costs its message no receive (``breakers``).
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
+from ingest.consumer.breakers import Breakers
 from ingest.consumer.lease import Lease
-from ingest.consumer.leases import Leases
-from ingest.sqs.backoff import RETRY_MAX_S, backoff_s
+from ingest.consumer.place_waits import PlaceWaits
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.place import Place
 from serve_app.errors import (
     DeadlineExceeded,
     ForeedgeError,
@@ -32,14 +33,17 @@ from serve_app.errors import (
     ModelUnavailable,
     Overloaded,
     ReplicaLost,
+    SourceForbidden,
+    StorageRejected,
     StorageUnavailable,
 )
 
 _logger = logging.getLogger(__name__)
 
 _SUSPECTS_REMEMBERED = 1_000
-_OUTAGE_CODES = {error.code for error in (StorageUnavailable, ModelUnavailable, Overloaded)}
-"""Codes of errors that usually have nothing to do with the job."""
+_MODELS = Place("model")
+_PIPELINE = Place("pipeline")
+_STORE_CODES = {each.code for each in (StorageUnavailable, SourceForbidden, StorageRejected)}
 
 
 class JobRunner:
@@ -49,66 +53,60 @@ class JobRunner:
         self,
         process: Callable[[Job], Awaitable[Outcome]],
         config: QueueConfig,
-        leases: Leases,
+        breakers: Breakers,
+        waits: PlaceWaits,
         clock: Callable[[], float],
     ) -> None:
         self._process = process
         self._config = config
-        self._leases = leases
+        self._breakers = breakers
+        self._waits = waits
         self._clock = clock
         self._slots = asyncio.Semaphore(config.max_in_flight)
         self._isolation = asyncio.Lock()
         self._suspects: deque[str] = deque(maxlen=_SUSPECTS_REMEMBERED)
-        self._succeeded_at = -math.inf
-        self._hurried = asyncio.Event()
-        self._waiting: set[int] = set()
-        self._last_outage = ""
         self.alone = 0
         """Number of jobs that ran in isolation, because the replica that held them was lost."""
 
-    @property
-    def outage(self) -> str | None:
-        """Reason why jobs wait to run again, or None if none waits or one has succeeded since."""
-        return self._last_outage or None if self._waiting else None
-
-    def hurry(self) -> None:
-        """Let no job wait for the end of an outage any more."""
-        self._hurried.set()
-
     async def run_job(self, job: Job, lease: Lease) -> Outcome:
         """Run a job and return its outcome. Raises only if this task is cancelled."""
-        try:
-            return await self._run_through_outage(job, lease)
-        finally:
-            self._waiting.discard(id(job))
-
-    async def _run_through_outage(self, job: Job, lease: Lease) -> Outcome:
-        """Run a job again for as long as an outage lasts and the lease and the deadline allow."""
-        since = self._clock()
+        first_s = self._clock()
+        outcome, place = await self._attempt(job, lease)
+        refused_s = self._clock()
         for attempt in itertools.count(1):
-            began_at = self._clock()
-            outcome = await self._run_isolating_suspects(job, lease)
-            if outcome.status != "failed":
-                self._succeeded_at, self._last_outage = self._clock(), ""
+            if place is None or self._breakers.is_jobs_fault(place, first_s, self._clock()):
                 return outcome
-            if outcome.code not in _OUTAGE_CODES or self._succeeded_at >= since:
+            waits_from_s = self._clock()
+            async with self._waits.turn(place, lease, attempt) as may_try:
+                if not may_try:
+                    return _without_verdict(outcome)
+                lease.waited_s += self._clock() - waits_from_s
+                has_served = self._breakers.has_served_since(place, refused_s)
+                outcome, again = await self._attempt(job, lease)
+            if again == place and has_served:
                 return outcome
-            since = began_at
-            self._waiting.add(id(job))
-            self._last_outage = f"{outcome.code}: {outcome.message}"
-            max_s = min(RETRY_MAX_S, self._config.retry_max_s)
-            await self._pause(backoff_s(self._config.retry_base_s, attempt, max_s))
-            late = self._clock() >= self._ends_at(lease)
-            if late or self._hurried.is_set() or not self._leases.holds(lease):
-                return outcome
+            if again != place:
+                place, refused_s = again, self._clock()
         raise AssertionError("unreachable")
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._hurried.wait()
-        except TimeoutError:
-            return
+    async def _attempt(self, job: Job, lease: Lease) -> tuple[Outcome, Place | None]:
+        """Run a job once, and return its outcome and the place that refused it."""
+        began_s = self._clock()
+        outcome = await self._run_isolating_suspects(job, lease)
+        now_s = self._clock()
+        for place in _places_that_served(job, outcome):
+            self._breakers.note_service(place, began_s, now_s)
+        if outcome.status == "skipped_existing":
+            # The result was looked up, which does not show that images are read or results written.
+            for place in _buckets(job):
+                self._breakers.note_service(place, began_s, now_s, conclusive=False)
+        refusing = _place_that_refused(job, outcome)
+        if refusing is not None:
+            reason = f"{outcome.code}: {outcome.message}"
+            self._breakers.note_refusal(refusing, job.job_id, reason, now_s)
+            # The deadline is for what the job itself takes.
+            lease.waited_s += now_s - began_s
+        return outcome, refusing
 
     async def _run_isolating_suspects(self, job: Job, lease: Lease) -> Outcome:
         """Run a job together with others, or in isolation if that loses its replica."""
@@ -170,6 +168,39 @@ class JobRunner:
                 error = InternalError(f"{type(raised).__name__}: {raised}")
             outcome = Outcome.failed(job, error)
         return outcome.model_copy(update={"receive_count": lease.message.receive_count})
+
+
+def _place_that_refused(job: Job, outcome: Outcome) -> Place | None:
+    """Return the place because of which a job failed, or None if the failure is of another kind."""
+    if outcome.refused_by is not None or outcome.status != "failed":
+        return outcome.refused_by
+    # The call of the pipeline failed, or the pipeline is of a version that names no places.
+    if outcome.code in _STORE_CODES:
+        return Place.of_bucket("source", job.source.bucket)
+    by_code = {ModelUnavailable.code: _MODELS, Overloaded.code: _PIPELINE}
+    return by_code.get(outcome.code or "")
+
+
+def _places_that_served(job: Job, outcome: Outcome) -> Sequence[Place]:
+    """Return the places that did their part of a job."""
+    served = [*outcome.answered_by]
+    if outcome.status != "failed" or outcome.retry == "permanent":
+        served.append(_PIPELINE)
+    if outcome.status == "done" and not served[:-1]:
+        served += _buckets(job)
+    if outcome.status == "done" or any(place.kind == "model" for place in served):
+        served.append(_MODELS)
+    return served
+
+
+def _buckets(job: Job) -> tuple[Place, Place]:
+    source = Place.of_bucket("source", job.source.bucket)
+    return source, Place.of_bucket("output", job.output.bucket)
+
+
+def _without_verdict(outcome: Outcome) -> Outcome:
+    """Return an outcome after which the message is released, whatever the place has answered."""
+    return outcome.model_copy(update={"retry": "transient"})
 
 
 def _labels(job: Job) -> dict[str, str]:

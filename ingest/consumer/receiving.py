@@ -28,6 +28,9 @@ _LATELY_S = 1.0
 _MORE_WAIT_S = 1
 """Time in seconds for which a receive next to others waits. The first one waits longer."""
 
+_LOOK_AGAIN_S = 5.0
+"""Time in seconds after which room is looked for again, since places are given up after a time."""
+
 
 class Receiving:
     """Receives messages until it is stopped. Belongs to one event loop."""
@@ -36,7 +39,7 @@ class Receiving:
         self,
         leases: Leases,
         long_poll_s: int,
-        worth: int,
+        worth: Callable[[], int],
         room: Callable[[], int],
         accept: Callable[[Sequence[Message]], Awaitable[None]],
         changed: asyncio.Event,
@@ -46,10 +49,11 @@ class Receiving:
         Args:
             leases: Leases of the consumer, through which it receives.
             long_poll_s: Time in seconds for which a receive of an idle queue waits for messages.
-            worth: Number of messages for which a receive is worth its cost if there is no other.
+            worth: Function that returns for how many messages a receive is worth its cost if there
+                is no other.
             room: Function that returns how many messages may be held in addition.
             accept: Function that takes received messages.
-            changed: Event that is set whenever ``room`` may have changed.
+            changed: Event that is set whenever ``room`` may have changed, other than by time.
         """
         self._leases = leases
         self._long_poll_s = long_poll_s
@@ -73,7 +77,7 @@ class Receiving:
                 if pause_s <= 0 and self._is_worth_a_receive():
                     receives.create_task(self._receive(self._ask()))
                 else:
-                    await self._until_changed(pause_s if pause_s > 0 else None)
+                    await self._until_changed(pause_s if pause_s > 0 else _LOOK_AGAIN_S)
 
     def stop(self) -> None:
         """Begin no further receive. Those under way cannot be cancelled without loss."""
@@ -86,7 +90,7 @@ class Receiving:
 
     def _is_worth_a_receive(self) -> bool:
         if self._under_way == 0:
-            return self._free() >= self._worth
+            return self._free() >= self._worth()
         # While one receive waits, the queue is empty, whatever earlier ones have brought.
         full_lately = asyncio.get_running_loop().time() < self._full_at + _LATELY_S
         return full_lately and self._under_way < self._width and self._free() >= BATCH_ENTRIES
@@ -131,7 +135,7 @@ class Receiving:
             self._width = 1
             self._pause_until = began_at + _EMPTY_PAUSE_S
 
-    async def _until_changed(self, timeout_s: float | None) -> None:
+    async def _until_changed(self, timeout_s: float) -> None:
         self._changed.clear()
         try:
             async with asyncio.timeout(timeout_s):

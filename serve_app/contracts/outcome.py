@@ -9,6 +9,7 @@ from pydantic import Field
 
 from serve_app.contracts.base import Contract
 from serve_app.contracts.job import Job, Source
+from serve_app.contracts.place import Place
 from serve_app.errors import ForeedgeError, Retry
 
 
@@ -85,6 +86,11 @@ class Outcome(Contract):
     """Number of times that SQS delivered the message."""
     finished_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     """Time at which the job ended."""
+    refused_by: Annotated[Place | None, Field(exclude=True)] = None
+    """Place because of which the job failed if that need not be the image's fault. It is for the
+    consumer only, and not recorded."""
+    answered_by: Annotated[tuple[Place, ...], Field(exclude=True)] = ()
+    """Places that did their part of the job. They are not recorded."""
 
     @classmethod
     def failed(cls, job: Job, error: ForeedgeError) -> Outcome:

@@ -18,6 +18,7 @@ from serve_app.config import AppConfig, PipelineConfig
 from serve_app.contracts.job import Job, Source
 from serve_app.contracts.model import ModelInfo, Segmenters, requested_models
 from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.place import Contacts, Place
 from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import Recipe
 from serve_app.contracts.rendered import Rendered
@@ -66,6 +67,8 @@ class _Request:
     """Models to try, in order of preference."""
     priority: Priority
     stages: StageTimer
+    contacts: Contacts
+    """Note of how the models behave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +140,17 @@ class ImagePipeline:
 
     async def process(self, job: Job) -> Outcome:
         """Return the outcome of a job, whose result is published if the outcome is ``done``."""
+        contacts = Contacts()
         try:
-            return await self._carry_out(job)
+            outcome = await self._carry_out(job, contacts)
         except ForeedgeError as error:
-            return Outcome.failed(job, error)
+            outcome = Outcome.failed(job, error)
         except Exception as error:
             labels = {"job_id": job.job_id, "run_id": job.run_id}
             _logger.exception("job %s failed unexpectedly", job.job_id, extra=labels)
-            return Outcome.failed(job, InternalError(f"{type(error).__name__}: {error}"))
+            outcome = Outcome.failed(job, InternalError(f"{type(error).__name__}: {error}"))
+        answered = tuple(dict.fromkeys(contacts.answered))
+        return outcome.model_copy(update={"refused_by": contacts.refused, "answered_by": answered})
 
     async def cut_out(self, data: bytes, recipe: Recipe) -> Rendered:
         """Return the cut-out of an image.
@@ -157,7 +163,7 @@ class ImagePipeline:
             ForeedgeError: The image cannot be cut out.
         """
         models = self._requested_models(recipe)
-        request = _Request(recipe, models, "interactive", StageTimer())
+        request = _Request(recipe, models, "interactive", StageTimer(), Contacts())
         async with AsyncExitStack() as no_fetch_slot:
             return await self._decode_and_cut_out(data, request, no_fetch_slot)
 
@@ -165,27 +171,30 @@ class ImagePipeline:
         """Return the served models in order of preference."""
         return [await self._model_info(name) for name in self._config.served_models]
 
-    async def _carry_out(self, job: Job) -> Outcome:
-        plan = await self._plan(job)
-        existing = await self._call_store(self._store.head, job.output.bucket, plan.output_key)
+    async def _carry_out(self, job: Job, contacts: Contacts) -> Outcome:
+        plan = await self._plan(job, contacts)
+        bucket = job.output.bucket
+        with contacts.asking(Place.of_bucket("output", bucket), conclusive=False):
+            existing = await self._call_store(self._store.head, bucket, plan.output_key)
         if existing is not None:
             return plan.outcome("skipped_existing", output_bytes=existing.size)
         stages = StageTimer()
-        rendered = await self._fetch_and_cut_out(plan, stages)
-        with stages.measure("publish"):
+        rendered = await self._fetch_and_cut_out(plan, stages, contacts)
+        with stages.measure("publish"), contacts.asking(Place.of_bucket("output", bucket)):
             await self._publish(plan, rendered)
         cutout = rendered.cutout.model_copy(update={"stages_ms": stages.ms})
         return plan.outcome("done", output_bytes=len(rendered.data), cutout=cutout)
 
-    async def _plan(self, job: Job) -> _Plan:
+    async def _plan(self, job: Job, contacts: Contacts) -> _Plan:
         """Return where the result of a job belongs: its key depends on all that goes into it."""
         allowed = self._config.storage.allowed_buckets
         check_allowed(job.source.bucket, allowed)
         check_allowed(job.output.bucket, allowed)
         models = self._requested_models(job.recipe)
-        source = await self._identify(job.source)
+        with contacts.asking(Place.of_bucket("source", job.source.bucket), conclusive=False):
+            source = await self._identify(job.source)
         recipe = job.recipe.model_copy(update={"models": models})
-        digests = [(await self._model_info(name)).sha256 for name in models]
+        digests = [(await self._describe(name, contacts)).sha256 for name in models]
         name = fingerprint(source, recipe, digests)
         small_key = thumbnail_key(job, name) if recipe.thumbnail else None
         return _Plan(job, source, models, output_key(job, name), small_key)
@@ -199,11 +208,18 @@ class ImagePipeline:
             raise SourceNotFound(f"s3://{source.bucket}/{source.key} does not exist")
         return source.model_copy(update={"etag": info.etag})
 
-    async def _fetch_and_cut_out(self, plan: _Plan, stages: StageTimer) -> Rendered:
+    async def _describe(self, name: str, contacts: Contacts) -> ModelInfo:
+        with contacts.asking(Place("model", name), conclusive=False):
+            return await self._model_info(name)
+
+    async def _fetch_and_cut_out(
+        self, plan: _Plan, stages: StageTimer, contacts: Contacts
+    ) -> Rendered:
         source = plan.source
         async with AsyncExitStack() as fetch_slot:
             await fetch_slot.enter_async_context(self._fetch_slots)
-            with stages.measure("fetch"):
+            place = Place.of_bucket("source", source.bucket)
+            with stages.measure("fetch"), contacts.asking(place):
                 data = await self._call_store(
                     self._store.get,
                     source.bucket,
@@ -212,7 +228,7 @@ class ImagePipeline:
                     version_id=source.version_id,
                     max_bytes=self._config.limits.max_bytes,
                 )
-            request = _Request(plan.job.recipe, plan.models, "bulk", stages)
+            request = _Request(plan.job.recipe, plan.models, "bulk", stages, contacts)
             return await self._decode_and_cut_out(data, request, fetch_slot)
 
     async def _decode_and_cut_out(
@@ -254,7 +270,8 @@ class ImagePipeline:
         """Return the mask of a model, uint8 [S, S]."""
         size_px = (await self._model_info(name)).size_px
         model_input = await self._run_stage(request, "resize", resize_for_model, image.rgb, size_px)
-        with request.stages.measure("segment"):
+        place = Place("model", name)
+        with request.stages.measure("segment"), request.contacts.asking(place):
             return await self._segmenters.segment(name, model_input, request.priority)
 
     async def _cut_out_mask(

@@ -110,7 +110,7 @@ async def test_an_outage_costs_no_receives_and_does_not_drain_the_queue() -> Non
     bench = ConsumerBench(process, max_in_flight=4, max_receives=2)
     await bench.serve(*(f"j{n}" for n in range(20)), for_s=390)
     assert bench.events("receive", "release") == ["receive"] * 4
-    assert bench.consumer.reason == "storage_unavailable: slow down"
+    assert bench.consumer.reason == "source s3://b: storage_unavailable: slow down"
     await asyncio.sleep(60)
     assert bench.consumer.healthy
     await bench.stop()
@@ -138,16 +138,16 @@ async def test_an_object_that_alone_cannot_be_read_is_no_outage() -> None:
 
 
 @virtual
-async def test_an_outage_ends_with_the_deadline_and_with_a_stop() -> None:
+async def test_an_outage_outlasts_the_deadline_and_ends_with_a_stop() -> None:
     async def fail_at_once(job: Job) -> Outcome:
         # An attempt that took time could be cut off by the deadline, which has a code of its own.
         raise StorageUnavailable("the store is unavailable")
 
     bench = ConsumerBench(fail_at_once, job_deadline_s=100, max_receives=9)
-    await bench.serve("j", for_s=150)
-    assert bench.events("receive", "release")[:2] == ["receive", "release"]
-    assert set(bench.consumer.stats.retried) == {"storage_unavailable"}
+    await bench.serve("j", for_s=5_000)
+    assert bench.events("receive", "release") == ["receive"]
     await bench.stop()
+    assert set(bench.consumer.stats.retried) == {"storage_unavailable"}
     assert bench.events("delete") == []
     assert bench.queue.stored["m1"].visible_at <= now() + bench.config.retry_max_s
 

@@ -14,7 +14,6 @@ from serve_app.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidConfig,
-    SourceForbidden,
 )
 from tests.support.consumer_bench import ConsumerBench, raising, success
 from tests.support.virtual_time import now, virtual
@@ -113,17 +112,6 @@ async def test_a_fatal_error_ends_receiving_and_releases_at_once() -> None:
     assert not bench.consumer.healthy
     assert bench.consumer.reason == "invalid_config: no such model"
     assert isinstance(bench.consumer.fatal, InvalidConfig)
-    await bench.stop()
-
-
-@virtual
-async def test_a_ledger_that_refuses_ends_receiving_and_loses_nothing() -> None:
-    bench = ConsumerBench(max_in_flight=2, max_receives=50)
-    bench.ledger.refusal = SourceForbidden("denied")
-    await bench.serve(*(f"j{n}" for n in range(6)), for_s=600)
-    assert bench.events("record", "delete", "dead_letter") == []
-    assert len(bench.queue.stored) == 6
-    assert bench.consumer.reason == "source_forbidden: denied"
     await bench.stop()
 
 

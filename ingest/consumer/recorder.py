@@ -1,0 +1,96 @@
+"""The storing of outcomes in the ledger, which is repeated for as long as the ledger refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+
+from ingest.consumer.breakers import Breakers
+from ingest.consumer.lease import Lease
+from ingest.consumer.place_waits import PlaceWaits
+from ingest.runs.ledger import OutcomeSink
+from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.place import Place
+from serve_app.errors import ForeedgeError
+
+_logger = logging.getLogger(__name__)
+
+_LEDGER = Place("ledger")
+_SLOW_AFTER_S = 15.0
+"""Time, in seconds, after which a part that is not stored counts as trouble."""
+
+
+class Recorder:
+    """Stores the outcomes of messages. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        ledger: OutcomeSink,
+        breakers: Breakers,
+        waits: PlaceWaits,
+        part_interval_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """Make a recorder.
+
+        Args:
+            ledger: Sink that stores the outcomes.
+            breakers: Breakers of the consumer.
+            waits: Waits of the consumer.
+            part_interval_s: Longest time, in seconds, that the ledger collects records of a part.
+            clock: Function that returns seconds and never goes back.
+        """
+        self._ledger = ledger
+        self._breakers = breakers
+        self._waits = waits
+        self._slow_after_s = part_interval_s + _SLOW_AFTER_S
+        self._clock = clock
+        # In the order of their beginnings, since a dict keeps the order of its insertions.
+        self._pending: dict[object, float] = {}
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong if the ledger does not answer, or None if it does."""
+        began_s = next(iter(self._pending.values()), None)
+        if began_s is None or self._clock() < began_s + self._slow_after_s:
+            return None
+        since_s = self._clock() - began_s
+        return f"{_LEDGER}: records wait since {since_s:.0f} s and are not stored"
+
+    async def store(self, outcomes: Sequence[Outcome], lease: Lease) -> bool:
+        """Return True once the outcomes are stored, or False if the message's lease ended before.
+
+        A ledger that refuses is not the fault of any message. Its message stays hidden, is not
+        charged a receive, and is stored when the ledger serves again.
+        """
+        if await self._try_once(outcomes, lease):
+            return True
+        for attempt in itertools.count(1):
+            async with self._waits.turn(_LEDGER, lease, attempt) as may_try:
+                if not may_try:
+                    return False
+                if await self._try_once(outcomes, lease):
+                    return True
+        raise AssertionError("unreachable")
+
+    async def _try_once(self, outcomes: Sequence[Outcome], lease: Lease) -> bool:
+        began_s = self._clock()
+        pending = object()
+        self._pending[pending] = began_s
+        try:
+            if len(outcomes) == 1:
+                await self._ledger.record(outcomes[0])
+            else:
+                await asyncio.gather(*(self._ledger.record(outcome) for outcome in outcomes))
+        except ForeedgeError as error:
+            _logger.error("message %s is not recorded: %s", lease.message.message_id, error.message)
+            reason = f"{error.code}: {error.message}"
+            self._breakers.note_refusal(_LEDGER, lease.message.message_id, reason, self._clock())
+            return False
+        finally:
+            del self._pending[pending]
+        if outcomes:
+            self._breakers.note_service(_LEDGER, began_s, self._clock())
+        return True
