@@ -301,8 +301,8 @@ class DeletesFirst(Consumer):
 
 
 class IgnoresTheLedger(Consumer):
-    async def _store(self, outcomes: Any) -> bool:
-        storing = asyncio.ensure_future(super()._store(outcomes))
+    async def _store(self, outcomes: Any, lease: Any) -> bool:
+        storing = asyncio.ensure_future(super()._store(outcomes, lease))
         await asyncio.wait({storing}, timeout=0.01)
         storing.cancel()
         return True
@@ -311,7 +311,7 @@ class IgnoresTheLedger(Consumer):
 class DeletesWhatItCannotDeadLetter(Consumer):
     async def _settle(self, lease: Any, outcomes: Any) -> None:
         if any(outcome.retry == "permanent" for outcome in outcomes):
-            await self._store(outcomes)
+            await self._store(outcomes, lease)
             await self._leases.settle(lease, Acknowledge())
             return
         await super()._settle(lease, outcomes)
