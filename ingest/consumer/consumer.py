@@ -25,8 +25,8 @@ from ingest.consumer.breakers import Breakers
 from ingest.consumer.job_runner import JobRunner
 from ingest.consumer.lease import Lease, Release, Verdict
 from ingest.consumer.leases import Leases
-from ingest.consumer.reading import read_jobs, recorded_outcomes
 from ingest.consumer.place_waits import PlaceWaits
+from ingest.consumer.reading import read_jobs, recorded_outcomes
 from ingest.consumer.receiving import Receiving
 from ingest.consumer.recorder import Recorder
 from ingest.consumer.room import Room

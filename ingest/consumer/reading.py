@@ -45,7 +45,9 @@ def recorded_outcomes(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[
     """
     kept = []
     for job, outcome in zip(jobs, outcomes, strict=True):
-        if isinstance(job, EventJob) and outcome.code in _OUT_OF_DATE_CODES:
+        # A bucket that is missing says nothing about one image of it.
+        about_image = outcome.refused_by is None and outcome.code in _OUT_OF_DATE_CODES
+        if isinstance(job, EventJob) and about_image:
             text = "job %s: the event is out of date, so nothing is to do: %s"
             labels = {"job_id": job.job_id, "run_id": job.run_id}
             _logger.info(text, job.job_id, outcome.message, extra=labels)

@@ -8,11 +8,12 @@ import pytest
 
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
+from serve_app.contracts.place import Place
 from serve_app.errors import (
     ForeedgeError,
+    ImageTooLarge,
     NoSubject,
     SourceChanged,
-    SourceForbidden,
     SourceNotFound,
     StorageUnavailable,
 )
@@ -35,7 +36,7 @@ async def test_an_event_that_is_out_of_date_costs_no_dead_letter(error: Foreedge
     assert (stats.done, stats.failed, stats.nothing_to_do, stats.deleted) == (0, {}, 1, 1)
 
 
-@pytest.mark.parametrize("error", [SourceForbidden("denied"), NoSubject("nothing")])
+@pytest.mark.parametrize("error", [ImageTooLarge("long"), NoSubject("nothing")])
 @virtual
 async def test_an_event_whose_image_fails_is_a_failure(error: ForeedgeError) -> None:
     bench = ConsumerBench(raising(error))
@@ -135,3 +136,18 @@ async def test_a_refused_message_is_recorded_under_its_own_ids(
     place = record.source and f"{record.source.bucket}/{record.source.key}"
     assert (record.run_id, record.job_id, place) == identity
     assert [letter.job_id for letter in bench.queue.dead] == [record.job_id]
+
+
+@virtual
+async def test_an_event_of_a_bucket_that_is_missing_is_not_out_of_date() -> None:
+    async def process(job: Job) -> Outcome:
+        failed = Outcome.failed(job, SourceNotFound("no such bucket"))
+        missing = Place.of_bucket("source", job.source.bucket)
+        return failed.model_copy(update={"refused_by": missing})
+
+    bench = ConsumerBench(process)
+    bench.queue.send(s3_event("1.jpg"))
+    await bench.serve(for_s=1_000)
+    await bench.stop()
+    assert list(bench.queue.stored) == ["m1"]
+    assert bench.queue.dead == []
