@@ -75,7 +75,9 @@ chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks every few seco
 fuzz: $(VENV)/installed ## Hostile files, and many more mutated images and requests
 	$(VENV)/bin/python -m pytest --hypothesis-profile=fuzz --timeout=1800 \
 		tests/integration/test_hostile_files.py tests/integration/test_http_fuzz.py \
-		tests/integration/test_http_schema.py
+		tests/integration/test_http_schema.py \
+		tests/unit/imaging/test_formats.py tests/unit/imaging/test_decode.py \
+		tests/unit/imaging/test_lanczos.py tests/unit/imaging/test_mask.py
 
 ##@ Measure
 quality: $(VENV)/compiled ## The masks of each model and recipe against true ones

@@ -47,7 +47,7 @@ ORIENTED = b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
 
 def variants() -> Iterator[tuple[str, bytes]]:
     """Yield sound files of every format, in the variants that Pillow writes."""
-    image = Image.fromarray(book().image)
+    image = Image.fromarray(book(width=120, height=90).image)
     alpha = image.copy()
     alpha.putalpha(image.convert("L"))
     other = image.transpose(Image.Transpose.ROTATE_180)
@@ -118,7 +118,7 @@ METADATA = {
 
 @pytest.mark.parametrize("name", METADATA)
 def test_metadata_of_a_jpeg_costs_no_pixels(name: str) -> None:
-    image = Image.fromarray(book().image)
+    image = Image.fromarray(book(width=120, height=90).image)
     profile = Image.open(io.BytesIO(_trait("linear-icc-jpeg"))).info["icc_profile"]
     parts = [profile[at : at + 100] for at in range(0, len(profile), 100)]
     several = b"".join(
@@ -202,8 +202,8 @@ def test_steps_of_a_profile_are_not_taken() -> None:
     bounded = bound_profile(profile)
     assert b"D2B0" not in bounded
     assert len(bounded) == len(profile)
-    sound = saved(Image.fromarray(book().image), "PNG")
-    found = saved(Image.fromarray(book().image), "PNG", icc_profile=profile)
+    sound = saved(Image.fromarray(book(width=120, height=90).image), "PNG")
+    found = saved(Image.fromarray(book(width=120, height=90).image), "PNG", icc_profile=profile)
     assert np.array_equal(pixels(found), pixels(sound))
     for cut in range(0, len(profile), 7):
         assert len(bound_profile(profile[:cut])) == cut

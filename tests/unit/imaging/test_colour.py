@@ -32,7 +32,7 @@ from tests.support.image_files import (
 from tests.support.images import book, jpeg, saved
 
 LIMITS = ImageLimits()
-PIXELS = book().image
+PIXELS = book(width=120, height=90).image
 P3: Chromaticities = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
 LINEAR_BYTES = np.arange(256) / 255
 TO_SRGB = np.round(

@@ -20,6 +20,7 @@ from serve_app.errors import (
     UnsupportedFormat,
 )
 from serve_app.imaging.decode import decode_image, read_header
+from tests.support.fuzzing import examples
 from tests.support.images import Defect, Trait, bomb, book, defects, flat, jpeg, saved, traits
 
 LIMITS = ImageLimits()
@@ -89,7 +90,7 @@ def test_an_mpo_is_decoded_as_its_first_jpeg() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.data())
 def test_a_damaged_file_is_decoded_or_refused_with_a_code(data: st.DataObject) -> None:
     trait = data.draw(st.sampled_from(traits()))
@@ -101,7 +102,7 @@ def test_a_damaged_file_is_decoded_or_refused_with_a_code(data: st.DataObject) -
         decode_image(bytes(content[:kept]), LIMITS)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.binary(min_size=1, max_size=300))
 def test_random_bytes_are_refused_with_a_code(content: bytes) -> None:
     with pytest.raises((CorruptImage, UnsupportedFormat, ImageTooLarge)):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serve_app.imaging import lanczos
+from tests.support.fuzzing import examples
 from tests.support.images import noise
 
 Pixels = npt.NDArray[np.uint8]
@@ -21,7 +22,7 @@ def pillow_resize(pixels: Pixels, width: int, height: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(0, 99), sides, sides, sides, sides, st.sampled_from([(), (3,)]))
 # One pass first, then the other one.
 @example(0, 400, 300, 64, 64, (3,))
@@ -51,6 +52,7 @@ def test_no_value_of_an_enlarged_mask_is_rounded_the_other_way() -> None:
     assert np.array_equal(found, pillow_resize(mask, 1600, 1200))
 
 
+@settings(max_examples=examples(25), deadline=None)
 @given(sides, sides, st.data())
 def test_a_part_equals_that_part_of_the_whole(height: int, width: int, data: st.DataObject) -> None:
     pixels = noise(96, 64, 3)

@@ -22,6 +22,7 @@ from serve_app.imaging.mask import (
     resize_for_model,
     resize_mask,
 )
+from tests.support.fuzzing import examples
 from tests.support.images import noise, rectangle_mask
 
 ALL_PASS = Checks(min_subject_px=1)
@@ -33,7 +34,7 @@ def test_the_model_gets_the_whole_image_as_a_square() -> None:
     assert np.array_equal(resize_for_model(rgb, 64), expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     st.tuples(st.integers(0, 319), st.integers(0, 319)),
     st.tuples(st.integers(2, 200), st.integers(2, 200)),

@@ -15,7 +15,8 @@ from serve_app.imaging.decode import decode_image, read_header
 from tests.support.images import noise
 
 LIMITS = ImageLimits()
-SIZES = [(1, 1), (33, 17), (301, 1003), (480, 641)]
+SIZES = [(1, 1), (33, 17), (290, 501)]
+"""Height and width. The last one has more than one strip."""
 WAYS: list[dict[str, Any]] = [
     {"quality": 80},
     {"quality": 10, "method": 0, "exact": True},
@@ -59,7 +60,7 @@ def test_the_size_is_checked_before_anything_is_decoded(options: dict[str, Any])
 
 @pytest.mark.parametrize("options", WAYS)
 def test_a_file_that_is_cut_off_is_corrupt(options: dict[str, Any]) -> None:
-    data = webp(301, 1003, "RGB", **options)
+    data = webp(101, 203, "RGB", **options)
     for length in (*range(12, 40), len(data) // 2, len(data) - 9):
         with pytest.raises(CorruptImage, match="cut off or damaged"):
             decode_image(data[:length], LIMITS)
