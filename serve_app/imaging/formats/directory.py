@@ -71,8 +71,6 @@ class Layout:
 class TagEntry:
     """An entry of a directory."""
 
-    raw: bytes
-    """The entry as it is stored."""
     kind: int
     """TIFF's number of the type."""
     count: int
@@ -201,7 +199,7 @@ def read_directory(data: bytes, layout: Layout, offset: int) -> Directory | None
         start = position + layout.entry_bytes - layout.inline_bytes
         if values * _SIZES.get(kind, 1) > layout.inline_bytes:
             start = struct.unpack_from(layout.offset, data, start)[0]
-        entries.setdefault(tag, TagEntry(raw, kind, values, start))
+        entries.setdefault(tag, TagEntry(kind, values, start))
     next_offset = struct.unpack_from(layout.offset, data, end)[0]
     return Directory(data, layout, entries, next_offset)
 

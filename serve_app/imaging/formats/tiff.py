@@ -10,7 +10,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+import numpy as np
+
 from serve_app.errors import CorruptImage, UnsupportedFormat
+from serve_app.imaging.bounds.tiff import MAX_STRIPS
 from serve_app.imaging.formats.container import MAX_ANCILLARY_BYTES, Container, check_sides, cut_off
 from serve_app.imaging.formats.directory import (
     Directory,
@@ -41,7 +44,9 @@ from serve_app.imaging.formats.tiff_samples import (
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
 _SUB_DIRECTORIES, _XMP, _ICC_PROFILE, _DNG_VERSION = 330, 700, 34675, 50706
-_SHORT = 3
+_CLASSIC = 42
+_SHORT, _LONG, _LONG8 = 3, 4, frozenset({16, 18})
+_INLINE_BYTES = 4
 _REDUCED, _MASK = 1, 4
 _OLD_REDUCED = 2
 _RAW_PHOTOMETRIC = frozenset({32803, 34892})
@@ -130,38 +135,56 @@ def _stated(page: Directory) -> dict[int, tuple[int, ...]]:
 
 
 def _with_one_directory(data: bytes, layout: Layout, page: Directory) -> bytes:
-    """Return a file with a last directory that alone is read, made of the tags of the pixels."""
+    """Return a file with a last directory that alone is read, made of the tags of the pixels.
+
+    It is no BigTIFF, since Pillow reads those of one order of bytes only.
+    """
     if not {WIDTH, HEIGHT} <= page.entries.keys():
         raise CorruptImage("the TIFF image is damaged: it declares no width or height")
     check_sides(page.number(WIDTH, 0), page.number(HEIGHT, 0))
     check_pixel_places(page)
-    tags = sorted(_PIXEL_TAGS & page.entries.keys())
+    tags = _PIXEL_TAGS & page.entries.keys()
     if any(page.entries[tag].end > len(data) for tag in tags):
         raise cut_off("TIFF", "its first directory")
-    padding = bytes(len(data) % 2)
-    end = len(data) + len(padding)
-    values = b""
-    raw = {tag: page.entries[tag].raw for tag in tags}
-    for tag, shorts in _stated(page).items():
-        content = struct.pack(f"{layout.order}{len(shorts)}H", *shorts)
-        if len(content) <= layout.inline_bytes:
-            place = content.ljust(layout.inline_bytes, b"\0")
-        else:
-            place = struct.pack(layout.offset, end + len(values))
-            values += content
-        head = struct.pack(layout.order + "HH", tag, _SHORT)
-        raw[tag] = head + struct.pack(layout.offset, len(shorts)) + place
-    place = struct.pack(layout.offset, end + len(values))
-    head = data[: layout.header_bytes - layout.inline_bytes] + place
-    count = struct.pack(layout.count, len(raw))
+    order = layout.order
+    end = len(data) + len(data) % 2
+    entries, values = {}, b""
+    moved = {tag: _long_values(page, tag) for tag in tags if page.entries[tag].kind in _LONG8}
+    shorts = {
+        tag: (_SHORT, len(found), _shorts(order, found)) for tag, found in _stated(page).items()
+    }
+    for tag, (kind, count, content) in (moved | shorts).items():
+        place = struct.pack(order + "I", end + len(values))
+        values += content if len(content) > _INLINE_BYTES else b""
+        inline = content.ljust(_INLINE_BYTES, b"\0") if len(content) <= _INLINE_BYTES else place
+        entries[tag] = struct.pack(order + "HHI", tag, kind, count) + inline
+    for tag in tags - entries.keys():
+        entry = page.entries[tag]
+        place = struct.pack(order + "I", entry.start)
+        is_inline = entry.end - entry.start <= _INLINE_BYTES
+        inline = data[entry.start : entry.end].ljust(_INLINE_BYTES, b"\0") if is_inline else place
+        entries[tag] = struct.pack(order + "HHI", tag, entry.kind, entry.count) + inline
+    start = end + len(values) + len(values) % 2
+    head = data[:2] + struct.pack(order + "HI", _CLASSIC, start)
     return b"".join(
         [
             head,
             memoryview(data)[len(head) :],
-            padding,
-            values,
-            count,
-            *(raw[tag] for tag in sorted(raw)),
-            bytes(layout.inline_bytes),
+            bytes(end - len(data)),
+            values.ljust(start - end, b"\0"),
+            struct.pack(order + "H", len(entries)),
+            *(entries[tag] for tag in sorted(entries)),
+            bytes(_INLINE_BYTES),
         ]
     )
+
+
+def _shorts(order: str, values: tuple[int, ...]) -> bytes:
+    return struct.pack(f"{order}{len(values)}H", *values)
+
+
+def _long_values(page: Directory, tag: int) -> tuple[int, int, bytes]:
+    """Return numbers of 64 bits as the type, the number and the content of those of 32 bits."""
+    found = page.offsets(tag)[:MAX_STRIPS]
+    content = np.minimum(found, 2**32 - 1).astype(page.layout.order + "u4").tobytes()
+    return _LONG, len(found), content

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import struct
 import zlib
 
 import numpy as np
@@ -286,3 +288,44 @@ def test_planes_of_more_channels_are_refused_in_words() -> None:
         strips = [zlib.compress(strip) if compression == 8 else strip] * 4
         with pytest.raises(UnsupportedFormat, match="4 planes of 8 bits"):
             decoded(tiff_file(tags(8, 4, 2, t284=2, t259=compression), strips))
+
+
+def big_tiff(tags: Tags, strips: list[bytes], order: str) -> bytes:
+    """Return a BigTIFF file (AWare Systems, 2007) whose directory is before its strips."""
+    letters = {3: "H", 4: "I", 16: "Q"}
+    full = tags | {273: (16, [0] * len(strips)), 279: (16, [len(strip) for strip in strips])}
+    outside_at = 16 + 8 + 20 * len(full) + 8
+    first = outside_at + 8 * sum(len(values) for _, values in full.values())
+    full[273] = (16, list(itertools.accumulate(map(len, strips[:-1]), initial=first)))
+    table, outside = b"", b""
+    for tag in sorted(full):
+        kind, values = full[tag]
+        raw = struct.pack(f"{order}{len(values)}{letters[kind]}", *values)
+        table += struct.pack(order + "HHQ", tag, kind, len(values))
+        if len(raw) > 8:
+            table += struct.pack(order + "Q", outside_at + len(outside))
+            outside += raw
+        else:
+            table += raw.ljust(8, b"\0")
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HHHQ", 43, 8, 0, 16)
+    directory = struct.pack(order + "Q", len(full)) + table + bytes(8)
+    return (head + directory + outside).ljust(first, b"\0") + b"".join(strips)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("rows", [HEIGHT, 7])
+def test_a_big_tiff_of_either_order_of_bytes(order: str, compressed: bool, rows: int) -> None:
+    values = np.floor(COLOURS * 255)
+    strips = [samples(values[at : at + rows], "u1") for at in range(0, HEIGHT, rows)]
+    strips = [zlib.compress(strip) for strip in strips] if compressed else strips
+    kind = tags(8, 3, 2) | {259: (3, [8 if compressed else 1]), 278: (16, [rows])}
+    data = big_tiff(kind, strips, order)
+    assert np.array_equal(decoded(data).rgb, values)
+    assert read_header(data, ImageLimits()).pixels == WIDTH * HEIGHT
+    for missing in (1, 40, len(strips[-1])):
+        with pytest.raises(CorruptImage, match="cut off"):
+            decoded(data[:-missing])
+    wide = samples(COLOURS * 65535, "u2", order)
+    wide_file = big_tiff(tags(16, 3, 2), [wide], order)
+    assert np.abs(decoded(wide_file).rgb - COLOURS * 255).max() <= 1
