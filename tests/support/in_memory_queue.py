@@ -153,7 +153,9 @@ class InMemoryQueue:
     def _deliver(self, max_messages: int, visibility_s: int) -> list[Message]:
         found: list[Message] = []
         for item in list(self.stored.values()):
-            if len(found) == max_messages or item.visible_at > self._clock():
+            if len(found) == max_messages:
+                break
+            if item.visible_at > self._clock():
                 continue
             if self.has_dead_letters and item.receive_count >= self._max_receives:
                 del self.stored[item.message_id]
@@ -171,4 +173,5 @@ class InMemoryQueue:
 
     def _holder(self, handle: str) -> Stored | None:
         """Return the message whose newest delivery has this handle."""
-        return next((item for item in self.stored.values() if item.handle == handle), None)
+        item = self.stored.get(handle.rpartition("-")[0])
+        return item if item is not None and item.handle == handle else None

@@ -111,6 +111,19 @@ async def test_three_refusals_in_a_row_are_trouble_until_one_call_of_the_kind_su
 
 
 @virtual
+async def test_calls_that_fail_side_by_side_are_one_failure() -> None:
+    async def fail_later() -> None:
+        await asyncio.sleep(1)
+        raise QueueUnavailable("no")
+
+    health = QueueHealth(asyncio.get_running_loop().time)
+    calls = [health.call("receive", fail_later(), 5) for _ in range(16)]
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert health.failures("receive") == 1
+    assert health.trouble(holding=True) is None
+
+
+@virtual
 async def test_one_call_without_an_answer_is_trouble_until_any_later_call_succeeds() -> None:
     health = QueueHealth(asyncio.get_running_loop().time)
     early = asyncio.create_task(health.call("receive", asyncio.sleep(6), 20))

@@ -196,7 +196,7 @@ async def test_an_extension_under_way_does_not_win_over_a_release() -> None:
 
 @virtual
 async def test_messages_are_released_in_batches() -> None:
-    bench = ConsumerBench(raising(InternalError("later")), retry_base_s=100, retry_max_s=100)
+    bench = ConsumerBench(raising(InternalError("later")), retry_base_s=40_000, retry_max_s=40_000)
     await bench.serve(*(f"j{n}" for n in range(40)))
     assert sum(entries for what, entries in bench.queue.calls if what == "release") == 40
     assert len([what for what, _ in bench.queue.calls if what == "release"]) <= 8

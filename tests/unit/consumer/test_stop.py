@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import ReplicaLost
+from serve_app.errors import ReplicaLost, SourceForbidden
 from tests.support.consumer_bench import ConsumerBench, success
 from tests.support.virtual_time import now, virtual
 
@@ -156,3 +156,42 @@ async def test_a_defect_in_the_queue_ends_run() -> None:
     with pytest.raises(ExceptionGroup):
         await bench.consumer.run()
     await bench.consumer.stop()
+
+
+@virtual
+async def test_a_stop_with_two_thousand_unsettled_messages_ends_in_time() -> None:
+    """Serve kills a consumer that takes longer than its grace."""
+    bench = ConsumerBench(stop_grace_s=20, long_poll_s=20, max_in_flight=64)
+    bench.ledger.present.clear()
+    await bench.serve(*(f"j{n}" for n in range(2_060)), for_s=5)
+    assert bench.consumer.stats.unsettled == 2_060
+    bench.queue.latency_s = 0.5
+    began_at = now()
+    await bench.stop()
+    assert now() - began_at < 30
+    assert all(item.visible_at <= now() for item in bench.queue.stored.values())
+    assert bench.consumer.stats.released == 2_060
+
+
+@virtual
+async def test_a_stop_while_the_queue_hangs_ends_in_time() -> None:
+    bench = ConsumerBench(stop_grace_s=20, long_poll_s=20, max_in_flight=64, part_records=50)
+    bench.ledger.present.clear()
+    await bench.serve(*(f"j{n}" for n in range(160)), for_s=5)
+    bench.queue.latency_s = 1_000
+    began_at = now()
+    await bench.stop()
+    assert now() - began_at < 30
+
+
+@virtual
+async def test_two_thousand_failures_that_the_ledger_refuses_are_released_in_batches() -> None:
+    bench = ConsumerBench(max_in_flight=64, stop_grace_s=20)
+    bench.ledger.present.clear()
+    await bench.serve(*(f"j{n}" for n in range(2_060)), for_s=5)
+    bench.queue.latency_s = 0.5
+    bench.ledger.refusal = SourceForbidden("denied")
+    bench.ledger.present.set()
+    await asyncio.sleep(2)
+    assert bench.consumer.stats.released == 2_060
+    await bench.stop()
