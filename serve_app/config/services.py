@@ -28,7 +28,8 @@ class AwsConfig(Section):
     connect_timeout_s: Seconds = 5
     """Time, in seconds, within which a connection to AWS must be open."""
     read_timeout_s: Seconds = 30
-    """Time, in seconds, within which AWS must answer. It must exceed ``queue.long_poll_s``."""
+    """Time, in seconds, within which AWS must answer. It must exceed ``queue.long_poll_s``. The
+    queue's calls are given less, by ``queue.visibility_timeout_s``."""
 
 
 class StorageConfig(Section):
@@ -54,12 +55,14 @@ class QueueConfig(Section):
     sees the demand."""
     visibility_timeout_s: Annotated[int, Field(ge=3, le=_LONGEST_HIDDEN_S)] = 120
     """Time, in seconds, for which SQS hides a received message from other consumers. It is extended
-    every third of that time until the job ends."""
+    every third of that time, at least every 15 s, until the job ends. SQS hides a message for 12
+    hours in all."""
     long_poll_s: Annotated[int, Field(ge=0, le=20)] = 20
-    """Time, in seconds, for which one receive waits for messages."""
+    """Time, in seconds, for which one receive waits for messages. An empty queue is asked once a
+    second if it is 0."""
     job_deadline_s: Seconds = 600
-    """Time, in seconds, from the receipt of a message until its job counts as a transient
-    failure."""
+    """Time, in seconds, from the receipt of a message until its job counts as a transient failure.
+    Waiting behind other jobs of the consumer is not counted. No job runs for more than 12 hours."""
     retry_base_s: Seconds = 2
     """Back-off, in seconds, after the first transient failure of a job. It doubles with each
     receive."""
@@ -67,8 +70,8 @@ class QueueConfig(Section):
     """Longest back-off, in seconds, after a transient failure. It must not be below
     ``retry_base_s``."""
     default_max_receives: Positive = 5
-    """Number of receives after which a transient failure is final if the queue has no redrive
-    policy."""
+    """Number of receives after which a transient or unexpected failure is final if the queue has no
+    redrive policy."""
     stop_grace_s: Seconds = 20
     """Time, in seconds, that jobs in flight have to end once a stop was requested."""
     output_bucket: BucketName | None = None
