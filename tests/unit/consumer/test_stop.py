@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import ReplicaLost, SourceForbidden
+from serve_app.errors import ReplicaLost
 from tests.support.consumer_bench import ConsumerBench, success
 from tests.support.virtual_time import now, virtual
 
@@ -182,16 +182,3 @@ async def test_a_stop_while_the_queue_hangs_ends_in_time() -> None:
     began_at = now()
     await bench.stop()
     assert now() - began_at < 30
-
-
-@virtual
-async def test_two_thousand_failures_that_the_ledger_refuses_are_released_in_batches() -> None:
-    bench = ConsumerBench(max_in_flight=64, stop_grace_s=20)
-    bench.ledger.present.clear()
-    await bench.serve(*(f"j{n}" for n in range(2_060)), for_s=5)
-    bench.queue.latency_s = 0.5
-    bench.ledger.refusal = SourceForbidden("denied")
-    bench.ledger.present.set()
-    await asyncio.sleep(2)
-    assert bench.consumer.stats.released == 2_060
-    await bench.stop()
