@@ -129,6 +129,13 @@ class DiscardingStore:
         """See ObjectStore."""
         return iter(())
 
+    def folders(self, bucket: str, prefix: str) -> Any:
+        """See ObjectStore."""
+        return iter(())
+
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        """See ObjectStore."""
+
 
 def job_message(number: int) -> str:
     """Return the body of a message as ``foreedge bulk`` sends it."""

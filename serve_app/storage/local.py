@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -115,6 +116,23 @@ class LocalStore:
             yield from self._walk((folder,), "", prefix, after or "")
         except OSError as error:
             raise _mapped(error, bucket, prefix) from error
+
+    def folders(self, bucket: str, prefix: str) -> Iterator[str]:
+        """See ObjectStore."""
+        names = (key[len(prefix) :].partition("/") for key in self.keys(bucket, prefix))
+        for name, _ in itertools.groupby(folder for folder, slash, _ in names if slash):
+            yield name
+
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        """See ObjectStore."""
+        for key in keys:
+            path = _parts(bucket, key)
+            try:
+                self._files.remove(path)
+            except _ABSENT:
+                continue
+            except OSError as error:
+                raise _mapped(error, bucket, key) from error
 
     def _walk(self, path: tuple[Parts, ...], at: str, prefix: str, after: str) -> Iterator[str]:
         """Yield keys below a folder in order, without a look into folders that hold none of them.

@@ -5,7 +5,7 @@ Every method blocks, so asynchronous callers use threads. Threads can share a st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,5 +84,23 @@ class ObjectStore(Protocol):
         """Yield only the keys of the objects that ``list`` yields.
 
         A local store need not read the files for that.
+        """
+        ...
+
+    def folders(self, bucket: str, prefix: str) -> Iterator[str]:
+        """Yield the names that follow a prefix up to the next slash, in order, each once.
+
+        Args:
+            bucket: Bucket of the objects.
+            prefix: Beginning of the keys, which is empty or ends in a slash.
+        """
+        ...
+
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        """Delete objects. Those that do not exist count as deleted.
+
+        Raises:
+            SourceForbidden: The store denies the deletion. Some may be deleted.
+            StorageUnavailable: The store does not answer. Some may be deleted.
         """
         ...

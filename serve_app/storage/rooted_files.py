@@ -91,6 +91,16 @@ class RootedFiles:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary, dir_fd=root)
 
+    def remove(self, parts: Parts) -> None:
+        """Remove a file, or the symbolic link that has its name.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        *parents, name = parts
+        with self._opened(self.resolve(tuple(parents))) as folder:
+            os.unlink(name, dir_fd=folder)
+
     def entries(self, folder: Parts) -> list[FolderEntry]:
         """Return the folders and regular files in a folder, which must be a resolved path.
 

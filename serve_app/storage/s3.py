@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,9 @@ _FORBIDDEN = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled", "InvalidO
 _PRECONDITION = {"412", "PreconditionFailed"}
 _UNEXPLAINED = {"400", "403"}
 """Codes of a rejected HEAD, whose answer has no body that could contain the reason."""
+
+_DELETED_AT_ONCE = 1_000
+"""Most keys that one DeleteObjects takes."""
 
 
 def map_s3_error(error: Exception, where: str) -> ForeedgeError:
@@ -165,6 +168,32 @@ class S3Store:
         """See ObjectStore."""
         for item in self._list_items(bucket, prefix, after):
             yield item["Key"]
+
+    def folders(self, bucket: str, prefix: str) -> Iterator[str]:
+        """See ObjectStore."""
+        pages = self._client.get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
+                for item in page.get("CommonPrefixes", []):
+                    yield item["Prefix"].removeprefix(prefix).removesuffix("/")
+        except _ERRORS as error:
+            raise map_s3_error(error, f"s3://{bucket}/{prefix}") from error
+
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        """See ObjectStore."""
+        for start in range(0, len(keys), _DELETED_AT_ONCE):
+            batch = keys[start : start + _DELETED_AT_ONCE]
+            entries: Any = [{"Key": key} for key in batch]
+            try:
+                answer = self._client.delete_objects(
+                    Bucket=bucket, Delete={"Objects": entries, "Quiet": True}
+                )
+            except _ERRORS as error:
+                raise map_s3_error(error, f"s3://{bucket}/{batch[0]}") from error
+            if refused := answer.get("Errors"):
+                # Each object has an error of its own, in an answer that is a success.
+                where = f"s3://{bucket}/{refused[0].get('Key', '')}"
+                raise map_s3_error(ClientError({"Error": refused[0]}, "DeleteObjects"), where)
 
     def _list_items(self, bucket: str, prefix: str, after: str | None) -> Iterator[Any]:
         start: Any = {"StartAfter": after} if after else {}

@@ -180,3 +180,16 @@ def test_no_key_reads_or_writes_outside_of_the_root(bucket: str, key: str) -> No
         assert _names(Path(folder)) == ["outside", "root"]
         assert _names(outside) == ["secret"]
         assert (outside / "secret").read_bytes() == SECRET
+
+
+def test_folders_are_listed_once_and_objects_are_deleted(store: LocalStore) -> None:
+    for key in ("runs/b/1", "runs/b/2", "runs/a-1/x", "runs/a/sub/x", "runs/note", "other/x"):
+        store.put("b", key, b"x", "x")
+    assert list(store.folders("b", "runs/")) == ["a-1", "a", "b"]
+    assert list(store.folders("b", "")) == ["inside", "other", "runs"]
+    assert list(store.folders("none", "")) == []
+
+    store.delete("b", ["runs/b/1", "runs/b/2", "runs/b/never", "nowhere/x"])
+    assert list(store.folders("b", "runs/")) == ["a-1", "a"]
+    with pytest.raises(SourceNotAllowed):
+        store.delete("b", ["../secret"])

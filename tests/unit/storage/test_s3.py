@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
-from serve_app.errors import SourceNotFound
+from serve_app.errors import SourceForbidden, SourceNotFound
 from serve_app.storage.s3 import S3Store
 
 
@@ -52,3 +52,21 @@ def test_an_object_that_does_not_exist_has_no_head(
 
     monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
     assert store.head("bucket", "1.jpg") is None
+
+
+def test_objects_are_deleted_a_thousand_at_a_time_and_each_refusal_counts(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[int] = []
+    refused: list[dict[str, str]] = []
+
+    def answer(client: object, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        deleted.append(len(arguments["Delete"]["Objects"]))
+        return {"Errors": refused}
+
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", answer)
+    store.delete("b", [str(number) for number in range(2_500)])
+    assert deleted == [1_000, 1_000, 500]
+    refused.append({"Key": "7", "Code": "AccessDenied", "Message": "no"})
+    with pytest.raises(SourceForbidden, match="s3://b/7"):
+        store.delete("b", ["7"])
