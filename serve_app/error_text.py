@@ -13,12 +13,32 @@ _URL = re.compile(r"""(https?://)([^\s/?#<>"]*)([^\s?#<>"]*)[^\s<>"]*""", re.IGN
 
 
 def safe_text(text: str) -> str:
-    """Return the text of an error without credentials, and with a bounded length.
+    """Return the text of an error on one line, without credentials, and with a bounded length.
 
     User name, password, query and fragment are cut off every HTTP URL: whoever has a presigned URL
     can read the object.
     """
     text = _URL.sub(lambda url: url[1] + url[2].rpartition("@")[2] + url[3], text)
+    text = _shortened(text)
+    if text.isprintable():
+        return text
+    # An escape is longer than what it stands for.
+    return _shortened(visible(text))
+
+
+def visible(text: str) -> str:
+    """Return a text of others for a terminal or a log: what is not printable as an escape.
+
+    A key may contain control sequences, line breaks, and marks that turn the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def _shortened(text: str) -> str:
     if len(text) <= MAX_CHARACTERS:
         return text
     # The end often has the cause.

@@ -45,6 +45,12 @@ def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     assert len(message) < MAX_CHARACTERS + 100
 
 
+def test_an_error_is_one_printable_line() -> None:
+    message = InternalError("s3://b/\x1b[2J\n\u202egpj. does not exist").message
+    assert message == "s3://b/\\x1b[2J\\n\\u202egpj. does not exist"
+    assert len(InternalError("\x1b" * 1_000_000).message) < MAX_CHARACTERS + 100
+
+
 def test_an_error_is_the_same_after_a_way_between_processes() -> None:
     error = Overloaded("x" * 5_000, 7)
     again = pickle.loads(pickle.dumps(error))
