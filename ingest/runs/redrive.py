@@ -23,7 +23,8 @@ import orjson
 from ingest.messages.build import message_body
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
-from ingest.runs.records import REDRIVEN, Record, Records
+from ingest.runs.record_table import REDRIVEN
+from ingest.runs.records import Record, Records
 from ingest.sources.base import Entry
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.limits import BATCH_ENTRIES
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 _PART_RECORDS = 1_000
-_HIDDEN_S = 300
+_HIDDEN_S = 900
+_MOST_HIDDEN = 100_000
+"""Most dead letters that are hidden at the same time. SQS allows 120,000 for a queue ("in flight",
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)."""
 _POLL_S = 1
 
 
@@ -109,6 +113,14 @@ def redrive_failures(
         return Redriven(sent, failures.waiting, failures.unreadable)
 
 
+def redriven_jobs(folder: RunFolder) -> Set[str]:
+    """Return the ids of the jobs that were redriven and have not ended since. Blocks."""
+    with Records(folder) as records:
+        records.update()
+        found = records.query("SELECT job_id FROM job WHERE rank = ?", [REDRIVEN])
+        return {job_id for (job_id,) in found}
+
+
 class _Failures:
     """The failures to redrive: an iterator that counts those whose image is unknown."""
 
@@ -141,14 +153,22 @@ class _MessageCount:
         self._on_sent(messages)
 
 
-def clear_dead_letters(queue: QueueClient, job_ids: Set[str]) -> int:
+def clear_dead_letters(
+    queue: QueueClient,
+    job_ids: Set[str],
+    on_incomplete: Callable[[int], None] = lambda _: None,
+) -> int:
     """Delete the dead letters of jobs, and return their number. Blocks.
 
-    Other dead letters are hidden during the search, and released at its end.
+    Other dead letters are hidden during the search, and released at its end. The search ends when
+    the queue has nothing more to show. It also ends when it has hidden as many as it may, or when a
+    hidden one comes back, since the time for which SQS hides them is over then.
 
     Args:
         queue: The queue that the dead-letter queue belongs to.
         job_ids: Ids of the jobs.
+        on_incomplete: Function to call with the number of other dead letters that were looked at,
+            if the search ended before the queue did.
 
     Raises:
         InvalidConfig: The queue has no dead-letter queue.
@@ -161,16 +181,26 @@ def clear_dead_letters(queue: QueueClient, job_ids: Set[str]) -> int:
         )
     dead_letters = QueueClient(queue.client, policy.dead_letter_url)
     deleted = 0
-    others: list[str] = []
+    others: dict[str, str] = {}
+    comes_back = False
     try:
         while messages := _receive(dead_letters):
-            wanted = [m["ReceiptHandle"] for m in messages if _job_id(m) in job_ids]
-            others += [m["ReceiptHandle"] for m in messages if m["ReceiptHandle"] not in wanted]
+            wanted = []
+            for message in messages:
+                if _job_id(message) in job_ids:
+                    wanted.append(message["ReceiptHandle"])
+                    continue
+                comes_back = comes_back or message["MessageId"] in others
+                others[message["MessageId"]] = message["ReceiptHandle"]
             if wanted:
                 deleted += _delete(dead_letters, wanted)
+            if comes_back or len(others) >= _MOST_HIDDEN:
+                on_incomplete(len(others))
+                break
     finally:
-        for start in range(0, len(others), BATCH_ENTRIES):
-            _release(dead_letters, others[start : start + BATCH_ENTRIES])
+        handles = list(others.values())
+        for start in range(0, len(handles), BATCH_ENTRIES):
+            _release(dead_letters, handles[start : start + BATCH_ENTRIES])
     return deleted
 
 
