@@ -8,30 +8,28 @@
     {prefix}runs/{run_id}/results/{time}-{consumer}-{seq}.jsonl.gz      how its jobs ended
     {prefix}runs/{run_id}/redriven/{time}-{random}.jsonl.gz             failures sent again
 
-A part is written once and never changed.
+Of messages without a run, ``live-2026-01-31`` has those of one UTC day (``live``). A part is
+written once and never changed. The results of a run that ended may be joined to fewer parts
+(``compaction``).
 """
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Literal
 
+from ingest.runs.live import LIVE_RUN, day_of_run
+from ingest.runs.parts import DAMAGED, PART_TIME_FORMAT, SUFFIX, pack, part_name, unpack
 from serve_app.config import LedgerConfig
-from serve_app.errors import InvalidMessage, StorageUnavailable
+from serve_app.errors import InvalidMessage, SourceNotFound, StorageUnavailable
 from serve_app.storage.protocol import ObjectStore
 
 PartKind = Literal["jobs", "results", "redriven"]
 
-PART_TIME_FORMAT = "%Y%m%dT%H%M%S"
-"""Format of the time, to the second, that the names of results and redriven parts begin with."""
-
-_SUFFIX = ".jsonl.gz"
 _MEDIA_TYPE = "application/gzip"
 _READ_AHEAD_PARTS = 16
 
@@ -71,7 +69,7 @@ class RunFolder:
 
     def part_key(self, kind: PartKind, name: str) -> str:
         """Return the key of a part."""
-        return self.key(f"{kind}/{name}{_SUFFIX}")
+        return self.key(f"{kind}/{name}{SUFFIX}")
 
     def new_part_key(self, kind: PartKind, writer: str) -> str:
         """Return the key of a new part, which sorts by the present time.
@@ -84,14 +82,38 @@ class RunFolder:
 
     def part_keys(self, kind: PartKind, after: str = "") -> Iterator[str]:
         """Yield the keys of the stored parts in order, from the first name past ``after`` on."""
-        folder = self.key(f"{kind}/")
+        yield from self._keys_below(self.key(f"{kind}/"), after)
+        day = day_of_run(self.run_id)
+        if day is not None and kind == "results":
+            yield from self._older_keys_of(day)
+
+    def _older_keys_of(self, day: date) -> Iterator[str]:
+        """Yield the keys of the parts that version 0.1.0 wrote on a day for messages without a run.
+
+        They are few, since that version ends with the update, and are listed whole each time.
+        """
+        folder = f"{self.ledger.prefix}runs/{LIVE_RUN}/results/"
+        name = f"{day:%Y%m%d}"
+        for key in self._keys_below(folder, name):
+            if not key.startswith(folder + name):
+                return
+            yield key
+
+    def _keys_below(self, folder: str, after: str) -> Iterator[str]:
         for key in self.store.keys(self.bucket, folder, folder + after if after else None):
-            if key.endswith(_SUFFIX):
+            if key.endswith(SUFFIX):
                 yield key
 
-    def create_part(self, key: str, lines: Iterable[bytes]) -> bool:
-        """Write a part unless its key exists, and return whether this call wrote it."""
-        return self.store.put_if_absent(self.bucket, key, _pack(lines), _MEDIA_TYPE)
+    def create_part(self, key: str, lines: Iterable[bytes], writer: str) -> bool:
+        """Write a part unless its key exists, and return whether this writer wrote it.
+
+        Args:
+            key: Key of the part.
+            lines: Lines of the part.
+            writer: Name that no other writer has. By it, an own part whose answer was lost differs
+                from another writer's part of the same lines.
+        """
+        return self._put_once(key, pack(lines, writer))
 
     def write_part(self, key: str, lines: Iterable[bytes]) -> None:
         """Write a part whose key no other writer uses. Repeating the write is safe.
@@ -99,39 +121,52 @@ class RunFolder:
         Raises:
             StorageUnavailable: The store refused the part and does not hold it.
         """
-        data = _pack(lines)
-        if self.store.put_if_absent(self.bucket, key, data, _MEDIA_TYPE):
-            return
-        # No other writer uses this key. If it exists, an earlier attempt succeeded and its answer
-        # was lost. S3 also refuses when two writes meet, and then it may have kept neither.
-        info = self.store.head(self.bucket, key)
-        if info is None or info.size != len(data):
+        # S3 also refuses when two writes meet, and then it may have kept neither.
+        if not self._put_once(key, pack(lines)):
             raise StorageUnavailable(f"{self.url(key)} was refused and is not stored")
 
-    def read_part(self, key: str) -> list[bytes]:
-        """Return the lines of a part.
+    def read_part(self, key: str) -> list[tuple[str, list[bytes]]]:
+        """Return the parts in an object, each with its name and its lines. Most have one.
 
         Raises:
             InvalidMessage: The object is damaged or not a part.
         """
         data = self.store.get(self.bucket, key)
         try:
-            return gzip.decompress(data).splitlines()
-        except (OSError, EOFError, zlib.error) as error:
+            return unpack(part_name(key), data)
+        except DAMAGED as error:
             raise self.damaged_part(key, error) from error
 
-    def read_parts(self, keys: Iterable[str]) -> Iterator[tuple[str, list[bytes]]]:
-        """Yield parts with their keys, in order. Up to 16 are fetched at the same time."""
+    def read_parts(
+        self, keys: Iterable[str]
+    ) -> Iterator[tuple[str, list[tuple[str, list[bytes]]] | None]]:
+        """Yield keys with the parts in their objects, in order. Up to 16 are fetched at once.
+
+        An object that is gone has None: it was compacted, and another one has its parts.
+        """
         waiting = iter(keys)
         with ThreadPoolExecutor(_READ_AHEAD_PARTS, "ledger-read") as pool:
             while batch := list(itertools.islice(waiting, _READ_AHEAD_PARTS)):
-                yield from zip(batch, pool.map(self.read_part, batch), strict=True)
+                yield from zip(batch, pool.map(self._read_if_there, batch), strict=True)
 
     def damaged_part(self, key: str, error: Exception) -> InvalidMessage:
         """Return the error to raise for a part that cannot be read."""
         return InvalidMessage(f"{self.url(key)} is damaged or not a part of a ledger: {error!r}")
 
+    def _read_if_there(self, key: str) -> list[tuple[str, list[bytes]]] | None:
+        try:
+            return self.read_part(key)
+        except SourceNotFound:
+            return None
 
-def _pack(lines: Iterable[bytes]) -> bytes:
-    # Without a time in the header, the same lines are always the same bytes.
-    return gzip.compress(b"\n".join(lines) + b"\n", compresslevel=6, mtime=0)
+    def _put_once(self, key: str, data: bytes) -> bool:
+        """Write an object unless it exists, and return whether it has exactly these bytes.
+
+        If it exists with these bytes, an earlier attempt has succeeded and its answer was lost.
+        """
+        if self.store.put_if_absent(self.bucket, key, data, _MEDIA_TYPE):
+            return True
+        try:
+            return self.store.get(self.bucket, key) == data
+        except SourceNotFound:
+            return False

@@ -10,8 +10,9 @@ A stopped run is resumed from the list, and a finished run is verified against i
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 from pydantic import ValidationError
@@ -42,6 +43,8 @@ class JobList:
     """The list of one run's jobs."""
 
     folder: RunFolder
+    writer: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Name that no other process has which writes this list."""
 
     def parts(self) -> int:
         """Return the number of stored parts. Blocks."""
@@ -58,7 +61,7 @@ class JobList:
             for entry in entries
         )
         key = self._key(number)
-        if not self.folder.create_part(key, lines):
+        if not self.folder.create_part(key, lines, self.writer):
             raise InvalidConfig(
                 f"Run {self.folder.run_id} is being sent by another process "
                 f"({self.folder.url(key)} exists). Wait until it ends, or stop it and send the run "
@@ -72,9 +75,9 @@ class JobList:
             InvalidMessage: The part is damaged.
         """
         key = self._key(number)
-        lines = self.folder.read_part(key)
+        parts = self.folder.read_part(key)
         try:
-            return [Entry(**orjson.loads(line)) for line in lines]
+            return [Entry(**orjson.loads(line)) for _, lines in parts for line in lines]
         except (ValueError, TypeError) as error:
             raise self.folder.damaged_part(key, error) from error
 

@@ -17,6 +17,8 @@ from typing import Protocol
 import orjson
 
 from ingest.runs.folder import RunFolder
+from ingest.runs.live import recorded_run_id
+from ingest.runs.parts import part_name
 from ingest.sqs.backoff import RETRY_MAX_S, backoff_s
 from serve_app.config import LedgerConfig
 from serve_app.contracts.outcome import Outcome
@@ -42,14 +44,25 @@ def read_outcomes(folder: RunFolder) -> Iterator[Outcome]:
     """Yield every record of a run, part by part in order of time. Blocks.
 
     A job may have several records. They are not folded, and a few parts at a time are in memory,
-    so that a run of any size can be read.
+    so that a run of any size can be read. The names of its parts are in memory.
     """
-    for key, lines in folder.read_parts(folder.part_keys("results")):
-        for line in lines:
-            try:
-                yield Outcome.model_validate(orjson.loads(line))
-            except ValueError as error:
-                raise folder.damaged_part(key, error) from error
+    known: set[str] = set()
+    # A part that is gone was compacted after it was listed. Another listing has its records.
+    while keys := [key for key in folder.part_keys("results") if part_name(key) not in known]:
+        for key, parts in folder.read_parts(keys):
+            for name, lines in parts or ():
+                if name not in known:
+                    yield from _outcomes(folder, key, lines)
+                    known.add(name)
+            known.update([part_name(key)] if parts is not None else [])
+
+
+def _outcomes(folder: RunFolder, key: str, lines: list[bytes]) -> Iterator[Outcome]:
+    for line in lines:
+        try:
+            yield Outcome.model_validate(orjson.loads(line))
+        except ValueError as error:
+            raise folder.damaged_part(key, error) from error
 
 
 @dataclass(slots=True)
@@ -101,10 +114,11 @@ class Ledger:
             ForeedgeError: The store refuses the part for a reason that waiting does not fix, e.g.
                 because the write is denied.
         """
-        part = self._open.get(outcome.run_id) or self._open_part(outcome.run_id)
+        run_id = recorded_run_id(outcome.run_id, outcome.finished_at)
+        part = self._open.get(run_id) or self._open_part(run_id)
         part.lines.append(orjson.dumps(outcome.model_dump(mode="json", exclude_none=True)))
         if len(part.lines) >= self._config.part_records:
-            self._close_part(outcome.run_id)
+            self._close_part(run_id)
         # Others wait for the same part: a waiter that is cancelled must not cancel theirs.
         await asyncio.shield(part.stored)
 

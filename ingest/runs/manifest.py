@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from ingest.runs.folder import RunFolder
+from ingest.runs.live import is_live
 from serve_app.contracts.base import Contract, describe_validation_error
 from serve_app.contracts.job import Output
 from serve_app.contracts.recipe import Recipe
@@ -59,3 +60,13 @@ def read_manifest(folder: RunFolder) -> RunManifest:
         raise InvalidMessage(
             f"{url} is not a manifest: {describe_validation_error(error)}"
         ) from error
+
+
+def manifest_of(folder: RunFolder) -> RunManifest | None:
+    """Return the manifest of a run, or None for messages without a run, which have none. Blocks.
+
+    Raises:
+        SourceNotFound: The run does not exist.
+        InvalidMessage: This version cannot read the manifest.
+    """
+    return None if is_live(folder.run_id) else read_manifest(folder)

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import Executor
 
 from ingest.runs.folder import RunFolder
+from ingest.runs.live import LIVE_RUN, named_run_id
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.records import Records
 from serve_app.config import LedgerConfig
@@ -65,6 +66,8 @@ class PolledRuns:
             SourceNotFound: The run does not exist.
             StorageUnavailable: The ledger does not answer.
         """
+        # Tomorrow's messages without a run are in another folder than today's.
+        run_id = named_run_id(run_id)
         reading = self._readings.get(run_id)
         if reading is None:
             reading = self._readings[run_id] = asyncio.create_task(self._read(run_id))
@@ -102,8 +105,8 @@ class _PolledRun:
         self._manifest: RunManifest | None = None
         self._records = Records(folder, cache_kib=_CACHE_KIB)
         self._read_at: float | None = None
-        self.exists = False
-        """Whether the run has a manifest or a result."""
+        self.exists = folder.run_id == named_run_id(LIVE_RUN)
+        """Whether the run has a manifest or a result, or is that of today's messages."""
 
     @property
     def unusable(self) -> bool:

@@ -1,8 +1,7 @@
 """The records of a run, folded to one for each job, in bounded memory.
 
-A run may have millions of records, and a job may have several. They are folded in a temporary
-SQLite database. Its pages beyond a fixed cache are written to a file that is removed with it, so
-memory does not grow with the run, and the fold is exact. Its cost is in docs/performance.md.
+A run may have millions of records, and a job may have several. They are folded on disk
+(``record_table``). Its cost is in docs/performance.md.
 
 The record of a job that counts is the one of the highest status, and among those the latest::
 
@@ -20,26 +19,20 @@ import os
 import sqlite3
 import tempfile
 import time
-import weakref
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Self
+from datetime import datetime, timedelta
+from typing import Any, Self
 
 import orjson
 
-from ingest.runs.folder import PART_TIME_FORMAT, PartKind, RunFolder
-from serve_app.errors import StorageUnavailable
+from ingest.runs.folder import PartKind, RunFolder
+from ingest.runs.parts import PART_TIME_FORMAT, part_name, part_time
+from ingest.runs.record_table import FAILED, REDRIVEN, STATUSES, RecordTable, ResultCounts, Row
+from serve_app.errors import SourceNotFound, StorageUnavailable
 
 Record = dict[str, Any]
 """One line of a part, as JSON: the fields of an Outcome."""
-
-FAILED, REDRIVEN, SKIPPED, DONE = 0, 1, 2, 4
-"""Ranks of a record. Halves, rounded down, are compared first, then times, then ranks."""
-
-STATUSES = {"done": DONE, "skipped_existing": SKIPPED, "failed": FAILED}
-"""Rank of each status that a job can end with."""
 
 _CACHE_KIB = 96 * 1024
 # The name of a part has the time at which it was closed, and the part may appear later: clocks
@@ -47,62 +40,6 @@ _CACHE_KIB = 96 * 1024
 # long before the latest known part, and from time to time it begins at the first part.
 _OVERLAP = timedelta(minutes=15)
 _FULL_LISTING_EVERY_S = 300.0
-
-_SCHEMA = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-CREATE TABLE part (key TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE job (
-    job_id TEXT PRIMARY KEY,
-    rank INTEGER NOT NULL,
-    finished_at REAL NOT NULL,
-    code TEXT NOT NULL,
-    confidence REAL,
-    position INTEGER,
-    length INTEGER
-) WITHOUT ROWID;
--- Kept by triggers, so that a run of millions is counted without being read.
-CREATE TABLE tally (
-    rank INTEGER, code TEXT, jobs INTEGER, last REAL, PRIMARY KEY (rank, code)
-) WITHOUT ROWID;
-CREATE TRIGGER counted AFTER INSERT ON job BEGIN
-    INSERT INTO tally VALUES (new.rank, new.code, 1, new.finished_at)
-    ON CONFLICT DO UPDATE SET jobs = jobs + 1, last = max(last, excluded.last);
-END;
-CREATE TRIGGER recounted AFTER UPDATE ON job BEGIN
-    UPDATE tally SET jobs = jobs - 1
-    WHERE (rank, code) = (old.rank, old.code);
-    INSERT INTO tally VALUES (new.rank, new.code, 1, new.finished_at)
-    ON CONFLICT DO UPDATE SET jobs = jobs + 1, last = max(last, excluded.last);
-END;
-"""
-_FOLD = """
-INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    rank = excluded.rank, finished_at = excluded.finished_at, code = excluded.code,
-    confidence = excluded.confidence, position = excluded.position, length = excluded.length
-WHERE (excluded.rank / 2, excluded.finished_at, excluded.rank)
-    >= (rank / 2, finished_at, rank)
-"""
-
-
-class ResultCounts(NamedTuple):
-    """The jobs of a run, counted by the record that counts for each."""
-
-    by_rank: Counter[int]
-    codes: Counter[str]
-    """Number of failed jobs by error code."""
-    last_ended_at: datetime | None
-    """Time at which the latest job ended. None if none did."""
-
-    @property
-    def by_status(self) -> dict[str, int]:
-        """Number of jobs by the status that they ended with."""
-        return {status: self.by_rank[rank] for status, rank in STATUSES.items()}
-
-    @property
-    def ended(self) -> int:
-        """Number of jobs with a result."""
-        return sum(self.by_status.values())
 
 
 class Records:
@@ -114,6 +51,7 @@ class Records:
         *,
         keep: Collection[str] = (),
         on_record: Callable[[Record], None] | None = None,
+        compare_with_list: bool = True,
         cache_kib: int = _CACHE_KIB,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -123,6 +61,8 @@ class Records:
             folder: Folder of the run.
             keep: Statuses whose records are kept whole, in a temporary file.
             on_record: Function to call with each result before it is folded.
+            compare_with_list: Whether the run's list of jobs is read, if there is one, so that
+                records of other jobs do not count.
             cache_kib: Memory for the pages of the database, in KiB.
             clock: Monotonic clock, in seconds.
         """
@@ -134,15 +74,15 @@ class Records:
         """Whether the last update read every part that was stored."""
         self.unusable = False
         """Whether the temporary files could not be written, so that the fold is incomplete."""
-        self._latest: dict[PartKind, datetime] = {}
+        self._latest: dict[PartKind, str] = {}
         self._listed_in_full_at: dict[PartKind, float] = {}
         self._kept = tempfile.TemporaryFile() if keep else None  # noqa: SIM115 (see close)
         self._end = 0
-        # An empty name is SQLite's for a database in a temporary file of its own.
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        # For owners that live as long as their process and close nothing.
-        weakref.finalize(self, self._db.close)
-        self._db.executescript(f"{_SCHEMA} PRAGMA cache_size = -{cache_kib};")
+        self._table = RecordTable(cache_kib)
+        self._kinds: tuple[PartKind, ...] = ("redriven", "results")
+        if compare_with_list:
+            # The list comes first: no message of a job is sent before the job is listed.
+            self._kinds = ("jobs", *self._kinds)
 
     def __enter__(self) -> Self:
         """Return the records themselves."""
@@ -154,7 +94,7 @@ class Records:
 
     def close(self) -> None:
         """Remove the temporary files."""
-        self._db.close()
+        self._table.close()
         if self._kept is not None:
             self._kept.close()
 
@@ -173,42 +113,24 @@ class Records:
         """
         read = 0
         self.up_to_date = True
-        # Redriven parts come first, so that a limit does not make a redriven failure count.
-        for kind in ("redriven", "results"):
-            new_keys = self._new_keys(kind)
-            within_limit = None if max_parts is None else max_parts - read
-            for key, lines in self._folder.read_parts(itertools.islice(new_keys, within_limit)):
-                if kind == "redriven":
-                    self._add_redriven(key, lines)
-                else:
-                    on_read(self._add_results(key, lines))
-                self._note_time(kind, key)
-                read += 1
-            if next(new_keys, None) is not None:
-                self.up_to_date = False
+        # Redriven parts come before results: a limit must not make a redriven failure count.
+        for kind in self._kinds:
+            room = None if max_parts is None else max(0, max_parts - read)
+            read += self._read_new_parts(kind, on_read, room)
         return read > 0
 
     def counts(self) -> ResultCounts:
         """Return how many jobs ended, and how."""
-        ranks: Counter[int] = Counter()
-        codes: Counter[str] = Counter()
-        last: float | None = None
-        for rank, code, jobs, latest in self._db.execute("SELECT * FROM tally WHERE jobs > 0"):
-            ranks[rank] += jobs
-            last = latest if last is None else max(last, latest)
-            if rank == FAILED:
-                codes[code] += jobs
-        last_ended_at = None if last is None else datetime.fromtimestamp(last, UTC)
-        return ResultCounts(ranks, codes, last_ended_at)
+        return self._table.counts()
 
     def rank(self, job_id: str) -> int | None:
         """Return the rank of a job's record, or None if it has no record."""
-        row = self._db.execute("SELECT rank FROM job WHERE job_id = ?", (job_id,)).fetchone()
+        row = next(self.query("SELECT rank FROM job WHERE job_id = ?", [job_id]), None)
         return None if row is None else int(row[0])
 
     def query(self, sql: str, parameters: Iterable[Any] = ()) -> Iterator[Any]:
-        """Yield the rows of a query over the table ``job``; see the schema in this module."""
-        yield from self._db.execute(sql, tuple(parameters))
+        """Yield the rows of a query over the view ``job``; see the schema of ``record_table``."""
+        return self._table.query(sql, parameters)
 
     def kept(
         self, condition: str = "TRUE", parameters: Iterable[Any] = (), *, order: str = "position"
@@ -237,41 +159,103 @@ class Records:
         record: Record = orjson.loads(os.pread(self._kept.fileno(), length, position))
         return record
 
-    def _new_keys(self, kind: PartKind) -> Iterator[str]:
+    def _read_new_parts(
+        self, kind: PartKind, on_read: Callable[[int], None], room: int | None
+    ) -> int:
+        """Fold the parts of a kind that are new, and return the number of objects that were read.
+
+        A part that is listed and then gone was compacted meanwhile. Its records are in a part that
+        was stored before, so that another listing has it.
+        """
+        read = 0
+        gone: list[str] = []
+        for in_full in (False, True, True):
+            keys = self._new_keys(kind, in_full)
+            within = itertools.islice(keys, None if room is None else max(0, room - read))
+            gone = []
+            for key, members in self._folder.read_parts(within):
+                read += 1
+                if members is None:
+                    gone.append(key)
+                    continue
+                for name, lines in members:
+                    self._add_part(kind, key, name, lines, on_read)
+                self._note_time(kind, key)
+            if next(keys, None) is not None:
+                self.up_to_date = False
+            gone = [key for key in gone if not self._knows(kind, part_name(key))]
+            if not gone or not self.up_to_date:
+                return read
+        raise SourceNotFound(
+            f"{self._folder.url(gone[0])} was listed and is gone: somebody deletes the parts of "
+            f"run {self._folder.run_id}. Repeat the command"
+        )
+
+    def _new_keys(self, kind: PartKind, in_full: bool) -> Iterator[str]:
         """Yield the keys of stored parts that were not read yet."""
         now = self._clock()
         after = ""
         listed_at = self._listed_in_full_at.get(kind)
-        if listed_at is None or now - listed_at >= _FULL_LISTING_EVERY_S:
+        if in_full or listed_at is None or now - listed_at >= _FULL_LISTING_EVERY_S:
             self._listed_in_full_at[kind] = now
         elif kind in self._latest:
-            after = f"{self._latest[kind] - _OVERLAP:{PART_TIME_FORMAT}}"
+            after = self._latest[kind]
         for key in self._folder.part_keys(kind, after):
-            if not self._db.execute("SELECT 1 FROM part WHERE key = ?", (key,)).fetchone():
+            if not self._knows(kind, part_name(key)):
                 yield key
 
-    def _note_time(self, kind: PartKind, key: str) -> None:
-        name = key.rpartition("/")[2]
-        try:
-            at = datetime.strptime(name[:15], PART_TIME_FORMAT)
-        except ValueError:
-            return
-        self._latest[kind] = max(at, self._latest.get(kind, at))
+    def _knows(self, kind: PartKind, name: str) -> bool:
+        return self._table.knows(f"{kind}/{name}")
 
-    def _add_redriven(self, key: str, lines: list[bytes]) -> None:
-        """Fold the failures of a part that were sent again."""
-        rows: list[tuple[Any, ...]] = []
+    def _note_time(self, kind: PartKind, key: str) -> None:
+        """Remember from which name on the next listing begins."""
+        name = part_name(key)
+        if kind != "jobs":
+            at = part_time(name)
+            if at is None:
+                return
+            name = f"{at - _OVERLAP:{PART_TIME_FORMAT}}"
+        self._latest[kind] = max(name, self._latest.get(kind, name))
+
+    def _add_part(
+        self,
+        kind: PartKind,
+        key: str,
+        name: str,
+        lines: list[bytes],
+        on_read: Callable[[int], None],
+    ) -> None:
+        """Fold a part, unless it was folded already as a part or within another one."""
+        if self._knows(kind, name):
+            return
+        part = f"{kind}/{name}"
+        if kind == "jobs":
+            listed = [record["job_id"] for record, _ in self._parse(key, lines)]
+            with self._map_disk_errors():
+                self._table.add_listed(part, listed)
+        elif kind == "redriven":
+            rows = self._redriven_rows(key, lines)
+            with self._map_disk_errors():
+                self._table.fold(part, rows)
+        else:
+            rows = self._result_rows(key, lines)
+            with self._map_disk_errors():
+                self._table.fold(part, rows)
+            on_read(len(rows))
+
+    def _redriven_rows(self, key: str, lines: list[bytes]) -> list[Row]:
+        """Return the failures of a part that were sent again."""
+        rows = []
         for record, _ in self._parse(key, lines):
             try:
-                failed_at = float(record["failed_at"])
+                rows.append(Row(record["job_id"], REDRIVEN, float(record["failed_at"])))
             except (ValueError, KeyError, TypeError) as error:
                 raise self._folder.damaged_part(key, error) from error
-            rows.append((record["job_id"], REDRIVEN, failed_at, "", None, None, None))
-        self._fold(key, rows)
+        return rows
 
-    def _add_results(self, key: str, lines: list[bytes]) -> int:
-        """Fold the results of a part, and return their number."""
-        rows: list[tuple[Any, ...]] = []
+    def _result_rows(self, key: str, lines: list[bytes]) -> list[Row]:
+        """Return the results of a part, and keep the records that are to be kept."""
+        rows: list[Row] = []
         kept: list[bytes] = []
         end = self._end
         for record, line in self._parse(key, lines):
@@ -290,8 +274,7 @@ class Records:
                 self._kept.write(b"".join(kept))
                 self._kept.flush()
             self._end = end
-        self._fold(key, rows)
-        return len(rows)
+        return rows
 
     def _parse(self, key: str, lines: list[bytes]) -> Iterator[tuple[Record, bytes]]:
         for line in lines:
@@ -301,14 +284,6 @@ class Records:
             except (ValueError, KeyError, TypeError) as error:
                 raise self._folder.damaged_part(key, error) from error
             yield record, line
-
-    def _fold(self, key: str, rows: list[tuple[Any, ...]]) -> None:
-        """Fold the rows of a part and remember that it was read."""
-        with self._map_disk_errors():
-            self._db.execute("BEGIN")
-            self._db.executemany(_FOLD, rows)
-            self._db.execute("INSERT OR IGNORE INTO part VALUES (?)", (key,))
-            self._db.execute("COMMIT")
 
     @contextmanager
     def _map_disk_errors(self) -> Iterator[None]:
@@ -322,10 +297,10 @@ class Records:
             ) from error
 
 
-def _row(record: Record, position: int | None, length: int) -> tuple[Any, ...]:
+def _row(record: Record, position: int | None, length: int) -> Row:
     """Return the row of a result. Raise ValueError, KeyError or TypeError if it is malformed."""
     status, cutout = record["status"], record.get("cutout")
-    return (
+    return Row(
         record["job_id"],
         STATUSES[status],
         datetime.fromisoformat(record["finished_at"]).timestamp(),

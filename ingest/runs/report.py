@@ -12,8 +12,9 @@ from typing import Any, Self
 import orjson
 
 from ingest.runs.folder import RunFolder
-from ingest.runs.manifest import RunManifest, read_manifest
-from ingest.runs.records import DONE, FAILED, REDRIVEN, STATUSES, Record, Records
+from ingest.runs.manifest import RunManifest, manifest_of
+from ingest.runs.record_table import DONE, FAILED, REDRIVEN, STATUSES
+from ingest.runs.records import Record, Records
 from ingest.runs.status import RunStatus, run_status
 
 DOUBTFUL_BELOW = 0.8
@@ -29,15 +30,16 @@ class RunReport:
     def __init__(
         self,
         folder: RunFolder,
-        manifest: RunManifest,
+        manifest: RunManifest | None,
         on_read: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Read the ledger of a run. Blocks. See ``read_report``."""
         self.manifest = manifest
+        """Manifest of the run. None for messages that name no run."""
         self._records = Records(folder, keep=STATUSES)
         try:
             self._records.update(on_read)
-            self.status: RunStatus = run_status(manifest, self._records.counts())
+            self.status: RunStatus = run_status(folder.run_id, manifest, self._records.counts())
             self.stages_ms = self._median_stages()
             """Median milliseconds of each stage, in the order in which the stages ran. For a run
             of more than 20,000 images, the median of a random sample of that size."""
@@ -104,15 +106,20 @@ class RunReport:
     def summary(self) -> dict[str, Any]:
         """Return the content of ``report.json`` without its jobs."""
         manifest = self.manifest
+        asked: dict[str, Any] = {}
+        if manifest is not None:
+            asked = {
+                "created_at": manifest.created_at.isoformat(),
+                "description": manifest.description,
+                "output": manifest.output.model_dump(),
+                "recipe": manifest.recipe.model_dump(mode="json"),
+            }
         return {
             **self.status.as_dict(),
-            "created_at": manifest.created_at.isoformat(),
-            "description": manifest.description,
-            "output": manifest.output.model_dump(),
-            "recipe": manifest.recipe.model_dump(mode="json"),
+            **asked,
             "stages_ms": self.stages_ms,
             "doubtful_masks": self.doubtful_total,
-            "jobs_expected": manifest.jobs,
+            "jobs_expected": self.status.expected,
         }
 
     def _count(self, condition: str, *parameters: object) -> int:
@@ -184,7 +191,7 @@ def read_report(folder: RunFolder, on_read: Callable[[int], None] = lambda _: No
         SourceNotFound: The run does not exist.
         InvalidMessage: A part of the ledger is damaged.
     """
-    return RunReport(folder, read_manifest(folder), on_read)
+    return RunReport(folder, manifest_of(folder), on_read)
 
 
 def write_report_json(report: RunReport, path: Path) -> None:

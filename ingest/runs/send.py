@@ -22,9 +22,11 @@ import orjson
 from pydantic import ValidationError
 
 from ingest.messages.build import INVALID_RUN, message_body
+from ingest.runs.cancellation import lift_cancellation
 from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import PART_JOBS, JobList, Sent
 from ingest.runs.job_list_writer import JobListWriter
+from ingest.runs.live import is_live
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
 from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
@@ -38,7 +40,6 @@ from serve_app.contracts.recipe import parse_recipe
 from serve_app.errors import ForeedgeError, InvalidConfig, InvalidRecipe, SourceNotFound
 
 _JOB_ID_HEX_DIGITS = 32
-_RESERVED_RUN_IDS = ("live", INVALID_RUN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def plan_run(
     Raises:
         InvalidConfig: There are no images, or the run's name or a key is not allowed.
     """
-    if folder.run_id in _RESERVED_RUN_IDS:
+    if folder.run_id == INVALID_RUN or is_live(folder.run_id):
         raise InvalidConfig(
             f"run_id: {folder.run_id!r} is reserved for messages of other producers; choose another"
         )
@@ -198,6 +199,7 @@ def send_run(
     with map_sqs_errors(f"{queue.url}: GetQueueAttributes"):
         queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["QueueArn"])
     manifest = _open_manifest(plan, queue.url)
+    lift_cancellation(plan.folder)
     job_list = JobList(plan.folder)
     before = job_list.sent() or Sent()
     if before.complete:

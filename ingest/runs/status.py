@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ingest.runs.cancellation import is_cancelled
 from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest, read_manifest
-from ingest.runs.records import STATUSES, Records, ResultCounts
+from ingest.runs.record_table import STATUSES, ResultCounts
+from ingest.runs.records import Records
 from ingest.sqs.backlog import Backlog
+from serve_app.errors import QueueUnavailable
 
 _RATE_WINDOW_S = 15.0
+_LISTING_PATIENCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,8 @@ class RunStatus:
     """The progress of a run at one moment."""
 
     run_id: str
-    jobs: int
-    """Number of jobs listed so far."""
+    jobs: int | None
+    """Number of jobs listed so far. None for messages that name no run."""
     counts: dict[str, int]
     """Number of jobs by the status that they ended with, and ``missing`` for those without one."""
     codes: dict[str, int]
@@ -36,8 +40,16 @@ class RunStatus:
     """Whether every job of the run is known. False while its source is still being read."""
     unsent: int = 0
     """Number of listed jobs that are not on the queue yet."""
+    unlisted: int = 0
+    """Number of jobs with a result that are not in the run's list, and are not counted."""
     backlog: Backlog | None = None
     """Messages on the queue. None if it was not asked or did not answer."""
+    queue_error: QueueUnavailable | None = None
+    """Reason why the queue did not answer."""
+    cancelled: bool = False
+    """Whether the run is cancelled (``foreedge cancel``)."""
+    stalled: bool = False
+    """Whether jobs have no result and nothing is left that could end them."""
 
     @property
     def missing(self) -> int:
@@ -50,53 +62,70 @@ class RunStatus:
         return sum(self.counts[status] for status in STATUSES)
 
     @property
+    def expected(self) -> int:
+        """Number of jobs of the run. If it is unknown, those that have a result."""
+        return self.finished if self.jobs is None else self.jobs
+
+    @property
     def ended(self) -> bool:
         """Whether every job has a result and no more jobs will come."""
-        return self.listed and not self.unsent and not self.missing
+        return self.listed and not self.unsent and not self.missing and self.jobs is not None
+
+    @property
+    def state(self) -> str:
+        """One word: ``ended``, ``stalled``, ``cancelled``, ``sending``, ``running`` or ``open``.
+
+        Messages that name no run are ``open``, since nobody knows how many will come.
+        """
+        if self.ended:
+            return "ended"
+        if self.stalled:
+            return "stalled"
+        if self.cancelled:
+            return "cancelled"
+        if self.jobs is None:
+            return "open"
+        return "sending" if self.unsent or not self.listed else "running"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as ``foreedge status --json`` prints it."""
         return {
             "run_id": self.run_id,
+            "state": self.state,
             "jobs": self.jobs,
             "counts": self.counts,
             "codes": self.codes,
-            "remaining": self.missing,
+            "remaining": None if self.jobs is None else self.missing,
             "unsent": self.unsent,
+            "unlisted": self.unlisted,
+            "cancelled": self.cancelled,
             "queue": asdict(self.backlog) if self.backlog else None,
             "wall_s": round(self.wall_s, 3),
             "images_per_s": round(self.images_per_s, 3),
         }
 
 
-def run_status(
-    manifest: RunManifest,
-    results: ResultCounts,
-    *,
-    unsent: int = 0,
-    backlog: Backlog | None = None,
-) -> RunStatus:
+def run_status(run_id: str, manifest: RunManifest | None, results: ResultCounts) -> RunStatus:
     """Return the status of a run.
 
     Args:
-        manifest: Manifest of the run.
+        run_id: Id of the run.
+        manifest: Manifest of the run. None for messages that name no run.
         results: Counts of the run's records.
-        unsent: Number of jobs that are not on the queue yet.
-        backlog: Messages on the queue, if it was asked.
     """
     wall_s = 0.0
-    if results.last_ended_at is not None:
+    if results.last_ended_at is not None and manifest is not None:
         wall_s = max(0.0, (results.last_ended_at - manifest.created_at).total_seconds())
+    jobs = None if manifest is None else manifest.jobs
     return RunStatus(
-        run_id=manifest.run_id,
-        jobs=manifest.jobs,
-        counts=results.by_status | {"missing": max(0, manifest.jobs - results.ended)},
+        run_id=run_id,
+        jobs=jobs,
+        counts=results.by_status | {"missing": max(0, (jobs or 0) - results.ended)},
         codes=dict(results.codes.most_common()),
         wall_s=wall_s,
         images_per_s=results.ended / wall_s if wall_s else 0.0,
-        listed=manifest.complete,
-        unsent=unsent,
-        backlog=backlog,
+        listed=manifest is None or manifest.complete,
+        unlisted=results.unlisted,
     )
 
 
@@ -106,21 +135,22 @@ class RunMonitor:
     def __init__(
         self,
         folder: RunFolder,
-        manifest: RunManifest,
-        backlog: Callable[[], Backlog | None] = lambda: None,
+        manifest: RunManifest | None,
+        backlog: Callable[[], Backlog | QueueUnavailable | None] = lambda: None,
     ) -> None:
         """Begin to watch a run.
 
         Args:
             folder: Folder of the run.
-            manifest: Manifest of the run. It is read again as long as the list of jobs grows.
-            backlog: Function that returns the messages on the run's queue, if they are known.
+            manifest: Manifest of the run. It is read again as long as the list of jobs grows. None
+                for messages that name no run.
+            backlog: Function that returns the messages on the run's queue, or why they are unknown.
         """
         self._folder = folder
         self._manifest = manifest
         self._backlog = backlog
         self._job_list = JobList(folder)
-        self._sent: Sent | None = Sent()
+        self._sent: Sent | None = None if manifest is None else Sent()
         self._records = Records(folder)
 
     def update(self, on_read: Callable[[int], None] = lambda _: None) -> RunStatus:
@@ -129,16 +159,22 @@ class RunMonitor:
         Args:
             on_read: Function to call with the number of results after each part.
         """
-        if not self._manifest.complete:
-            self._manifest = read_manifest(self._folder)
+        manifest = self._manifest
+        if manifest is not None and not manifest.complete:
+            manifest = self._manifest = read_manifest(self._folder)
         if self._sent is not None and not self._sent.complete:
             self._sent = self._job_list.sent()
         self._records.update(on_read)
         unsent = 0
-        if self._sent is not None and not self._sent.complete:
-            unsent = max(0, self._manifest.jobs - self._sent.jobs)
-        return run_status(
-            self._manifest, self._records.counts(), unsent=unsent, backlog=self._backlog()
+        if manifest is not None and self._sent is not None and not self._sent.complete:
+            unsent = max(0, manifest.jobs - self._sent.jobs)
+        backlog = self._backlog()
+        return replace(
+            run_status(self._folder.run_id, manifest, self._records.counts()),
+            unsent=unsent,
+            backlog=backlog if isinstance(backlog, Backlog) else None,
+            queue_error=backlog if isinstance(backlog, QueueUnavailable) else None,
+            cancelled=manifest is not None and is_cancelled(self._folder),
         )
 
 
@@ -196,3 +232,42 @@ def follow(
         # An update that takes long, because many results come, must leave the machine time for
         # other work.
         sleep(max(interval_s, took_s))
+
+
+def end_if_stalled(
+    steps: Iterator[RunStatus],
+    stalled_after_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[RunStatus]:
+    """Yield statuses, and end with a stalled one if nothing is left that could end the jobs.
+
+    A run is stalled if for some time the queue is empty and neither a result nor a job is new.
+    SQS's counts may be a minute late, and a batch of the ledger waits for some seconds.
+
+    Args:
+        steps: The statuses that ``follow`` yields, with the messages on the queue.
+        stalled_after_s: Length of that time in seconds.
+        clock: Monotonic clock, in seconds.
+
+    Raises:
+        QueueUnavailable: The queue has not answered for that time, and nothing else is new.
+    """
+    progress: tuple[int, ...] = ()
+    since = clock()
+    for now in steps:
+        found = (now.finished, now.expected, now.unsent)
+        if found != progress or not (now.queue_error or _is_empty(now.backlog)):
+            progress, since = found, clock()
+        # A source may have few images, and takes long to be listed then.
+        patience_s = stalled_after_s * (1 if now.listed else _LISTING_PATIENCE)
+        if now.ended or clock() - since < patience_s:
+            yield now
+            continue
+        if now.queue_error is not None:
+            raise now.queue_error
+        yield replace(now, stalled=True)
+        return
+
+
+def _is_empty(backlog: Backlog | None) -> bool:
+    return backlog is not None and not backlog.waiting and not backlog.in_flight

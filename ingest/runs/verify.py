@@ -1,7 +1,8 @@
 """Verification that a run lost nothing: every job has an outcome, and every outcome its object.
 
 The jobs are those of the run's list, the outcomes its records, and the objects those that a
-listing of the results finds. None of these are held in memory; see ``records``.
+listing of the results finds. None of these are held in memory; see ``records``. A run without a
+list, whose messages were not sent by ``foreedge bulk``, has the jobs that ended.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from typing import NamedTuple, Self
 
 from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList
+from ingest.runs.ledger import read_outcomes
 from ingest.runs.manifest import RunManifest
-from ingest.runs.records import FAILED, REDRIVEN, Record, Records
+from ingest.runs.record_table import FAILED, REDRIVEN
+from ingest.runs.records import Record, Records
 from ingest.sources.base import Entry
+from ingest.sources.distinct import Distinct
+from serve_app.contracts.outcome import Outcome
+from serve_app.errors import InternalError
 from serve_app.storage.protocol import ObjectStore
 
 _PAGE = 1_000
@@ -28,9 +34,12 @@ class VerificationResult:
     """What a verification found."""
 
     jobs: int
-    """Number of jobs in the run's list."""
+    """Number of jobs in the run's list. Without a list, the number that the manifest has, or else
+    the number of jobs that ended."""
+    has_list: bool
+    """Whether the run has a list of its jobs."""
     listed: bool
-    """Whether that list is complete."""
+    """Whether that list is complete, if there is one."""
     ended: int
     """Number of listed jobs with an outcome, after duplicate records are folded."""
     failed: int
@@ -68,15 +77,22 @@ class Verification:
     A context manager, because it has temporary files.
     """
 
-    def __init__(self, folder: RunFolder, manifest: RunManifest) -> None:
-        """Prepare to verify; see ``run``."""
+    def __init__(self, folder: RunFolder, manifest: RunManifest | None) -> None:
+        """Prepare to verify; see ``run``.
+
+        Args:
+            folder: Folder of the run.
+            manifest: Manifest of the run. None for messages that name no run.
+        """
+        self._folder = folder
         self._store = folder.store
         self._manifest = manifest
         self._job_list = JobList(folder)
         self._objects = _ExpectedObjects()
         self._objects_missing = False
         self._records_read = 0
-        self._records = Records(folder, on_record=self._note_objects)
+        self._has_list = True
+        self._records = Records(folder, on_record=self._note_objects, compare_with_list=False)
 
     def __enter__(self) -> Self:
         """Return the verification itself."""
@@ -103,6 +119,10 @@ class Verification:
         on_step(f"Looking for {objects:,} objects")
         self._objects_missing = self._objects.find_missing(self._store)
         on_step("Comparing with the list of jobs")
+        self._has_list = self._job_list.parts() > 0
+        return self._compare_with_list() if self._has_list else self._compare_without_list()
+
+    def _compare_with_list(self) -> VerificationResult:
         jobs = ended = failed = without_object = 0
         for _, rank, object_missing in self._compared_jobs():
             jobs += 1
@@ -112,21 +132,47 @@ class Verification:
                 without_object += object_missing
         results = self._records.counts()
         sent = self._job_list.sent()
+        manifest = self._manifest
         return VerificationResult(
             jobs=jobs,
-            listed=self._manifest.complete and jobs == self._manifest.jobs,
+            has_list=True,
+            listed=manifest is not None and manifest.complete and jobs == manifest.jobs,
             ended=ended,
             failed=failed,
             duplicates=self._records_read - results.by_rank.total(),
             unlisted=results.ended - ended,
-            objects=objects,
+            objects=self._objects.count(),
             without_outcome=jobs - ended,
             unsent=jobs - sent.jobs if sent and not sent.complete else 0,
             without_object=without_object,
         )
 
+    def _compare_without_list(self) -> VerificationResult:
+        results = self._records.counts()
+        jobs = results.ended if self._manifest is None else self._manifest.jobs
+        return VerificationResult(
+            jobs=jobs,
+            has_list=False,
+            # A run of which not even one part is listed has jobs that nobody knows.
+            listed=self._manifest is None or self._manifest.complete,
+            ended=results.ended,
+            failed=results.by_rank[FAILED],
+            duplicates=self._records_read - results.by_rank.total(),
+            unlisted=0,
+            objects=self._objects.count(),
+            without_outcome=max(0, jobs - results.ended),
+            unsent=0,
+            without_object=self._objects.count_missing(),
+        )
+
     def incomplete_jobs(self) -> Iterator[IncompleteJob]:
-        """Yield the jobs whose outcome or object is missing, in the order of the list. Blocks."""
+        """Yield the jobs whose outcome or object is missing, in the order of the list. Blocks.
+
+        Without a list, only jobs that ended are known, and the ledger is read again for them.
+        """
+        if not self._has_list:
+            yield from self._jobs_without_object()
+            return
         for entry, rank, object_missing in self._compared_jobs():
             if rank is None or rank == REDRIVEN:
                 yield IncompleteJob(entry, "no_outcome")
@@ -139,6 +185,19 @@ class Verification:
             job_id = entry.job_id or ""
             object_missing = self._objects_missing and self._objects.is_missing(job_id)
             yield entry, self._records.rank(job_id), object_missing
+
+    def _jobs_without_object(self) -> Iterator[IncompleteJob]:
+        if not self._objects_missing:
+            return
+        seen = Distinct()
+        try:
+            for outcome in read_outcomes(self._folder):
+                if outcome.status == "failed" or not self._objects.is_missing(outcome.job_id):
+                    continue
+                if seen.add(outcome.job_id):
+                    yield IncompleteJob(_entry(outcome), "no_object")
+        finally:
+            seen.close()
 
     def _note_objects(self, record: Record) -> None:
         """Remember the objects that a record names."""
@@ -194,6 +253,11 @@ class _ExpectedObjects:
                 self._db.execute("INSERT OR IGNORE INTO missing VALUES (?)", [job_id])
         return self._db.execute("SELECT 1 FROM missing LIMIT 1").fetchone() is not None
 
+    def count_missing(self) -> int:
+        """Return the number of jobs with an object that does not exist."""
+        [(number,)] = self._db.execute("SELECT count(*) FROM missing")
+        return int(number)
+
     def is_missing(self, job_id: str) -> bool:
         """Return whether an object of a job does not exist."""
         found = self._db.execute("SELECT 1 FROM missing WHERE job_id = ?", [job_id])
@@ -204,6 +268,13 @@ class _ExpectedObjects:
         self._db.executemany("INSERT OR IGNORE INTO object VALUES (?, ?, ?)", self._waiting)
         self._db.execute("COMMIT")
         self._waiting.clear()
+
+
+def _entry(outcome: Outcome) -> Entry:
+    source = outcome.source
+    if source is None:
+        raise InternalError(f"the result of job {outcome.job_id} names no image")
+    return Entry(source.bucket, source.key, source.etag, source.version_id, outcome.job_id)
 
 
 def jobs_without_object(

@@ -9,6 +9,7 @@ from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue_client import QueueClient
 from serve_app.errors import QueueUnavailable
 
+_DELAYED: Final = "ApproximateNumberOfMessagesDelayed"
 _COUNTS: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
 
@@ -36,3 +37,14 @@ def read_backlog(queue: QueueClient) -> Backlog:
     except (KeyError, ValueError) as error:
         raise QueueUnavailable(f"{queue.url} does not report its messages: {error!r}") from error
     return Backlog(waiting, in_flight)
+
+
+def read_delayed(queue: QueueClient) -> int:
+    """Return the number of messages that a queue holds back after they were sent. Blocks.
+
+    Raises:
+        QueueUnavailable: The queue does not exist or does not answer.
+    """
+    with map_sqs_errors(f"{queue.url}: GetQueueAttributes"):
+        answer = queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=[_DELAYED])
+    return int(answer.get("Attributes", {}).get(_DELAYED, "0"))

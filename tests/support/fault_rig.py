@@ -27,7 +27,8 @@ from ingest.consumer.consumer import Consumer
 from ingest.local.aws import LocalAws
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger, read_outcomes
-from ingest.runs.records import STATUSES, Records
+from ingest.runs.record_table import STATUSES
+from ingest.runs.records import Records
 from ingest.sqs.backlog import Backlog, read_backlog
 from ingest.sqs.queue import SqsQueue
 from ingest.sqs.queue_client import QueueClient

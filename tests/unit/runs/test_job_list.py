@@ -216,3 +216,27 @@ def test_a_damaged_list_is_reported(store: LocalStore) -> None:
     store.put("b", folder.key("sent.json"), b"{", "x")
     with pytest.raises(ForeedgeError, match=r"sent\.json"):
         jobs.sent()
+
+
+class LostAnswers(LocalStore):
+    """A store that keeps what is written, and whose client repeats each write and sees its own."""
+
+    def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
+        super().put_if_absent(bucket, key, data, media_type)
+        return super().put_if_absent(bucket, key, data, media_type)
+
+
+def test_a_run_survives_lost_answers(tmp_path: Path) -> None:
+    store = LostAnswers(tmp_path)
+    client: Any = FakeSqs()
+    manifest = bulk.send_run(QueueClient(client, "q"), plan_of(store, OrderedImages(PART_JOBS + 1)))
+    assert (manifest.jobs, len(client.bodies)) == (PART_JOBS + 1, PART_JOBS + 1)
+
+
+def test_a_part_of_another_process_is_not_taken_for_an_own_one(store: LocalStore) -> None:
+    entries = [Entry("b", "in/1.jpg", None, None, "a")]
+    ours = JobList(run_folder(store))
+    ours.write(0, entries)
+    ours.write(0, entries)
+    with pytest.raises(InvalidConfig, match="being sent by another process"):
+        JobList(run_folder(store)).write(0, entries)

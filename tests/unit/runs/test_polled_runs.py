@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from ingest.runs.job_list import JobList
+from ingest.runs.live import named_run_id
 from ingest.runs.manifest import write_manifest
 from ingest.runs.polled_runs import PARTS_PER_REQUEST, PolledRuns
+from ingest.sources.base import Entry
 from serve_app.errors import SourceNotFound
 from serve_app.storage.local import LocalStore
 from tests.support.run_records import (
@@ -127,3 +130,18 @@ async def test_guessed_names_close_no_run(store: CountingStore) -> None:
             found = await asyncio.gather(*guesses, return_exceptions=True)
             assert [type(error) for error in found] == [SourceNotFound] * 3
         assert runs.open_runs == ["r1"]
+
+
+async def test_outcomes_of_strangers_never_count(runs: PolledRuns, store: CountingStore) -> None:
+    write_manifest(run_folder(store), run_manifest(1))
+    JobList(run_folder(store)).write(0, [Entry("b", "a.jpg", None, None, "a")])
+    write_results(store, "1", outcome("done", 1, "stranger"))
+    assert (await runs.counts("r1")).remaining == 1
+
+
+async def test_live_stands_for_todays_messages(runs: PolledRuns, store: CountingStore) -> None:
+    today = named_run_id("live")
+    found = await runs.counts("live")
+    assert (found.run_id, found.jobs, found.counts["done"]) == (today, None, 0)
+    with pytest.raises(SourceNotFound):
+        await runs.counts("live-1999-01-01")

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ingest.runs.records import DONE, FAILED, REDRIVEN, SKIPPED, STATUSES, Records
+from ingest.runs.record_table import DONE, FAILED, REDRIVEN, SKIPPED, STATUSES
+from ingest.runs.records import Records
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidMessage, StorageUnavailable
 from serve_app.storage.local import LocalStore

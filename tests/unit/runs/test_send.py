@@ -88,7 +88,7 @@ def test_a_run_whose_source_names_other_images_now_is_not_resumed(store: LocalSt
 def test_a_run_of_nothing_and_a_run_with_a_bad_name(store: LocalStore) -> None:
     with pytest.raises(InvalidConfig, match="no images"):
         plan_of(store, [])
-    for name in ("../x", "live", "invalid", "", ".", ".."):
+    for name in ("../x", "live", "live-2026-01-31", "invalid", "", ".", ".."):
         with pytest.raises(InvalidConfig, match="run_id"):
             plan_of(store, [Entry("b", "1.jpg")], run_id=name)
 

@@ -11,6 +11,7 @@ from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
 from ingest.runs.verify import Verification, VerificationResult, jobs_without_object
 from ingest.sources.base import Entry
+from serve_app.contracts.job import Source
 from serve_app.contracts.outcome import Outcome
 from serve_app.storage.local import LocalStore
 from tests.support.run_records import outcome, run_folder, run_manifest, write_results
@@ -100,6 +101,29 @@ def test_a_list_that_is_not_complete_is_not_sound(store: CountingStore) -> None:
     put(store, "a.png")
 
     assert not verify(store, manifest)[0].sound
+
+
+def test_a_run_without_a_list_reports_missing_objects(store: CountingStore) -> None:
+    source = Source(bucket="b", key="in/a.jpg", etag="e")
+    lost = done("a").model_copy(update={"source": source})
+    write_results(store, "1", lost, lost, done("b"), outcome("failed", 1, "c"))
+    put(store, "b.png")
+
+    found, missing = verify(store, run_manifest(4))
+
+    assert not found.sound
+    assert not found.has_list
+    assert missing == [("a", "no_object")]
+    assert (found.jobs, found.ended, found.failed) == (4, 3, 1)
+    assert (found.without_object, found.without_outcome) == (1, 1)
+
+
+def test_a_sound_run_without_a_list(store: CountingStore) -> None:
+    write_results(store, "1", done("a"))
+    put(store, "a.png")
+    assert verify(store, run_manifest(1))[0].sound
+    with Verification(run_folder(store), None) as verification:
+        assert verification.run().sound
 
 
 def test_a_few_objects_among_very_many_are_not_found_by_listing_all(store: CountingStore) -> None:
