@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from ingest.cli.arguments import RunSource, SourceOptions, resolve_source
+from ingest.cli.exit_codes import INTERRUPTED
 from ingest.cli.options import (
     ConfigOption,
     EndpointOption,
+    JsonOption,
     LedgerOption,
     QueueOption,
     RateOption,
@@ -20,14 +21,18 @@ from ingest.cli.options import (
     open_session,
 )
 from ingest.cli.progress import SendingProgress, progress_bar
-from ingest.cli.runs import watch_run
-from ingest.cli.terminal import INTERRUPTED
+from ingest.cli.terminal import open_terminal, print_json
+from ingest.cli.watch import STALLED_AFTER, watch_run
 from ingest.local.processes import terminate_as_interrupt
 from ingest.messages.build import new_run_id
+from ingest.runs.cancellation import lift_cancellation
+from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
 from ingest.runs.send import RunPlan, plan_run, recipe_argument, send_run
 from ingest.sources.folder import upload_files
+from ingest.units import parse_duration
+from serve_app.error_text import visible
 
 _SHOWN_IMAGES = 3
 
@@ -87,6 +92,7 @@ def bulk(
     rate: RateOption = None,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
@@ -94,9 +100,10 @@ def bulk(
 ) -> None:
     """Put a run on the queue: one message per image.
 
-    Ctrl-C stops it and prints the command that resumes it. No image is lost or sent twice.
+    Ctrl-C stops it and prints the command that resumes it. No image is lost or sent twice. A run
+    that was cancelled is resumed when it is sent again.
     """
-    console = Console()
+    console = open_terminal(as_json=as_json)
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     if not dry_run:
         session.queue_client()  # Without a queue, the command fails before it reads the source.
@@ -105,12 +112,17 @@ def bulk(
         run, plan = _plan(session, source, options, run_id or new_run_id(), recipe)
     _print_plan(console, plan, recipe)
     if dry_run:
-        _print_count(console, plan)
+        images = _count(console, plan)
         console.print("Nothing was sent (dry run).")
+        if as_json:
+            print_json({"run_id": plan.run_id, "images": images, "sent": False})
         return
+    print_resumed(console, plan.folder)
     before = JobList(plan.folder).sent()
     if before is not None and before.complete:
         _print_already_sent(console, plan.run_id, before)
+        if as_json:
+            print_json({"run_id": plan.run_id, "images": before.jobs, "sent": False})
         return
     try:
         manifest = _send(session, console, run, plan, rate)
@@ -124,9 +136,17 @@ def bulk(
         raise typer.Exit(INTERRUPTED) from None
     console.print(f"{manifest.jobs:,} messages are on the queue.")
     _print_undecodable(console, plan)
+    if as_json:
+        print_json({"run_id": plan.run_id, "images": manifest.jobs, "sent": True})
     if wait:
-        watch_run(console, session, manifest)
+        watch_run(session, manifest, parse_duration(STALLED_AFTER), as_json=as_json)
     console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
+
+
+def print_resumed(console: Console, folder: RunFolder) -> None:
+    """Resume a run if it was cancelled, and say so."""
+    if lift_cancellation(folder):
+        console.print(f"Run {folder.run_id} is not cancelled any more.", highlight=False)
 
 
 def _plan(
@@ -165,27 +185,32 @@ def _send(
 def _print_plan(console: Console, plan: RunPlan, recipe: str) -> None:
     total = plan.source.total
     images = "Images" if total is None else f"{total:,} images"
-    console.print(f"{images} from {plan.description}", markup=False, highlight=False)
+    _print_text(console, f"{images} from {plan.description}")
     entries = plan.entries()
     for _, entry in zip(range(_SHOWN_IMAGES), entries, strict=False):
-        console.print(f"  s3://{entry.bucket}/{entry.key}", markup=False, highlight=False)
+        _print_text(console, f"  s3://{entry.bucket}/{entry.key}")
     if next(entries, None) is not None:
         console.print("  …")
-    console.print(f"Recipe  {recipe}", markup=False, highlight=False)
-    output = f"s3://{plan.output.bucket}/{plan.output.prefix}"
-    console.print(f"Output  {output}", markup=False, highlight=False)
+    _print_text(console, f"Recipe  {recipe}")
+    _print_text(console, f"Output  s3://{plan.output.bucket}/{plan.output.prefix}")
 
 
-def _print_count(console: Console, plan: RunPlan) -> None:
-    """Print the number of images, unless it is already known without reading all of them."""
+def _print_text(console: Console, text: str) -> None:
+    """Print a line with text of others as it is, without markup."""
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def _count(console: Console, plan: RunPlan) -> int:
+    """Return the number of images, and print it unless it is already known without reading all."""
     if plan.source.total is not None:
-        return
+        return plan.source.total
     with console.status("Counting …"):
         number = sum(1 for _ in plan.entries())
     console.print(f"{number:,} images, each counted once", highlight=False)
     if skipped := plan.source.skipped:
         console.print(f"  {skipped:,} other files skipped", highlight=False)
     _print_undecodable(console, plan)
+    return number
 
 
 def _print_undecodable(console: Console, plan: RunPlan) -> None:
@@ -225,4 +250,4 @@ def _print_stopped(
     for name, value in options.items():
         if value is not None:
             words += [name] if value is True else [name, str(value)]
-    console.print(f"To resume:  {escape(shlex.join(words))}", highlight=False, soft_wrap=True)
+    _print_text(console, f"To resume:  {shlex.join(words)}")

@@ -16,10 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from ingest.cli.exit_codes import FAILED, STALLED, SUCCESS
 from ingest.cli.options import Session
 from ingest.cli.progress import describe_run, show_progress
 from ingest.cli.settings import with_bundled_model
-from ingest.cli.terminal import visible
 from ingest.cli.true_masks import score_cutouts
 from ingest.local.application import Endpoints, replica_states, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
@@ -36,7 +36,8 @@ from ingest.sources.folder import image_files, plan_uploads, upload_files
 from ingest.units import format_duration
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
-from serve_app.errors import DeadlineExceeded, InvalidConfig
+from serve_app.error_text import visible
+from serve_app.errors import InvalidConfig
 from serve_app.models.registry import BUNDLED_MODEL, missing_weights
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
@@ -91,7 +92,7 @@ def choose_models(config: AppConfig, console: Console) -> dict[str, Any]:
 
 
 def run_demo(options: DemoOptions, console: Console) -> int:
-    """Run the demonstration and return the exit code, which is 1 if an image failed.
+    """Run the demonstration and return the exit code, 1 if an image failed and 3 if it stalled.
 
     Args:
         options: The options of the command.
@@ -100,7 +101,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     Raises:
         InvalidConfig: There are no images.
         ModelUnavailable: The weights of a model that the environment names are not here.
-        DeadlineExceeded: There was no new result for two minutes.
+        DeadlineExceeded: The local SQS and S3, or the application, did not start in time.
     """
     models = with_bundled_model(choose_models(AppConfig.load(), console))
     _clear(options.out)
@@ -112,14 +113,19 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         console.print("Starting Ray and the application …")
         with serving(args, port=free_port(), dashboard=options.keep, quiet=True) as endpoints:
             session = _session(args)
-            with _process(session, folder, files, console) as report:
+            try:
+                report = _process(session, folder, files, console)
+            except _Stalled as error:
+                console.print(f"Stalled: {error}", style="red", highlight=False, soft_wrap=True)
+                return STALLED
+            with report:
                 _write_results(report, session, options.out, console)
                 _print_scores(options.out, console)
                 end = report.status
             if options.keep:
                 _wait(session, endpoints, options.out, files[0], console)
             console.print("Stopping …")
-    return 1 if end.counts["failed"] or end.missing else 0
+    return FAILED if end.counts["failed"] or end.missing else SUCCESS
 
 
 def _clear(out: Path) -> None:
@@ -201,8 +207,12 @@ def _process(session: Session, folder: Path, files: list[Path], console: Console
     return read_report(run)
 
 
+class _Stalled(Exception):
+    """There are no new results."""
+
+
 def _give_up(now: RunStatus) -> None:
-    raise DeadlineExceeded(
+    raise _Stalled(
         f"there was no new result for {format_duration(_STALLED_AFTER_S)}, and {now.missing} of "
         f"{now.jobs} images remain; {replica_states()}"
     )

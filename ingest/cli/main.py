@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from ingest.cli.bulk import bulk
 from ingest.cli.demo import demo
+from ingest.cli.exit_codes import exit_code_of
 from ingest.cli.models import models_app
 from ingest.cli.plan import plan
 from ingest.cli.repair import redrive, verify
 from ingest.cli.runs import errors, report, status
 from ingest.cli.serve import serve
 from ingest.cli.smoke import smoke
-from ingest.cli.terminal import visible
+from ingest.cli.terminal import discard_output, print_line
+from serve_app.error_text import visible
 from serve_app.errors import ForeedgeError, InvalidConfig
+from serve_app.version import find_version
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+]
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Remove the background from images, from one over HTTP to millions from a queue.",
-    epilog="Exit codes: 0 success. 1 images failed, results are missing, or a service did not "
-    "answer. 2 wrong usage or configuration. 130 interrupted by Ctrl-C.",
+    epilog="Exit codes: 0 success. 1 images failed or results are missing. 2 wrong usage or "
+    "configuration. 3 a run that was waited for has stalled. 4 SQS or S3 did not answer. "
+    "130 interrupted by Ctrl-C.",
+    invoke_without_command=True,
 )
 _APPLICATION: tuple[Callable[..., None], ...] = (demo, serve, smoke, plan)
 _RUNS: tuple[Callable[..., None], ...] = (bulk, status, report, errors, verify, redrive)
@@ -34,6 +44,17 @@ for _command in _APPLICATION:
 app.add_typer(models_app, name="models", rich_help_panel="Application")
 for _command in _RUNS:
     app.command(rich_help_panel="Runs")(_command)
+
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+"""Numbers of the errors of a full or broken disk. A write that fails so does not name its file."""
+
+
+@app.callback()
+def print_version(version: VersionOption = False) -> None:
+    """Print the version if that is asked for."""
+    if version:
+        print_line(f"foreedge {find_version()}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -44,12 +65,15 @@ def main() -> None:
         _exit(error)
     except OSError as error:
         # A file or folder that an option names. Whatever else fails has another type by now.
-        if error.filename is None:
+        if error.filename is not None:
+            _exit(InvalidConfig(f"cannot use {error.filename}: {error.strerror}"))
+        if error.errno not in _CANNOT_WRITE:
             raise
-        _exit(InvalidConfig(f"cannot use {error.filename}: {error.strerror}"))
+        discard_output()
+        _exit(InvalidConfig(f"the output cannot be written: {error.strerror}"))
 
 
 def _exit(error: ForeedgeError) -> NoReturn:
     message = visible(" ".join(error.message.split()))
     print(f"error: {error.code}: {message}", file=sys.stderr)
-    sys.exit(1 if error.retry == "transient" else 2)
+    sys.exit(exit_code_of(error))

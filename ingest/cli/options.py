@@ -10,6 +10,7 @@ import typer
 
 from ingest.cli.settings import load_config
 from ingest.runs.folder import RunFolder
+from ingest.runs.live import named_run_id
 from ingest.runs.manifest import RunManifest
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import SEND_THREADS
@@ -60,13 +61,13 @@ class Session:
     ledger: LedgerConfig
 
     def run_folder(self, run_id: str) -> RunFolder:
-        """Return the folder of a run in the ledger.
+        """Return the folder of a run in the ledger. ``live`` is that of today's messages.
 
         Raises:
             InvalidConfig: The id cannot be the name of a folder.
         """
         try:
-            return RunFolder(self.store, self.ledger, check_run_id(run_id))
+            return RunFolder(self.store, self.ledger, named_run_id(check_run_id(run_id)))
         except ValueError as error:
             raise InvalidConfig(f"invalid run id {run_id!r}: it {error}") from error
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from ingest.cli.bulk import print_resumed
+from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import (
     CodeOption,
     ConfigOption,
     CsvOption,
     EndpointOption,
+    JsonOption,
     LedgerOption,
     QueueOption,
     RateOption,
@@ -21,18 +25,35 @@ from ingest.cli.options import (
     RunArgument,
     open_session,
 )
-from ingest.cli.terminal import running_count, status_line, visible, write_csv
+from ingest.cli.terminal import (
+    open_terminal,
+    print_json,
+    running_count,
+    status_line,
+    write_csv,
+)
 from ingest.messages.build import message_body
-from ingest.runs.manifest import RunManifest, read_manifest
-from ingest.runs.redrive import Redriven, RedriveOptions, clear_dead_letters, redrive_failures
+from ingest.runs.manifest import RunManifest, manifest_of, read_manifest
+from ingest.runs.redrive import (
+    Redriven,
+    RedriveOptions,
+    clear_dead_letters,
+    redrive_failures,
+    redriven_jobs,
+)
 from ingest.runs.send import recipe_argument
 from ingest.runs.verify import IncompleteJob, Verification, VerificationResult
 from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import send_messages
-from serve_app.errors import QueueUnavailable
+from serve_app.error_text import visible
+from serve_app.errors import InvalidConfig, QueueUnavailable, SourceNotFound
 
 _SHOWN_MISSING = 20
+_CANNOT_SEND = (
+    "messages without a run cannot be sent again from here, since the ledger has neither their "
+    "recipes nor their outputs. Send them again as their producer did"
+)
 _COLUMNS = ("problem", "job_id", "source", "etag")
 
 AsTheyAreNowOption = Annotated[
@@ -65,6 +86,7 @@ def redrive(
     recipe: OtherRecipeOption = None,
     clear: ClearDeadLettersOption = False,
     rate: RateOption = None,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
@@ -81,16 +103,39 @@ def redrive(
         code, as_they_are_now, None if recipe is None else recipe_argument(recipe)
     )
     target = session.queue_client(manifest)
-    console = Console()
+    console = open_terminal(as_json=as_json)
+    print_resumed(console, folder)
     with running_count("messages sent") as on_sent:
         redriven = redrive_failures(target, folder, manifest, options, rate=rate, on_sent=on_sent)
-    _print_redriven(console, run, redriven)
-    if not redriven.job_ids:
-        return
-    if clear:
-        number = clear_dead_letters(target, redriven.job_ids)
-        console.print(f"Deleted {number:,} dead letters of these jobs.")
-    console.print(f"To watch:  foreedge status {run} --watch", highlight=False)
+    _print_redriven(console, manifest.run_id, redriven)
+    cleared = None
+    if clear and (redriven.job_ids or redriven.waiting):
+        # With those of an earlier redrive, so that an interrupted search can be repeated.
+        job_ids = redriven.job_ids | redriven_jobs(folder)
+        cleared = clear_dead_letters(
+            target, job_ids, lambda others: _print_incomplete(console, others)
+        )
+        console.print(f"Deleted {cleared:,} dead letters of these jobs.")
+    if as_json:
+        print_json(
+            {
+                "run_id": manifest.run_id,
+                "redriven": len(redriven.job_ids),
+                "waiting": redriven.waiting,
+                "unreadable": redriven.unreadable,
+                "dead_letters_deleted": cleared,
+            }
+        )
+    if redriven.job_ids:
+        console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
+
+
+def _print_incomplete(console: Console, others: int) -> None:
+    console.print(
+        f"[yellow]{others:,} dead letters of other jobs were looked at, and there are more."
+        "[/yellow] Some dead letters of these jobs may be left. Repeat the command.",
+        highlight=False,
+    )
 
 
 def _print_redriven(console: Console, run_id: str, redriven: Redriven) -> None:
@@ -114,6 +159,7 @@ def verify(
     enqueue_missing: EnqueueMissingOption = False,
     force: ForceOption = False,
     rate: RateOption = None,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
@@ -125,43 +171,51 @@ def verify(
     """
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     folder = session.run_folder(run)
-    manifest = read_manifest(folder)
+    manifest = manifest_of(folder)
     # The list of missing jobs may go to the standard output.
-    console = Console(stderr=to_csv == "-")
+    console = open_terminal(as_json=as_json or to_csv == "-")
     with Verification(folder, manifest) as verification:
         with status_line() as line:
             found = verification.run(line.update)
-        console.print(_describe_verified(manifest, found), highlight=False)
+        if manifest is None and not found.jobs:
+            raise SourceNotFound(f"no results of {folder.run_id} are recorded in this ledger")
+        console.print(_describe_verified(folder.run_id, found), highlight=False)
         number = found.without_outcome + found.without_object
         if to_csv is not None:
             write_csv(to_csv, _COLUMNS, map(_missing_row, verification.incomplete_jobs()), raw=raw)
         elif number:
-            _print_missing(console, number, verification.incomplete_jobs())
+            _print_missing(console, verification.incomplete_jobs())
+        if as_json and to_csv != "-":
+            print_json({"run_id": folder.run_id, "sound": found.sound, **asdict(found)})
         if number and not enqueue_missing:
             console.print("To put them on the queue again: --enqueue-missing", highlight=False)
         elif number:
+            if manifest is None:
+                raise InvalidConfig(_CANNOT_SEND)
             target = session.queue_client(manifest)
             _check_drained(target, number, force)
-            _send_again(target, manifest, verification.incomplete_jobs(), rate)
-            console.print(f"{number:,} jobs are on the queue again.")
-    if found.jobs and not found.sound:
-        raise typer.Exit(1)
+            print_resumed(console, folder)
+            sent = _send_again(target, manifest, verification.incomplete_jobs(), rate)
+            console.print(f"{sent:,} jobs are on the queue again.")
+    if not found.sound:
+        raise typer.Exit(FAILED)
 
 
-def _describe_verified(manifest: RunManifest, found: VerificationResult) -> str:
-    run_id = manifest.run_id
-    if not found.jobs:
-        return (
-            f"[yellow]Run {run_id} has no list of its jobs, because it was not sent by foreedge "
-            f"bulk.[/yellow]\n  {found.unlisted:,} outcomes name {found.objects:,} objects"
-        )
+def _describe_verified(run_id: str, found: VerificationResult) -> str:
     lines = [
         f"[bold]{found.ended:,}[/bold] of {found.jobs:,} jobs have exactly one outcome. "
         f"{found.objects:,} objects were looked up."
     ]
+    if not found.has_list:
+        lines = [
+            f"[yellow]Run {run_id} has no list of its jobs, because it was not sent by foreedge "
+            f"bulk.[/yellow]",
+            f"  {found.ended:,} jobs have an outcome. {found.objects:,} objects were looked up.",
+        ]
     resume = f"Resume it with foreedge bulk and --run-id {run_id}"
     if found.without_outcome:
-        lines.append(f"  [red]{found.without_outcome:,} jobs have no outcome[/red]")
+        unknown = "" if found.has_list else ". Nobody knows which: their producer has to send them"
+        lines.append(f"  [red]{found.without_outcome:,} jobs have no outcome[/red]{unknown}")
     if found.unsent:
         lines.append(f"    {found.unsent:,} of them were not sent yet. {resume}")
     if found.without_object:
@@ -182,12 +236,12 @@ def _describe_verified(manifest: RunManifest, found: VerificationResult) -> str:
     return "\n".join(lines)
 
 
-def _print_missing(console: Console, number: int, missing: Iterable[IncompleteJob]) -> None:
+def _print_missing(console: Console, missing: Iterator[IncompleteJob]) -> None:
     for item in itertools.islice(missing, _SHOWN_MISSING):
         line = f"  {item.problem}  s3://{item.entry.bucket}/{item.entry.key}"
         console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
-    if number > _SHOWN_MISSING:
-        console.print(f"  … and {number - _SHOWN_MISSING:,} more. To list all: --csv FILE")
+    if more := sum(1 for _ in missing):
+        console.print(f"  … and {more:,} more. To list all: --csv FILE")
 
 
 def _check_drained(target: QueueClient, number: int, force: bool) -> None:
@@ -203,11 +257,20 @@ def _check_drained(target: QueueClient, number: int, force: bool) -> None:
 
 def _send_again(
     target: QueueClient, manifest: RunManifest, missing: Iterable[IncompleteJob], rate: float | None
-) -> None:
+) -> int:
+    """Send jobs again, and return their number."""
+    total = 0
     output, recipe = manifest.output.model_dump(), manifest.recipe.model_dump(mode="json")
     bodies = (message_body(manifest.run_id, output, recipe, item.entry) for item in missing)
     with running_count("messages sent") as on_sent:
-        send_messages(target, bodies, on_sent, rate=rate)
+
+        def count(messages: int) -> None:
+            nonlocal total
+            total += messages
+            on_sent(messages)
+
+        send_messages(target, bodies, count, rate=rate)
+    return total
 
 
 def _missing_row(item: IncompleteJob) -> Iterable[Any]:

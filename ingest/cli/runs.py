@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from ingest.cli.options import (
     CodeOption,
@@ -23,24 +20,30 @@ from ingest.cli.options import (
     QueueOption,
     RawOption,
     RunArgument,
-    Session,
     open_session,
 )
-from ingest.cli.progress import describe_run, show_progress
-from ingest.cli.terminal import INTERRUPTED, running_count, visible, write_csv
-from ingest.runs.manifest import RunManifest, read_manifest
+from ingest.cli.progress import describe_run
+from ingest.cli.terminal import open_terminal, print_json, running_count, write_csv
+from ingest.cli.watch import STALLED_AFTER, run_monitor, watch_run
+from ingest.runs.manifest import manifest_of
 from ingest.runs.records import Record, Records
 from ingest.runs.report import read_report, source_url
-from ingest.runs.status import RunMonitor, follow
-from ingest.sqs.backlog import Backlog, read_backlog
-from ingest.sqs.queue_client import QueueClient
-from serve_app.errors import QueueUnavailable
+from ingest.runs.status import RunMonitor
+from ingest.units import parse_duration
+from serve_app.error_text import visible
+from serve_app.errors import InvalidConfig
 
 _SHOWN_FAILURES = 20
-_QUEUE_PAUSE_S = 60
 _COLUMNS = ("job_id", "source", "code", "message", "receive_count", "finished_at")
 
 WatchOption = Annotated[bool, typer.Option("--watch", help="Watch until every job has a result.")]
+StalledAfterOption = Annotated[
+    str,
+    typer.Option(
+        "--stalled-after",
+        help="With --watch: time without messages and results after which the run is stalled.",
+    ),
+]
 ReportOutOption = Annotated[Path, typer.Option(help="Folder of the report.")]
 PicturesOption = Annotated[
     int,
@@ -56,6 +59,7 @@ PicturesOption = Annotated[
 def status(
     run: RunArgument,
     watch: WatchOption = False,
+    stalled_after: StalledAfterOption = STALLED_AFTER,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     queue: QueueOption = None,
@@ -64,41 +68,33 @@ def status(
 ) -> None:
     """Show the progress of a run.
 
-    It counts the results and the failures by code, and shows what the queue holds.
+    It counts the results and the failures by code, and shows what the queue holds. The id "live"
+    stands for today's messages without a run.
     """
-    console = Console()
     session = open_session(config, queue, ledger_bucket, endpoint_url)
-    manifest = read_manifest(session.run_folder(run))
-    if watch and not as_json:
-        watch_run(console, session, manifest)
-    monitor = _monitor(session, manifest)
+    folder = session.run_folder(run)
+    manifest = manifest_of(folder)
     if watch:
-        for now in follow(monitor):
-            print(orjson.dumps(now.as_dict()).decode(), flush=True)
-        raise typer.Exit(1 if now.counts["failed"] else 0)
+        if manifest is None:
+            raise InvalidConfig(
+                f"{run} has no end to wait for: nobody knows how many messages without a run will "
+                "come. Leave out --watch"
+            )
+        watch_run(session, manifest, parse_duration(stalled_after), as_json=as_json)
+    monitor = RunMonitor(folder, None) if manifest is None else run_monitor(session, manifest)
     with running_count() as on_read:
         now = monitor.update(on_read)
     if as_json:
-        print(orjson.dumps(now.as_dict()).decode())
+        print_json(now.as_dict())
     else:
-        console.print(describe_run(now), highlight=False)
-
-
-def watch_run(console: Console, session: Session, manifest: RunManifest) -> NoReturn:
-    """Show the progress of a run until it ends, and then exit: with 1 if an image failed."""
-    try:
-        now = show_progress(console, follow(_monitor(session, manifest)), time.monotonic)
-    except KeyboardInterrupt:
-        console.print("Stopped watching. The run continues.")
-        raise typer.Exit(INTERRUPTED) from None
-    console.print(describe_run(now), highlight=False)
-    raise typer.Exit(1 if now.counts["failed"] else 0)
+        open_terminal().print(describe_run(now), highlight=False)
 
 
 def report(
     run: RunArgument,
     out: ReportOutOption = Path("out/report"),
     pictures: PicturesOption = 48,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
@@ -106,7 +102,8 @@ def report(
 ) -> None:
     """Write report.json and report.html of a run.
 
-    report.json lists every job. report.html is a page of numbers and sample results.
+    report.json lists every job. report.html is a page of numbers and sample results. The id "live"
+    stands for today's messages without a run.
     """
     # Lazy, to keep `foreedge --help` fast: loads Jinja, Pillow and OpenCV.
     from ingest.runs.report_page import write_report
@@ -115,9 +112,13 @@ def report(
     folder = session.run_folder(run)
     with running_count() as on_read, read_report(folder, on_read) as content:
         page = write_report(content, session.store, session.config, out, pictures)
-    console = Console()
+    if as_json:
+        files = {"report_json": str(out / "report.json"), "report_html": str(page)}
+        print_json({**content.status.as_dict(), **files})
+        return
+    console = open_terminal()
     console.print(describe_run(content.status), highlight=False)
-    console.print(f"Report  {page}", highlight=False, soft_wrap=True)
+    console.print(f"Report  {visible(str(page))}", markup=False, highlight=False, soft_wrap=True)
 
 
 def errors(
@@ -125,6 +126,7 @@ def errors(
     code: CodeOption = None,
     to_csv: CsvOption = None,
     raw: RawOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
@@ -132,7 +134,8 @@ def errors(
 ) -> None:
     """List the jobs of a run that failed.
 
-    The id "live" stands for messages of other producers, and "invalid" for unreadable messages.
+    The id "live" stands for today's messages without a run, and "invalid" for unreadable messages.
+    With --json, each failure is one line.
     """
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     folder = session.run_folder(run)
@@ -140,21 +143,24 @@ def errors(
         with running_count() as on_read:
             if not records.update(on_read):
                 # Without results and without a manifest, there is no such run.
-                read_manifest(folder)
+                manifest_of(folder)
         failures = records.failures(code)
         if to_csv is not None:
             write_csv(to_csv, _COLUMNS, map(_failure_row, failures), raw=raw)
-            return
-        _, codes, _ = records.counts()
-        counts = {name: n for name, n in codes.most_common() if code in (None, name)}
-        _print_failures(Console(), counts, failures)
+        elif as_json:
+            for record in failures:
+                print_json(dict(zip(_COLUMNS, _failure_row(record), strict=True)))
+        else:
+            codes = records.counts().codes
+            counts = {name: n for name, n in codes.most_common() if code in (None, name)}
+            _print_failures(open_terminal(), counts, failures)
 
 
 def _print_failures(console: Console, counts: dict[str, int], failures: Iterable[Record]) -> None:
     total = sum(counts.values())
     console.print(f"{total:,} failed jobs", highlight=False)
     for code, count in counts.items():
-        console.print(f"  {escape(visible(code))}: {count:,}", highlight=False)
+        console.print(f"  {visible(code)}: {count:,}", markup=False, highlight=False)
     for record in itertools.islice(failures, _SHOWN_FAILURES):
         line = f"{source_url(record) or record['job_id']}: {record.get('code')}: "
         line += str(record.get("message"))
@@ -166,30 +172,3 @@ def _print_failures(console: Console, counts: dict[str, int], failures: Iterable
 def _failure_row(record: Record) -> Iterable[Any]:
     values = record | {"source": source_url(record)}
     return (values.get(name) for name in _COLUMNS)
-
-
-def _monitor(session: Session, manifest: RunManifest) -> RunMonitor:
-    probe = _BacklogProbe(session.queue_client(manifest))
-    return RunMonitor(session.run_folder(manifest.run_id), manifest, probe)
-
-
-class _BacklogProbe:
-    """Reads the backlog of a queue, with a pause of a minute while the queue is unavailable.
-
-    A failed attempt takes long, because the client retries. Without the pause it would hold up
-    every look at the run.
-    """
-
-    def __init__(self, queue: QueueClient) -> None:
-        self._queue = queue
-        self._paused_until_s = 0.0
-
-    def __call__(self) -> Backlog | None:
-        """Return the backlog, or None if the queue is unavailable."""
-        if time.monotonic() < self._paused_until_s:
-            return None
-        try:
-            return read_backlog(self._queue)
-        except QueueUnavailable:
-            self._paused_until_s = time.monotonic() + _QUEUE_PAUSE_S
-            return None

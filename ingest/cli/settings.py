@@ -27,7 +27,9 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidConfig(f"cannot read settings from {path}: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidConfig(f"the settings in {path} are not YAML: {error}") from error
+        raise InvalidConfig(
+            f"the settings in {path} are not YAML: {_on_one_line(error)}"
+        ) from error
     if content is None:
         return {}
     if isinstance(content, dict) and "applications" in content:
@@ -87,7 +89,8 @@ def merge_settings(
         try:
             apply_setting(settings, name, yaml.safe_load(text))
         except yaml.YAMLError as error:
-            raise InvalidConfig(f"--set {assignment}: the value is not YAML: {error}") from error
+            reason = f"the value is not YAML: {_on_one_line(error)}"
+            raise InvalidConfig(f"--set {assignment}: {reason}") from error
     flags = {
         "queue.url": queue,
         "ledger.bucket": ledger_bucket,
@@ -115,3 +118,7 @@ def with_bundled_model(settings: dict[str, Any]) -> dict[str, Any]:
     if AppConfig.load(settings).chooses_models:
         return settings
     return {**settings, "models_on_request": [BUNDLED_MODEL]}
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -10,9 +10,9 @@ import typer
 from ingest.cli.options import ConfigOption
 from ingest.cli.serve import ModelsOption, SetOption
 from ingest.cli.settings import merge_settings, with_bundled_model
-from ingest.cli.terminal import visible
 from ingest.smoke.child import run_smoke
 from serve_app.config import AppConfig
+from serve_app.error_text import visible
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.registry import BUNDLED_MODEL, find_downloaded_file
 

@@ -1,33 +1,71 @@
-"""Status lines on the terminal, and CSV tables."""
+"""What commands write: text on the terminal, JSON, and CSV tables."""
 
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import orjson
 from rich.console import Console
 from rich.status import Status
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
-
+from ingest.cli.exit_codes import OUTPUT_CLOSED
+from serve_app.error_text import visible
+from serve_app.errors import InvalidConfig
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """Beginnings of a cell that a spreadsheet may run as a formula (OWASP, CSV injection)."""
 
 
-def visible(text: str) -> str:
-    """Return a text of others for a terminal: what is not printable as an escape, on one line.
+class Terminal(Console):
+    """A console that ends the command quietly when nobody reads its output any more."""
 
-    A key may contain control sequences, line breaks, and marks that turn the direction of writing.
+    def on_broken_pipe(self) -> None:
+        """End the command, as rich does with another exit code."""
+        _end_quietly()
+
+
+def open_terminal(*, as_json: bool = False) -> Terminal:
+    """Return the console for text: the standard output, unless that is for JSON."""
+    return Terminal(stderr=as_json)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON on the standard output."""
+    with _quiet_end():
+        print(orjson.dumps(value).decode(), flush=True)
+
+
+def print_line(text: str) -> None:
+    """Print a line of text as it is, without wrapping it, on the standard output."""
+    with _quiet_end():
+        print(visible(text), flush=True)
+
+
+@contextmanager
+def _quiet_end() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        _end_quietly()
+
+
+def discard_output() -> None:
+    """Let nothing more reach the standard output, after it could not be written.
+
+    Python writes what is left in its buffer when it ends, and would complain.
     """
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_quietly() -> None:
+    discard_output()
+    raise SystemExit(OUTPUT_CLOSED)
 
 
 def write_csv(
@@ -44,10 +82,15 @@ def write_csv(
     """
     cells = rows if raw else (map(_without_formula, row) for row in rows)
     if target == "-":
-        _write_rows(sys.stdout, columns, cells)
+        with _quiet_end():
+            _write_rows(sys.stdout, columns, cells)
+            sys.stdout.flush()
         return
-    with Path(target).open("w", encoding="utf-8", newline="") as file:
-        _write_rows(file, columns, cells)
+    try:
+        with Path(target).open("w", encoding="utf-8", newline="") as file:
+            _write_rows(file, columns, cells)
+    except OSError as error:
+        raise InvalidConfig(f"cannot use {target}: {error.strerror}") from error
 
 
 def _write_rows(file: TextIO, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -63,7 +106,7 @@ def _without_formula(cell: Any) -> Any:
 @contextmanager
 def status_line() -> Iterator[Status]:
     """Show a line that says what is being done, if the standard error is a terminal."""
-    with Console(stderr=True).status("") as shown:
+    with Terminal(stderr=True).status("") as shown:
         yield shown
 
 

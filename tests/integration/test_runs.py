@@ -44,13 +44,13 @@ class Shop:
         for key in keys:
             self.s3.put_object(Bucket=self.bucket, Key=key, Body=b"x")
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, out: int = subprocess.PIPE) -> subprocess.Popen[str]:
         flags = ["--endpoint-url", self.aws.endpoint_url]
         flags += ["--queue", self.queue_url, "--ledger-bucket", self.bucket]
         environment = os.environ | {"COLUMNS": "200"}
         return subprocess.Popen(
             [FOREEDGE, *arguments, *flags],
-            stdout=subprocess.PIPE,
+            stdout=out,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
@@ -145,7 +145,7 @@ def test_a_queue_that_is_deleted_in_the_middle(shop: Shop, tmp_path: Path) -> No
     until_sent(shop, 40)
     shop.sqs.delete_queue(QueueUrl=shop.queue_url)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == 4
     assert "queue_unavailable" in errors
     assert "create it" in errors
     assert "--run-id r1" in errors

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ingest.cli import options
+from ingest.cli.exit_codes import exit_code_of
 from ingest.cli.main import app, main
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger
@@ -22,7 +23,16 @@ from serve_app.config import LedgerConfig
 from serve_app.contracts.job import Output, Source
 from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.recipe import Recipe
+from serve_app.errors import (
+    ForeedgeError,
+    InvalidConfig,
+    ModelUnavailable,
+    QueueUnavailable,
+    SourceNotFound,
+    StorageUnavailable,
+)
 from serve_app.storage.local import LocalStore
+from serve_app.version import find_version
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)
@@ -226,6 +236,84 @@ def test_errors_are_one_line_and_exit_2(
     error = capsys.readouterr().err
     assert error.startswith(f"error: {expected}")
     assert error.count("\n") == 1
+
+
+def test_the_version_is_printed(workshop: Workshop) -> None:
+    found = CliRunner().invoke(app, ["--version"])
+    assert (found.exit_code, found.stdout) == (0, f"foreedge {find_version()}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (StorageUnavailable("away"), 4),
+        (QueueUnavailable("away"), 4),
+        (ModelUnavailable("not here"), 1),
+        (InvalidConfig("wrong"), 2),
+        (SourceNotFound("no run"), 2),
+    ],
+)
+def test_each_kind_of_end_has_an_exit_code(error: ForeedgeError, expected: int) -> None:
+    assert exit_code_of(error) == expected
+
+
+def test_a_command_ends_with_4_if_the_ledger_does_not_answer(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workshop.root / "store").write_text("no folder")
+    workshop.config.write_text(
+        json.dumps(
+            {
+                "ledger": {"bucket": "b"},
+                "aws": {"endpoint_url": "http://127.0.0.1:9", "max_attempts": 1},
+            }
+        )
+    )
+    monkeypatch.setattr(sys, "argv", ["foreedge", "status", "r1", "--config", str(workshop.config)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 4
+    assert capsys.readouterr().err.startswith("error: storage_unavailable: ")
+
+
+def test_every_command_about_runs_speaks_json(workshop: Workshop) -> None:
+    put(workshop, "in/1.jpg", "in/bad.jpg")
+
+    def answer(*arguments: str) -> list[dict[str, Any]]:
+        _, out, _ = workshop.run(*arguments, "--json")
+        return [json.loads(line) for line in out.splitlines()]
+
+    send = ("bulk", "s3://b/in/", "--queue", "http://q", "--run-id", "r7")
+    assert answer(*send, "--dry-run") == [{"run_id": "r7", "images": 2, "sent": False}]
+    assert answer(*send) == [{"run_id": "r7", "images": 2, "sent": True}]
+    assert answer(*send) == [{"run_id": "r7", "images": 2, "sent": False}]
+    [status] = answer("status", "r7")
+    assert (status["state"], status["counts"]["failed"]) == ("ended", 1)
+    assert answer("status", "r7", "--watch", "--queue", "http://q") == [
+        status | {"queue": {"waiting": 0, "in_flight": 0}}
+    ]
+    [failure] = answer("errors", "r7")
+    assert (failure["code"], failure["source"]) == ("no_subject", "s3://b/in/bad.jpg")
+    [verified] = answer("verify", "r7")
+    assert (verified["sound"], verified["failed"]) == (True, 1)
+    [report] = answer("report", "r7", "--out", str(workshop.root / "out"))
+    assert Path(report["report_html"]).is_file()
+    [redriven] = answer("redrive", "r7")
+    assert (redriven["redriven"], redriven["dead_letters_deleted"]) == (1, None)
+
+
+def test_live_stands_for_todays_messages(workshop: Workshop) -> None:
+    assert "0 failed jobs" in workshop.run("errors", "live")[1]
+    workshop.record("live", "a", "1.jpg")
+    workshop.record("live", "b", "bad.jpg")
+
+    _, out, _ = workshop.run("status", "live")
+    assert "2 images have a result (live-2" in out
+    assert "1 failed jobs" in workshop.run("errors", "live")[1]
+    assert workshop.run("report", "live", "--out", str(workshop.root / "out"))[0] == 0
+    assert workshop.run("verify", "live")[0] == 0
+    with pytest.raises(InvalidConfig, match="no end to wait for"):
+        workshop.run("status", "live", "--watch")
 
 
 def test_a_ledger_is_needed(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from ingest.cli.main import main
-from ingest.cli.terminal import visible, write_csv
+from ingest.cli.progress import describe_run
+from ingest.cli.terminal import write_csv
+from ingest.runs.status import RunStatus
+from serve_app.error_text import visible
 from tests.unit.cli.test_cli import Workshop, start_run
 
 HOSTILE = "bad\x1b[2J\x1b]0;title\x07\n\r\u202egpj.\u2028\x9b31m"
@@ -41,6 +44,21 @@ def test_an_error_reaches_the_terminal_in_one_printable_line(
     line = capsys.readouterr().err.removesuffix("\n")
     assert line.startswith("error: invalid_config")
     assert line.isprintable()
+
+
+def test_no_code_of_a_record_reaches_the_terminal_raw(tmp_path: Path) -> None:
+    now = RunStatus(
+        run_id="r1",
+        jobs=2,
+        counts={"done": 0, "skipped_existing": 0, "failed": 200, "missing": 0},
+        codes={HOSTILE: 1, "[red]": 1, "x" * 10_000: 1, **{str(number): 1 for number in range(99)}},
+        wall_s=1,
+        images_per_s=1,
+    )
+    text = describe_run(now)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert len(text) < 5_000
+    assert "and 52 more codes" in text
 
 
 def _cells(path: Path) -> list[list[str]]:
