@@ -14,72 +14,22 @@ of its pixels (docs/rembg.md).
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from serve_app.imaging.lanczos_filter import PRECISION_BITS, Band, LanczosFilter, covering_filter
 from serve_app.imaging.pixels import Pixels
 
-_LOBES = 3
-"""Lobes of the filter on each side of a pixel, in pixels of the result.
+_CONVERTED_VALUES = 120_000
+"""Values of an image that are float32 together, so that they stay in the processor's cache."""
+_SUMMED_VALUES = 196_000
+"""Sums that are rounded together, so that they stay in the processor's cache."""
 
-In pixels of the image if that is enlarged.
-"""
-
-_BAND_LINES = 16
-"""Lines of the result that are computed together.
-
-With more lines, the bands hold more zeros. With fewer, the products are too small for BLAS.
-"""
-_BLOCK_VALUES = 576
-"""Values of each line that are computed at a time, so that they stay in the processor's cache."""
-
-_PRECISION_BITS = 22
-"""Binary places of Pillow's weights (``PRECISION_BITS`` in its ``src/libImaging/Resample.c``)."""
-_UNIT_ROUNDOFF = 2.0**-24
-"""Largest relative error of a float32 operation."""
-
-
-class _Band(NamedTuple):
-    """Neighbouring lines of the result, and their weights on the lines of the image."""
-
-    first: int
-    """First line of the result."""
-    end: int
-    """Line of the result after the last one."""
-    source_first: int
-    """First line of the image that has a weight."""
-    source_end: int
-    """Line of the image after the last one that has a weight."""
-    weights: npt.NDArray[np.float32]
-    """Weights, [end - first, source_end - source_first]. Each row has a sum of 1."""
-
-
-class _Filter(NamedTuple):
-    """The weights that turn the lines of an image into those of a result."""
-
-    bands: tuple[_Band, ...]
-    """Bands of the result, or those of a part of it."""
-    starts: npt.NDArray[np.int64]
-    """First line of the image that has a weight, for each line of the whole result, [N]."""
-    coefficients: npt.NDArray[np.float64]
-    """Weights in fixed point, for each line of the whole result and each tap, [N, T]."""
-    largest_error: float
-    """Most by which a sum in float32 differs from the exact one, in levels."""
-
-    @property
-    def source_lines(self) -> slice:
-        """Lines of the image on which the bands have weights."""
-        return slice(self.bands[0].source_first, self.bands[-1].source_end)
-
-    @property
-    def line_count(self) -> int:
-        """Number of lines of the result in the bands."""
-        return self.bands[-1].end - self.bands[0].first
+_EXACT_VALUES = 250_000
+"""Values of sums that are taken again together, each of which needs 25 bytes."""
 
 
 def resize(
@@ -106,8 +56,8 @@ def resize(
     old_height, old_width = pixels.shape[:2]
     first_x, end_x = columns or (0, width)
     first_y, end_y = rows or (0, height)
-    across = _covering_filter(old_width, width, first_x, end_x)
-    down = _covering_filter(old_height, height, first_y, end_y)
+    across = covering_filter(old_width, width, first_x, end_x)
+    down = covering_filter(old_height, height, first_y, end_y)
     used = pixels[down.source_lines, across.source_lines]
     # Pillow 13 makes its passes in this order, on which the rounding between them depends.
     if old_height > height and old_height - height > 2 * (old_width - width):
@@ -118,142 +68,169 @@ def resize(
     return resized[top : top + end_y - first_y, left : left + end_x - first_x]
 
 
-def affected_lines(first: int, end: int, count: int, size: int) -> tuple[int, int]:
-    """Return the lines of a result that depend on a range of lines of the image.
+def _resize_columns(pixels: Pixels, found: LanczosFilter) -> Pixels:
+    """Return the filter's columns of the result from the image's, [H, W] or [H, W, C]."""
+    pixels = np.ascontiguousarray(pixels)
+    height, width, *_ = pixels.shape
+    depth = pixels.size // (height * width)
+    resized = np.empty((height, found.line_count, *pixels.shape[2:]), np.uint8)
+    corrected, places = resized.reshape(-1), []
+    for part in _parts(height, max(1, found.part_values // depth)):
+        turned = np.asarray(cv2.transpose(pixels[part]), np.uint8)
+        columns, numbers, values = _rounded_sums(turned, found)
+        resized[part] = cv2.transpose(columns)
+        places.append((numbers, values + part.start * depth))
+    numbers, values = (np.concatenate(found) for found in zip(*places, strict=True))
+    rows, channels = np.divmod(values, depth)
+    firsts = (rows * width + found.first_lines(numbers)) * depth + channels
+    exact = _exact_sums(pixels, firsts, depth, found, numbers)
+    corrected[(rows * found.line_count + numbers) * depth + channels] = exact
+    return resized
+
+
+def _resize_rows(pixels: Pixels, found: LanczosFilter) -> Pixels:
+    """Return the filter's rows of the result from the image's, [H, W] or [H, W, C]."""
+    pixels = np.ascontiguousarray(pixels)
+    width = pixels.size // len(pixels)
+    resized, numbers, values = _rounded_sums(pixels, found)
+    firsts = found.first_lines(numbers) * width + values
+    exact = _exact_sums(pixels, firsts, width, found, numbers)
+    resized.reshape(-1)[numbers * width + values] = exact
+    return resized
+
+
+def _rounded_sums(
+    lines: Pixels, found: LanczosFilter
+) -> tuple[Pixels, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the weighted sums of lines, and those that may be rounded the wrong way.
 
     Args:
-        first: First line of the range.
-        end: Line after the last one of the range.
-        count: Number of all lines of the image.
-        size: Number of all lines of the result.
+        lines: Lines of the image on which the filter has weights, uint8 [M, ...].
+        found: Filter.
 
     Returns:
-        First line of the result, and the one after the last.
+        uint8 [N, ...]. Of each doubtful sum, its line [K] and its place in that [K].
     """
-    scale = count / size
-    support = _LOBES * max(scale, 1)
-    return (
-        max(0, math.floor((first - support) / scale)),
-        min(size, math.ceil((end + support) / scale)),
-    )
+    rounded = np.empty((found.line_count, *lines.shape[1:]), np.uint8)
+    flat, result = lines.reshape(len(lines), -1), rounded.reshape(len(rounded), -1)
+    parts = _parts(flat.shape[1], found.part_values)
+    blocks = _blocks(found.bands, parts[0].stop)
+    doubtful = []
+    for part in parts:
+        for first, runs in blocks:
+            sums = _float_sums(flat[:, part], found.bands[0].source_first, runs)
+            # Sums below 0 become 0 here, since the rounding takes the amount of a value.
+            cv2.threshold(sums, 0, 0, cv2.THRESH_TOZERO, sums)
+            lowest, highest = (
+                np.asarray(cv2.convertScaleAbs(sums, beta=error), np.uint8)
+                for error in (-found.largest_error, found.largest_error)
+            )
+            result[first : first + len(sums), part] = lowest
+            numbers, values = np.divmod(_differing(lowest, highest), sums.shape[1])
+            doubtful.append((numbers + first, values + part.start))
+    numbers, values = (np.concatenate(found) for found in zip(*doubtful, strict=True))
+    return rounded, numbers, values
 
 
-def _resize_columns(pixels: Pixels, found: _Filter) -> Pixels:
-    """Return the filter's columns of the result from the image's, [H, W] or [H, W, C]."""
-    height, channels = pixels.shape[0], pixels.shape[2:]
-    resized = np.empty((height, found.line_count, *channels), np.uint8)
-    step = _BLOCK_VALUES // int(np.prod(channels))
-    for top in range(0, height, step):
-        turned = np.asarray(cv2.transpose(pixels[top : top + step]), np.uint8)
-        resized[top : top + step] = cv2.transpose(_weighted_sums(turned, found))
-    return resized
+def _float_sums(
+    lines: Pixels, source_first: int, runs: Sequence[Sequence[Band]]
+) -> npt.NDArray[np.float32]:
+    """Return the weighted sums of lines, uint8 [M, V], as float32 [N, V].
+
+    ``source_first`` is the number of the first line in the image. The lines of the bands of each
+    run are converted together.
+    """
+    first = runs[0][0].first
+    tallest = max(run[-1].source_end - run[0].source_first for run in runs)
+    memory = np.empty((tallest, lines.shape[1]), np.float32)
+    sums = np.empty((runs[-1][-1].end - first, lines.shape[1]), np.float32)
+    for run in runs:
+        start, end = run[0].source_first, run[-1].source_end
+        values = memory[: end - start]
+        values[:] = lines[start - source_first : end - source_first]
+        for band in run:
+            used = values[band.source_first - start : band.source_end - start]
+            np.dot(band.weights, used, out=sums[band.first - first : band.end - first])
+    return sums
 
 
-def _resize_rows(pixels: Pixels, found: _Filter) -> Pixels:
-    """Return the filter's rows of the result from the image's, [H, W] or [H, W, C]."""
-    width, channels = pixels.shape[1], pixels.shape[2:]
-    resized = np.empty((found.line_count, width, *channels), np.uint8)
-    step = _BLOCK_VALUES // int(np.prod(channels))
-    for left in range(0, width, step):
-        resized[:, left : left + step] = _weighted_sums(pixels[:, left : left + step], found)
-    return resized
+def _blocks(bands: Sequence[Band], values: int) -> list[tuple[int, list[Sequence[Band]]]]:
+    """Return the bands in blocks whose sums are rounded together, for lines of some values.
+
+    Returns:
+        Of each block, its first line among those of all bands, and its bands in runs whose lines
+        of the image are converted together.
+    """
+    blocks = _runs(bands, lambda run: values * (run[-1].end - run[0].first) <= _SUMMED_VALUES)
+    return [
+        (
+            block[0].first - bands[0].first,
+            _runs(
+                block,
+                lambda run: (
+                    values * (run[-1].source_end - run[0].source_first) <= _CONVERTED_VALUES
+                ),
+            ),
+        )
+        for block in blocks
+    ]
 
 
-def _weighted_sums(lines: Pixels, found: _Filter) -> Pixels:
-    """Return the bands' lines, uint8 [N, ...], as sums of the image's, uint8 [M, ...]."""
-    shape, bands = lines.shape[1:], found.bands
-    tallest = max(band.source_end - band.source_first for band in bands)
-    values = np.empty((tallest, *shape), np.float32)
-    sums = np.empty((found.line_count, *shape), np.float32)
-    flat_values, flat_sums = values.reshape(tallest, -1), sums.reshape(len(sums), -1)
-    offset, source_offset = bands[0].first, bands[0].source_first
-    for first, end, source_first, source_end, weights in bands:
-        count = source_end - source_first
-        values[:count] = lines[source_first - source_offset : source_end - source_offset]
-        np.dot(weights, flat_values[:count], out=flat_sums[first - offset : end - offset])
-    lowest, highest = (
-        np.asarray(cv2.add(flat_sums, np.array([error]), dtype=cv2.CV_8U), np.uint8)
-        for error in (-found.largest_error, found.largest_error)
-    )
-    doubtful = np.flatnonzero(lowest != highest)
-    if doubtful.size:
-        lowest.reshape(-1)[doubtful] = _exact_sums(lines, found, doubtful)
-    return lowest.reshape(sums.shape)
+def _runs(bands: Sequence[Band], fits: Callable[[Sequence[Band]], bool]) -> list[Sequence[Band]]:
+    """Return the bands in runs of as many neighbours as fit, and of at least one."""
+    runs, first = [], 0
+    for end in range(1, len(bands) + 1):
+        if end == len(bands) or not fits(bands[first : end + 1]):
+            runs.append(bands[first:end])
+            first = end
+    return runs
 
 
-def _exact_sums(lines: Pixels, found: _Filter, places: npt.NDArray[np.int64]) -> Pixels:
-    """Return some of the weighted sums in Pillow's fixed point.
+def _parts(count: int, step: int) -> list[slice]:
+    """Return parts of ``step`` values, and of less at the end, that cover ``count`` values."""
+    return [slice(first, min(first + step, count)) for first in range(0, count, step)]
+
+
+def _differing(left: Pixels, right: Pixels) -> npt.NDArray[np.int64]:
+    """Return the places at which two arrays, uint8 of one shape, differ, which few values do."""
+    differences = (left ^ right).reshape(-1)
+    whole = len(differences) // 8 * 8
+    # Eight equal values at a time are passed over faster than each of them.
+    eights = np.flatnonzero(differences[:whole].view(np.uint64) != 0)
+    places = np.flatnonzero(differences[:whole].reshape(-1, 8)[eights])
+    found = eights[places // 8] * 8 + places % 8
+    if whole < len(differences):
+        found = np.append(found, np.flatnonzero(differences[whole:]) + whole)
+    return found
+
+
+def _exact_sums(
+    pixels: Pixels,
+    firsts: npt.NDArray[np.int64],
+    step: int,
+    found: LanczosFilter,
+    numbers: npt.NDArray[np.int64],
+) -> Pixels:
+    """Return weighted sums in Pillow's fixed point.
 
     Args:
-        lines: Lines of the image on which the filter's bands have weights, uint8 [M, ...].
+        pixels: Values of the image, uint8.
+        firsts: Place of each sum's first value among all values, [K].
+        step: Number of places from one value of a sum to the next.
         found: Filter.
-        places: Positions among the flattened sums, [K].
+        numbers: Line of the result of each sum, counted from the filter's first, [K].
 
     Returns:
         uint8 [K].
     """
-    flat = lines.reshape(len(lines), -1)
-    numbers, across = np.divmod(places, flat.shape[1])
-    numbers += found.bands[0].first
-    first = found.starts[numbers] - found.bands[0].source_first
-    # The last taps of a line at the end of the image have no line, and weights of 0.
-    rows = np.minimum(first[:, None] + np.arange(found.coefficients.shape[1]), len(lines) - 1)
-    values = flat.ravel().take(rows * flat.shape[1] + across[:, None])
-    # Products of 31 bits have exact sums in float64.
-    sums = np.einsum("kt,kt->k", values.astype(np.float64), found.coefficients[numbers])
-    rounded = np.floor(sums / (1 << _PRECISION_BITS) + 0.5)
-    return np.asarray(np.clip(rounded, 0, 255), np.uint8)
-
-
-def _covering_filter(count: int, size: int, first: int, end: int) -> _Filter:
-    """Return the filter with the bands that contain the result's lines ``first`` to ``end``."""
-    whole = _make_filter(count, size)
-    return whole._replace(bands=whole.bands[first // _BAND_LINES : -(-end // _BAND_LINES)])
-
-
-@lru_cache(maxsize=256)
-def _make_filter(count: int, size: int) -> _Filter:
-    """Return the filter that turns ``count`` lines of an image into ``size`` lines.
-
-    The filter is Lanczos with three lobes, sinc(x) sinc(x / 3). Its window is Pillow's: wider by
-    the factor of a reduction, cut at the edges of the image, and scaled to a sum of 1. Every
-    operation is in Pillow's order, so that the fixed-point weights are the same
-    (``precompute_coeffs`` and ``normalize_coeffs_8bpc`` in its ``src/libImaging/Resample.c``).
-    """
-    scale = count / size
-    reduction = max(scale, 1.0)
-    centres = (np.arange(size) + 0.5) * scale
-    starts = np.maximum(centres - _LOBES * reduction + 0.5, 0).astype(np.int64)
-    ends = np.minimum(centres + _LOBES * reduction + 0.5, count).astype(np.int64)
-    lines = starts[:, None] + np.arange(int((ends - starts).max()))
-    distances = (lines - centres[:, None] + 0.5) * (1 / reduction)
-    weights = np.sinc(distances) * np.sinc(distances / _LOBES)
-    weights[(lines >= ends[:, None]) | (distances < -_LOBES) | (distances >= _LOBES)] = 0
-    weights *= 1 / np.add.accumulate(weights, axis=1)[:, -1:]
-    fixed = np.trunc(weights * (1 << _PRECISION_BITS) + np.copysign(0.5, weights))
-    # A product with a weight of 0 adds no error to a sum of float32 (Higham, "Accuracy and
-    # Stability of Numerical Algorithms", section 3.1). Two more roundings are those of the halves.
-    largest_sum = 255 * np.abs(fixed).sum(axis=1).max() / (1 << _PRECISION_BITS)
-    error = (fixed.shape[1] + 2) * _UNIT_ROUNDOFF * float(largest_sum)
-    bands = tuple(_make_band(fixed, starts, ends, first) for first in range(0, size, _BAND_LINES))
-    return _Filter(bands, starts, fixed, error)
-
-
-def _make_band(
-    coefficients: npt.NDArray[np.float64],
-    starts: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int64],
-    first: int,
-) -> _Band:
-    """Return the band of the result's lines from ``first`` on, with weights as a dense matrix."""
-    end = min(first + _BAND_LINES, len(starts))
-    source_first, source_end = int(starts[first]), int(ends[end - 1])
-    weights = np.zeros((end - first, source_end - source_first), np.float32)
-    for number in range(first, end):
-        taps = int(ends[number] - starts[number])
-        at = int(starts[number]) - source_first
-        # 22 binary places and a sign fit into a float32 without an error.
-        weights[number - first, at : at + taps] = coefficients[number, :taps] / (
-            1 << _PRECISION_BITS
-        )
-    return _Band(first, end, source_first, source_end, weights)
+    exact = np.empty(len(firsts), np.uint8)
+    weights = found.coefficients
+    offsets = np.arange(weights.shape[1]) * step
+    for part in _parts(len(firsts), max(1, _EXACT_VALUES // len(offsets))):
+        # The last places of a sum at the end of the image are outside, and have weights of 0.
+        values = pixels.reshape(-1).take(firsts[part, None] + offsets, mode="clip")
+        # Products of 31 bits have exact sums in float64.
+        used = weights[numbers[part] + found.bands[0].first]
+        sums = np.einsum("kt,kt->k", values.astype(np.float64), used)
+        exact[part] = np.clip(np.floor(sums / (1 << PRECISION_BITS) + 0.5), 0, 255)
+    return exact

@@ -9,6 +9,7 @@ from serve_app.contracts.outcome import Box
 from serve_app.contracts.recipe import Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
 from serve_app.imaging import lanczos
+from serve_app.imaging.lanczos_filter import affected_lines
 from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.strips import strips
 
@@ -56,8 +57,8 @@ def resize_mask(mask: Pixels, width: int, height: int) -> Pixels:
     left, top, wide, tall = cv2.boundingRect(mask)
     if wide:
         # A part of the mask that is 0 stays 0, so only the part around the subject is computed.
-        columns = lanczos.affected_lines(left, left + wide, size, width)
-        rows = lanczos.affected_lines(top, top + tall, size, height)
+        columns = affected_lines(left, left + wide, size, width)
+        rows = affected_lines(top, top + tall, size, height)
         part = lanczos.resize(mask, width, height, columns=columns, rows=rows)
         resized[slice(*rows), slice(*columns)] = part
     return resized

@@ -29,6 +29,8 @@ def pillow_resize(pixels: Pixels, width: int, height: int) -> Pixels:
 @example(0, 900, 301, 64, 64, (3,))
 # One value was rounded the other way, and then repeated in nine rows: 9 of 4,212 differed.
 @example(0, 1, 284, 9, 156, (3,))
+# Lines of 7,800 values, which are enlarged in four parts.
+@example(0, 300, 40, 350, 2600, (3,))
 # Sums of up to 4,201 products, the most that these sides allow.
 @example(0, 700, 700, 1, 1, ())
 def test_resize_is_pillows_lanczos(
