@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from serve_app.contracts.priority import Priority
@@ -23,16 +24,19 @@ class _Call:
         self._args = args
         self.result: Future[Any] = Future()
 
-    def run(self) -> None:
-        """Call the function, unless the caller has given up."""
+    def run(self) -> Callable[[], None]:
+        """Call the function, unless the caller has given up.
+
+        Returns:
+            Function that gives the caller the result.
+        """
         if not self.result.set_running_or_notify_cancel():
-            return
+            return lambda: None
         try:
             value = self._function(*self._args)
         except BaseException as error:  # noqa: BLE001 - raised to the caller
-            self.result.set_exception(error)
-        else:
-            self.result.set_result(value)
+            return partial(self.result.set_exception, error)
+        return partial(self.result.set_result, value)
 
 
 class PriorityThreads:
@@ -50,7 +54,13 @@ class PriorityThreads:
         """
         self._calls: SlotQueue[_Call] = SlotQueue(threads, overlap=overlap)
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(2 * threads if overlap else threads, name)
+        # The thread that became idle last goes first. Its memory is in the processor's cache, and
+        # memory of its own is a few hundred MB that the others do not need as well.
+        self._idle = [
+            ThreadPoolExecutor(1, f"{name}_{number}")
+            for number in range(2 * threads if overlap else threads)
+        ]
+        self._threads = tuple(self._idle)
 
     async def run(self, priority: Priority, function: Callable[..., T], *args: object) -> T:
         """Return the result of a function that is called in a thread.
@@ -67,8 +77,9 @@ class PriorityThreads:
         with self._lock:
             self._calls.append(call, priority)
             started = self._calls.start_next()
-        if started is not None:
-            self._pool.submit(self._run_calls, *started)
+            if started is not None:
+                thread = self._idle.pop()
+                thread.submit(self._run_calls, thread, *started)
         result = asyncio.wrap_future(call.result)
         try:
             value: T = await asyncio.shield(result)
@@ -82,15 +93,19 @@ class PriorityThreads:
 
     def close(self) -> None:
         """Let the threads end when the calls that have begun or wait have ended."""
-        self._pool.shutdown(wait=False)
+        for thread in self._threads:
+            thread.shutdown(wait=False)
 
-    def _run_calls(self, call: _Call, priority: Priority) -> None:
+    def _run_calls(self, thread: ThreadPoolExecutor, call: _Call, priority: Priority) -> None:
         """Run a call, and then others for as long as some wait."""
-        while True:
-            call.run()
+        started: tuple[_Call, Priority] | None = call, priority
+        while started is not None:
+            call, priority = started
+            give_result = call.run()
             with self._lock:
                 self._calls.end(priority)
                 started = self._calls.start_next()
-            if started is None:
-                return
-            call, priority = started
+                if started is None:
+                    # Before the caller has the result, so that its next call finds this thread.
+                    self._idle.append(thread)
+            give_result()

@@ -51,6 +51,22 @@ async def test_a_request_starts_although_bulk_work_has_every_thread() -> None:
     assert await asyncio.gather(*bulk) == [f"b{n}" for n in range(6)]
 
 
+async def test_no_more_threads_take_part_than_calls_run_at_once() -> None:
+    threads, used = PriorityThreads(2, "t", overlap=True), set[int]()
+
+    def work() -> int:
+        sum(range(5_000))
+        return threading.get_ident()
+
+    async def make_calls(priority: Priority) -> None:
+        for _ in range(30):
+            used.add(await threads.run(priority, work))
+
+    for priority in ("bulk", "interactive"):
+        await asyncio.gather(*(make_calls(priority) for _ in range(6)))
+    assert len(used) <= 2
+
+
 async def test_without_overlap_a_request_is_next() -> None:
     steps, threads = Steps(), PriorityThreads(1, "t", overlap=False)
     bulk = [asyncio.create_task(threads.run("bulk", steps.step, f"b{n}")) for n in range(4)]
