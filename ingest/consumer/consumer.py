@@ -26,7 +26,7 @@ from ingest.consumer.job_runner import JobRunner
 from ingest.consumer.lease import Lease, Release, Verdict
 from ingest.consumer.leases import Leases
 from ingest.consumer.place_waits import PlaceWaits
-from ingest.consumer.reading import read_jobs, recorded_outcomes
+from ingest.consumer.reading import read_jobs, recorded_outcomes, run_current
 from ingest.consumer.receiving import Receiving
 from ingest.consumer.recorder import Recorder
 from ingest.consumer.room import Room
@@ -252,7 +252,8 @@ class Consumer:
         jobs = await read_jobs(lease.message, self._config)
         if isinstance(jobs, Outcome):
             return [jobs]
-        outcomes = await _gather([self._runner.run_job(job, lease) for job in jobs])
+        run = partial(self._runner.run_job, lease=lease)
+        outcomes = await _gather([run_current(job, run) for job in jobs])
         return recorded_outcomes(jobs, outcomes)
 
     # done, permanent or transient

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from ingest.messages.identity import identify_refused
 from ingest.messages.parse import parse_off_loop
@@ -38,10 +38,26 @@ async def read_jobs(message: Message, config: QueueConfig) -> list[Job] | Outcom
         )
 
 
+async def run_current(job: Job, run: Callable[[Job], Awaitable[Outcome]]) -> Outcome:
+    """Run a job, and that of an event again if its image was replaced meanwhile.
+
+    What replaced the image usually has an event of its own, whose job then finds the result. If
+    the bucket does not send that event, this one is all there is.
+
+    Args:
+        job: The job.
+        run: Function that runs a job and returns its outcome.
+    """
+    outcome = await run(job)
+    if isinstance(job, EventJob) and outcome.code == SourceChanged.code:
+        return await run(job.of_present_content())
+    return outcome
+
+
 def recorded_outcomes(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return the outcomes of the jobs that were still to be done.
 
-    An event whose image was deleted or replaced before it was read asks for nothing any more.
+    An event whose image was deleted before it was read asks for nothing any more.
     """
     kept = []
     for job, outcome in zip(jobs, outcomes, strict=True):

@@ -167,11 +167,14 @@ def _native(content: dict[str, Any], defaults: QueueConfig, default_id: str) -> 
 
 
 def _event_job(created: CreatedObject, defaults: QueueConfig) -> Job:
-    source = created._asdict()
-    del source["sequencer"]
     fields = {
         "job_id": created.job_id,
-        "source": source,
+        "source": {
+            "bucket": created.bucket,
+            "key": created.key,
+            "version_id": created.version_id,
+            "etag": created.etag,
+        },
         "output": _default_output(defaults),
         "recipe": _recipe(None, defaults),
     }

@@ -6,6 +6,7 @@ Every source is read as a stream, because there may be millions of images.
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -31,6 +32,7 @@ MEDIA_TYPE_BY_EXTENSION = {
 }
 """Media types by file extension. A name with another extension is not taken for an image, unless
 all names are."""
+_EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,10}\Z")
 _HADOOP_FOLDER = "_$folder$"
 """End of the empty objects by which Hadoop's older file systems mark folders in S3."""
 
@@ -99,6 +101,18 @@ def is_image(name: str, *, all_names: bool = False) -> bool:
     if name.endswith(("/", _HADOOP_FOLDER)) or is_own_key(name):
         return False
     return all_names or os.path.splitext(name)[1].lower() in MEDIA_TYPE_BY_EXTENSION  # noqa: PTH122 (keys are not paths)
+
+
+def leaves_kind_open(name: str) -> bool:
+    """Return whether a name has no extension, and so leaves open which kind of file it names.
+
+    What follows the last dot is an extension if it is short and has letters and digits alone, and a
+    letter among them. Hidden files have names that say enough, as folders and our own objects do.
+    """
+    last = name.rpartition("/")[2]
+    return (
+        is_image(name, all_names=True) and not last.startswith(".") and not _EXTENSION.search(last)
+    )
 
 
 def parse_s3_url(url: str) -> tuple[str, str]:

@@ -82,8 +82,9 @@ class QueueConfig(Section):
     recipe: str = "cutout"
     """Name of the preset for messages that name no recipe."""
     all_names: bool = False
-    """Whether an event of S3 is a job whatever the name of its object is. Otherwise it is one if
-    the name has an extension of an image. Folders and Foreedge's own objects never are."""
+    """Whether an event of S3 is a job whatever the name of its object is. Otherwise it is none if
+    the name has an extension, and not that of an image. Folders and Foreedge's own objects never
+    are."""
 
     @field_validator("recipe")
     @classmethod

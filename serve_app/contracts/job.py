@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -91,8 +91,8 @@ class Job(Contract):
 
 
 class EventJob(Job):
-    """A job that an event of S3 asks for.
+    """A job that an event of S3 asks for, whose image may be deleted or replaced meanwhile."""
 
-    Nobody named its image, so there is nothing to do if the image was deleted or replaced before
-    the event was read. The object that replaced it has an event of its own.
-    """
+    def of_present_content(self) -> Self:
+        """Return the same job of whatever the object holds when it is read."""
+        return self.model_copy(update={"source": self.source.model_copy(update={"etag": None})})

@@ -56,7 +56,8 @@ def results(rig: Rig) -> list[str]:
 
 
 def live_outcomes(rig: Rig) -> list[Outcome]:
-    return rig.records("live")
+    runs = {key.split("/")[2] for key in keys(rig) if key.startswith("_foreedge/runs/live")}
+    return [outcome for run_id in runs for outcome in rig.records(run_id)]
 
 
 async def test_twenty_photographs_have_twenty_results_and_the_queue_is_quiet(rig: Rig) -> None:
@@ -102,7 +103,7 @@ async def test_an_image_that_is_deleted_or_replaced_before_its_event_is_read(rig
         await rig.until(lambda: len(results(rig)) == 2)
         await until_quiet(rig)
         assert consumer.stats.failed == {}
-        assert consumer.stats.done == 2
+        assert consumer.stats.done == 3, "both events of the image that was replaced find it"
     assert rig.dead_letters() == {}
     named = sorted(item.source.key for item in live_outcomes(rig) if item.source)
-    assert named == ["in/kept.jpg", "in/replaced.jpg"]
+    assert named == ["in/kept.jpg", "in/replaced.jpg", "in/replaced.jpg"]

@@ -36,6 +36,24 @@ async def test_an_event_that_is_out_of_date_costs_no_dead_letter(error: Foreedge
     assert (stats.done, stats.failed, stats.nothing_to_do, stats.deleted) == (0, {}, 1, 1)
 
 
+@virtual
+async def test_the_present_content_of_an_image_that_was_replaced_is_processed() -> None:
+    async def process(job: Job) -> Outcome:
+        if job.source.etag:
+            raise SourceChanged("replaced")
+        return success(job)
+
+    bench = ConsumerBench(process)
+    event = json.loads(s3_event("1.jpg"))
+    event["Records"][0]["s3"]["object"]["eTag"] = "d41d"
+    bench.queue.send(json.dumps(event))
+    bench.queue.send(message("named", source={"bucket": "b", "key": "1.jpg", "etag": "d41d"}))
+    await bench.serve()
+    await bench.stop()
+    assert sorted(item.status for item in bench.ledger.records) == ["done", "failed"]
+    assert [letter.job_id for letter in bench.queue.dead] == ["named"]
+
+
 @pytest.mark.parametrize("error", [ImageTooLarge("long"), NoSubject("nothing")])
 @virtual
 async def test_an_event_whose_image_fails_is_a_failure(error: ForeedgeError) -> None:

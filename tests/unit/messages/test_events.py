@@ -32,8 +32,8 @@ NO_IMAGES = [
     "in/photographs.jpg/",
     "in/notes.txt",
     "in/list.csv",
-    "in/README",
     "in/.DS_Store",
+    "in/Thumbs.db",
     "in/film.mp4",
     ".jpg",
 ]
@@ -91,9 +91,28 @@ def test_bulk_and_events_take_the_same_names() -> None:
     assert all(map(is_image, PHOTOGRAPHS))
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["4711", "in/0b9a8c6e-7d1f-4a7e-8c55-6e0d8f4b2a11", "in/a.2024", "in/v1.0-final", "a.b c"],
+)
+def test_a_name_that_says_nothing_is_a_job_unless_its_object_is_empty(key: str) -> None:
+    [job] = parse_message(events(s3_record(key)), ELSEWHERE)
+    assert job.source.key == key
+    assert not is_image(key)
+    empty = s3_record(key)
+    empty["s3"]["object"]["size"] = 0
+    assert parse_message(events(empty), ELSEWHERE) == []
+
+
+def test_an_empty_image_is_a_job_that_fails() -> None:
+    empty = s3_record("in/1.jpg")
+    empty["s3"]["object"]["size"] = 0
+    assert len(parse_message(events(empty), ELSEWHERE)) == 1
+
+
 def test_a_setting_takes_all_names_but_folders_and_our_own() -> None:
     every = ELSEWHERE.model_copy(update={"all_names": True})
-    assert len(parse_message(events(s3_record("in/4711")), every)) == 1
+    assert len(parse_message(events(s3_record("in/film.raw")), every)) == 1
     for key in ["in/new folder/", "in_$folder$", *OWN]:
         assert parse_message(events(s3_record(key)), every) == []
 
@@ -150,6 +169,11 @@ def test_every_object_of_a_ledger_is_recognised(prefix: str, run_id: str) -> Non
 @pytest.mark.parametrize("name", ["folder", "ledger_part", "thumbnail_of_bulk"])
 def test_messages_of_users_that_are_nothing_to_do(name: str) -> None:
     assert parse_message((FILES / f"{name}.json").read_text(), ELSEWHERE) == []
+
+
+def test_an_event_with_an_empty_key_is_invalid() -> None:
+    with pytest.raises(InvalidMessage, match=r"source\.key"):
+        parse_message(events(s3_record("")), ELSEWHERE)
 
 
 def test_a_key_that_is_not_utf8_is_said_to_be_so() -> None:

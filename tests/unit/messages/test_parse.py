@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from ingest.messages.parse import parse_message, parse_native_message, parse_off_loop
 from serve_app.config import QueueConfig
+from serve_app.contracts.result_keys import output_key
 from serve_app.errors import InvalidMessage, InvalidRecipe
 
 BARE = QueueConfig(url="https://sqs/q")
@@ -84,6 +86,50 @@ def test_native_takes_defaults_for_what_is_left_out_or_null() -> None:
     assert job.recipe.mask_only
     assert job.run_id == "live"
     assert job.job_id
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("output", {"bucket": "b", "prefix": None}),
+        ("source", {"bucket": "b", "key": "k", "version_id": None, "etag": None}),
+        ("recipe", {"format": None, "checks": {"min_subject_px": None}, "matting": None}),
+        ("recipe", {"thumbnail": {"size_px": None, "quality": 80}, "quality": None}),
+    ],
+)
+def test_null_in_a_nested_field_is_left_out(field: str, value: dict[str, Any]) -> None:
+    [job] = parse_message(json.dumps(NATIVE | {field: value}), BARE)
+    left_out = {
+        name: {n: v for n, v in item.items() if v is not None} if isinstance(item, dict) else item
+        for name, item in value.items()
+        if item is not None
+    }
+    assert [job] == parse_message(json.dumps(NATIVE | {field: left_out}), BARE)
+
+
+def test_null_for_what_a_message_needs_is_missing() -> None:
+    with pytest.raises(InvalidMessage, match=r"source\.key: Field required"):
+        parse_message(json.dumps(NATIVE | {"source": {"bucket": "b", "key": None}}), BARE)
+
+
+def test_messages_of_users() -> None:
+    def file(name: str) -> str:
+        return (Path(__file__).parent / "files" / f"{name}.json").read_text()
+
+    [job] = parse_message(file("null_prefix"), BARE)
+    assert job.output.prefix == "cutouts/"
+    [job] = parse_message(file("key_of_1024_bytes"), DEFAULTS)
+    assert len(output_key(job, "0" * 20)) <= 1024
+    with pytest.raises(InvalidMessage, match=r"source\.bucket: 's3://photos' is no name"):
+        parse_message(file("bucket_as_a_url"), BARE)
+
+
+def test_a_message_without_ids_is_one_job_however_often_it_is_parsed() -> None:
+    body = json.dumps({"source": {"bucket": "b", "key": "k"}})
+    [first], [again] = (parse_message(body, DEFAULTS) for _ in range(2))
+    assert first == again
+    [named] = parse_message(body, DEFAULTS, "sqs-1")
+    assert named.job_id == "sqs-1"
 
 
 def test_native_through_sns() -> None:
