@@ -144,8 +144,11 @@ def without_nulls(value: Any, depth: int = _NESTED_FIELDS) -> Any:
     """
     if not isinstance(value, dict) or depth == 0:
         return value
-    given = {name: item for name, item in value.items() if item is not None}
-    return {name: without_nulls(item, depth - 1) for name, item in given.items()}
+    return {
+        name: without_nulls(item, depth - 1) if isinstance(item, dict) else item
+        for name, item in value.items()
+        if item is not None
+    }
 
 
 def check_schema(version: object) -> None:

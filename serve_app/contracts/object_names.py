@@ -47,6 +47,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 def check_bucket(name: str) -> str:
     """Return the name of a bucket, or the ARN of an access point, if S3 can have it."""
+    if _BUCKET.fullmatch(name) and ".." not in name and not _ADDRESS.fullmatch(name):
+        return name
     if _ACCESS_POINT.fullmatch(name):
         return name
     if found := _BUCKET_ARN.fullmatch(name):
@@ -56,13 +58,11 @@ def check_bucket(name: str) -> str:
             f"{_shown(name)} is no name of a bucket; give the name alone, without s3:// and "
             "without a path"
         )
-    if not _BUCKET.fullmatch(name) or ".." in name or _ADDRESS.fullmatch(name):
-        raise ValueError(
-            f"{_shown(name)} is no name of a bucket: it consists of letters, digits, hyphens and "
-            "dots, begins and ends with a letter or digit, has no two dots in a row and is no IP "
-            "address"
-        )
-    return name
+    raise ValueError(
+        f"{_shown(name)} is no name of a bucket: it consists of letters, digits, hyphens and "
+        "dots, begins and ends with a letter or digit, has no two dots in a row and is no IP "
+        "address"
+    )
 
 
 def check_key(key: str) -> str:
@@ -102,8 +102,7 @@ VersionId = Annotated[str, AfterValidator(check_version)]
 
 
 def _check_bytes(name: str, limit: int) -> str:
-    size = len(name.encode())
-    if size > limit:
+    if (size := len(name.encode())) > limit:
         raise ValueError(f"has {size:,} bytes of UTF-8; S3 allows {limit:,} here")
     return name
 

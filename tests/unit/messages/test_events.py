@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.messages.parse import parse_message
@@ -143,6 +143,7 @@ _RECIPES = st.sampled_from(
 )
 
 
+@settings(max_examples=50)
 @given(_KEYS, _PREFIXES, _RECIPES)
 def test_every_result_is_recognised_wherever_it_lies(
     key: str, prefix: str, recipe: dict[str, Any]
@@ -153,6 +154,7 @@ def test_every_result_is_recognised_wherever_it_lies(
         assert not is_image(result, all_names=True)
 
 
+@settings(max_examples=50)
 @given(st.text(max_size=20), st.from_regex(r"[A-Za-z0-9._-]{1,100}", fullmatch=True))
 def test_every_object_of_a_ledger_is_recognised(prefix: str, run_id: str) -> None:
     folder = RunFolder(LocalStore(Path()), LedgerConfig(bucket="b", prefix=prefix), run_id)
