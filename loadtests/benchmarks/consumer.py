@@ -3,10 +3,10 @@
     python -m loadtests.benchmarks.consumer [--messages 200000] [--quick]
 
 The pipeline is a stand-in that answers at once, so that only the consumer is measured. It runs with
-three queues: one in memory that answers at once, one in memory that takes as long for a call as SQS
-does within a region, and moto's SQS server on this machine. The fourth case is SqsIngest on Ray,
-with moto's server. Each case runs in a process of its own. The results go to the terminal and into
-``out/bench/ingest.json``.
+queues in memory that answer at once, after the time that SQS takes within a region, and after that
+of a long way. The latter is measured with a server of SQS's protocol too, to which boto3 speaks.
+Then come moto's SQS server on this machine, and SqsIngest on Ray with moto's server. Each case
+runs in a process of its own. The results go to the terminal and into ``out/bench/ingest.json``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue import SqsQueue
 from loadtests.harness.metering import run_workers_at_normal_priority
 from loadtests.harness.results import write_result
+from loadtests.harness.sqs_server import sqs_server
 from loadtests.harness.standins import (
     DiscardingStore,
     GeneratedQueue,
@@ -51,6 +52,9 @@ from serve_app.storage.protocol import ObjectStore
 
 SQS_CALL_S = 0.01
 """Approximate duration of a call to SQS within a region."""
+FAR_CALL_S = 0.03
+"""Duration of a call to SQS over a long way, or of a slow one."""
+_FAR_PERMITS = 1_000
 _LOGICAL_CPUS = 4
 _MEMORY_SAMPLES = 20
 _MAX_WAITING = 50
@@ -73,12 +77,38 @@ class ConsumerResult:
     """Growth of the mean memory from the third quarter of the run to the last, if sampled."""
 
 
-def measure_in_memory(case: str, messages: int, call_s: float) -> ConsumerResult:
+def measure_in_memory(
+    case: str, messages: int, call_s: float, permits: int | None = None
+) -> ConsumerResult:
     """Measure a consumer with a queue in memory."""
     queue = GeneratedQueue(messages, call_s)
-    config = AppConfig.load({"queue": {"url": "memory"}, "ledger": {"bucket": "bench"}})
+    config = _config("memory", permits)
     consuming = consume(case, queue, DiscardingStore(), config, messages, _MEMORY_SAMPLES)
     return asyncio.run(consuming)
+
+
+def measure_on_server(case: str, messages: int, call_s: float, permits: int) -> ConsumerResult:
+    """Measure a consumer with boto3 and a fast server of SQS's protocol."""
+    use_dummy_credentials()
+
+    async def measure(config: AppConfig) -> ConsumerResult:
+        assert config.queue is not None
+        queue = await SqsQueue.open(config.queue, config.aws)
+        try:
+            return await consume(case, queue, DiscardingStore(), config, messages, 0)
+        finally:
+            queue.close()
+
+    with sqs_server(messages, call_s) as url:
+        return asyncio.run(measure(_config(url, permits)))
+
+
+def _config(url: str, permits: int | None) -> AppConfig:
+    queue = {"url": url} | ({} if permits is None else {"max_in_flight": permits})
+    endpoint_url = None if url == "memory" else url.rpartition("/")[0].rpartition("/")[0]
+    return AppConfig.load(
+        {"queue": queue, "ledger": {"bucket": "bench"}, "aws": {"endpoint_url": endpoint_url}}
+    )
 
 
 def measure_on_moto(case: str, messages: int) -> ConsumerResult:
@@ -262,12 +292,16 @@ def main() -> None:
     options = parser.parse_args()
     count = options.messages // 100 if options.quick else options.messages
     few = max(200, count // 100)
+    far = (FAR_CALL_S, _FAR_PERMITS)
+    far_text = f"{FAR_CALL_S * 1000:.0f} ms a call, {_FAR_PERMITS:,} permits"
     cases: list[tuple[Callable[..., ConsumerResult], tuple[Any, ...]]] = [
         (measure_in_memory, ("memory, answers at once", count, 0.0)),
         (
             measure_in_memory,
             (f"memory, {SQS_CALL_S * 1000:.0f} ms a call", count // 4, SQS_CALL_S),
         ),
+        (measure_in_memory, (f"memory, {far_text}", count // 4, *far)),
+        (measure_on_server, (f"boto3, {far_text}", count // 10, *far)),
         (measure_on_moto, ("moto's SQS and S3", few)),
         (measure_on_ray, ("SqsIngest on Ray, moto", few)),
     ]
