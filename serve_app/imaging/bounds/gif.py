@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 
-from serve_app.imaging.bounds.parts import MAX_PARTS, KeptParts, find_pattern, refuse_parts
+from serve_app.imaging.bounds.parts import (
+    MAX_PARTS,
+    BytePattern,
+    KeptParts,
+    find_pattern,
+    refuse_parts,
+)
 
 _SCREEN_BYTES = 13
 _MAX_READ_BLOCKS = 1_024
 """Most blocks without effect on the pixels that Pillow gets to read, at 1 to 2 µs each."""
 _EXTENSION, _GRAPHIC_CONTROL = ord("!"), 0xF9
-_INTRODUCER = re.compile(rb"[!,;]")
+INTRODUCER = BytePattern(
+    re.compile(rb"[!,;]"),
+    lambda values: (values == ord("!")) | (values == ord(",")) | (values == ord(";")),
+)
 """First byte of an extension, an image or the end of the file."""
 
 
@@ -29,7 +38,7 @@ def bound_gif(data: bytes) -> bytes:
     at = _SCREEN_BYTES + ((6 << (flags & 7)) if flags & 0x80 else 0)
     left_out = KeptParts(data)
     blocks = skipped = 0
-    while (start := find_pattern(_INTRODUCER, data, at)) is not None and data[start] == _EXTENSION:
+    while (start := find_pattern(INTRODUCER, data, at)) is not None and data[start] == _EXTENSION:
         until, at = at, start + 2
         while (size := data[at : at + 1]) not in {b"\0", b""}:
             at += 1 + size[0]

@@ -6,8 +6,18 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from serve_app.errors import ImageTooLarge
-from serve_app.imaging.bounds.parts import MAX_PARTS, SLICE_BYTES, find_pattern, refuse_parts
+from serve_app.imaging.bounds.parts import (
+    MAX_PARTS,
+    SLICE_BYTES,
+    BytePattern,
+    find_pattern,
+    refuse_parts,
+)
+from serve_app.imaging.pixels import Pixels
 
 MAX_SCANS = 100
 """Most scans of a file. libjpeg writes up to 18, and MozJPEG a few more."""
@@ -24,8 +34,21 @@ START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of frame headers, which declare the size and the components."""
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
-_MARKER = re.compile(rb"\xff[^\x00\xff]")
-_MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\x01\xd0-\xd7]")
+
+
+def _markers(values: Pixels) -> npt.NDArray[np.bool_]:
+    second = values[1:]
+    return np.asarray((values[:-1] == 0xFF) & (second != 0) & (second != 0xFF))
+
+
+def _ends_of_scan(values: Pixels) -> npt.NDArray[np.bool_]:
+    second = values[1:]
+    return np.asarray(_markers(values) & (second != 1) & (second & 0xF8 != 0xD0))
+
+
+MARKER = BytePattern(re.compile(rb"\xff[^\x00\xff]"), _markers)
+"""Marker before the first scan."""
+MARKER_AFTER_SCAN = BytePattern(re.compile(rb"\xff[^\x00\xff\x01\xd0-\xd7]"), _ends_of_scan)
 """End of a scan's data, in which 0 is a stuffed byte, and 0xd0 to 0xd7 restart the decoder."""
 
 
@@ -73,7 +96,7 @@ def read_segments(data: bytes, at: int, *, in_scan: bool = False) -> Iterator[Jp
     Raises:
         ImageTooLarge: There are too many segments.
     """
-    next_marker = _MARKER_AFTER_SCAN if in_scan else _MARKER
+    next_marker = MARKER_AFTER_SCAN if in_scan else MARKER
     for _ in range(MAX_PARTS):
         start = find_pattern(next_marker, data, at)
         if start is None:

@@ -15,15 +15,25 @@ import struct
 from PIL import AvifImagePlugin
 
 from serve_app.errors import UnsupportedFormat
-from serve_app.imaging.formats.container import CodePoints, Container
+from serve_app.imaging.formats.container import (
+    MAX_PARTS,
+    CodePoints,
+    Container,
+    too_many_parts,
+)
 
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_READ_BOXES = {b"avif": b"meta", b"avis": b"moov"}
+"""Boxes of each brand that libavif reads. It passes over nothing behind them."""
 _MAX_BRANDS = 64
 _EXIF_ITEM = re.compile(rb"infe(?:\x02.{3}.{2}|\x03.{3}.{4}).{2}Exif", re.DOTALL)
 """Entry of an item of EXIF data up to its type (ISO/IEC 14496-12, 8.11.6)."""
 _META_BYTES = 65_536
 """Length of the part of a file in which its properties are searched."""
+
+_BOX_BYTES, _LONG = 8, 1
+"""Length of the head of a box, and the length that stands for another one of 8 bytes after it."""
 
 # Every image has a thread of its own.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -58,7 +68,13 @@ def read_avif(data: bytes) -> Container:
 
     Args:
         data: Content of an AVIF file.
+
+    Raises:
+        CorruptImage: The file has more boxes than are read.
     """
+    brands = _brands(data)
+    read = {box for brand, box in _READ_BOXES.items() if brand in brands}
+    _count_boxes("AVIF", data, read)
     return Container("AVIF", data, code_points=_colour_box(data))
 
 
@@ -69,8 +85,10 @@ def read_heif(data: bytes) -> Container:
         data: Content of a HEIF file.
 
     Raises:
+        CorruptImage: The file has more boxes than are read.
         UnsupportedFormat: The extra ``heif`` is not installed.
     """
+    _count_boxes("HEIF", data, set())
     if not _HAS_HEIF:
         raise UnsupportedFormat(
             "HEIC images need the extra heif (pip install 'foreedge[heif]'), which is not installed"
@@ -93,6 +111,26 @@ def without_exif(container: Container) -> Container | None:
     view = memoryview(container.pixels)
     pixels = b"".join([view[: found.end() - 4], b"skip", view[found.end() :]])
     return dataclasses.replace(container, pixels=pixels)
+
+
+def _count_boxes(name: str, data: bytes, until: set[bytes]) -> None:
+    """Refuse a file of more boxes than are read, which a decoder takes while no thread can run.
+
+    Args:
+        name: Name of the format.
+        data: Content of the file.
+        until: Boxes after which the decoder reads no more. None of them means all boxes.
+    """
+    position, missing = 0, set(until)
+    for _ in range(MAX_PARTS):
+        size = int.from_bytes(data[position : position + 4], "big")
+        missing.discard(data[position + 4 : position + 8])
+        if size == _LONG:
+            size = int.from_bytes(data[position + 8 : position + 16], "big")
+        if size < _BOX_BYTES or position + size >= len(data) or (until and not missing):
+            return
+        position += size
+    raise too_many_parts(name)
 
 
 def _brands(data: bytes) -> set[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from loadtests.harness.hostile_files import (
     before_last_scan,
     chunk,
     exif_directory,
+    hostile_files,
     in_gif,
     in_png,
     in_webp,
@@ -33,9 +35,11 @@ from loadtests.harness.hostile_files import (
 from serve_app.config import ImageLimits
 from serve_app.errors import CorruptImage, ImageTooLarge
 from serve_app.imaging.bounds.files import bound_file
-from serve_app.imaging.bounds.jpeg import MAX_SCANS
+from serve_app.imaging.bounds.gif import INTRODUCER
+from serve_app.imaging.bounds.jpeg import MARKER, MARKER_AFTER_SCAN, MAX_SCANS
+from serve_app.imaging.bounds.parts import BytePattern, find_pattern
 from serve_app.imaging.bounds.profile import bound_profile
-from serve_app.imaging.decode import decode_image
+from serve_app.imaging.decode import decode_image, read_header
 from tests.support.images import book, noise, saved, traits
 
 LIMITS = ImageLimits()
@@ -134,6 +138,34 @@ def test_metadata_of_a_jpeg_costs_no_pixels(name: str) -> None:
     for at in (*first, 2 + len(several)):
         found = pixels(sound[:at] + b"".join(METADATA[name]) + sound[at:])
         assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("pattern", [MARKER, MARKER_AFTER_SCAN, INTRODUCER])
+@given(
+    st.lists(st.sampled_from(b"\xff\x00\x01\xd0\xd7\xd8\xda!,;a"), max_size=40), st.integers(0, 600)
+)
+def test_a_pattern_is_found_near_and_far(pattern: BytePattern, tail: list[int], gap: int) -> None:
+    data = b"\x00" * gap + bytes(tail)
+    expected = pattern.expression.search(data)
+    assert find_pattern(pattern, data, 0) == (expected.start() if expected else None)
+
+
+@pytest.mark.parametrize("name", ["jpeg-fill-bytes", "jpeg-stuffed-junk", "gif-junk", "avif-boxes"])
+def test_junk_costs_little_time(name: str) -> None:
+    # It took 0.2 to 0.45 s, in which event loops and other threads waited for Python's lock.
+    data = hostile_files()[name]()
+    began_s = time.thread_time()
+    with contextlib.suppress(CorruptImage):
+        read_header(data, LIMITS)
+    assert time.thread_time() - began_s < 0.15
+
+
+def test_boxes_behind_those_that_are_read_do_not_count() -> None:
+    image = saved(Image.fromarray(book(width=120, height=90).image), "AVIF")
+    free = struct.pack(">I4s", 8, b"free") * 70_000
+    assert decode_image(image + free, LIMITS).width == 120
+    with pytest.raises(CorruptImage, match="more than 65,536 parts"):
+        decode_image(image[:32] + free + image[32:], LIMITS)
 
 
 def test_padding_and_films_behind_a_jpeg_do_not_count() -> None:
