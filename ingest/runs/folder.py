@@ -16,7 +16,7 @@ written once and never changed. The results of a run that ended may be joined to
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -124,6 +124,24 @@ class RunFolder:
         # S3 also refuses when two writes meet, and then it may have kept neither.
         if not self._put_once(key, pack(lines)):
             raise StorageUnavailable(f"{self.url(key)} was refused and is not stored")
+
+    def write_joined_part(self, key: str, members: Mapping[str, list[bytes]]) -> None:
+        """Write several parts as one object, whose key no other writer uses.
+
+        Args:
+            key: Key of the object.
+            members: Lines of each part by its name.
+
+        Raises:
+            StorageUnavailable: The store refused the object and does not hold it.
+        """
+        data = b"".join(pack(lines, name) for name, lines in members.items())
+        if not self._put_once(key, data):
+            raise StorageUnavailable(f"{self.url(key)} was refused and is not stored")
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects of the run. Those that do not exist count as deleted."""
+        self.store.delete(self.bucket, keys)
 
     def read_part(self, key: str) -> list[tuple[str, list[bytes]]]:
         """Return the parts in an object, each with its name and its lines. Most have one.
