@@ -18,6 +18,7 @@ consumer does with the message, and the HTTP status of the endpoint's answer::
     │   ├── SourceNotFound            404   source_not_found
     │   ├── NotAcceptable             406   not_acceptable
     │   ├── SourceChanged             409   source_changed
+    │   ├── RunCancelled              409   run_cancelled
     │   ├── RequestTooLarge           413   request_too_large
     │   ├── ImageTooLarge             413   image_too_large
     │   ├── UnsupportedFormat         415   unsupported_format
@@ -41,10 +42,7 @@ consumer does with the message, and the HTTP status of the endpoint's answer::
         ├── InvalidConfig             500   invalid_config
         └── ModelChecksumMismatch     500   model_checksum_mismatch
 
-The exceptions of libraries are mapped to these classes where they enter: those of botocore in
-``storage.s3``, ``ingest.sqs.errors`` and ``http.api_keys``, those of Pillow in ``imaging.decode``,
-of ONNX Runtime in ``models.inference``, of aiohttp in ``http.url_fetch``, and those of Ray in
-``serving.handle_calls``. ``tests/conventions/test_errors_are_mapped.py`` walks all of them.
+The exceptions of libraries are mapped to these classes where they enter (docs/errors.md).
 """
 
 from __future__ import annotations
@@ -73,12 +71,7 @@ class ForeedgeError(Exception):
     refusal: bool = False
 
     def __init__(self, message: str) -> None:
-        """Create the error.
-
-        Args:
-            message: See the attribute. Credentials are cut off the URLs in it, and it is shortened
-                if it is very long.
-        """
+        """Create the error from its text, as ``error_text.safe_text`` cleans and shortens it."""
         text = safe_text(message)
         super().__init__(text)
         self.message = text
@@ -180,6 +173,13 @@ class SourceChanged(PermanentError):
     """The source no longer has the ETag that the job names."""
 
     code = "source_changed"
+    http_status = 409
+
+
+class RunCancelled(PermanentError):
+    """The run of the job is cancelled. Its message is deleted without a dead letter."""
+
+    code = "run_cancelled"
     http_status = 409
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from ray.serve.handle import DeploymentHandle
 
+from ingest.consumer.cancelled_runs import CancelledRuns
 from ingest.consumer.consumer import Consumer
 from ingest.runs.ledger import Ledger
 from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
@@ -60,6 +61,7 @@ class SqsIngest:
         self._pipeline = pipeline
         check_url(config.queue.url)
         self._ledger = Ledger(open_store(config), config.ledger)
+        self._cancelled_runs = CancelledRuns.in_ledger(open_store(config), config.ledger)
         self._queue: SqsQueue | None = None
         self._consumer: Consumer | None = None
         self._trouble = "the models are not loaded yet"
@@ -106,7 +108,7 @@ class SqsIngest:
         )
         self._consumer = Consumer(
             queue,
-            self._process,
+            self._cancelled_runs.guard(self._process),
             self._ledger,
             self._queue_config,
             part_records=self._ledger_config.part_records,

@@ -10,7 +10,7 @@ from ingest.sqs.backoff import backoff_s
 from ingest.sqs.queue import Message
 from serve_app.config import QueueConfig
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import BY_CODE, ForeedgeError, InternalError
+from serve_app.errors import BY_CODE, ForeedgeError, InternalError, RunCancelled
 
 
 def judge(
@@ -24,7 +24,7 @@ def judge(
         max_receives: Number of deliveries after which a message is not delivered again.
         config: Times of the back-off.
     """
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    failed = [each for each in outcomes if each.status == "failed" and not _cancelled(each)]
     if any(outcome.retry == "fatal" for outcome in failed):
         return Release(0)
     if transient_failure(outcomes) is not None and receives < max_receives:
@@ -34,6 +34,11 @@ def judge(
     error = error_of(failed[0])
     retry_delay_s = retry_later(receives, config).delay_s
     return DeadLetter(error.code, error.message, failed[0].job_id, retry_delay_s)
+
+
+def _cancelled(outcome: Outcome) -> bool:
+    """Return whether a job ended because its run is cancelled, which is nothing to repair."""
+    return outcome.code == RunCancelled.code
 
 
 def transient_failure(outcomes: Sequence[Outcome]) -> ForeedgeError | None:

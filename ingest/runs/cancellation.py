@@ -36,5 +36,5 @@ def lift_cancellation(folder: RunFolder) -> bool:
     """Resume a run that was cancelled, and return whether it was. Blocks."""
     if not is_cancelled(folder):
         return False
-    folder.store.delete(folder.bucket, [folder.key(_NAME)])
+    folder.delete([folder.key(_NAME)])
     return True
