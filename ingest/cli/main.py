@@ -12,6 +12,7 @@ import typer
 from ingest.cli.bulk import bulk
 from ingest.cli.demo import demo
 from ingest.cli.exit_codes import exit_code_of
+from ingest.cli.ledger_commands import cancel, runs
 from ingest.cli.models import models_app
 from ingest.cli.plan import plan
 from ingest.cli.repair import redrive, verify
@@ -38,7 +39,16 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 _APPLICATION: tuple[Callable[..., None], ...] = (demo, serve, smoke, plan)
-_RUNS: tuple[Callable[..., None], ...] = (bulk, status, report, errors, verify, redrive)
+_RUNS: tuple[Callable[..., None], ...] = (
+    bulk,
+    runs,
+    status,
+    report,
+    errors,
+    verify,
+    redrive,
+    cancel,
+)
 for _command in _APPLICATION:
     app.command(rich_help_panel="Application")(_command)
 app.add_typer(models_app, name="models", rich_help_panel="Application")

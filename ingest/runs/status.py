@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from ingest.runs.cancellation import is_cancelled
@@ -36,6 +37,8 @@ class RunStatus:
     """Seconds from the start of the run to the end of its latest job."""
     images_per_s: float
     """Average throughput over that time."""
+    last_ended_at: datetime | None = None
+    """Time at which the latest job ended. None if none did."""
     listed: bool = True
     """Whether every job of the run is known. False while its source is still being read."""
     unsent: int = 0
@@ -126,6 +129,7 @@ def run_status(run_id: str, manifest: RunManifest | None, results: ResultCounts)
         images_per_s=results.ended / wall_s if wall_s else 0.0,
         listed=manifest is None or manifest.complete,
         unlisted=results.unlisted,
+        last_ended_at=results.last_ended_at,
     )
 
 
@@ -152,6 +156,10 @@ class RunMonitor:
         self._job_list = JobList(folder)
         self._sent: Sent | None = None if manifest is None else Sent()
         self._records = Records(folder)
+
+    def close(self) -> None:
+        """Remove the temporary files, which otherwise stay until the monitor is collected."""
+        self._records.close()
 
     def update(self, on_read: Callable[[int], None] = lambda _: None) -> RunStatus:
         """Read what was added since the last update, and return the status. Blocks.
