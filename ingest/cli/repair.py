@@ -260,7 +260,7 @@ def _send_again(
 ) -> int:
     """Send jobs again, and return their number."""
     total = 0
-    output, recipe = manifest.output.model_dump(), manifest.recipe.model_dump(mode="json")
+    output, recipe = manifest.output.model_dump(), manifest.recipe.stored()
     bodies = (message_body(manifest.run_id, output, recipe, item.entry) for item in missing)
     with running_count("messages sent") as on_sent:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import orjson
 from pydantic import ValidationError
 
 from ingest.runs.folder import RunFolder
@@ -36,7 +37,8 @@ class RunManifest(Contract):
 
 def write_manifest(folder: RunFolder, manifest: RunManifest) -> None:
     """Write the manifest of a run. Blocks."""
-    folder.write_json(_NAME, manifest.model_dump_json())
+    content = manifest.model_dump(mode="json") | {"recipe": manifest.recipe.stored()}
+    folder.write_json(_NAME, orjson.dumps(content).decode())
 
 
 def read_manifest(folder: RunFolder) -> RunManifest:

@@ -95,7 +95,7 @@ def redrive_failures(
     output = manifest.output.model_dump()
     recipe = options.recipe
     if recipe is None:
-        recipe = manifest.recipe.model_dump(mode="json")
+        recipe = manifest.recipe.stored()
     sent: set[str] = set()
     with Records(folder, keep=["failed"]) as records:
         records.update()

@@ -125,6 +125,14 @@ class Recipe(Contract):
         """Media type of the result."""
         return MEDIA_TYPES[self.format]
 
+    def stored(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults, as manifests and messages carry them.
+
+        An earlier version refuses fields that it does not know. It reads this form unless the
+        recipe uses one of them.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     def canonical(self) -> str:
         """Return this recipe's only JSON form: the fields that differ from their defaults.
 

@@ -98,6 +98,14 @@ def test_its_parts_are_folded_with_new_ones(shelf: RunFolder) -> None:
     assert counts(shelf) == {"done": 3, "skipped_existing": 0, "failed": 0, "missing": 2}
 
 
+def test_that_version_takes_jobs_that_are_redriven(shelf: RunFolder) -> None:
+    client: Any = FakeSqs()
+    redrive_failures(QueueClient(client, "q"), shelf, read_manifest(shelf), RedriveOptions())
+    [body] = client.bodies
+    assert set(json.loads(body)["recipe"]) <= fields("Recipe")
+    assert json.loads(body)["recipe"]["matting"] == {"method": "decontaminate"}
+
+
 def test_messages_without_a_run(store: LocalStore) -> None:
     day = run_folder(store, "live-2026-11-28")
     assert [outcome.job_id for outcome in read_outcomes(day)] == ["order-1"]
@@ -137,7 +145,9 @@ def test_that_version_reads_what_this_one_writes(store: LocalStore) -> None:
     assert compact_results(folder).after == 1
 
     # Its contracts refuse fields that they do not know.
-    assert set(json.loads(folder.read("run.json"))) <= fields("RunManifest")
+    manifest = json.loads(folder.read("run.json"))
+    assert set(manifest) <= fields("RunManifest")
+    assert set(manifest["recipe"]) <= fields("Recipe")
     assert set(json.loads(folder.read("sent.json"))) <= fields("Sent")
     message = json.loads(client.bodies[0])
     assert set(message) - {"schema"} <= fields("Job")
