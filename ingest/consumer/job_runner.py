@@ -26,6 +26,7 @@ from serve_app.config import QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.place import Place
+from serve_app.error_text import visible
 from serve_app.errors import (
     DeadlineExceeded,
     ForeedgeError,
@@ -122,7 +123,7 @@ class JobRunner:
             outcome = await self._call_pipeline(job, lease)
         if outcome.code == ReplicaLost.code:
             text = "job %s lost its replica while it ran in isolation"
-            _logger.warning(text, job.job_id, extra=_labels(job))
+            _logger.warning(text, visible(job.job_id), extra=_labels(job))
             self._suspects.append(message_id)
         return outcome
 
@@ -164,7 +165,8 @@ class JobRunner:
                     "jobs (queue.job_deadline_s, and the twelve hours of SQS)"
                 )
             else:
-                _logger.exception("job %s failed unexpectedly", job.job_id, extra=_labels(job))
+                text = "job %s failed unexpectedly"
+                _logger.exception(text, visible(job.job_id), extra=_labels(job))
                 error = InternalError(f"{type(raised).__name__}: {raised}")
             outcome = Outcome.failed(job, error)
         return outcome.model_copy(update={"receive_count": lease.message.receive_count})

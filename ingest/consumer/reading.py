@@ -12,6 +12,7 @@ from ingest.sqs.queue import Message
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import EventJob, Job
 from serve_app.contracts.outcome import Outcome
+from serve_app.error_text import visible
 from serve_app.errors import PermanentError, SourceChanged, SourceNotFound
 
 _logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def recorded_outcomes(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[
         if isinstance(job, EventJob) and about_image:
             text = "job %s: the event is out of date, so nothing is to do: %s"
             labels = {"job_id": job.job_id, "run_id": job.run_id}
-            _logger.info(text, job.job_id, outcome.message, extra=labels)
+            _logger.info(text, visible(job.job_id), outcome.message, extra=labels)
         else:
             kept.append(outcome)
     return kept

@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from ray import serve
 
+from serve_app.error_text import visible
 from serve_app.errors import RateLimited, Unauthenticated
 from serve_app.http.endpoint import CurrentEndpoint, Endpoint, configured_cors_origins
 from serve_app.http.middleware import (
@@ -78,7 +79,7 @@ async def require_key(
     if accepted is None:
         raise Unauthenticated("The API key is not valid on this server.")
     if accepted.name is not None:
-        name, method, path = accepted.name, request.method, request.url.path
+        name, method, path = accepted.name, request.method, visible(request.url.path)
         _logger.info("API key %s: %s %s", name, method, path, extra={"api_key": name})
     endpoint.keys.count_request(accepted)
 

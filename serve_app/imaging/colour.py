@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageCms
 
+from serve_app.error_text import visible
 from serve_app.errors import UnsupportedFormat
 from serve_app.imaging.bounds.profile import bound_profile
 from serve_app.imaging.formats.container import CodePoints, Container, PngGamma
@@ -152,7 +153,7 @@ def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform 
         return None if _does_nothing(transform, mode) else transform
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         # A profile that is broken, or made for another colour mode, describes nothing.
-        _logger.info("ignoring the ICC profile, which cannot be applied: %s", error)
+        _logger.info("ignoring the ICC profile, which cannot be applied: %s", visible(str(error)))
         return None
 
 

@@ -23,6 +23,7 @@ from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import Recipe
 from serve_app.contracts.rendered import Rendered
 from serve_app.contracts.result_keys import fingerprint, output_key, thumbnail_key
+from serve_app.error_text import visible
 from serve_app.errors import (
     CheckFailed,
     ForeedgeError,
@@ -147,7 +148,8 @@ class ImagePipeline:
             outcome = Outcome.failed(job, error)
         except Exception as error:
             labels = {"job_id": job.job_id, "run_id": job.run_id}
-            _logger.exception("job %s failed unexpectedly", job.job_id, extra=labels)
+            text = "job %s failed unexpectedly"
+            _logger.exception(text, visible(job.job_id), extra=labels)
             outcome = Outcome.failed(job, InternalError(f"{type(error).__name__}: {error}"))
         answered = tuple(dict.fromkeys(contacts.answered))
         return outcome.model_copy(update={"refused_by": contacts.refused, "answered_by": answered})
