@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
-from rich.console import Console
+
+from ingest.cli.exit_codes import STALLED
+from ingest.cli.options import JsonOption
+from ingest.cli.terminal import open_terminal, print_json
 
 ImagesOption = Annotated[
     Path | None,
@@ -27,6 +31,7 @@ def demo(
     out: OutOption = Path("out/demo"),
     keep: KeepOption = False,
     seed: SeedOption = 72,
+    as_json: JsonOption = False,
 ) -> None:
     """Try everything on this machine, without AWS.
 
@@ -35,4 +40,10 @@ def demo(
     # Lazy, to keep `foreedge --help` fast: loads Jinja, Pillow and OpenCV.
     from ingest.cli.demonstration import DemoOptions, run_demo
 
-    raise typer.Exit(run_demo(DemoOptions(images, count, out, keep, seed), Console()))
+    console = open_terminal(as_json=as_json)
+    code = run_demo(DemoOptions(images, count, out, keep, seed), console)
+    if as_json and code != STALLED:
+        summary = orjson.loads((out / "report.json").read_bytes())
+        del summary["jobs"]
+        print_json({**summary, "report_html": str(out / "report.html")})
+    raise typer.Exit(code)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from ingest.cli.exit_codes import FAILED
+from ingest.cli.options import JsonOption
+from ingest.cli.terminal import open_terminal, print_json, print_line
 from ingest.local.processes import terminate_as_interrupt
 from serve_app.config import AppConfig
 from serve_app.errors import ForeedgeError, InvalidConfig
@@ -33,20 +35,36 @@ FromOption = Annotated[
 
 
 @models_app.command("list")
-def print_models() -> None:
+def print_models(as_json: JsonOption = False) -> None:
     """List every model with its input, its licence and the place of its weights."""
     config = AppConfig.load()
+    if as_json:
+        for name, facts in MODEL_FACTS.items():
+            path = find_downloaded_file(name, config)
+            print_json(
+                {
+                    "model": name,
+                    "input_px": facts.size_px,
+                    "licence": facts.licence,
+                    "commercial_use": facts.commercial_use,
+                    "bundled": name == BUNDLED_MODEL,
+                    "path": None if path is None else str(path),
+                }
+            )
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("model", "input", "licence", "weights"):
         table.add_column(heading, overflow="fold")
     for name, facts in MODEL_FACTS.items():
         licence = facts.licence if facts.commercial_use else f"{facts.licence}, not commercial"
         table.add_row(name, f"{facts.size_px} px", licence, _place(name, config))
-    Console().print(table, highlight=False)
+    open_terminal().print(table, highlight=False)
 
 
 @models_app.command("fetch")
-def fetch_models(names: NamesArgument, source: FromOption = None) -> None:
+def fetch_models(
+    names: NamesArgument, source: FromOption = None, as_json: JsonOption = False
+) -> None:
     """Fetch weights and compare them with rembg's release."""
     if source is not None and source.is_file() and len(names) > 1:
         raise InvalidConfig(f"--from {source} is one file, and {len(names)} models are named.")
@@ -54,29 +72,43 @@ def fetch_models(names: NamesArgument, source: FromOption = None) -> None:
     with terminate_as_interrupt():
         for name in names:
             path = fetch_weights(name, config, source, show_progress=sys.stderr.isatty())
-            print(f"{name}  {_described(path)}", flush=True)
+            if as_json:
+                print_json({"model": name, "path": str(path), "bytes": path.stat().st_size})
+            else:
+                print_line(f"{name}  {_described(path)}")
 
 
 @models_app.command("verify")
-def verify_models(names: OptionalNamesArgument = None) -> None:
+def verify_models(names: OptionalNamesArgument = None, as_json: JsonOption = False) -> None:
     """Compare the weights on this machine with rembg's release. Exits with 1 if any differ."""
     config = AppConfig.load()
     present = [name for name in MODEL_FACTS if find_downloaded_file(name, config)]
     failed = 0
     for name in names or [BUNDLED_MODEL, *present]:
+        found: dict[str, Any] = {"model": name, "ok": True}
         try:
-            print(f"{name}  ok  {locate_weights(name, config).path}")
+            found["path"] = str(locate_weights(name, config).path)
+            line = f"{name}  ok  {found['path']}"
         except ForeedgeError as error:
             failed += 1
-            print(f"{name}  {error.code}: {error.message}")
+            found |= {"ok": False, "code": error.code, "detail": error.message}
+            line = f"{name}  {error.code}: {error.message}"
+        if as_json:
+            print_json(found)
+        else:
+            print_line(line)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @models_app.command("path")
-def print_model_path(name: NameArgument) -> None:
+def print_model_path(name: NameArgument, as_json: JsonOption = False) -> None:
     """Print the path of a model's weights on this machine."""
-    print(locate_weights(name, AppConfig.load()).path)
+    path = str(locate_weights(name, AppConfig.load()).path)
+    if as_json:
+        print_json({"model": name, "path": path})
+    else:
+        print_line(path)
 
 
 def _place(name: str, config: AppConfig) -> str:

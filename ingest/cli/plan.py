@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
 
 from ingest.cli.options import JsonOption
 from ingest.cli.plan_plot import plot_plan
 from ingest.cli.plan_tables import plan_as_json, print_plan
+from ingest.cli.terminal import open_terminal, print_json, print_line
 from ingest.scaling.capacity_plan import PlanRequest, compare_families, make_plan
 from ingest.scaling.plan_inputs import find_instance, read_prices, read_profile
 from ingest.units import parse_count, parse_duration
@@ -76,10 +75,10 @@ def plan(
     measured = read_profile(profile)
     made = make_plan(request, measured, prices)
     if as_json:
-        print(orjson.dumps(plan_as_json(made)).decode())
+        print_json(plan_as_json(made))
     else:
-        print_plan(made, compare_families(request, measured, prices), Console())
+        print_plan(made, compare_families(request, measured, prices), open_terminal())
     if plot is not None:
         plot_plan(made, plot)
         if not as_json:
-            Console().print(f"Plot  {plot}", highlight=False, soft_wrap=True)
+            print_line(f"Plot  {plot}")

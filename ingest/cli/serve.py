@@ -7,8 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ingest.cli.options import ConfigOption, EndpointOption, LedgerOption, QueueOption
+from ingest.cli.options import (
+    ConfigOption,
+    EndpointOption,
+    JsonOption,
+    LedgerOption,
+    QueueOption,
+)
 from ingest.cli.settings import merge_settings, with_bundled_model
+from ingest.cli.terminal import open_terminal, print_json
 from ingest.local.application import serving
 from ingest.local.processes import wait_for_interrupt
 from serve_app.config import AppConfig
@@ -35,6 +42,7 @@ def serve(
     settings: SetOption = None,
     model: ModelsOption = None,
     dashboard: DashboardOption = False,
+    as_json: JsonOption = False,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
@@ -47,12 +55,14 @@ def serve(
     loaded = AppConfig.load(args)
     # Only to report wrong keys now. Each HttpApi replica reads them again.
     read_api_keys(loaded.http, loaded.aws)
-    console = Console()
+    console = open_terminal(as_json=as_json)
     with serving(args, host=host, port=port, dashboard=dashboard) as endpoints:
         console.print(f"Cut-outs   {endpoints.http}/v1/cutout", highlight=False)
         console.print(f"Readiness  {endpoints.http}/readyz", highlight=False)
         if endpoints.dashboard:
             console.print(f"Dashboard  {endpoints.dashboard}", highlight=False)
+        if as_json:
+            print_json({"http": endpoints.http, "dashboard": endpoints.dashboard})
         if not loaded.http.authenticates:
             _warn_of_open_access(console, host)
         wait_for_interrupt()
