@@ -17,20 +17,24 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from loadtests.harness.hostile_files import chunk
 from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo
 from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import Recipe
 from serve_app.imaging.decode import read_header
 from serve_app.imaging.footprint import bytes_needed
+from serve_app.imaging.icc import SRGB_CHROMATICITIES, build_profile
 from serve_app.imaging.pixels import Pixels
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.serving.malloc import keep_freed_memory
@@ -128,6 +132,19 @@ def _sixteen_bits(width: int, height: int) -> bytes:
     return file.getvalue()
 
 
+def _sixteen_bits_in_linear_light(channels: int) -> Callable[[int, int], bytes]:
+    """Return a function that makes a PNG of 16 bits whose profile is not that of sRGB."""
+
+    def make(width: int, height: int) -> bytes:
+        shape = (height, width, channels)
+        values = np.random.default_rng(0).integers(0, 65_536, shape, np.uint16)
+        png = cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+        profile = build_profile("linear", SRGB_CHROMATICITIES, (1.0,)) or b""
+        return png[:33] + chunk(b"iCCP", b"linear\0\0" + zlib.compress(profile)) + png[33:]
+
+    return make
+
+
 def _turned() -> bytes:
     exif = Image.Exif()
     exif[_ORIENTATION] = _TURNED_RIGHT
@@ -145,6 +162,8 @@ KINDS: dict[str, Callable[[int, int], bytes]] = {
     "png grey alpha": _saved("LA", "PNG", compress_level=1),
     "png palette": _saved("P", "PNG", compress_level=1),
     "png 16 bits": _sixteen_bits,
+    "png 16 bits profile": _sixteen_bits_in_linear_light(3),
+    "png 16 bits alpha profile": _sixteen_bits_in_linear_light(4),
     "png turned": _saved("RGBA", "PNG", compress_level=1, exif=_turned()),
     "webp": _saved("RGB", "WEBP", quality=80, method=0),
     "webp alpha": _saved("RGBA", "WEBP", quality=80, method=0),

@@ -22,7 +22,8 @@ from serve_app.errors import UnsupportedFormat
 from serve_app.imaging.bounds.profile import bound_profile
 from serve_app.imaging.formats.container import CodePoints, Container, PngGamma
 from serve_app.imaging.icc import SRGB_CHROMATICITIES, SRGB_CURVE, Chromaticities, build_profile
-from serve_app.imaging.wide import WidePixels, convert_wide
+from serve_app.imaging.pixels import Pixels
+from serve_app.imaging.wide import WidePixels, read_shaper
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def convert_to_srgb(image: Image.Image, container: Container, read_wide: ReadWid
     Args:
         image: Image of mode L, RGB, CMYK, YCbCr or LAB.
         container: What its file says of its colours.
-        read_wide: Returns the same samples with 16 bits, or None. Called if they are needed.
+        read_wide: Returns the same samples with 16 bits, or None. If they are used, the image is
+            closed.
 
     Raises:
         UnsupportedFormat: The colours are of a high dynamic range.
@@ -133,14 +135,28 @@ def _apply_profile(image: Image.Image, profile: bytes, read_wide: ReadWide) -> I
     )
     if transform is None:
         return image
-    wide = read_wide()
-    exact = None if wide is None else convert_wide(wide, profile)
+    exact = _convert_wide(image, profile, read_wide)
     if exact is not None:
         return Image.fromarray(exact)
     if image.mode == "L":
         table = np.asarray(ImageCms.applyTransform(Image.fromarray(_GREYS), transform))[0]
         return Image.fromarray(table[np.asarray(image)])
     return ImageCms.applyTransform(image, transform) or image
+
+
+def _convert_wide(image: Image.Image, profile: bytes, read_wide: ReadWide) -> Pixels | None:
+    """Return the sRGB of samples of 16 bits, or None if there are none or it is left to LittleCMS.
+
+    The image is closed if it is no longer needed.
+    """
+    shaper = read_shaper(profile)
+    if shaper is None or (len(shaper.curves) == 1 and image.mode != "L"):
+        return None
+    wide = read_wide()
+    if wide is None:
+        return None
+    image.close()
+    return shaper.convert(wide)
 
 
 def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:

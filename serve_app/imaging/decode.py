@@ -23,7 +23,7 @@ from serve_app.errors import (
     UnsupportedFormat,
 )
 from serve_app.imaging.bounds.files import bound_file
-from serve_app.imaging.colour import convert_to_srgb
+from serve_app.imaging.colour import convert_to_srgb, declared_profile
 from serve_app.imaging.formats.container import Container, check_sides
 from serve_app.imaging.formats.heif import without_exif
 from serve_app.imaging.formats.kinds import read_container
@@ -62,6 +62,8 @@ class ImageHeader:
     """Height in pixels, before the EXIF orientation is applied."""
     has_alpha: bool = True
     """Whether the image may have transparency of its own."""
+    has_wide_colours: bool = False
+    """Whether the image has 16 bits per sample, to which a profile may be applied."""
 
     @property
     def pixels(self) -> int:
@@ -109,7 +111,9 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         return ImageHeader(container.format, *container.still_size, _has_alpha(container))
     with _open(container, limits) as image:
         has_alpha = image.has_transparency_data or _has_alpha(container)
-        return ImageHeader(container.format, image.width, image.height, has_alpha)
+        has_wide_colours = container.samples.depth == 16 and bool(declared_profile(container))
+        size = image.width, image.height
+        return ImageHeader(container.format, *size, has_alpha, has_wide_colours)
 
 
 def _has_alpha(container: Container) -> bool:
@@ -149,8 +153,10 @@ def _convert(container: Container, image: Image.Image, keep_metadata: bool) -> D
     colours, alpha = separate_transparency(image, container)
     if container.covered:
         alpha = _only_within(container.covered, alpha, image.size)
-    rgb = convert_to_srgb(colours, container, lambda: wide_samples(image, container))
-    for replaced in (image, colours):
+    # Grey of 16 bits is in the image, and colours of 16 bits are read again.
+    wide = image if image.mode.startswith("I;16") else _replaced(image, colours)
+    rgb = convert_to_srgb(colours, container, lambda: wide_samples(wide, container))
+    for replaced in (wide, colours):
         _replaced(replaced, rgb)
     orientation = read_orientation(container)
     transpose = _UPRIGHT.get(orientation)

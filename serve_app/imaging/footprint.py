@@ -19,6 +19,9 @@ _DECODE = 11
 image that a conversion replaces. An EXIF orientation and a profile need no more."""
 _DECODE_ALPHA = 16
 """Decoding an image with transparency, whose colours and alpha are separated."""
+_DECODE_WIDE, _DECODE_WIDE_ALPHA = 18, 27
+"""Decoding samples of 16 bits that have a profile: they are decoded again, by OpenCV, which holds
+them twice."""
 _DECODE_VIDEO = 24
 """Decoding AVIF and HEIC: planes of up to 16 bits, and frames that the decoder refers to."""
 _VIDEO_FORMATS = frozenset({"AVIF", "HEIF"})
@@ -57,6 +60,8 @@ def bytes_needed(header: ImageHeader, recipe: Recipe, file_bytes: int) -> int:
 def _decoding(header: ImageHeader) -> int:
     if header.format in _VIDEO_FORMATS:
         return _DECODE_VIDEO
+    if header.has_wide_colours:
+        return _DECODE_WIDE_ALPHA if header.has_alpha else _DECODE_WIDE
     return _DECODE_ALPHA if header.has_alpha else _DECODE
 
 

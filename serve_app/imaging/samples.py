@@ -62,30 +62,36 @@ def wide_samples(image: Image.Image, container: Container) -> WidePixels | None:
     """Return the grey or the colours of an image with 16 bits per channel, or None.
 
     Args:
-        image: Decoded image, of any mode.
+        image: Image of 16 bits, or the 8 bits of its grey or colours.
         container: What its file says of its samples.
     """
     samples = container.samples
     if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.uint16)
+        grey = np.asarray(image).astype(np.uint16, copy=False)
         highest = 2**samples.significant_bits - 1
         if highest < _HIGHEST:
             scaled = np.minimum(grey, highest).astype(np.uint32) * _HIGHEST // highest
             grey = scaled.astype(np.uint16)
         return np.invert(grey) if samples.inverted else grey
-    if samples.depth != 16 or image.mode not in {"LA", "RGB", "RGBA"}:
+    if samples.depth != 16 or image.mode not in {"L", "RGB"}:
         return None
     values = _decode_wide(container)
     if values is None or values.ndim != 3 or values.dtype != np.uint16:
         return None
-    values = values[..., 0] if image.mode == "LA" else values[..., 2::-1]
-    narrow = np.asarray(image)[..., 0] if image.mode == "LA" else np.asarray(image)[..., :3]
-    # Pillow and OpenCV must agree on what the samples are.
-    if values.shape != narrow.shape:
-        return None
-    rows = strips(0, *values.shape[:2])
-    agree = all(np.array_equal(values[part] >> 8, narrow[part]) for part in rows)
-    return values if agree else None
+    values = values[..., 0] if image.mode == "L" else values[..., 2::-1]
+    return values if _agrees(values, image) else None
+
+
+def _agrees(wide: WidePixels, image: Image.Image) -> bool:
+    """Return whether OpenCV and Pillow have the same samples, but for their low bytes."""
+    height, width = wide.shape[:2]
+    channels = wide.shape[2] if wide.ndim == 3 else 1
+    if (width, height) != image.size or channels != len(image.getbands()):
+        return False
+    return all(
+        np.array_equal(wide[rows] >> 8, np.asarray(image.crop((0, rows.start, width, rows.stop))))
+        for rows in strips(0, height, width)
+    )
 
 
 def _decode_wide(container: Container) -> np.ndarray[tuple[int, ...], np.dtype[Any]] | None:

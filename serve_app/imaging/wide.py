@@ -29,7 +29,7 @@ _PARAMETERS = (1, 3, 4, 5, 7)
 """Number of parameters of each function of ``parametricCurveType``."""
 
 
-class _Shaper(NamedTuple):
+class Shaper(NamedTuple):
     """A profile of curves and primaries."""
 
     curves: tuple[_Table, ...]
@@ -37,31 +37,27 @@ class _Shaper(NamedTuple):
     to_srgb: Matrix
     """Matrix from linear light to linear sRGB, [3, channels]."""
 
+    def convert(self, values: WidePixels) -> Pixels:
+        """Return samples of 16 bits in sRGB, uint8 [H, W, 3].
 
-def convert_wide(values: WidePixels, profile: bytes) -> Pixels | None:
-    """Return the sRGB of samples of 16 bits, uint8 [H, W, 3].
-
-    Args:
-        values: Samples of grey or RGB. Grey may have a profile of RGB, whose grey axis counts.
-        profile: ICC profile.
-
-    Returns:
-        The colours, or None if the profile is of another kind than curves and primaries.
-    """
-    shaper = _read_shaper(profile)
-    if shaper is None or (len(shaper.curves) == 1 and values.ndim == 3):
-        return None
-    if values.ndim == 2:
-        light: _Table = np.stack(shaper.curves, axis=-1) @ shaper.to_srgb.T.astype(np.float32)
-        table: Pixels = _SRGB_OF_LIGHT[_light_index(light)]
-        return table[values]
-    result = np.empty(values.shape, np.uint8)
-    height, width = values.shape[:2]
-    for rows in strips(0, height, width):
-        light = np.stack([shaper.curves[n][values[rows, :, n]] for n in range(3)], axis=-1)
-        light = np.asarray(cv2.transform(light, shaper.to_srgb), np.float32)
-        result[rows] = _SRGB_OF_LIGHT[_light_index(light)]
-    return result
+        Args:
+            values: Samples of grey, or of RGB if the profile is of RGB. The grey axis of an RGB
+                profile counts for grey.
+        """
+        height, width = values.shape[:2]
+        result = np.empty((height, width, 3), np.uint8)
+        if values.ndim == 2:
+            grey: _Table = np.stack(self.curves, axis=-1) @ self.to_srgb.T.astype(np.float32)
+            table = _SRGB_OF_LIGHT[_light_index(grey)]
+        # In strips, since NumPy makes an index of 8 bytes of each value.
+        for rows in strips(0, height, width):
+            if values.ndim == 2:
+                result[rows] = table[values[rows]]
+                continue
+            light = np.stack([self.curves[n][values[rows, :, n]] for n in range(3)], axis=-1)
+            light = np.asarray(cv2.transform(light, self.to_srgb), np.float32)
+            result[rows] = _SRGB_OF_LIGHT[_light_index(light)]
+        return result
 
 
 def _light_index(light: _Table) -> WidePixels:
@@ -82,14 +78,18 @@ def _srgb_of_light() -> Pixels:
 _SRGB_OF_LIGHT = _srgb_of_light()
 
 
-def _read_shaper(profile: bytes) -> _Shaper | None:
-    """Return what a profile of curves and primaries does, or None if it is another one."""
+def read_shaper(profile: bytes) -> Shaper | None:
+    """Return what a profile of curves and primaries does, or None if it is of another kind.
+
+    Args:
+        profile: ICC profile of any kind, which may be broken.
+    """
     tags = _tags(profile)
     if profile[_CONNECTION] != b"XYZ " or any(tag.startswith(b"A2B") for tag in tags):
         return None
     if profile[_SPACE] == b"GRAY":
         curve = _curve(tags.get(b"kTRC", b""))
-        return None if curve is None else _Shaper((curve,), np.ones((3, 1)))
+        return None if curve is None else Shaper((curve,), np.ones((3, 1)))
     if profile[_SPACE] != b"RGB ":
         return None
     curves = [_curve(tags.get(letter + b"TRC", b"")) for letter in (b"r", b"g", b"b")]
@@ -97,7 +97,7 @@ def _read_shaper(profile: bytes) -> _Shaper | None:
     if any(curve is None for curve in curves) or any(len(colour) < 20 for colour in colours):
         return None
     matrix = np.array([struct.unpack_from(">3i", colour, 8) for colour in colours]).T / 65536
-    return _Shaper(
+    return Shaper(
         tuple(curve for curve in curves if curve is not None),
         np.linalg.inv(SRGB_TO_D50) @ matrix,
     )

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from serve_app.config import ImageLimits
 from serve_app.imaging.decode import decode_image
 from serve_app.imaging.icc import SRGB_CHROMATICITIES, SRGB_CURVE, Chromaticities, build_profile
-from serve_app.imaging.wide import convert_wide
+from serve_app.imaging.wide import read_shaper
 from tests.support.image_files import Tags, pixel_tags, png_chunk, png_file, samples, tiff_file
 
 LIMITS = ImageLimits()
@@ -139,24 +139,25 @@ def test_every_curve_does_what_littlecms_does(name: str) -> None:
         opened, ImageCms.createProfile("sRGB"), "RGB", "RGB", flags=ImageCms.Flags.NOOPTIMIZE
     )
     expected = np.asarray(ImageCms.applyTransform(Image.fromarray(narrow), transform))
-    found = convert_wide(narrow.astype(np.uint16) * 257, icc)
-    assert found is not None
+    shaper = read_shaper(icc)
+    assert shaper is not None
+    found = shaper.convert(narrow.astype(np.uint16) * 257)
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("cut", range(0, 480, 37))
 def test_a_broken_profile_is_no_error(cut: int) -> None:
     for curve in CURVES.values():
-        found = convert_wide(COLOURS[:1], with_curve(curve)[:cut])
-        assert found is None or found.shape == (1, WIDTH, 3)
+        shaper = read_shaper(with_curve(curve)[:cut])
+        assert shaper is None or shaper.convert(COLOURS[:1]).shape == (1, WIDTH, 3)
 
 
 def test_profiles_of_another_kind_are_left_to_littlecms() -> None:
     lab = bytearray(LINEAR)
     lab[20:24] = b"Lab "
-    assert convert_wide(COLOURS, bytes(lab)) is None
+    assert read_shaper(bytes(lab)) is None
     cmyk = bytearray(LINEAR)
     cmyk[16:20] = b"CMYK"
-    assert convert_wide(COLOURS, bytes(cmyk)) is None
+    assert read_shaper(bytes(cmyk)) is None
     lookup = LINEAR.replace(b"cprt", b"A2B0")
-    assert convert_wide(COLOURS, lookup) is None
+    assert read_shaper(lookup) is None
