@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11; do \
 	$$python -c 'import venv, ssl' 2>/dev/null && echo $$python && break; done)
 COUNT ?= 24
 JOBS ?= 2000
+ARCH ?= amd64
 HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
@@ -15,11 +16,11 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
 	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-graph bench-ingest \
 	bench-ledger bench-overload bench-mixed bench-memory bench-hostile bench-peers compare-rembg \
-	quality
+	quality check-arm64 image
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ##@ Use
 demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
@@ -79,6 +80,9 @@ fuzz: $(VENV)/installed ## Hostile files, and many more mutated images and reque
 		tests/unit/imaging/test_formats.py tests/unit/imaging/test_decode.py \
 		tests/unit/imaging/test_lanczos.py tests/unit/imaging/test_mask.py
 
+check-arm64: $(VENV)/installed ## Models and HAProxy on emulated arm64 CPUs (ARGS=--required)
+	$(VENV)/bin/python -m tests.arm64 $(ARGS)
+
 ##@ Measure
 quality: $(VENV)/compiled ## The masks of each model and recipe against true ones
 	$(VENV)/bin/python -m loadtests.quality --write-docs
@@ -124,11 +128,17 @@ soak: $(VENV)/installed ## Memory over 2,000 images of mixed sizes
 	$(VENV)/bin/python -m loadtests.benchmarks.soak
 
 ##@ Release
+image: $(VENV)/installed ## Build and check the container image for ARCH=amd64 or arm64
+	$(VENV)/bin/python -m cluster.image.local $(ARCH) $(ARGS)
+
 lock: ## New versions into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --constraint requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-runtime.lock
+	uv pip compile requirements-build.in --universal --python-version 3.11 \
+		--constraint requirements.lock \
+		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-build.lock
 	uv pip compile requirements-peers.in --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-peers.lock
 

@@ -1,0 +1,128 @@
+"""Check Foreedge on emulated arm64 CPUs. The last line has the numbers.
+
+python -m tests.arm64 [--required] [--folder out/arm64]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from serve_app.models.registry import BUNDLED_MODEL
+from tests.arm64.machine import ROOT, Failed, Machine, missing_tools
+
+CPUS = ("neoverse-n1", "max,pauth-impdef=on,sve=off")
+"""Graviton2, and a CPU with nearly all features. SVE and QEMU's own pointer authentication are left
+out, since their emulation does not end in minutes."""
+IMAGES = ("coffee.jpg", "officer.jpg", "photographer.jpg")
+
+_FOLDER = ROOT / "out" / "arm64"
+_IMAGES = ROOT / "ingest" / "local" / "real_photographs"
+_SMOKE = ("-c", "from ingest.cli.main import main; main()", "smoke", "--model", BUNDLED_MODEL)
+_CUTOUTS = ("-m", "tests.arm64.cutouts")
+_SAME_LEVELS = 1
+_MIN_SAME = 0.999
+_CRASH = "model_unavailable: onnxruntime died with SIGSEGV; /proc/cpuinfo "
+
+
+def check_smoke(machine: Machine, cpu: str) -> str:
+    """Return what HAProxy's arm64 binary says, once ``foreedge smoke`` has passed."""
+    code, output, errors = machine.python(cpu, *_SMOKE)
+    if code:
+        raise Failed(f"{cpu}: foreedge smoke ended with {code}: {output}{errors}")
+    report = json.loads(output)
+    if report["architecture"] != "aarch64" or not report["models"][BUNDLED_MODEL]["compared"]:
+        raise Failed(f"{cpu}: foreedge smoke has compared no mask of an arm64 CPU: {output}")
+    return str(report["haproxy"])
+
+
+def check_cutouts(machine: Machine, cpu: str, expected: Path) -> tuple[int, float]:
+    """Compare the cut-outs of a CPU with those of this one.
+
+    Returns:
+        The largest difference of a value in grey levels, and the smallest share of an image's
+        values that differ by one level or less.
+    """
+    images = [str(_IMAGES / name) for name in IMAGES]
+    with tempfile.TemporaryDirectory() as folder:
+        code, _, errors = machine.python(cpu, *_CUTOUTS, folder, *images)
+        if code:
+            raise Failed(f"{cpu}: the cut-outs ended with {code}: {errors}")
+        levels = [
+            np.abs(np.load(path).astype(int) - np.load(Path(folder, path.name)))
+            for path in sorted(expected.glob("*.npy"))
+        ]
+    same = min(float((each <= _SAME_LEVELS).mean()) for each in levels)
+    most = max(int(each.max()) for each in levels)
+    if same < _MIN_SAME or len(levels) != len(IMAGES):
+        raise Failed(f"{cpu}: {1 - same:.2%} of a cut-out differ from this CPU's, by up to {most}")
+    return most, same
+
+
+def check_crash(machine: Machine) -> None:
+    """Check that the crash of ONNX Runtime without the CPU's files is reported."""
+    hidden = machine.cpuinfo.rename(machine.folder / "cpuinfo")
+    try:
+        code, output, _ = machine.python(CPUS[0], *_SMOKE)
+    finally:
+        hidden.rename(machine.cpuinfo)
+    if code != 1 or not json.loads(output)["reason"].startswith(_CRASH):
+        raise Failed(f"the crash without /proc/cpuinfo was not reported: {code} {output}")
+
+
+def check_all(machine: Machine) -> str:
+    """Run all checks and return the line with the numbers."""
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr, flush=True)
+
+    wheels = machine.make()
+    say(f"{wheels} wheels for arm64, none missing")
+    with tempfile.TemporaryDirectory() as expected:
+        images = [str(_IMAGES / name) for name in IMAGES]
+        command = [sys.executable, *_CUTOUTS, expected, *images]
+        subprocess.run(command, check=True, cwd=ROOT)
+        most, same, haproxy = 0, 1.0, ""
+        for cpu in CPUS:
+            haproxy = check_smoke(machine, cpu)
+            say(f"{cpu}: foreedge smoke passes, {haproxy}")
+            found = check_cutouts(machine, cpu, Path(expected))
+            most, same = max(most, found[0]), min(same, found[1])
+            say(f"{cpu}: cut-outs differ by at most {found[0]}, {found[1]:.4%} within one level")
+    check_crash(machine)
+    say("the crash without /proc/cpuinfo is a sentence")
+    return (
+        f"arm64: {wheels} wheels, 0 missing; {len(CPUS)} CPUs, {len(IMAGES)} cut-outs each, "
+        f"at most {most} grey levels, {same:.4%} within one; {haproxy.split(' 20')[0]}; "
+        f"crash reported; {time.monotonic() - began:.0f} s"
+    )
+
+
+def main() -> int:
+    """Return the exit code: 1 if something does not hold on arm64."""
+    parser = argparse.ArgumentParser(description="Check Foreedge on emulated arm64 CPUs.")
+    parser.add_argument("--required", action="store_true", help="Fail if a tool is missing.")
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help="Folder of the machine.")
+    options = parser.parse_args()
+    missing = missing_tools()
+    if missing:
+        print(f"SKIPPED: the check needs apt-get install {' '.join(missing)}")
+        return int(options.required)
+    try:
+        print(check_all(Machine(options.folder.resolve())))
+    except Failed as failure:
+        print(f"FAILED: {failure}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
