@@ -1,0 +1,1 @@
+"""Files that put Foreedge on machines: Serve files, and the container image."""

@@ -1,0 +1,82 @@
+"""Running programs of an image with a read-only root, as a user without a name. Needs root.
+
+It is what a pod with ``readOnlyRootFilesystem`` and ``runAsUser`` gets: only the home folder, the
+temporary folder and shared memory can be written to.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+USER = 12345
+"""User that no file of the image belongs to."""
+
+_MOUNTS = """
+set -euo pipefail
+root=$1; cpuinfo=$2; shift 2
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
+for folder in tmp home/foreedge; do mount -t tmpfs tmpfs "$root/$folder"; done
+mount --rbind /proc "$root/proc"
+mount --rbind /dev "$root/dev"
+if [ -n "$cpuinfo" ]; then mount --bind "$cpuinfo" "$root/proc/cpuinfo"; fi
+exec chroot --userspec="$USER_ID:$USER_ID" "$root" env -i "$@"
+"""
+_TOOLS = (
+    "ray --version && type -p ray serve foreedge bash wget grep && "
+    'touch "$HOME/.ray" /tmp/ray && ! touch /opt/foreedge/x 2>/dev/null && '
+    "! type -p gcc cc pip"
+)
+"""What KubeRay needs, and what must not be there."""
+_SMOKE = ("foreedge", "smoke", "--installed", "--matting")
+
+ARM_CPUINFO = """\
+processor\t: 0
+BogoMIPS\t: 243.75
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc \
+dcpop asimddp ssbs
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x3
+CPU part\t: 0xd0c
+CPU revision\t: 1
+
+"""
+"""A Graviton2, for an emulated arm64: the emulation shows its programs the file of this machine."""
+
+
+def run_read_only(root: Path, environment: list[str], arch: str) -> dict[str, Any]:
+    """Check the programs of an image, and return the report of its ``foreedge smoke``.
+
+    Args:
+        root: Root folder of the image.
+        environment: Variables of the image, as ``NAME=value``.
+        arch: Architecture of the image.
+
+    Raises:
+        CalledProcessError: A program fails, or is missing.
+    """
+    for shell in (("bash", "-c", _TOOLS), ("bash", "-lc", _TOOLS)):
+        _run(root, environment, arch, *shell)
+    report: dict[str, Any] = json.loads(_run(root, environment, arch, *_SMOKE))
+    return report
+
+
+def _run(root: Path, environment: list[str], arch: str, *command: str) -> str:
+    with tempfile.NamedTemporaryFile("w") as cpuinfo:
+        cpuinfo.write(ARM_CPUINFO)
+        cpuinfo.flush()
+        # The mounts end with the process.
+        done = subprocess.run(
+            ["unshare", "--mount", "--", "bash", "-c", _MOUNTS, "sandbox", root,
+             cpuinfo.name if arch == "arm64" else "", *environment, *command],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "USER_ID": str(USER)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )  # fmt: skip
+    return done.stdout
