@@ -130,12 +130,12 @@ class Builder:
         Raises:
             BuildFailed: A check failed.
         """
-        format_ = "{{json .Docker.Config}}"
-        config = json.loads(self.buildah("inspect", "--type", "image", "--format", format_, image))
+        described = json.loads(self.buildah("inspect", "--type", "image", image))
+        environment = described["OCIv1"]["config"]["Env"]
         container = self.buildah("from", "--arch", self.arch, "--pull-never", image)
         try:
             root = Path(self.buildah("mount", container))
-            report = run_read_only(root, config["Env"], self.arch)
+            report = run_read_only(root, environment, self.arch)
             size = subprocess.run(["du", "-sxm", root], capture_output=True, text=True, check=True)
         finally:
             self.buildah("rm", container)

@@ -29,7 +29,7 @@ exec chroot --userspec="$USER_ID:$USER_ID" "$root" env -i "$@"
 _TOOLS = (
     "ray --version && type -p ray serve foreedge bash wget grep && "
     'touch "$HOME/.ray" /tmp/ray && ! touch /opt/foreedge/x 2>/dev/null && '
-    "! type -p gcc cc pip"
+    '[ -z "$(type -p gcc cc)" ]'
 )
 """What KubeRay needs, and what must not be there."""
 _SMOKE = ("foreedge", "smoke", "--installed", "--matting")
