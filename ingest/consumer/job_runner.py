@@ -18,6 +18,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from ingest.consumer.breakers import Breakers
 from ingest.consumer.lease import Lease
@@ -47,6 +48,17 @@ _PIPELINE = Place("pipeline")
 _STORE_CODES = {each.code for each in (StorageUnavailable, SourceForbidden, StorageRejected)}
 
 
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One job on its way to its outcome."""
+
+    job: Job
+    lease: Lease
+    waited_s: float = 0
+    """Time in seconds that it has waited behind other jobs or for a place that refuses. It is its
+    own, since the jobs of a message wait side by side."""
+
+
 class JobRunner:
     """Runs the jobs of one consumer. Belongs to one event loop."""
 
@@ -71,8 +83,9 @@ class JobRunner:
 
     async def run_job(self, job: Job, lease: Lease) -> Outcome:
         """Run a job and return its outcome. Raises only if this task is cancelled."""
+        run = _Run(job, lease)
         first_s = self._clock()
-        outcome, place = await self._attempt(job, lease)
+        outcome, place = await self._attempt(run)
         refused_s = self._clock()
         for attempt in itertools.count(1):
             if place is None or self._breakers.is_jobs_fault(place, first_s, self._clock()):
@@ -81,19 +94,20 @@ class JobRunner:
             async with self._waits.turn(place, lease, attempt) as may_try:
                 if not may_try:
                     return _without_verdict(outcome)
-                lease.waited_s += self._clock() - waits_from_s
+                run.waited_s += self._clock() - waits_from_s
                 has_served = self._breakers.has_served_since(place, refused_s)
-                outcome, again = await self._attempt(job, lease)
+                outcome, again = await self._attempt(run)
             if again == place and has_served:
                 return outcome
             if again != place:
                 place, refused_s = again, self._clock()
         raise AssertionError("unreachable")
 
-    async def _attempt(self, job: Job, lease: Lease) -> tuple[Outcome, Place | None]:
+    async def _attempt(self, run: _Run) -> tuple[Outcome, Place | None]:
         """Run a job once, and return its outcome and the place that refused it."""
+        job = run.job
         began_s = self._clock()
-        outcome = await self._run_isolating_suspects(job, lease)
+        outcome = await self._run_isolating_suspects(run)
         now_s = self._clock()
         for place in _places_that_served(job, outcome):
             self._breakers.note_service(place, began_s, now_s)
@@ -106,46 +120,47 @@ class JobRunner:
             reason = f"{outcome.code}: {outcome.message}"
             self._breakers.note_refusal(refusing, job.job_id, reason, now_s)
             # The deadline is for what the job itself takes.
-            lease.waited_s += now_s - began_s
+            run.waited_s += now_s - began_s
         return outcome, refusing
 
-    async def _run_isolating_suspects(self, job: Job, lease: Lease) -> Outcome:
+    async def _run_isolating_suspects(self, run: _Run) -> Outcome:
         """Run a job together with others, or in isolation if that loses its replica."""
-        message_id = lease.message.message_id
+        message_id = run.lease.message.message_id
         if message_id not in self._suspects:
-            outcome = await self._call_pipeline(job, lease)
+            outcome = await self._call_pipeline(run)
             if outcome.code != ReplicaLost.code:
                 return outcome
         self.alone += 1
         waits_from = self._clock()
         async with self._isolation:
-            lease.waited_s += self._clock() - waits_from
-            outcome = await self._call_pipeline(job, lease)
+            run.waited_s += self._clock() - waits_from
+            outcome = await self._call_pipeline(run)
         if outcome.code == ReplicaLost.code:
             text = "job %s lost its replica while it ran in isolation"
-            _logger.warning(text, visible(job.job_id), extra=_labels(job))
+            _logger.warning(text, visible(run.job.job_id), extra=_labels(run.job))
             self._suspects.append(message_id)
         return outcome
 
-    def _ends_at(self, lease: Lease) -> float:
-        """Return when the jobs of a message count as failed, by the consumer's clock.
+    def _ends_at(self, run: _Run) -> float:
+        """Return when a job counts as failed, by the consumer's clock.
 
         A job that waits behind others is not charged for what those do.
         """
-        limit_s = self._config.job_deadline_s + lease.waited_s
-        return min(lease.received_at + limit_s, lease.jobs_end_at)
+        limit_s = self._config.job_deadline_s + run.waited_s
+        return min(run.lease.received_at + limit_s, run.lease.jobs_end_at)
 
-    async def _call_pipeline(self, job: Job, lease: Lease) -> Outcome:
+    async def _call_pipeline(self, run: _Run) -> Outcome:
         """Run a job once, when there is room for it."""
         waits_from = self._clock()
         async with self._slots:
-            lease.waited_s += self._clock() - waits_from
-            return await self._call_in_time(job, lease)
+            run.waited_s += self._clock() - waits_from
+            return await self._call_in_time(run)
 
-    async def _call_in_time(self, job: Job, lease: Lease) -> Outcome:
+    async def _call_in_time(self, run: _Run) -> Outcome:
         """Run a job once, within its deadline, and return errors as a failed outcome."""
+        job = run.job
         error: ForeedgeError
-        deadline = asyncio.timeout(self._ends_at(lease) - self._clock())
+        deadline = asyncio.timeout(self._ends_at(run) - self._clock())
         try:
             async with deadline:
                 outcome = await self._process(job)
@@ -159,7 +174,7 @@ class JobRunner:
             outcome = Outcome.failed(job, InternalError("the call of the pipeline was cancelled"))
         except Exception as raised:
             if deadline.expired():
-                limit_s = self._ends_at(lease) - lease.received_at - lease.waited_s
+                limit_s = self._ends_at(run) - run.lease.received_at - run.waited_s
                 error = DeadlineExceeded(
                     f"no result within {limit_s:g} s of receipt, apart from waiting behind other "
                     "jobs (queue.job_deadline_s, and the twelve hours of SQS)"
@@ -169,7 +184,7 @@ class JobRunner:
                 _logger.exception(text, visible(job.job_id), extra=_labels(job))
                 error = InternalError(f"{type(raised).__name__}: {raised}")
             outcome = Outcome.failed(job, error)
-        return outcome.model_copy(update={"receive_count": lease.message.receive_count})
+        return outcome.model_copy(update={"receive_count": run.lease.message.receive_count})
 
 
 def _place_that_refused(job: Job, outcome: Outcome) -> Place | None:

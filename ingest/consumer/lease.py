@@ -28,8 +28,6 @@ class Lease:
     """Time at which SQS makes the message visible again, in seconds of the consumer's clock."""
     extended_at: float
     """Time of the receive or of the last extension, in seconds of the consumer's clock."""
-    waited_s: float = 0
-    """Time in seconds that jobs of the message have waited behind other jobs of this consumer."""
     heartbeat: asyncio.Task[None] | None = None
     """Extension that is under way."""
     lost: bool = False

@@ -198,14 +198,13 @@ async def test_jobs_are_not_charged_for_a_message_whose_jobs_take_every_slot_and
         return success(job)
 
     bench = ConsumerBench(process, job_deadline_s=100, max_in_flight=4, max_receives=1)
-    bench.queue.send(s3_event(*(f"hangs{n}.jpg" for n in range(4))))
-    await bench.serve("j", "k", "l", for_s=150)
+    hanging = bench.queue.send(s3_event(*(f"hangs{n}.jpg" for n in range(20))))
+    await bench.serve("j", "k", "l", for_s=520)
     await bench.stop()
-    assert {item.job_id for item in bench.ledger.records if item.status == "done"} == {
-        "j",
-        "k",
-        "l",
-    }
+    # Twenty jobs take four slots for a hundred seconds each, and none of them for longer.
+    assert [item.message_id for item in bench.queue.dead] == [hanging]
+    done = {item.job_id for item in bench.ledger.records if item.status == "done"}
+    assert done == {"j", "k", "l"}
 
 
 @virtual
