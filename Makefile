@@ -14,9 +14,9 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
-	test-scaling chaos fuzz docs lock tag tune loadtest soak bench bench-graph bench-ingest \
-	bench-ledger bench-overload bench-mixed bench-memory bench-hostile bench-peers compare-rembg \
-	quality check-arm64 image
+	test-scaling chaos fuzz check-arm64 check-ray-up docs lock tag image tune loadtest soak bench \
+	bench-graph bench-ingest bench-ledger bench-overload bench-mixed bench-memory bench-hostile \
+	bench-peers compare-rembg quality
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -69,6 +69,9 @@ test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 
 
 test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle cores)
 	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py
+
+check-ray-up: $(VENV)/installed ## cluster/ray-up.yaml, with Ray's EC2 provider and a local EC2
+	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_ray_up.py
 
 chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks every few seconds (SEED=n)
 	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
