@@ -26,6 +26,7 @@ from ingest.runs.manifest import RunManifest
 from ingest.runs.record_table import REDRIVEN
 from ingest.runs.records import Record, Records
 from ingest.sources.base import Entry
+from ingest.sqs.dead_letters import JOB_ID_ATTRIBUTE, earlier_job_id
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue_client import QueueClient
@@ -211,6 +212,7 @@ def _receive(queue: QueueClient) -> list[MessageTypeDef]:
             MaxNumberOfMessages=BATCH_ENTRIES,
             WaitTimeSeconds=_POLL_S,
             VisibilityTimeout=_HIDDEN_S,
+            MessageAttributeNames=[JOB_ID_ATTRIBUTE],
         )
     return answer.get("Messages", [])
 
@@ -259,8 +261,10 @@ def _record_redriven(folder: RunFolder, failures: list[Record]) -> None:
 
 
 def _job_id(message: Any) -> str | None:
+    """Return the id of the job that a dead letter is about, or None if nothing says it."""
     try:
         found = orjson.loads(message["Body"])["job_id"]
     except (ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, str) else None
+        found = None
+    # An event, or a message without an id, got its id from the consumer.
+    return found if isinstance(found, str) else earlier_job_id(message.get("MessageAttributes", {}))

@@ -13,7 +13,8 @@ Attributes = Mapping[str, Mapping[str, Any]]
 """Message attributes as SQS delivers them, by name."""
 
 _OWN_PREFIX = "foreedge."
-_JOB_ID = "foreedge.job_id"
+JOB_ID_ATTRIBUTE = "foreedge.job_id"
+"""Attribute of a dead letter that names its job."""
 _DROPPED = "foreedge.dropped"
 _VALUES = ("DataType", "StringValue", "BinaryValue")
 _ATTRIBUTE_CHARACTERS = 1_000
@@ -44,7 +45,7 @@ def dead_letter_attributes(
     }
     room_bytes = PAYLOAD_BYTES - len(body.encode())
     # These two are short, and say which job failed.
-    first = fitting_attributes({"foreedge.code": code, _JOB_ID: job_id}, room_bytes)
+    first = fitting_attributes({"foreedge.code": code, JOB_ID_ATTRIBUTE: job_id}, room_bytes)
     room_bytes -= sum(map(_size, first, map(_text, first.values())))
     kept = _fitting_producers(carried, room_bytes, MESSAGE_ATTRIBUTES - len(first) - 1)
     room_bytes -= sum(map(_size, kept, kept.values()))
@@ -55,7 +56,7 @@ def dead_letter_attributes(
 
 def earlier_job_id(attributes: Attributes) -> str | None:
     """Return the id of the job that a dead letter was about, if a message is one sent again."""
-    job_id: str = attributes.get(_JOB_ID, {}).get("StringValue", "")
+    job_id: str = attributes.get(JOB_ID_ATTRIBUTE, {}).get("StringValue", "")
     return job_id if 0 < len(job_id) <= MAX_JOB_ID_LENGTH else None
 
 

@@ -47,6 +47,8 @@ OWN = [
     "ledgerruns/r/redriven/20261128T210000.1Z-aa.jsonl.gz",
     "_foreedge/runs/20261128T210000Z-0a0b0c/run.json",
     "x/y/runs/r/sent.json",
+    "_foreedge/runs/r/cancelled.json",
+    "_foreedge/runs/live-2026-11-28/results/20261128T210000.1Z-aa-compacted-bb.jsonl.gz",
 ]
 PHOTOGRAPHS = [
     "in/1.jpg",

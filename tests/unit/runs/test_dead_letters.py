@@ -81,3 +81,18 @@ def test_a_queue_that_is_searched_to_its_end() -> None:
     queue = LargeQueue([str(number) for number in range(300)], hidden_receives=10_000)
     assert clear(queue, {"7", "299"}) == (2, [])
     assert len(queue.released) == 298
+
+
+def test_the_letter_of_a_message_that_names_no_job_is_found_by_its_attribute() -> None:
+    class AttributeQueue(LargeQueue):
+        def receive_message(self, **call: Any) -> dict[str, Any]:
+            assert call["MessageAttributeNames"] == ["foreedge.job_id"]
+            answer = super().receive_message(**call)
+            for message in answer["Messages"]:
+                value = {"DataType": "String", "StringValue": message["MessageId"]}
+                message |= {"Body": "{}", "MessageAttributes": {"foreedge.job_id": value}}
+            return answer
+
+    queue = AttributeQueue([str(number) for number in range(30)], hidden_receives=10_000)
+    assert clear(queue, {"7", "29"}) == (2, [])
+    assert queue.deleted == {"7", "29"}
