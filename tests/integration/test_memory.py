@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.benchmarks.memory import cases
-from loadtests.harness.peak_memory import measure_peaks
+from loadtests.harness.peak_memory import Case, measure_peaks
 from serve_app.config import ImageLimits
 from serve_app.contracts.recipe import Recipe
 from serve_app.imaging.decode import ImageHeader, read_header
@@ -28,6 +28,15 @@ def test_no_image_takes_more_memory_than_it_is_charged_for(tmp_path: Path) -> No
     assert {name: share for name, share in shares.items() if share > _TOLERANCE} == {}
     # Nor is any charged for far more than it takes, which would let memory lie idle.
     assert {name: share for name, share in shares.items() if share < 0.35} == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is reset by Linux alone")
+def test_a_large_image_takes_no_more_than_it_is_charged_for(tmp_path: Path) -> None:
+    # Its arrays have more than 32 MiB, which glibc maps one by one.
+    recipes: tuple[dict[str, str], ...] = ({}, {"background": "white"})
+    chosen = [Case("jpeg", recipe, 5000, 4000) for recipe in recipes]
+    shares = [peak.measured / peak.charged for peak in measure_peaks(chosen, tmp_path)]
+    assert max(shares) <= _TOLERANCE, shares
 
 
 def test_charges_follow_the_header_and_the_recipe() -> None:
