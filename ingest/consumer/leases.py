@@ -121,7 +121,8 @@ class Leases:
 
     def forget(self, lease: Lease) -> None:
         """Stop extending a lease."""
-        self._counts["lost"] += lease.lost and not lease.deleted
+        if lease.lost and not lease.deleted:
+            self._counts["lost"] += 1
         self._all.pop(lease, None)
 
     def holds(self, lease: Lease) -> bool:
