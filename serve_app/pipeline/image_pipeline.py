@@ -28,7 +28,7 @@ from serve_app.errors import (
     CheckFailed,
     ForeedgeError,
     InternalError,
-    SourceNotFound,
+    StorageUnavailable,
 )
 from serve_app.imaging.decode import DecodedImage, decode_image, read_header
 from serve_app.imaging.footprint import bytes_needed
@@ -207,7 +207,11 @@ class ImagePipeline:
             return source
         info = await self._call_store(self._store.head, source.bucket, source.key)
         if info is None:
-            raise SourceNotFound(f"s3://{source.bucket}/{source.key} does not exist")
+            # Only a GET is answered with a reason: a bucket that is missing is no job's fault.
+            await self._call_store(self._store.get, source.bucket, source.key)
+            raise StorageUnavailable(
+                f"s3://{source.bucket}/{source.key} did not exist a moment ago; try again"
+            )
         return source.model_copy(update={"etag": info.etag})
 
     async def _describe(self, name: str, contacts: Contacts) -> ModelInfo:

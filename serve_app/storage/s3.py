@@ -13,26 +13,25 @@ from serve_app.errors import (
     ForeedgeError,
     ImageTooLarge,
     SourceChanged,
-    SourceForbidden,
     SourceNotFound,
     StorageUnavailable,
 )
 from serve_app.storage.protocol import CHUNK_BYTES, ObjectInfo
+from serve_app.storage.s3_answers import explain_answer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_ERRORS = (ClientError, BotoCoreError, HTTPError)
+_ERRORS = (ClientError, BotoCoreError, HTTPError, UnicodeError, RecursionError)
 """Exceptions of a call to S3. botocore wraps most errors of urllib3 in classes of its own, but not
-those of TLS in the middle of a body."""
+those of TLS in the middle of a body. It asks for the region of a bucket again and again if a server
+redirects every request without naming one."""
 
-_NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"}
-_IMPOSSIBLE = {"InvalidBucketName", "KeyTooLongError", "InvalidURI", "InvalidArgument"}
-"""Codes of a bucket, key or version that no object can have."""
-_FORBIDDEN = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled", "InvalidObjectState"}
-_PRECONDITION = {"412", "PreconditionFailed"}
-_UNEXPLAINED = {"400", "403"}
-"""Codes of a rejected HEAD, whose answer has no body that could contain the reason."""
+_BAD_NAMES = (ParamValidationError, UnicodeError)
+"""Exceptions for a bucket, key or version that no request can carry."""
+_ABSENT = {"404", "NoSuchKey", "NoSuchVersion", "NotFound"}
+_UNEXPLAINED = range(300, 500)
+"""Statuses of a rejected HEAD, whose answer has no body that could contain the reason."""
 
 _DELETED_AT_ONCE = 1_000
 """Most keys that one DeleteObjects takes."""
@@ -45,29 +44,26 @@ def map_s3_error(error: Exception, where: str) -> ForeedgeError:
         error: The exception, which is botocore's, or urllib3's from the middle of a body.
         where: URL of the object or bucket, for the message.
     """
-    if isinstance(error, ParamValidationError):
-        return _impossible_object(error, where)
+    if isinstance(error, _BAD_NAMES):
+        reason = " ".join(str(error).split())
+        return SourceNotFound(f"{where} cannot exist, correct the bucket, key or version: {reason}")
+    if isinstance(error, RecursionError):
+        return explain_answer("PermanentRedirect", 301, "it redirects every request", where)
     if isinstance(error, ClientError):
-        code = _code(error)
-        if code in _NOT_FOUND:
-            return SourceNotFound(f"{where} does not exist")
-        if code in _IMPOSSIBLE:
-            return _impossible_object(error, where)
-        if code in _FORBIDDEN:
-            return SourceForbidden(f"{where}: access denied ({code}); check the policy of the role")
-        if code in _PRECONDITION:
-            return SourceChanged(f"{where} is no longer the object that the job names (ETag)")
-    # Everything else is retried: expired credentials are renewed, throttling and outages end.
+        text = error.response.get("Error", {}).get("Message") or str(error)
+        return explain_answer(_code(error), _status(error), text, where)
+    # Everything else is retried: credentials are renewed, outages end.
     return StorageUnavailable(f"{where}: {error}")
-
-
-def _impossible_object(error: Exception, where: str) -> SourceNotFound:
-    reason = " ".join(str(error).split())
-    return SourceNotFound(f"{where} cannot exist, correct the bucket, key or version: {reason}")
 
 
 def _code(error: ClientError) -> str:
     return error.response.get("Error", {}).get("Code", "")
+
+
+def _status(error: ClientError) -> int:
+    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = _code(error)
+    return int(code) if not status and code.isdecimal() else status
 
 
 class S3Store:
@@ -82,11 +78,11 @@ class S3Store:
         try:
             answer = self._client.head_object(Bucket=bucket, Key=key, **version)
         except _ERRORS as error:
-            code = _code(error) if isinstance(error, ClientError) else ""
-            if code in _NOT_FOUND:
-                return None
-            if code in _UNEXPLAINED:
-                raise self._explain_refusal(bucket, key, version) from error
+            if isinstance(error, ClientError):
+                if _code(error) in _ABSENT:
+                    return None
+                if _status(error) in _UNEXPLAINED:
+                    raise self._explain_refusal(bucket, key, version) from error
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error
         return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
 

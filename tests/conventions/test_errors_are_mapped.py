@@ -80,12 +80,14 @@ S3_CODES = {
         NoSuchKey NoSuchBucket NoSuchVersion 404 InvalidBucketName KeyTooLongError InvalidURI
         InvalidArgument
     """,
-    errors.SourceForbidden: "AccessDenied AllAccessDisabled InvalidObjectState",
+    errors.SourceForbidden: "AccessDenied AllAccessDisabled",
+    errors.SourceArchived: "InvalidObjectState",
+    errors.StorageRejected: "EncryptionTypeMismatch InvalidWriteOffset TooManyParts NotImplemented",
     errors.SourceChanged: "PreconditionFailed 412",
     errors.StorageUnavailable: """
         SlowDown 503 InternalError 500 ServiceUnavailable RequestTimeout ConditionalRequestConflict
         ExpiredToken InvalidAccessKeyId SignatureDoesNotMatch RequestTimeTooSkewed OperationAborted
-        EncryptionTypeMismatch InvalidRequest InvalidWriteOffset TooManyParts
+        InvalidRequest
     """,
 }
 
