@@ -20,12 +20,19 @@ from ray.serve.handle import DeploymentHandle
 from ingest.consumer.cancelled_runs import CancelledRuns
 from ingest.consumer.consumer import Consumer
 from ingest.runs.ledger import Ledger
+from ingest.runs.ledger_check import check_ledger
 from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
 from ingest.sqs.queue import SqsQueue, check_url
 from serve_app.config import AppConfig, QueueConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
-from serve_app.errors import FatalError, InvalidConfig, TransientError
+from serve_app.errors import (
+    FatalError,
+    ForeedgeError,
+    InvalidConfig,
+    PermanentError,
+    TransientError,
+)
 from serve_app.serving.handle_calls import call_deployment
 from serve_app.storage import open_store
 
@@ -60,8 +67,9 @@ class SqsIngest:
         self._aws = config.aws
         self._pipeline = pipeline
         check_url(config.queue.url)
-        self._ledger = Ledger(open_store(config), config.ledger)
-        self._cancelled_runs = CancelledRuns.in_ledger(open_store(config), config.ledger)
+        self._store = open_store(config)
+        self._ledger = Ledger(self._store, config.ledger)
+        self._cancelled_runs = CancelledRuns.in_ledger(self._store, config.ledger)
         self._queue: SqsQueue | None = None
         self._consumer: Consumer | None = None
         self._trouble = "the models are not loaded yet"
@@ -78,6 +86,8 @@ class SqsIngest:
         """Return whether the queue is served, the reason if it is not, and the counters."""
         consumer = self._consumer
         reason = self._trouble if consumer is None else consumer.reason
+        if consumer is not None and reason is not None and self._ledger.trouble is not None:
+            reason = f"{reason}; {self._ledger.trouble}"
         stats = {} if consumer is None else asdict(consumer.stats)
         return {
             "queue_url": self._queue_config.url,
@@ -102,6 +112,8 @@ class SqsIngest:
     async def _serve(self) -> None:
         # A message received before that would wait for the models and use up its receives.
         await self._until_it_succeeds(self._wait_for_models)
+        self._trouble = "the ledger is not checked yet"
+        await self._until_it_succeeds(self._check_ledger)
         self._trouble = "the queue is not open yet"
         queue = self._queue = await self._until_it_succeeds(
             lambda: SqsQueue.open(self._queue_config, self._aws)
@@ -112,6 +124,7 @@ class SqsIngest:
             self._ledger,
             self._queue_config,
             part_records=self._ledger_config.part_records,
+            part_interval_s=self._ledger_config.part_interval_s,
         )
         await self._consumer.run()
 
@@ -119,7 +132,8 @@ class SqsIngest:
         for number in itertools.count(1):
             try:
                 return await attempt()
-            except TransientError as error:
+            except (TransientError, PermanentError) as error:
+                # A denial ends as well, once somebody corrects the policy.
                 pause_s = backoff_s(RETRY_BASE_S, number, RETRY_MAX_S)
                 self._trouble = f"{error.code}: {error.message}"
                 _logger.warning("%s; trying again in %.1f s", error.message, pause_s)
@@ -128,6 +142,12 @@ class SqsIngest:
                 self._trouble = f"{error.code}: {error.message}"
                 raise
         raise AssertionError("unreachable")
+
+    async def _check_ledger(self) -> None:
+        try:
+            await asyncio.to_thread(check_ledger, self._store, self._ledger_config)
+        except ForeedgeError as error:
+            raise type(error)(f"ledger: {error.message}") from error
 
     async def _wait_for_models(self) -> None:
         await call_deployment(self._pipeline.models.remote(), self._queue_config.job_deadline_s)

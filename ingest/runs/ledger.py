@@ -104,6 +104,8 @@ class Ledger:
         self._sequence = itertools.count()
         self._open: dict[str, _Part] = {}
         self._writes: set[asyncio.Task[None]] = set()
+        self.trouble: str | None = None
+        """Reason why the last write failed, or None if it succeeded."""
 
     async def record(self, outcome: Outcome) -> None:
         """Return when the part that holds ``outcome`` is stored.
@@ -150,11 +152,13 @@ class Ledger:
             try:
                 await asyncio.to_thread(folder.write_part, key, part.lines)
             except TransientError as error:
+                self.trouble = f"{error.code}: {error.message}"
                 _logger.warning(
                     "ledger: %s; %d records wait for it", error.message, len(part.lines)
                 )
                 await asyncio.sleep(backoff_s(self._retry_base_s, attempt, RETRY_MAX_S))
             except ForeedgeError as error:
+                self.trouble = f"{error.code}: {error.message}"
                 _logger.error("ledger: %s; %d records were refused", error.message, len(part.lines))
                 part.stored.set_exception(error)
                 return
@@ -163,5 +167,6 @@ class Ledger:
                 part.stored.set_exception(InternalError(f"{key} could not be stored: {error}"))
                 return
             else:
+                self.trouble = None
                 part.stored.set_result(None)
                 return

@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.config import AppConfig
@@ -27,8 +29,9 @@ from serve_app.contracts.submission import JobQueue
 from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
+from serve_app.http.ingest_health import summarize_replicas
 from serve_app.http.uploads import CUTOUT_FORM, FormRules, UploadedImage, read_uploaded_image
-from serve_app.serving.handle_calls import call_deployment
+from serve_app.serving.handle_calls import call_deployment, map_ray_error
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 
 _STATUS_TIMEOUT_S = 5.0
@@ -159,13 +162,20 @@ class Endpoint:
         return models
 
     async def ingest_status(self) -> dict[str, Any] | None:
-        """Return the status of SqsIngest, or None if the application serves no queue."""
+        """Return the status of all SqsIngest replicas, or None if there is no queue to serve.
+
+        It never raises: that the ingest does not answer is its status.
+        """
         if self._ingest is None:
             return None
-        status: dict[str, Any] = await call_deployment(
-            self._ingest.status.remote(), _STATUS_TIMEOUT_S
+        # A handle reaches one replica with ``remote``, and all of them with ``broadcast``.
+        answers = self._ingest.broadcast("status").results_async(
+            timeout_s=_STATUS_TIMEOUT_S, return_exceptions=True
         )
-        return status
+        try:
+            return summarize_replicas(await answers)
+        except (RayError, RayServeException, TimeoutError) as error:
+            return summarize_replicas([map_ray_error(error)])
 
 
 async def current_endpoint() -> Endpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, Overloaded, ReplicaLost
 from serve_app.http.endpoint import CurrentEndpoint
@@ -24,15 +24,28 @@ async def check_liveness() -> dict[str, str]:
     response_description="The application can process images.",
     responses=error_responses(ModelUnavailable, ReplicaLost, Overloaded, DeadlineExceeded),
 )
-async def check_readiness(endpoint: CurrentEndpoint) -> dict[str, Any]:
+async def check_readiness(request: Request, endpoint: CurrentEndpoint) -> dict[str, Any]:
     """Report whether the application can process images.
 
     The status is 200 if the pipeline and every model are ready. The state of the ingest is included
     but does not affect the status: taking the endpoint out of service because a queue is
-    unavailable would turn one failure into two.
+    unavailable would turn one failure into two. If API keys are configured, the state is given to
+    callers with a key only.
     """
     models = await endpoint.models()
     ready: dict[str, Any] = {"status": "ready", "models": [model.name for model in models]}
-    if (ingest := await endpoint.ingest_status()) is not None:
-        ready["ingest"] = ingest
+    if await _may_see_ingest(request, endpoint):
+        ingest = await endpoint.ingest_status()
+        if ingest is not None:
+            ready["ingest"] = ingest
     return ready
+
+
+async def _may_see_ingest(request: Request, endpoint: CurrentEndpoint) -> bool:
+    """Return whether the caller has an API key, or none is needed."""
+    if endpoint.keys is None:
+        return True
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    presented = [request.headers.get("x-api-key", ""), bearer * (scheme.lower() == "bearer")]
+    presented = [key for key in presented if key]
+    return bool(presented) and await endpoint.keys.accept(presented) is not None

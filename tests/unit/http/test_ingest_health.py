@@ -1,0 +1,97 @@
+"""What ``/readyz`` says about the ingest, and to whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from serve_app.config import AppConfig
+from serve_app.errors import ReplicaLost
+from serve_app.http.endpoint import Endpoint
+from serve_app.http.ingest_health import summarize_replicas
+from tests.support.http_client import EndpointClient, LocalHandle, NoQueue, StuckPipeline
+
+KEY = "a-key-of-more-than-16-characters"
+WELL = {"queue_url": "u", "healthy": True, "reason": None, "done": 3, "failed": {"no_subject": 1}}
+ILL = {
+    "queue_url": "u",
+    "healthy": False,
+    "reason": "output s3://o: denied",
+    "done": 2,
+    "failed": {},
+}
+
+
+class Replicas:
+    """A handle to several replicas of SqsIngest, which answer or fail."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def broadcast(self, method: str) -> Replicas:
+        self.asked.append(method)
+        return self
+
+    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
+        assert return_exceptions
+        if self.answers == ["silence"]:
+            raise TimeoutError("no replica answered")
+        return self.answers
+
+
+def client_of(config: AppConfig, replicas: Replicas) -> EndpointClient:
+    pipeline: Any = LocalHandle(StuckPipeline())
+    ingest: Any = replicas
+    return EndpointClient(Endpoint(config, pipeline, ingest, NoQueue()))
+
+
+def test_all_replicas_count_and_not_one_of_them() -> None:
+    found = summarize_replicas([WELL, ILL, WELL])
+    assert (found["healthy"], found["reason"]) == (False, "output s3://o: denied")
+    assert (found["queue_url"], found["done"], found["failed"]) == ("u", 8, {"no_subject": 2})
+    assert found["replicas"] == [WELL, ILL, WELL]
+    assert summarize_replicas([WELL, WELL])["healthy"]
+
+
+def test_a_replica_that_does_not_answer_is_not_healthy() -> None:
+    found = summarize_replicas([WELL, ReplicaLost("gone")])
+    assert not found["healthy"]
+    assert "gone" in found["reason"]
+    assert found["done"] == 3
+    assert summarize_replicas([])["reason"] == "no replica of SqsIngest is running"
+
+
+async def test_readyz_tells_of_every_replica() -> None:
+    replicas = Replicas(WELL, ILL)
+    async with client_of(AppConfig.load(), replicas) as client:
+        answer = await client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["ingest"]["reason"] == "output s3://o: denied"
+    assert replicas.asked == ["status"]
+
+
+async def test_an_ingest_that_does_not_answer_takes_nothing_out_of_service() -> None:
+    async with client_of(AppConfig.load(), Replicas("silence")) as client:
+        answer = await client.get("/readyz")
+    assert answer.status_code == 200
+    assert not answer.json()["ingest"]["healthy"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({}, False),
+        ({"X-API-Key": "wrong"}, False),
+        ({"Authorization": f"Basic {KEY}"}, False),
+        ({"X-API-Key": KEY}, True),
+        ({"Authorization": f"Bearer {KEY}"}, True),
+    ],
+)
+async def test_strangers_learn_nothing_about_the_queue(headers: dict[str, str], told: bool) -> None:
+    config = AppConfig.load({"http": {"api_keys": KEY}})
+    async with client_of(config, Replicas(WELL)) as client:
+        answer = await client.get("/readyz", headers=headers)
+    assert answer.status_code == 200
+    assert ("ingest" in answer.json()) == told
