@@ -45,7 +45,7 @@ class Meaning(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class S3Answer:
     """Answers with one meaning and one piece of advice."""
 
     codes: str
@@ -58,24 +58,24 @@ class Row:
 
 
 _ROWS = (
-    Row("NoSuchKey NoSuchVersion NotFound 404", Meaning.ABSENT, "", _ERRORS),
-    Row("NoSuchBucket", Meaning.NO_BUCKET, "create the bucket, or correct its name", _ERRORS),
-    Row(
+    S3Answer("NoSuchKey NoSuchVersion NotFound 404", Meaning.ABSENT, "", _ERRORS),
+    S3Answer("NoSuchBucket", Meaning.NO_BUCKET, "create the bucket, or correct its name", _ERRORS),
+    S3Answer(
         "PermanentRedirect TemporaryRedirect Redirect AuthorizationHeaderMalformed "
         "IllegalLocationConstraintException 301 307",
         Meaning.NO_BUCKET,
         "the bucket is in another region: correct aws.region or aws.endpoint_url",
         _ERRORS,
     ),
-    Row(
+    S3Answer(
         "KeyTooLongError InvalidURI InvalidBucketName InvalidArgument",
         Meaning.IMPOSSIBLE,
         "",
         _ERRORS,
     ),
-    Row("KeyTooLong", Meaning.IMPOSSIBLE, "", _STORAGEGRID),
-    Row("InvalidObjectName", Meaning.IMPOSSIBLE, "", _CEPH),
-    Row(
+    S3Answer("KeyTooLong", Meaning.IMPOSSIBLE, "", _STORAGEGRID),
+    S3Answer("InvalidObjectName", Meaning.IMPOSSIBLE, "", _CEPH),
+    S3Answer(
         "AccessDenied Forbidden 401 403 AccountProblem AllAccessDisabled InvalidPayer "
         "InvalidSecurity NotSignedUp AccessPointNotOwnedByYou NotDeviceOwnerError "
         "UnauthorizedAccess UnauthorizedAccessError InvalidAccessPointAliasError "
@@ -84,28 +84,28 @@ _ROWS = (
         "check the policies of the role and of the bucket, and who pays for requests",
         _ERRORS,
     ),
-    Row("UserSuspended", Meaning.DENIED, "the user is suspended", _CEPH),
-    Row(
+    S3Answer("UserSuspended", Meaning.DENIED, "the user is suspended", _CEPH),
+    S3Answer(
         "KMS.DisabledException KMS.InvalidKeyUsageException KMS.KMSInvalidStateException "
         "KMS.NotFoundException KMS.AccessDeniedException KMS.InvalidStateException",
         Meaning.DENIED,
         "enable the KMS key of the object, and allow the role to use it",
         _KMS,
     ),
-    Row(
+    S3Answer(
         "InvalidObjectState ObjectNotInActiveTierError RestoreAlreadyInProgress",
         Meaning.ARCHIVED,
         "restore the object, then redrive its job",
         _ERRORS,
     ),
-    Row("PreconditionFailed 412", Meaning.CHANGED, "", _CONDITIONS),
-    Row(
+    S3Answer("PreconditionFailed 412", Meaning.CHANGED, "", _CONDITIONS),
+    S3Answer(
         "NotImplemented 501 NotSupported MethodNotAllowed 405",
         Meaning.REJECTED,
         "use a store that has all that S3 has, or correct aws.endpoint_url",
         _ERRORS,
     ),
-    Row(
+    S3Answer(
         "EntityTooLarge EntityTooSmall InvalidDigest InvalidEncryptionAlgorithmError "
         "InvalidStorageClass MaxMessageLengthExceeded MetadataTooLarge "
         "MissingContentLength MissingSecurityHeader InvalidRange InvalidTag InvalidBucketState "
@@ -115,22 +115,24 @@ _ROWS = (
         "see the reason, and the settings of the bucket",
         _ERRORS,
     ),
-    Row(
+    S3Answer(
         "EncryptionTypeMismatch InvalidWriteOffset TooManyParts",
         Meaning.REJECTED,
         "see the reason, and the settings of the bucket",
         "https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html",
     ),
-    Row(
+    S3Answer(
         "ExpiredToken TokenRefreshRequired InvalidToken InvalidAccessKeyId SignatureDoesNotMatch "
         "AuthorizationQueryParametersError RequestExpired",
         Meaning.TRANSIENT,
         "renew the credentials",
         _ERRORS,
     ),
-    Row("RequestTimeTooSkewed", Meaning.TRANSIENT, "correct the clock of this machine", _ERRORS),
-    Row("ConditionalRequestConflict", Meaning.TRANSIENT, "", _CONDITIONS),
-    Row(
+    S3Answer(
+        "RequestTimeTooSkewed", Meaning.TRANSIENT, "correct the clock of this machine", _ERRORS
+    ),
+    S3Answer("ConditionalRequestConflict", Meaning.TRANSIENT, "", _CONDITIONS),
+    S3Answer(
         "SlowDown InternalError ServiceUnavailable RequestTimeout OperationAborted Busy "
         "RequestLimitExceeded BandwidthLimitExceeded BadDigest IncompleteBody "
         "XAmzContentSHA256Mismatch 500 502 503 504",
@@ -138,19 +140,19 @@ _ROWS = (
         "",
         _ERRORS,
     ),
-    Row(
+    S3Answer(
         "KMS.ThrottlingException ThrottlingException KMS.KMSInternalException",
         Meaning.TRANSIENT,
         "",
         _KMS,
     ),
-    Row("408 409 429 507", Meaning.TRANSIENT, "", _HTTP),
+    S3Answer("408 409 429 507", Meaning.TRANSIENT, "", _HTTP),
 )
 
-ROWS: dict[str, Row] = {code: row for row in _ROWS for code in row.codes.split()}
+ROWS: dict[str, S3Answer] = {code: row for row in _ROWS for code in row.codes.split()}
 """Rows of the table by code."""
 
-_BY_STATUS = Row("", Meaning.REJECTED, "see the reason", _HTTP)
+_BY_STATUS = S3Answer("", Meaning.REJECTED, "see the reason", _HTTP)
 
 _SSE_C = "server side encryption"
 """Part of the text, in small letters, of ``InvalidRequest`` for an object with SSE-C."""
@@ -193,13 +195,13 @@ def explain_answer(code: str, status: int, text: str, where: str) -> ForeedgeErr
             return StorageUnavailable(f"{where}: {code}: {reason}{advice}")
 
 
-def _row(code: str, status: int, text: str) -> Row:
+def _row(code: str, status: int, text: str) -> S3Answer:
     if code == "InvalidRequest" and _SSE_C in text.lower().replace("-", " "):
         advice = "store it again without the customer's key, then redrive its job"
-        return Row(code, Meaning.ENCRYPTED, advice, _ERRORS)
+        return S3Answer(code, Meaning.ENCRYPTED, advice, _ERRORS)
     return ROWS.get(code) or ROWS.get(str(status)) or _row_of_class(status)
 
 
-def _row_of_class(status: int) -> Row:
+def _row_of_class(status: int) -> S3Answer:
     """Return the row of a status that the table does not have: 5xx ends, other refusals do not."""
     return _BY_STATUS if 300 <= status < 500 else ROWS["InternalError"]
