@@ -234,7 +234,12 @@ class Rig:
 
     @asynccontextmanager
     async def consumer(self, **queue: Any) -> AsyncIterator[Consumer]:
-        async with consuming(AppConfig.load(self.args(**queue))) as consumer:
+        async with self.consumer_with(self.args(**queue)) as consumer:
+            yield consumer
+
+    @asynccontextmanager
+    async def consumer_with(self, args: dict[str, Any]) -> AsyncIterator[Consumer]:
+        async with consuming(AppConfig.load(args)) as consumer:
             yield consumer
 
     @contextmanager
