@@ -1,4 +1,4 @@
-"""A store that refuses every job for a while: nothing is charged, nothing is final, all is told."""
+"""A store that refuses every job for a while costs none of them anything, and health names it."""
 
 from __future__ import annotations
 
