@@ -82,8 +82,16 @@ class Phase:
 class Clients:
     """Clients of an application."""
 
-    def __init__(self, url: str, images: Sequence[bytes], hostile: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        url: str,
+        images: Sequence[bytes],
+        hostile: Sequence[Path],
+        *,
+        health_timeout_s: float = _HEALTH_TIMEOUT_S,
+    ) -> None:
         self._url = url
+        self._health_timeout_s = health_timeout_s
         self._images = images
         self._hostile = cycle(hostile)
         self._pool = urllib3.PoolManager(maxsize=_CLIENTS + _UPLOADS + 1, retries=False)
@@ -141,7 +149,7 @@ class Clients:
             began_at = time.perf_counter()
             try:
                 response = self._pool.request(
-                    "GET", f"{self._url}/readyz", timeout=_HEALTH_TIMEOUT_S
+                    "GET", f"{self._url}/readyz", timeout=self._health_timeout_s
                 )
                 phase.failed_health_checks += response.status != 200
             except urllib3.exceptions.HTTPError:
