@@ -14,6 +14,7 @@ from serve_app.errors import ForeedgeError
 from serve_app.imaging.matting import preload_matting
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters, RemoteSegmenters
+from serve_app.serving.garbage import freeze_loaded_objects
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 from serve_app.storage import open_store
 
@@ -46,6 +47,7 @@ class CutoutPipeline:
         else:
             models = RemoteSegmenters(segmenters, config.segmenter.timeout_s)
         self._pipeline = ImagePipeline(config, open_store(config), models, imaging)
+        freeze_loaded_objects()
 
     async def process(self, job: Job) -> Outcome:
         """Return the outcome of a job, whose result is published if the outcome is ``done``."""

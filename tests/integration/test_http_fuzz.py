@@ -30,6 +30,7 @@ from PIL import Image
 from serve_app.contracts.recipe import Recipe
 from serve_app.errors import BY_CODE, ForeedgeError
 from serve_app.pipeline.image_pipeline import ImagePipeline
+from serve_app.serving.garbage import freeze_loaded_objects
 from tests.support.images import book, saved, traits
 from tests.support.whole_image import pipeline_of_whole_images
 
@@ -168,7 +169,11 @@ def _pipeline() -> tuple[asyncio.Runner, ImagePipeline]:
     runner = asyncio.Runner()
 
     async def make() -> ImagePipeline:
-        return pipeline_of_whole_images(limits={"max_pixels": MAX_PIXELS})
+        pipeline = pipeline_of_whole_images(limits={"max_pixels": MAX_PIXELS})
+        # Matting loads its libraries when it is first asked for.
+        await pipeline.cut_out(seeds()["BMP"][0], RECIPES[-1])
+        freeze_loaded_objects()
+        return pipeline
 
     return runner, runner.run(make())
 
