@@ -51,8 +51,8 @@ def runs(
 ) -> None:
     """List the runs in the ledger, and tidy it up.
 
-    --compact and --prune need the right to delete objects of the ledger. Images and results are
-    never deleted.
+    --compact and --prune need the right to delete objects of the ledger. They delete no image and
+    no result.
     """
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     age = None if prune is None else timedelta(seconds=parse_duration(prune))
