@@ -35,7 +35,7 @@ def _score_block(kind: Kind, first_seed: int) -> list[Score]:
     return score_photographs(load_model(BUNDLED_MODEL, AppConfig.load()), kind, _BLOCK, first_seed)
 
 
-@pytest.mark.parametrize(("kind", "least"), [("book", 0.95), ("object", 0.90), ("empty", 0.80)])
+@pytest.mark.parametrize(("kind", "least"), [("book", 0.95), ("object", 0.90), ("empty", 0.95)])
 def test_masks_of_photographs_that_no_training_has_seen(kind: Kind, least: float) -> None:
     assert mean_iou(_scores(kind)) >= least
 

@@ -61,9 +61,12 @@ def test_photographs_become_pairs_and_cut_outs(tmp_path: Path) -> None:
     label_photographs(FOLIO, [photographs], pairs, cut_outs, parts=2)
     found = find_pairs(pairs)
     assert len(found) == 6 * 3
-    for number, each in enumerate(taken):
-        _, mask = read_pair(pairs / f"{number:04d}.jpg")
-        assert iou(mask, np.asarray(cv2.resize(each.mask, (320, 320)), np.uint8)) > 0.9
+    wanted = [np.asarray(cv2.resize(each.mask, (320, 320)), np.uint8) for each in taken]
+    masks = [read_pair(pairs / f"{number:04d}.jpg")[1] for number in range(len(taken))]
+    # A teacher may err on one of them. A mask of another photograph would be far off.
+    right = [iou(mask, truth) for mask, truth in zip(masks, wanted, strict=True)]
+    assert min(right) > 0.8
+    assert np.mean(right) > 0.95
     whole = load_cut_outs([cut_outs])
     assert whole
     assert all((each.alpha == 255).any() for each in whole)
