@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import httpx
 import numpy as np
@@ -209,9 +210,12 @@ def test_other_paths_and_methods(app: App) -> None:
 
 def test_health_readiness_and_models(app: App) -> None:
     assert app.http.get("/healthz").json() == {"status": "ok"}
-    ready = app.http.get("/readyz").json()
+    give_up_at = time.monotonic() + 30
+    # The consumer begins after the models are loaded and the ledger is checked.
+    while not (ready := app.http.get("/readyz").json())["ingest"]["healthy"]:
+        assert time.monotonic() < give_up_at, ready
+        time.sleep(0.2)
     assert ready["status"] == "ready"
-    assert ready["ingest"]["healthy"]
     assert ready["ingest"]["queue_url"] == app.queue.url
     [model] = app.http.get("/v1/models").json()["models"]
     assert (model["name"], model["size_px"], len(model["sha256"])) == ("folio", 320, 64)
