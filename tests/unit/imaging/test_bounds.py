@@ -154,10 +154,14 @@ def test_a_pattern_is_found_near_and_far(pattern: BytePattern, tail: list[int], 
 def test_junk_costs_little_time(name: str) -> None:
     # It took 0.2 to 0.45 s, in which event loops and other threads waited for Python's lock.
     data = hostile_files()[name]()
-    began_s = time.thread_time()
-    with contextlib.suppress(CorruptImage):
-        read_header(data, LIMITS)
-    assert time.thread_time() - began_s < 0.15
+    times_s = []
+    for _ in range(5):
+        began_s = time.thread_time()
+        with contextlib.suppress(CorruptImage):
+            read_header(data, LIMITS)
+        times_s.append(time.thread_time() - began_s)
+    # The least: a core that is shared with another thread takes up to twice the time for the same.
+    assert min(times_s) < 0.15
 
 
 def test_boxes_behind_those_that_are_read_do_not_count() -> None:
