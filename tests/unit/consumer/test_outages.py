@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -155,15 +156,26 @@ async def test_an_outage_outlasts_the_deadline_and_ends_with_a_stop() -> None:
 @virtual
 async def test_an_unavailable_queue_makes_the_consumer_unhealthy_until_it_answers() -> None:
     bench = ConsumerBench()
-    bench.queue.fail = lambda what: now() < 1_000
-    await bench.serve("j", for_s=0.1)
-    assert bench.consumer.healthy
-    await asyncio.sleep(500)
+    failed_at: list[float] = []
+    healthy: list[bool] = []
+
+    def is_unavailable(call: str) -> bool:
+        if now() >= 1_000:
+            return False
+        failed_at.append(now())
+        healthy.append(bench.consumer.healthy)
+        return True
+
+    bench.queue.fail = is_unavailable
+    await bench.serve("j", for_s=1_000)
+    assert healthy[:3] == [True] * 3, "before the third failure"
+    assert not any(healthy[3:])
     assert bench.consumer.reason == "queue_unavailable: receive: the queue is unavailable"
-    attempts = len(bench.queue.calls)
-    await asyncio.sleep(300)
-    assert 5 < len(bench.queue.calls) - attempts < 60
-    await asyncio.sleep(250)
+    pauses_s = [after - before for before, after in pairwise(failed_at)]
+    assert max(pauses_s) < 15.1
+    # Each pause is random. Were they not to grow, there would be thousands of calls.
+    assert len(failed_at) < 300
+    await asyncio.sleep(16)
     assert bench.consumer.healthy
     assert len(bench.ledger.records) == 1
     await bench.stop()
