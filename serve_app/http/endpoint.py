@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.config import AppConfig
@@ -168,14 +168,28 @@ class Endpoint:
         """
         if self._ingest is None:
             return None
-        # A handle reaches one replica with ``remote``, and all of them with ``broadcast``.
-        answers = self._ingest.broadcast("status").results_async(
-            timeout_s=_STATUS_TIMEOUT_S, return_exceptions=True
-        )
         try:
-            return summarize_replicas(await answers)
+            try:
+                answers = await _ask_every_replica(self._ingest)
+            except DeploymentUnavailableError:
+                # A handle that is new, or whose replicas were all replaced, does not know them yet.
+                # ``broadcast`` refuses then, whereas ``remote`` waits until it knows one.
+                await call_deployment(self._ingest.status.remote(), _STATUS_TIMEOUT_S)
+                answers = await _ask_every_replica(self._ingest)
+        except ForeedgeError as error:
+            return summarize_replicas([error])
         except (RayError, RayServeException, TimeoutError) as error:
             return summarize_replicas([map_ray_error(error)])
+        return summarize_replicas(answers)
+
+
+async def _ask_every_replica(ingest: DeploymentHandle) -> list[Any]:
+    """Return the status, or the exception, of each SqsIngest replica that the handle knows."""
+    # A handle reaches one replica with ``remote``, and all of them with ``broadcast``.
+    answers: list[Any] = await ingest.broadcast("status").results_async(
+        timeout_s=_STATUS_TIMEOUT_S, return_exceptions=True
+    )
+    return answers
 
 
 async def current_endpoint() -> Endpoint:

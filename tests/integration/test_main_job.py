@@ -213,6 +213,7 @@ def test_health_readiness_and_models(app: App) -> None:
     give_up_at = time.monotonic() + 30
     # The consumer begins after the models are loaded and the ledger is checked.
     while not (ready := app.http.get("/readyz").json())["ingest"]["healthy"]:
+        assert ready["ingest"]["queue_url"] == app.queue.url, "its replica must have answered"
         assert time.monotonic() < give_up_at, ready
         time.sleep(0.2)
     assert ready["status"] == "ready"

@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorUnschedulableError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from serve_app.config import AppConfig
 from serve_app.errors import ReplicaLost
 from serve_app.http.endpoint import Endpoint
 from serve_app.http.ingest_health import summarize_replicas
-from tests.support.http_client import EndpointClient, LocalHandle, NoQueue, StuckPipeline
+from tests.support.http_client import (
+    EndpointClient,
+    LocalHandle,
+    NoQueue,
+    RemoteMethod,
+    StuckPipeline,
+)
 
 KEY = "a-key-of-more-than-16-characters"
 WELL = {"queue_url": "u", "healthy": True, "reason": None, "done": 3, "failed": {"no_subject": 1}}
@@ -26,9 +35,11 @@ ILL = {
 class Replicas:
     """A handle to several replicas of SqsIngest, which answer or fail."""
 
-    def __init__(self, *answers: Any) -> None:
+    def __init__(self, *answers: Any, known: bool = True) -> None:
         self.answers = list(answers)
         self.asked: list[str] = []
+        self.known = known
+        """Whether the handle knows the replicas. It does once a call has waited for one."""
 
     def broadcast(self, method: str) -> Replicas:
         self.asked.append(method)
@@ -36,9 +47,21 @@ class Replicas:
 
     async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
         assert return_exceptions
+        if not self.known:
+            raise DeploymentUnavailableError(DeploymentID("SqsIngest", "foreedge"))
         if self.answers == ["silence"]:
             raise TimeoutError("no replica answered")
         return self.answers
+
+    @property
+    def status(self) -> RemoteMethod:
+        return RemoteMethod(self._wait_for_one)
+
+    async def _wait_for_one(self) -> Any:
+        self.known = bool(self.answers)
+        if not self.known:
+            raise ActorUnschedulableError("no node has room for it")
+        return self.answers[0]
 
 
 def client_of(config: AppConfig, replicas: Replicas) -> EndpointClient:
@@ -70,6 +93,21 @@ async def test_readyz_tells_of_every_replica() -> None:
     assert answer.status_code == 200
     assert answer.json()["ingest"]["reason"] == "output s3://o: denied"
     assert replicas.asked == ["status"]
+
+
+async def test_a_handle_that_does_not_know_the_replicas_yet_waits_for_them() -> None:
+    replicas = Replicas(WELL, ILL, known=False)
+    async with client_of(AppConfig.load(), replicas) as client:
+        found = (await client.get("/readyz")).json()["ingest"]
+    assert found["replicas"] == [WELL, ILL]
+    assert replicas.asked == ["status", "status"]
+
+
+async def test_an_ingest_that_has_no_replica_says_why() -> None:
+    async with client_of(AppConfig.load(), Replicas(known=False)) as client:
+        answer = await client.get("/readyz")
+    assert answer.status_code == 200
+    assert "no node has room for it" in answer.json()["ingest"]["reason"]
 
 
 async def test_an_ingest_that_does_not_answer_takes_nothing_out_of_service() -> None:
