@@ -1,13 +1,20 @@
-"""How a command that waits for a run ends, and how one ends whose output cannot be written."""
+"""How commands about runs end, and what they do to a ledger in S3."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
 import pytest
 
+from ingest.runs.folder import RunFolder
+from serve_app.config import LedgerConfig
+from serve_app.storage.s3 import S3Store
 from tests.integration.test_runs import Shop, manifest
 from tests.support.running_app import Aws
 
@@ -58,3 +65,29 @@ def test_a_reader_that_ends_is_no_error(shop: Shop, tmp_path: Path) -> None:
             errors
             == "error: invalid_config: the output cannot be written: No space left on device\n"
         )
+
+
+def test_runs_are_listed_cancelled_compacted_and_pruned_in_s3(shop: Shop, tmp_path: Path) -> None:
+    keys = manifest(tmp_path / "m.csv", shop.bucket, 3)
+    send = ("bulk", str(tmp_path / "m.csv"), "--run-id", "r1")
+    shop.run(*send)
+    [state] = [json.loads(line)["state"] for line in shop.run("runs", "--json")[1].splitlines()]
+    assert state == "running"
+    assert shop.run("cancel", "r1")[0] == 0
+    assert json.loads(shop.run("status", "r1", "--json")[1])["cancelled"]
+    assert "is not cancelled any more" in shop.run(*send)[1]
+
+    folder = RunFolder(S3Store(shop.s3), LedgerConfig(bucket=shop.bucket, part_records=1), "r1")
+    for message in shop.drain():
+        at = datetime.now(UTC).isoformat()
+        record = {"job_id": message["job_id"], "status": "failed", "finished_at": at}
+        folder.write_part(folder.new_part_key("results", uuid.uuid4().hex), [orjson.dumps(record)])
+    assert len(keys) == len(list(folder.part_keys("results"))) == 3
+    code, out, _ = shop.run("runs", "--compact")
+    assert (code, len(list(folder.part_keys("results")))) == (0, 1)
+    assert "1 objects with results, 3 before" in out
+    assert shop.run("status", "r1", "--watch")[0] == 1
+    time.sleep(1)
+    code, out, _ = shop.run("runs", "--prune", "1s", "--yes", "--json")
+    assert (code, json.loads(out)["deleted"]) == (0, ["r1"])
+    assert shop.run("runs", "--json")[1] == ""
