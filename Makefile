@@ -81,7 +81,9 @@ fuzz: $(VENV)/installed ## Hostile files, and many more mutated images and reque
 		tests/integration/test_hostile_files.py tests/integration/test_http_fuzz.py \
 		tests/integration/test_http_schema.py \
 		tests/unit/imaging/test_formats.py tests/unit/imaging/test_decode.py \
-		tests/unit/imaging/test_lanczos.py tests/unit/imaging/test_mask.py
+		tests/unit/imaging/test_lanczos.py tests/unit/imaging/test_mask.py \
+		tests/unit/consumer/test_storm.py tests/unit/contracts/test_result_keys.py \
+		tests/unit/storage/test_listing.py tests/unit/storage/test_local.py
 
 check-arm64: $(VENV)/installed ## Models and HAProxy on emulated arm64 CPUs (ARGS=--required)
 	$(VENV)/bin/python -m tests.arm64 $(ARGS)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serve_app.contracts.job import Job, Output, Source
 from serve_app.contracts.recipe import parse_recipe
 from serve_app.contracts.result_keys import output_key, thumbnail_key
+from tests.support.fuzzing import examples
 
 NAME = "0123456789abcdef0123"
 RECIPES = {
@@ -50,6 +51,7 @@ def _long_keys(draw: st.DrawFn) -> str:
     return (letters * size).encode()[:size].decode(errors="ignore") or "k"
 
 
+@settings(max_examples=examples(50))
 @given(_long_keys(), st.sampled_from(sorted(RECIPES)), st.integers(0, 512))
 @example("k" * 1004, "png", 7)
 @example("ü" * 512, "thumbnail", 512)

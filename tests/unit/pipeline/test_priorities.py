@@ -53,8 +53,8 @@ class Application:
 
 async def test_a_request_passes_the_images_of_the_queue(tmp_path: Path) -> None:
     application = Application(tmp_path)
-    application.queue(QUEUED, jpeg(book(7, 800, 600).image), Recipe(checks=ANY_SIZE))
-    small = jpeg(book(8, 200, 150).image)
+    application.queue(QUEUED, jpeg(book(7, 480, 360).image), Recipe(checks=ANY_SIZE))
+    small = jpeg(book(8, 120, 90).image)
     await application.until_done(1)
     for _ in range(3):
         before = application.done
@@ -71,13 +71,13 @@ async def test_a_matted_image_gives_its_memory_back_while_it_is_matted(tmp_path:
     application = Application(tmp_path, max_decoded_bytes=100_000)
     matted = Recipe(matting=Matting(method="closed_form"), checks=ANY_SIZE)
     before = set(threading.enumerate())
-    application.queue(1, jpeg(book(7, 800, 600).image), matted)
+    application.queue(1, jpeg(book(7, 400, 300).image), matted)
     async with asyncio.timeout(60):
         while not any(  # noqa: ASYNC110 - a thread starts on its own
             thread.name.startswith("matting") for thread in set(threading.enumerate()) - before
         ):
             await asyncio.sleep(0.002)
-    await application.images.cut_out(jpeg(book(8).image), Recipe(checks=ANY_SIZE))
+    await application.images.cut_out(jpeg(book(8, 80, 60).image), Recipe(checks=ANY_SIZE))
     assert application.done == 0
     [outcome] = await asyncio.gather(*application.jobs)
     assert outcome.cutout is not None

@@ -97,9 +97,10 @@ def test_prices() -> None:
     made = plan()
     assert made.price_per_hour == pytest.approx(0.63808)
     assert made.compute_cost == pytest.approx(made.timeline.node_hours * 0.63808)
-    assert plan(spot=True).price_per_hour == pytest.approx(0.63808 * 0.45)
-    assert plan(spot=True, spot_fraction=0.3).price_per_hour == pytest.approx(0.63808 * 0.3)
-    assert plan(spot=True, price_per_hour=0.2).price_per_hour == 0.2
+    assert plan(1_000, 1_800, spot=True).price_per_hour == pytest.approx(0.63808 * 0.45)
+    cheap = plan(1_000, 1_800, spot=True, spot_fraction=0.3)
+    assert cheap.price_per_hour == pytest.approx(0.63808 * 0.3)
+    assert plan(1_000, 1_800, spot=True, price_per_hour=0.2).price_per_hour == 0.2
     assert made.request_cost == pytest.approx(6.44, rel=0.01)
     assert find_instance("c7g.16xlarge", PRICES).on_demand_per_hour == pytest.approx(2.32)
     assert find_instance("C7i.large", PRICES).on_demand_per_hour == pytest.approx(0.08925)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from serve_app.errors import SourceNotFound
 from serve_app.storage.local import LocalStore
+from tests.support.fuzzing import examples
 
 # Names around the slash in the order of characters, so that folders and files mix.
 _NAME = st.text("a-.0b ü", min_size=1, max_size=3).filter(lambda name: name.strip("."))
@@ -22,7 +23,7 @@ def _free_of_clashes(keys: set[str]) -> set[str]:
     return {key for key in keys if not any(other.startswith(f"{key}/") for other in keys)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.sets(_KEY, max_size=12).map(_free_of_clashes), _KEY, _KEY)
 def test_keys_come_in_the_order_of_their_characters(
     keys: set[str], prefix: str, after: str

@@ -192,7 +192,7 @@ def test_samples_have_the_shares_of_their_sources(
 ) -> None:
     source = samples(mixture(tmp_path, shares), np.random.default_rng(0), 32)
     # The mask of the drawn samples is empty, and that of the pair is full.
-    means = [float(mask.mean()) for _, mask in islice(source, 300)]
+    means = [float(mask.mean()) for _, mask in islice(source, 150)]
     assert np.mean(np.equal(means, 0)) == pytest.approx(share_of_drawn, abs=0.08)
     assert np.mean(np.equal(means, 255)) == pytest.approx(share_of_pairs, abs=0.08)
 
