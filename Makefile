@@ -61,8 +61,8 @@ docs: $(VENV)/installed ## Write the pages that are made from the code
 	$(VENV)/bin/python -m tests.support.openapi_file
 
 ##@ Test
-test: $(VENV)/compiled $(VENV)/weights ## All tests except the slow ones
-	$(VENV)/bin/python -m pytest -m "not slow"
+test: unit $(VENV)/weights ## All tests except the slow ones
+	$(VENV)/bin/python -m pytest -m "not slow" --ignore tests/unit --ignore tests/conventions
 
 test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 10,000 requests, the wheel
 	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py
