@@ -54,6 +54,8 @@ def runs(
     --compact and --prune need the right to delete objects of the ledger. They delete no image and
     no result.
     """
+    if compact and prune is not None:
+        raise InvalidConfig("--compact and --prune are two tasks. Give one of them at a time")
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     age = None if prune is None else timedelta(seconds=parse_duration(prune))
     now = datetime.now(UTC)

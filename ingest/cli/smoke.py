@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import ConfigOption
 from ingest.cli.serve import ModelsOption, SetOption
 from ingest.cli.settings import merge_settings, with_bundled_model
+from ingest.cli.terminal import print_line
 from ingest.smoke.child import run_smoke
 from serve_app.config import AppConfig
 from serve_app.error_text import visible
@@ -47,7 +49,7 @@ def smoke(
     args = with_bundled_model(args)
     AppConfig.load(args)
     report = run_smoke(args, matting=matting)
-    print(report.to_json(), flush=True)
+    print_line(report.to_json())
     if report.reason is not None:
         print(f"error: {visible(report.reason)}", file=sys.stderr)
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)

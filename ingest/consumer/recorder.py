@@ -57,7 +57,7 @@ class Recorder:
         if began_s is None or self._clock() < began_s + self._slow_after_s:
             return None
         since_s = self._clock() - began_s
-        return f"{_LEDGER}: records wait since {since_s:.0f} s and are not stored"
+        return f"{_LEDGER}: records have waited for {since_s:.0f} s and are not stored"
 
     async def store(self, outcomes: Sequence[Outcome], lease: Lease) -> bool:
         """Return True once the outcomes are stored, or False if the message's lease ended before.

@@ -121,9 +121,7 @@ class RunFolder:
         Raises:
             StorageUnavailable: The store refused the part and does not hold it.
         """
-        # S3 also refuses when two writes meet, and then it may have kept neither.
-        if not self._put_once(key, pack(lines)):
-            raise StorageUnavailable(f"{self.url(key)} was refused and is not stored")
+        self._put_own(key, pack(lines))
 
     def write_joined_part(self, key: str, members: Mapping[str, list[bytes]]) -> None:
         """Write several parts as one object, whose key no other writer uses.
@@ -135,9 +133,7 @@ class RunFolder:
         Raises:
             StorageUnavailable: The store refused the object and does not hold it.
         """
-        data = b"".join(pack(lines, name) for name, lines in members.items())
-        if not self._put_once(key, data):
-            raise StorageUnavailable(f"{self.url(key)} was refused and is not stored")
+        self._put_own(key, b"".join(pack(lines, name) for name, lines in members.items()))
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects of the run. Those that do not exist count as deleted."""
@@ -176,6 +172,12 @@ class RunFolder:
             return self.read_part(key)
         except SourceNotFound:
             return None
+
+    def _put_own(self, key: str, data: bytes) -> None:
+        """Write an object whose key no other writer uses."""
+        # S3 also refuses when two writes meet, and then it may have kept neither.
+        if not self._put_once(key, data):
+            raise StorageUnavailable(f"{self.url(key)} was refused and is not stored")
 
     def _put_once(self, key: str, data: bytes) -> bool:
         """Write an object unless it exists, and return whether it has exactly these bytes.

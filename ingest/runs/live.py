@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-LIVE_RUN = "live"
+from serve_app.contracts.job import DEFAULT_RUN
+
+LIVE_RUN = DEFAULT_RUN
 """Run id of messages that name no run."""
 
 _DAY_PREFIX = "live-"

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from ingest.messages.build import INVALID_RUN
 from ingest.runs.folder import RunFolder
+from ingest.runs.ledger_check import PROBE_RUN
 from ingest.runs.live import LIVE_RUN, day_of_run
 from ingest.runs.manifest import read_manifest
 from ingest.runs.parts import part_name, part_time
@@ -59,6 +60,8 @@ def listed_runs(store: ObjectStore, ledger: LedgerConfig, now: datetime) -> Iter
         ForeedgeError: The store refuses or does not answer.
     """
     for run_id in store.folders(ledger.bucket, f"{ledger.prefix}runs/"):
+        if run_id == PROBE_RUN:
+            continue
         folder = RunFolder(store, ledger, run_id)
         try:
             manifest = read_manifest(folder)

@@ -14,6 +14,7 @@ from ingest.cli import options
 from ingest.cli.main import app
 from ingest.runs.cancellation import is_cancelled, lift_cancellation
 from ingest.runs.folder import RunFolder
+from ingest.runs.ledger_check import check_ledger
 from ingest.runs.manifest import RunManifest, write_manifest
 from serve_app.contracts.job import Output
 from serve_app.contracts.recipe import Recipe
@@ -128,6 +129,20 @@ def test_the_results_of_runs_that_ended_are_joined(workshop: Workshop) -> None:
     assert listed(workshop) == before
     _, out, _ = workshop.run("runs", "--compact")
     assert "1 runs have 1 objects with results, 1 before" in out
+
+
+def test_the_probe_of_a_consumer_is_no_run(workshop: Workshop) -> None:
+    check_ledger(workshop.store, LEDGER)
+    assert listed(workshop) == {}
+    _, out, _ = workshop.run("runs", "--prune", "1s", "--yes", "--json")
+    assert json.loads(out) == {"deleted": [], "objects": 0}
+
+
+def test_of_two_tasks_at_once_neither_is_left_out_silently(workshop: Workshop) -> None:
+    add_run(workshop, "ended", 100, 1, "1.jpg")
+    with pytest.raises(InvalidConfig, match="--compact and --prune"):
+        workshop.run("runs", "--compact", "--prune", "1s", "--yes")
+    assert set(listed(workshop)) == {"ended"}
 
 
 def test_a_run_is_cancelled_and_resumed(workshop: Workshop) -> None:
