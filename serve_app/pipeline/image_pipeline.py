@@ -208,7 +208,8 @@ class ImagePipeline:
         info = await self._call_store(self._store.head, source.bucket, source.key)
         if info is None:
             # Only a GET is answered with a reason: a bucket that is missing is no job's fault.
-            await self._call_store(self._store.get, source.bucket, source.key)
+            max_bytes = self._config.limits.max_bytes
+            await self._call_store(self._store.get, source.bucket, source.key, max_bytes=max_bytes)
             raise StorageUnavailable(
                 f"s3://{source.bucket}/{source.key} did not exist a moment ago; try again"
             )

@@ -16,11 +16,19 @@ from serve_app.contracts.recipe import parse_recipe
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters
 from serve_app.storage import open_store
+from serve_app.storage.local import LocalStore
 from serve_app.storage.protocol import ObjectStore
 from tests.support import graphs
 from tests.support.images import book, defects, jpeg, traits
 
 UNDECODABLE = [defect for defect in defects() if defect.code != "no_subject"]
+
+
+class LateStore(LocalStore):
+    """A store whose objects appear just after they were looked up."""
+
+    def head(self, bucket: str, key: str, version_id: str | None = None) -> None:
+        return None
 
 
 @pytest.fixture
@@ -62,6 +70,22 @@ async def test_every_defect_is_a_permanent_failure_with_its_code(
         outcome = await processed(pipeline, store, defect.name, defect.data)
         assert (outcome.status, outcome.code) == ("failed", defect.code), defect.name
         assert outcome.retry == "permanent"
+
+
+async def test_an_object_that_appears_while_it_is_looked_for_is_not_read_without_a_limit(
+    tmp_path: Path, config: AppConfig
+) -> None:
+    """The second look is a GET, since only its answer has the reason."""
+    limited = config.model_copy(
+        update={"limits": config.limits.model_copy(update={"max_bytes": 100})}
+    )
+    threads = imaging_threads(limited.pipeline)
+    store = LateStore(tmp_path / "late")
+    pipeline = ImagePipeline(limited, store, LocalSegmenters(limited, threads), threads)
+    small = await processed(pipeline, store, "small", b"x" * 100)
+    assert (small.code, small.retry) == ("storage_unavailable", "transient")
+    large = await processed(pipeline, store, "large", b"x" * 101)
+    assert (large.code, large.retry) == ("image_too_large", "permanent")
 
 
 async def test_every_trait_is_done(pipeline: ImagePipeline, store: ObjectStore) -> None:
