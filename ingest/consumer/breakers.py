@@ -116,6 +116,8 @@ class Breakers:
     def end_waiting(self, place: Place) -> None:
         """Note that a job does not wait for a place any more."""
         self._waiting[place] -= 1
+        if not self._waiting[place]:
+            del self._waiting[place]
 
     # what follows from it
 

@@ -135,7 +135,7 @@ class Consumer:
             heartbeats=counts["heartbeats"],
             in_flight=len(self._dispatched),
             unsettled=len(self._carrying),
-            permits_free=self._config.max_in_flight - len(self._dispatched),
+            permits_free=self._room.permits_free(self._dispatched),
         )
 
     @property

@@ -106,7 +106,7 @@ class JobRunner:
     async def _attempt(self, run: _Run) -> tuple[Outcome, Place | None]:
         """Run a job once, and return its outcome and the place that refused it."""
         job = run.job
-        began_s = self._clock()
+        began_s, waited_before_s = self._clock(), run.waited_s
         outcome = await self._run_isolating_suspects(run)
         now_s = self._clock()
         for place in _places_that_served(job, outcome):
@@ -119,8 +119,9 @@ class JobRunner:
         if refusing is not None:
             reason = f"{outcome.code}: {outcome.message}"
             self._breakers.note_refusal(refusing, job.job_id, reason, now_s)
-            # The deadline is for what the job itself takes.
-            run.waited_s += now_s - began_s
+            # The deadline is for what the job itself takes. Its waits for other jobs are a part of
+            # the attempt.
+            run.waited_s = waited_before_s + now_s - began_s
         return outcome, refusing
 
     async def _run_isolating_suspects(self, run: _Run) -> Outcome:

@@ -7,9 +7,10 @@ the messages that wait take turns: one of them at a time tries the place.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 from ingest.consumer.breakers import Breakers
 from ingest.consumer.lease import Lease
@@ -36,7 +37,8 @@ class PlaceWaits:
         self._leases = leases
         self._config = config
         self._clock = clock
-        self._turns: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # A place is forgotten when no job waits for it: producers may name any number of buckets.
+        self._turns: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
         self._waiting: Counter[Lease] = Counter()
         self._hurried = asyncio.Event()
 
@@ -65,7 +67,7 @@ class PlaceWaits:
         has_job = place.kind != "ledger"
         self._waiting[lease] += has_job
         try:
-            async with self._turns[place]:
+            async with self._turns.setdefault(place, asyncio.Lock()):
                 given_up = self._breakers.is_given_up(place, self._clock())
                 if self._breakers.is_open(place) and not given_up:
                     await self._pause(self._breakers.probe_number(place), _PROBE_MAX_S)

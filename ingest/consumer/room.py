@@ -42,8 +42,16 @@ class Room:
         unsettled = self._max_unsettled - len(held)
         if (limit := self._limit(dispatched)) is not None:
             return min(limit, unsettled)
-        # A message that waits for a place needs no permit.
-        return min(self._permits - len(dispatched) + len(self._waits), unsettled)
+        return min(self.permits_free(dispatched), unsettled)
+
+    def permits_free(self, dispatched: Sized) -> int:
+        """Return the number of free permits. A message that waits for a place needs none.
+
+        Args:
+            dispatched: Messages whose jobs are running or wait for a place.
+        """
+        # Those that have waited run again, whether a permit is free or not.
+        return max(0, self._permits - len(dispatched) + len(self._waits))
 
     def worth(self, dispatched: Sized) -> int:
         """Return how many messages are worth a receive if there is no other."""

@@ -32,8 +32,8 @@ class ConsumerStats:
     heartbeats: int
     """Extensions of single leases."""
     in_flight: int
-    """Messages whose jobs are running now."""
+    """Messages whose jobs are running now, or wait for a place that refuses."""
     unsettled: int
     """Messages held now, whether their jobs are running or wait for the ledger or a deletion."""
     permits_free: int
-    """Messages that could be dispatched now in addition."""
+    """Messages that could be dispatched now in addition. Those that wait need no permit."""
