@@ -144,11 +144,14 @@ def without_nulls(value: Any, depth: int = _NESTED_FIELDS) -> Any:
     """
     if not isinstance(value, dict) or depth == 0:
         return value
-    return {
-        name: without_nulls(item, depth - 1) if isinstance(item, dict) else item
-        for name, item in value.items()
-        if item is not None
-    }
+    if None in value.values():
+        value = {name: item for name, item in value.items() if item is not None}
+    nested = [(name, item) for name, item in value.items() if type(item) is dict]
+    for name, item in nested:
+        # Most messages have no null, and are not copied.
+        if (kept := without_nulls(item, depth - 1)) is not item:
+            value = {**value, name: kept}
+    return value
 
 
 def check_schema(version: object) -> None:
@@ -160,7 +163,7 @@ def check_schema(version: object) -> None:
 
 
 def _native(content: dict[str, Any], defaults: QueueConfig, default_id: str) -> Job:
-    fields = without_nulls(content)
+    fields = {**without_nulls(content)}
     check_schema(fields.pop("schema", SCHEMA_VERSION))
     fields.setdefault("job_id", default_id)
     if "output" not in fields:

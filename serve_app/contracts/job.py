@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from functools import lru_cache
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator
@@ -11,10 +12,10 @@ from pydantic import AfterValidator, Field, field_validator
 from serve_app.contracts.base import Contract
 from serve_app.contracts.object_names import (
     BucketName,
-    KeyPrefix,
     ObjectKey,
     VersionId,
     check_etag,
+    check_prefix,
 )
 from serve_app.contracts.recipe import Recipe
 
@@ -28,9 +29,15 @@ DEFAULT_RUN = "live"
 """Run of the jobs whose producer names none."""
 
 
+_RUN_ID = re.compile(RUN_ID_PATTERN)
+_RUNS_REMEMBERED = 256
+
+
+# The messages of a run follow one another.
+@lru_cache(_RUNS_REMEMBERED)
 def check_run_id(run_id: str) -> str:
     """Return the id of a run if it can be the name of a folder, or raise ``ValueError``."""
-    if not re.fullmatch(RUN_ID_PATTERN, run_id) or run_id in {".", ".."}:
+    if not _RUN_ID.fullmatch(run_id) or run_id in {".", ".."}:
         raise ValueError(
             "must be 1 to 100 letters, digits, dots, hyphens and underscores, and not '.' or '..'"
         )
@@ -66,7 +73,7 @@ class Output(Contract):
 
     bucket: BucketName
     """Name of the bucket."""
-    prefix: Annotated[KeyPrefix, Field(max_length=512)] = "cutouts/"
+    prefix: Annotated[str, Field(max_length=512), AfterValidator(check_prefix)] = "cutouts/"
     """Key prefix of the result. A slash is added if it does not end in one."""
 
     @field_validator("prefix")

@@ -7,6 +7,7 @@ function raises ``ValueError``, whose message is a predicate for the name of the
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -25,6 +26,7 @@ _MAX_VERSION_BYTES = 1024
 Versioning", https://docs.aws.amazon.com/AmazonS3/latest/userguide/Versioning.html"""
 _MAX_ETAG_LENGTH = 1024
 _SHOWN_CHARACTERS = 60
+_NAMES_REMEMBERED = 256
 
 # General-purpose buckets, with the capitals, underscores and 255 characters that buckets made in
 # us-east-1 before March 2018 may have. S3 itself wants three characters at least, which local
@@ -45,6 +47,8 @@ _ETAG = re.compile(r"[\x21\x23-\x7e]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+# The messages of a run name the same bucket or two, and the same prefix.
+@lru_cache(_NAMES_REMEMBERED)
 def check_bucket(name: str) -> str:
     """Return the name of a bucket, or the ARN of an access point, if S3 can have it."""
     if _BUCKET.fullmatch(name) and ".." not in name and not _ADDRESS.fullmatch(name):
@@ -70,6 +74,7 @@ def check_key(key: str) -> str:
     return _check_bytes(key, MAX_KEY_BYTES)
 
 
+@lru_cache(_NAMES_REMEMBERED)
 def check_prefix(prefix: str) -> str:
     """Return a prefix of results if the keys of results below it fit into S3's limit."""
     return _check_bytes(prefix, MAX_PREFIX_BYTES)
@@ -102,7 +107,8 @@ VersionId = Annotated[str, AfterValidator(check_version)]
 
 
 def _check_bytes(name: str, limit: int) -> str:
-    if (size := len(name.encode())) > limit:
+    # Most names are ASCII, in which a character is a byte.
+    if (size := len(name) if name.isascii() else len(name.encode())) > limit:
         raise ValueError(f"has {size:,} bytes of UTF-8; S3 allows {limit:,} here")
     return name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -170,8 +171,16 @@ def parse_recipe(value: str | dict[str, Any] | None, **overrides: Any) -> Recipe
         if value not in PRESETS:
             known = ", ".join(PRESETS)
             raise InvalidRecipe(f"recipe {value!r} is not a preset; choose from {known}")
+        if not overrides:
+            return _preset(value)
         value = PRESETS[value]
     try:
         return Recipe.model_validate({**value, **overrides})
     except ValidationError as error:
         raise InvalidRecipe(f"recipe: {describe_validation_error(error)}") from error
+
+
+@cache
+def _preset(name: str) -> Recipe:
+    """Return the recipe of a preset, which most messages name. A recipe is frozen."""
+    return Recipe.model_validate(PRESETS[name])
