@@ -100,7 +100,8 @@ class Breakers:
         """
         breaker = self._breaker(place)
         if conclusive:
-            breaker.served_job_begun_s = max(breaker.served_job_begun_s, began_s)
+            if began_s > breaker.served_job_begun_s:
+                breaker.served_job_begun_s = began_s
             breaker.served_at_s = at_s
         if began_s >= breaker.refusing_since_s:
             breaker.close()
@@ -208,11 +209,12 @@ class Breakers:
         return None if since_s == math.inf else since_s
 
     def _breaker(self, place: Place) -> _Breaker:
-        if place not in self._breakers:
+        breaker = self._breakers.get(place)
+        if breaker is None:
             if len(self._breakers) >= _PLACES_REMEMBERED:
                 self._forget_one()
-            self._breakers[place] = _Breaker()
-        return self._breakers[place]
+            breaker = self._breakers[place] = _Breaker()
+        return breaker
 
     def _forget_one(self) -> None:
         """Forget the place that was asked first, of those that no job waits for."""

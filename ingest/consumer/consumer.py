@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from ingest.consumer.breakers import Breakers
 from ingest.consumer.job_runner import JobRunner
-from ingest.consumer.lease import Lease, Release, Verdict
+from ingest.consumer.lease import Acknowledge, Lease, Release, Verdict
 from ingest.consumer.leases import Leases
 from ingest.consumer.place_waits import PlaceWaits
 from ingest.consumer.reading import read_jobs, recorded_outcomes, run_current
@@ -271,6 +271,8 @@ class Consumer:
 
     def _judge(self, lease: Lease, outcomes: Sequence[Outcome]) -> Verdict:
         """Return what is to become of a message, and count it if it is tried again."""
+        if "failed" not in [outcome.status for outcome in outcomes]:
+            return Acknowledge()
         if (fatal := fatal_failure(outcomes)) is not None:
             self._stop_receiving(fatal)
         receives = lease.message.receive_count

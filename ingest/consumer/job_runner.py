@@ -185,7 +185,11 @@ class JobRunner:
                 _logger.exception(text, visible(job.job_id), extra=_labels(job))
                 error = InternalError(f"{type(raised).__name__}: {raised}")
             outcome = Outcome.failed(job, error)
-        return outcome.model_copy(update={"receive_count": run.lease.message.receive_count})
+        receives = run.lease.message.receive_count
+        # At its first delivery, which is that of most messages, there is nothing to change.
+        if outcome.receive_count == receives:
+            return outcome
+        return outcome.model_copy(update={"receive_count": receives})
 
 
 def _place_that_refused(job: Job, outcome: Outcome) -> Place | None:

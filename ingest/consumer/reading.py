@@ -63,8 +63,8 @@ def recorded_outcomes(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[
     kept = []
     for job, outcome in zip(jobs, outcomes, strict=True):
         # A bucket that is missing says nothing about one image of it.
-        about_image = outcome.refused_by is None and outcome.code in _OUT_OF_DATE_CODES
-        if isinstance(job, EventJob) and about_image:
+        about_image = outcome.code in _OUT_OF_DATE_CODES and outcome.refused_by is None
+        if about_image and isinstance(job, EventJob):
             text = "job %s: the event is out of date, so nothing is to do: %s"
             labels = {"job_id": job.job_id, "run_id": job.run_id}
             _logger.info(text, visible(job.job_id), outcome.message, extra=labels)
