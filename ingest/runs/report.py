@@ -12,6 +12,7 @@ from typing import Any, Self
 import orjson
 
 from ingest.runs.folder import RunFolder
+from ingest.runs.job_list import JobList
 from ingest.runs.manifest import RunManifest, manifest_of
 from ingest.runs.record_table import DONE, FAILED, REDRIVEN, STATUSES
 from ingest.runs.records import Record, Records
@@ -39,7 +40,8 @@ class RunReport:
         self._records = Records(folder, keep=STATUSES)
         try:
             self._records.update(on_read)
-            self.status: RunStatus = run_status(folder.run_id, manifest, self._records.counts())
+            sent = None if manifest is None else JobList(folder).sent()
+            self.status: RunStatus = run_status(folder, manifest, sent, self._records.counts())
             self.stages_ms = self._median_stages()
             """Median milliseconds of each stage, in the order in which the stages ran. For a run
             of more than 20,000 images, the median of a random sample of that size."""

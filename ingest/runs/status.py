@@ -108,27 +108,33 @@ class RunStatus:
         }
 
 
-def run_status(run_id: str, manifest: RunManifest | None, results: ResultCounts) -> RunStatus:
-    """Return the status of a run.
+def run_status(
+    folder: RunFolder, manifest: RunManifest | None, sent: Sent | None, results: ResultCounts
+) -> RunStatus:
+    """Return the status of a run, without what its queue holds. Blocks.
 
     Args:
-        run_id: Id of the run.
+        folder: Folder of the run.
         manifest: Manifest of the run. None for messages that name no run.
+        sent: How many jobs of the run were sent. None for a run without a list.
         results: Counts of the run's records.
     """
     wall_s = 0.0
     if results.last_ended_at is not None and manifest is not None:
         wall_s = max(0.0, (results.last_ended_at - manifest.created_at).total_seconds())
     jobs = None if manifest is None else manifest.jobs
+    unsent = 0 if sent is None or sent.complete else max(0, (jobs or 0) - sent.jobs)
     return RunStatus(
-        run_id=run_id,
+        run_id=folder.run_id,
         jobs=jobs,
         counts=results.by_status | {"missing": max(0, (jobs or 0) - results.ended)},
         codes=dict(results.codes.most_common()),
         wall_s=wall_s,
         images_per_s=results.ended / wall_s if wall_s else 0.0,
         listed=manifest is None or manifest.complete,
+        unsent=unsent,
         unlisted=results.unlisted,
+        cancelled=manifest is not None and is_cancelled(folder),
         last_ended_at=results.last_ended_at,
     )
 
@@ -173,16 +179,11 @@ class RunMonitor:
         if self._sent is not None and not self._sent.complete:
             self._sent = self._job_list.sent()
         self._records.update(on_read)
-        unsent = 0
-        if manifest is not None and self._sent is not None and not self._sent.complete:
-            unsent = max(0, manifest.jobs - self._sent.jobs)
         backlog = self._backlog()
         return replace(
-            run_status(self._folder.run_id, manifest, self._records.counts()),
-            unsent=unsent,
+            run_status(self._folder, manifest, self._sent, self._records.counts()),
             backlog=backlog if isinstance(backlog, Backlog) else None,
             queue_error=backlog if isinstance(backlog, QueueUnavailable) else None,
-            cancelled=manifest is not None and is_cancelled(self._folder),
         )
 
 

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from ingest.runs.cancellation import cancel_run
+from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import write_manifest
 from ingest.runs.report import RunReport, read_report
 from ingest.runs.report_page import render_report_page, write_report
+from ingest.runs.status import RunMonitor
 from serve_app.config import AppConfig, ImageLimits
 from serve_app.contracts.job import Source
 from serve_app.contracts.outcome import Box, Cutout, Outcome
@@ -109,6 +112,21 @@ def test_a_run_without_results_has_a_report(store: LocalStore) -> None:
     assert data["counts"]["missing"] == 3
     assert data["images_per_s"] == 0
     assert data["stages_ms"] == {}
+
+
+def test_the_state_of_a_run_is_that_of_its_status(store: LocalStore) -> None:
+    write_manifest(run_folder(store), run_manifest(3))
+    JobList(run_folder(store)).write_sent(Sent(jobs=1))
+    for cancelled, state in ((False, "sending"), (True, "cancelled")):
+        if cancelled:
+            cancel_run(run_folder(store))
+        with read_report(run_folder(store)) as report:
+            data = report.summary()
+        assert (data["state"], data["unsent"], data["cancelled"]) == (state, 2, cancelled)
+        assert (
+            data.items()
+            >= RunMonitor(run_folder(store), run_manifest(3)).update().as_dict().items()
+        )
 
 
 def test_more_results_than_jobs_are_not_a_negative_number_missing(store: LocalStore) -> None:
