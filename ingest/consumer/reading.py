@@ -27,15 +27,12 @@ async def read_jobs(message: Message, config: QueueConfig) -> list[Job] | Outcom
         return await parse_off_loop(message.body, config, job_id)
     except PermanentError as error:
         identity = identify_refused(message.body, error, job_id)
-        return Outcome(
+        return Outcome.of_error(
+            error,
             job_id=identity.job_id,
             run_id=identity.run_id,
-            status="failed",
             source=identity.source,
-            code=error.code,
-            message=error.message,
-            retry=error.retry,
-            receive_count=message.receive_count,
+            receives=message.receive_count,
         )
 
 

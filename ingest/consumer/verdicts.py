@@ -66,15 +66,12 @@ def unexpected_failure(
         error: Error that no part of the consumer expects.
         outcome: Outcome that could not be settled, whose job is named. None if no job is known.
     """
-    failed = InternalError(f"{type(error).__name__}: {error}")
-    return Outcome(
+    return Outcome.of_error(
+        InternalError(f"{type(error).__name__}: {error}"),
         job_id=message.message_id if outcome is None else outcome.job_id,
         run_id=INVALID_RUN if outcome is None else outcome.run_id,
-        status="failed",
-        code=failed.code,
-        message=failed.message,
-        retry=failed.retry,
-        receive_count=message.receive_count,
+        source=None if outcome is None else outcome.source,
+        receives=message.receive_count,
     )
 
 

@@ -95,12 +95,34 @@ class Outcome(Contract):
     @classmethod
     def failed(cls, job: Job, error: ForeedgeError) -> Outcome:
         """Return the outcome of a job that failed with an error."""
+        return cls.of_error(error, job_id=job.job_id, run_id=job.run_id, source=job.source)
+
+    @classmethod
+    def of_error(
+        cls,
+        error: ForeedgeError,
+        *,
+        job_id: str,
+        run_id: str,
+        source: Source | None,
+        receives: int = 1,
+    ) -> Outcome:
+        """Return the failure of a job that may not be known any further.
+
+        Args:
+            error: Reason of the failure.
+            job_id: Id of the job.
+            run_id: Id of its run.
+            source: Image of the job. None if it is not known.
+            receives: Number of times that SQS delivered the message.
+        """
         return cls(
-            job_id=job.job_id,
-            run_id=job.run_id,
+            job_id=job_id,
+            run_id=run_id,
             status="failed",
-            source=job.source,
+            source=source,
             code=error.code,
             message=error.message,
             retry=error.retry,
+            receive_count=receives,
         )

@@ -136,6 +136,9 @@ async def test_a_message_on_which_the_consumer_fails_ends_with_its_last_receive(
     outcome = bench.ledger.of("odd")
     assert (outcome.code, outcome.receive_count) == ("internal_error", 3)
     assert outcome.message == "TypeError: this outcome cannot be written"
+    # A failure that names no image cannot be redriven.
+    assert outcome.source is not None
+    assert outcome.source.key == "odd.jpg"
     assert bench.ledger.of("j").status == "done"
     assert [item.job_id for item in bench.queue.dead] == ["odd"] * has_dead_letters
 
