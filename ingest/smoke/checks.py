@@ -58,9 +58,9 @@ def steps(config: AppConfig, *, matting: bool) -> Iterator[Step]:
 
 def _import_onnxruntime() -> Facts:
     # Lazy, since the import is what may end the process.
-    import onnxruntime
+    from serve_app.models.sessions import runtime_version
 
-    return {"onnxruntime": onnxruntime.__version__}
+    return {"onnxruntime": runtime_version()}
 
 
 def _check_model(name: str, config: AppConfig) -> Facts:

@@ -24,6 +24,11 @@ Probe = Callable[[ort.InferenceSession], Pixels]
 """Returns the mask of the probe image, uint8 [1, S, S]."""
 
 
+def runtime_version() -> str:
+    """Return the version of ONNX Runtime."""
+    return str(ort.__version__)
+
+
 def session_options(config: SegmenterConfig) -> ort.SessionOptions:
     """Return ONNX Runtime's options for a way of execution.
 

@@ -52,6 +52,7 @@ ENVIRONMENT = {
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": str(METRICS_EVERY_MS),
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": str(CONTROL_LOOP_S),
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PROXY_START_S),
-    # The machine may be offline.
+    # Nothing leaves the machine but what was asked for, and it may be offline.
     "RAY_USAGE_STATS_ENABLED": "0",
+    "ORT_DISABLE_TELEMETRY": "1",
 }
