@@ -85,15 +85,14 @@ async def test_a_place_that_nobody_waits_for_is_forgotten() -> None:
     bench = ConsumerBench(process, max_in_flight=64, visibility_timeout_s=600)
     await bench.serve("first", for_s=100)
     before = locks()
-    for n in range(500):
+    for n in range(100):
         bench.queue.send(from_bucket(f"j{n}", f"bucket-{n}"))
     await asyncio.sleep(100)
-    assert bench.consumer.stats.done == 501
+    assert bench.consumer.stats.done == 101
     assert locks() <= before + 1
     await bench.stop()
 
 
 def locks() -> int:
     """Return the number of locks: each place has one while jobs wait for it."""
-    gc.collect()
     return sum(type(each) is asyncio.Lock for each in gc.get_objects())
