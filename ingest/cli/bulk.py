@@ -29,7 +29,7 @@ from ingest.runs.cancellation import lift_cancellation
 from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
-from ingest.runs.send import RunPlan, plan_run, recipe_argument, send_run
+from ingest.runs.send import RunPlan, open_manifest, plan_run, recipe_argument, send_run
 from ingest.sources.folder import upload_files
 from ingest.units import parse_duration
 from serve_app.error_text import visible
@@ -105,20 +105,19 @@ def bulk(
     """
     console = open_terminal(as_json=as_json)
     session = open_session(config, queue, ledger_bucket, endpoint_url)
-    if not dry_run:
-        session.queue_client()  # Without a queue, the command fails before it reads the source.
+    # Without a queue, the command fails before it reads the source.
+    target = None if dry_run else session.queue_client()
     options = SourceOptions(output, upload_to, url_encoded_keys, all_names)
     with console.status("Reading the source …"):
         run, plan = _plan(session, source, options, run_id or new_run_id(), recipe)
     _print_plan(console, plan, recipe)
-    if dry_run:
+    if target is None:
         images = _count(console, plan)
         console.print("Nothing was sent (dry run).")
         if as_json:
             print_json({"run_id": plan.run_id, "images": images, "sent": False})
         return
-    print_resumed(console, plan.folder)
-    before = JobList(plan.folder).sent()
+    before = _resume(console, plan, target.url)
     if before is not None and before.complete:
         _print_already_sent(console, plan.run_id, before)
         if as_json:
@@ -141,6 +140,14 @@ def bulk(
     if wait:
         watch_run(session, manifest, parse_duration(STALLED_AFTER), as_json=as_json)
     console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
+
+
+def _resume(console: Console, plan: RunPlan, queue_url: str) -> Sent | None:
+    """Resume a run if it exists, and return how many of its jobs were sent before."""
+    # A run of other images that has this id stays as it is.
+    open_manifest(plan, queue_url)
+    print_resumed(console, plan.folder)
+    return JobList(plan.folder).sent()
 
 
 def print_resumed(console: Console, folder: RunFolder) -> None:

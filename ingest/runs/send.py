@@ -198,7 +198,7 @@ def send_run(
     # Before anything is written, so that a run that cannot start leaves no trace.
     with map_sqs_errors(f"{queue.url}: GetQueueAttributes"):
         queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["QueueArn"])
-    manifest = _open_manifest(plan, queue.url)
+    manifest = open_manifest(plan, queue.url)
     lift_cancellation(plan.folder)
     job_list = JobList(plan.folder)
     before = job_list.sent() or Sent()
@@ -255,8 +255,12 @@ class _Checkpoint:
         self._stored = self.sent
 
 
-def _open_manifest(plan: RunPlan, queue_url: str) -> RunManifest:
-    """Return the manifest of a new run, or that of the run to resume.
+def open_manifest(plan: RunPlan, queue_url: str) -> RunManifest:
+    """Return the manifest of a new run, or that of the run to resume. Blocks.
+
+    Args:
+        plan: The run.
+        queue_url: URL of the queue to send to.
 
     Raises:
         InvalidConfig: A run of this name exists and differs from the plan.

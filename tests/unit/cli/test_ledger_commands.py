@@ -14,6 +14,7 @@ from ingest.cli import options
 from ingest.cli.main import app
 from ingest.runs.cancellation import is_cancelled, lift_cancellation
 from ingest.runs.folder import RunFolder
+from ingest.runs.job_list import JobList, Sent
 from ingest.runs.ledger_check import check_ledger
 from ingest.runs.manifest import RunManifest, write_manifest
 from serve_app.contracts.job import Output
@@ -170,3 +171,20 @@ def test_a_cancelled_run_that_is_sent_again_is_resumed(workshop: Workshop) -> No
         assert workshop.run("cancel", "r7")[0] == 0
         assert "is not cancelled any more" in workshop.run(*again)[1]
         assert json.loads(workshop.run("status", "r7", "--json")[1])["cancelled"] is False
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_run_of_other_images_does_not_resume_one_that_is_cancelled(
+    workshop: Workshop, complete: bool
+) -> None:
+    put(workshop, "in/1.jpg", "other/1.jpg")
+    of_r7 = ("--queue", "http://q", "--run-id", "r7")
+    workshop.run("bulk", "s3://b/in/", *of_r7)
+    JobList(folder(workshop, "r7")).write_sent(Sent(jobs=1, complete=complete))
+    workshop.run("cancel", "r7")
+
+    with pytest.raises(InvalidConfig, match="already exists with a different source"):
+        workshop.run("bulk", "s3://b/other/", *of_r7)
+
+    assert is_cancelled(folder(workshop, "r7"))
+    assert len(workshop.sent) == 1
