@@ -20,8 +20,8 @@ SIZES = [(1, 1), (33, 17), (290, 501)]
 WAYS: list[dict[str, Any]] = [
     {"quality": 80},
     {"quality": 10, "method": 0, "exact": True},
-    {"lossless": True},
-    {"lossless": True, "exact": True},
+    {"lossless": True, "quality": 10},
+    {"lossless": True, "quality": 10, "exact": True},
 ]
 
 

@@ -111,8 +111,8 @@ def test_a_part_without_stamps_is_refused(tmp_path: Path, packages: list[Package
 
 def test_images_do_not_depend_on_their_count(packages: list[Package]) -> None:
     material = find_material(packages, "test")
-    few, many = list(draw_cutouts(material, 2)), list(draw_cutouts(material, 4))
-    for one, other in zip(few, many[:2], strict=True):
+    few, many = list(draw_cutouts(material, 1)), list(draw_cutouts(material, 3))
+    for one, other in zip(few, many[:1], strict=True):
         assert one.name == other.name
         np.testing.assert_array_equal(one.composite.image, other.composite.image)
         np.testing.assert_array_equal(one.composite.mask, other.composite.mask)

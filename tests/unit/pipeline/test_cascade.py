@@ -28,7 +28,9 @@ def pipeline(tmp_path: Path) -> ImagePipeline:
         "unsure": str(graphs.channel(tmp_path / "unsure.onnx", 0)),
         "sure": str(graphs.channel(tmp_path / "sure.onnx", 1)),
     }
-    config = AppConfig.load({"models": list(files), "model_files": files})
+    # A local store, since a client of S3 takes longer to make than these images.
+    storage = {"storage.local_root": str(tmp_path)}
+    config = AppConfig.load({"models": list(files), "model_files": files, **storage})
     threads = imaging_threads(config.pipeline)
     return ImagePipeline(config, open_store(config), LocalSegmenters(config, threads), threads)
 

@@ -148,12 +148,12 @@ def test_a_profile_that_is_none(tmp_path: Path) -> None:
 
 
 def test_what_is_assumed_is_said() -> None:
-    made = plan(spot=True, time_factor=None)
+    made = plan(1_000, 1_800, spot=True, time_factor=None)
     said = "\n".join(plan_notes(made))
     assert "ASSUMED" in said
     assert "random weights" in said
     assert f"as of {PRICES.as_of}; NOT fetched" in said
-    given = "\n".join(plan_notes(plan(price_per_hour=1.0, model="fast")))
+    given = "\n".join(plan_notes(plan(1_000, 1_800, price_per_hour=1.0, model="fast")))
     assert "ASSUMED" not in given
     assert "NOT fetched" not in given
     assert "random weights" not in given
@@ -166,8 +166,8 @@ def test_a_run_that_is_small_for_its_node_is_told_so() -> None:
 
 def test_the_tables_fit_a_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    made = plan()
-    print_plan(made, compare_families(made.request, PROFILE, PRICES), console)
+    made, small = plan(), plan(1_000, 1_800)
+    print_plan(made, compare_families(small.request, PROFILE, PRICES), console)
     text = console.export_text()
     assert "c7i.4xlarge" in text
     assert f"{made.nodes} of c8g.4xlarge" in text
