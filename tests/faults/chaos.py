@@ -1,6 +1,8 @@
 """Many small jobs through a Ray cluster while something breaks every few seconds.
 
-    python -m tests.faults.chaos --seed 7 --jobs 2000
+    python -m tests.faults.chaos --seed 7 --jobs 2000 --outage-s 60
+
+After that come outages of a minute each, which ``/readyz`` must name and get over (``outages``).
 
 The seed decides which faults occur, and when. At the end every job must have one outcome and one
 object. If not, the program says what is wrong and ends with status 1.
@@ -16,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ingest.local.aws import LocalAws, use_dummy_credentials
+from tests.faults.outages import Seen, endure, ingest_health, outages_of
 from tests.support.fault_effects import (
     cut,
     delay,
@@ -44,6 +47,8 @@ MAX_RECEIVES = 5
 SOURCES, RESULTS, PARTS = "*/in/*", "*/cutouts/*", "*.jsonl.gz"
 _SEND_THREADS = 4
 _MOST_WAITING = 120
+_OUTAGE_JOBS = 30
+_SETTLED_WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -210,10 +215,31 @@ def verdict(rig: Rig) -> dict[str, int]:
     }
 
 
+def outages_one_by_one(
+    rig: Rig, cluster: RayCluster, lasts_s: float, console: Console
+) -> list[Seen]:
+    """Let each outage last, with jobs before and during it, until the queue is empty again."""
+    seen = []
+    for outage in outages_of(rig):
+        _until(lambda: not rig.held() and bool(ingest_health(cluster.url)["healthy"]))
+        seen.append(endure(rig, outage, lasts_s, lambda: ingest_health(cluster.url), _OUTAGE_JOBS))
+        console.print(f"  {seen[-1]}", highlight=False)
+    _until(lambda: not rig.held())
+    return seen
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, but not indefinitely, since the verdict says what is wrong."""
+    give_up_at = time.monotonic() + _SETTLED_WITHIN_S
+    while not condition() and time.monotonic() < give_up_at:
+        time.sleep(0.5)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=2_000)
+    parser.add_argument("--outage-s", type=float, default=60)
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     # Ray prints much about what was killed, which is not shown.
@@ -242,10 +268,12 @@ def main() -> int:
         chaos.run(ended)
         feeding.join()
         took_s = time.monotonic() - started_at
+        seen = outages_one_by_one(rig, cluster, options.outage_s, console)
         found = verdict(rig)
         deletions = recorded_before_deleted(proxy.journal)
     show(console, chaos, found, seed, took_s, deletions)
-    good = found["outcomes"] == found["jobs"] and not any(list(found.values())[2:-1])
+    lost = found["outcomes"] != found["jobs"] or any(list(found.values())[2:-1])
+    good = not lost and all(each.good for each in seen)
     console.print("[green]nothing lost[/green]" if good else "[red]something is wrong[/red]")
     return 0 if good else 1
 

@@ -30,7 +30,9 @@ class RayCluster:
             )
         self._other = self._cluster.add_node(**_NODE)
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level="ERROR")
-        serve.start(http_options={"port": free_port()}, proxy_location="HeadOnly")
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        serve.start(http_options={"port": port}, proxy_location="HeadOnly")
 
     def close(self) -> None:
         with suppress(Exception):
