@@ -34,6 +34,7 @@ from serve_app.errors import (
     TransientError,
 )
 from serve_app.serving.handle_calls import call_deployment
+from serve_app.serving.scaling_trouble import read_scaling_trouble
 from serve_app.storage import open_store
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class SqsIngest:
             update={"max_in_flight": accepted_in_flight(config, config.queue)}
         )
         self._ledger_config = config.ledger
+        self._has_autoscaling = config.autoscaling is not None
         self._aws = config.aws
         self._pipeline = pipeline
         check_url(config.queue.url)
@@ -88,6 +90,8 @@ class SqsIngest:
         reason = self._trouble if consumer is None else consumer.reason
         if consumer is not None and reason is not None and self._ledger.trouble is not None:
             reason = f"{reason}; {self._ledger.trouble}"
+        if reason is None and self._has_autoscaling:
+            reason = await asyncio.to_thread(read_scaling_trouble, self._queue_config.url)
         stats = {} if consumer is None else asdict(consumer.stats)
         return {
             "queue_url": self._queue_config.url,

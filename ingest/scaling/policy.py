@@ -16,6 +16,7 @@ import math
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from ray.serve.config import AutoscalingContext
@@ -26,12 +27,15 @@ from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
+from serve_app.error_text import safe_text
+from serve_app.serving.scaling_trouble import TroubleNotStored, report_scaling_trouble
 from serve_app.serving.service_time import SECONDS_PER_IMAGE
 
 # Serve's own logger, so that the policy writes to the controller's log.
 _logger = logging.getLogger("ray.serve")
 
 _MEASURED_EVERY_S = 1.0
+_FAILURES_UNTIL_REPORTED = 3
 
 
 class BacklogReader:
@@ -53,6 +57,54 @@ class BacklogReader:
     def latest(self) -> BacklogReading | None:
         """The last reading, however old. None before the first one."""
         return self._latest[0] if self._latest else None
+
+
+class BacklogHealth:
+    """Reports whether the backlog of a queue can be read: to the log, and to the ingest's health.
+
+    One refusal may be one of many answers, so three in a row make the ingest unhealthy.
+    """
+
+    def __init__(self, queue_url: str, report: Callable[[str, str | None], None]) -> None:
+        """Start without readings.
+
+        Args:
+            queue_url: URL of the queue.
+            report: Function that reports to the health what is wrong, or None if nothing is. If it
+                raises ``TroubleNotStored``, it is called again after the next reading.
+        """
+        self._queue_url = queue_url
+        self._report = report
+        self._failures = 0
+        # It is not known what an earlier controller has reported last.
+        self._reported: str | None = "unknown"
+
+    def note_failure(self, error: Exception) -> None:
+        """Note that a reading failed."""
+        self._failures += 1
+        if self._failures == 1:
+            _logger.warning("The backlog of %s cannot be read: %s", self._queue_url, error)
+        if self._failures >= _FAILURES_UNTIL_REPORTED:
+            self._report_once(
+                f"autoscaling: Serve's controller cannot read the backlog: {safe_text(str(error))}"
+            )
+
+    def note_success(self) -> None:
+        """Note that a reading succeeded."""
+        if self._failures:
+            _logger.warning("The backlog of %s can be read again", self._queue_url)
+        self._failures = 0
+        self._report_once(None)
+
+    def _report_once(self, trouble: str | None) -> None:
+        if trouble == self._reported:
+            return
+        try:
+            self._report(self._queue_url, trouble)
+        except TroubleNotStored as error:
+            _logger.warning("/readyz cannot say whether the backlog can be read: %s", error)
+        else:
+            self._reported = trouble
 
 
 class BacklogPolicy:
@@ -118,7 +170,7 @@ def _read_periodically(
     stop: threading.Event,
 ) -> None:
     client: Any = None
-    failing = False
+    health = BacklogHealth(queue_url, report_scaling_trouble)
     while not stop.is_set():
         try:
             client = client or aws_client("sqs", aws, connections=1)
@@ -126,11 +178,7 @@ def _read_periodically(
             latest[:] = [BacklogReading(backlog.waiting, backlog.in_flight, time.monotonic())]
         # Whatever the error is, the next reading may succeed. Until then the policy does without.
         except Exception as error:  # noqa: BLE001
-            if not failing:
-                _logger.warning("The backlog of %s cannot be read: %s", queue_url, error)
-            failing = True
+            health.note_failure(error)
         else:
-            if failing:
-                _logger.warning("The backlog of %s can be read again", queue_url)
-            failing = False
+            health.note_success()
         stop.wait(period_s)

@@ -69,12 +69,12 @@ class Seen:
 def endure(
     rig: Rig, outage: Outage, lasts_s: float, health: Callable[[], dict[str, Any]], jobs: int
 ) -> Seen:
-    """Let an outage last while jobs come in, and return when it was told and when it was over.
+    """Let an outage last while jobs come in, and return when ``/readyz`` named it and its end.
 
     Args:
         rig: Queue and buckets.
         outage: The outage.
-        lasts_s: Its duration in seconds.
+        lasts_s: Duration of the outage in seconds.
         health: Function that returns what ``/readyz`` says about the ingest.
         jobs: Number of jobs that are sent meanwhile.
     """

@@ -12,7 +12,8 @@ from ray import serve
 
 from ingest.local.application import APPLICATION
 from ingest.local.aws import LocalAws
-from tests.support.fault_effects import kill_caller
+from tests.faults.outages import ingest_health
+from tests.support.fault_effects import kill_caller, refuse
 from tests.support.fault_proxy import Proxy
 from tests.support.fault_rig import Rig
 from tests.support.two_nodes import CONSUMERS, RayCluster, two_nodes
@@ -131,6 +132,24 @@ async def test_a_rolling_update_under_load(rig: Rig, cluster: RayCluster) -> Non
     rig.check()
     assert rig.dead_letters() == {}
     assert cluster.replicas("SqsIngest").isdisjoint(before)
+
+
+async def test_readyz_names_an_autoscaling_policy_that_may_not_read_the_queue(
+    rig: Rig, cluster: RayCluster
+) -> None:
+    scaled = settings(rig) | {"autoscaling": {"max_replicas": 2, "read_period_s": 0.5}}
+    await asyncio.to_thread(cluster.deploy, scaled)
+    await rig.until(lambda: ingest_health(cluster.url)["healthy"])
+    rule = rig.proxy.add("sqs:GetQueueAttributes", refuse(403, "AccessDenied"))
+    await rig.until(lambda: not ingest_health(cluster.url)["healthy"])
+    reason = ingest_health(cluster.url)["reason"]
+    assert reason.startswith("autoscaling: Serve's controller cannot read the backlog")
+    assert "GetQueueAttributes" in reason
+    rig.send(*NAMES[:4])
+    await finish(rig)
+    rig.proxy.remove(rule)
+    await rig.until(lambda: ingest_health(cluster.url)["healthy"])
+    rig.check()
 
 
 async def test_models_that_cannot_be_loaded_leave_the_queue_untouched(

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from ray.serve._private.common import DeploymentID
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
-from ingest.scaling.policy import BacklogPolicy
+from ingest.scaling.policy import BacklogHealth, BacklogPolicy
+from serve_app.errors import QueueUnavailable
+from serve_app.serving.scaling_trouble import TroubleNotStored
 from serve_app.serving.service_time import SECONDS_PER_IMAGE
 
 SETTINGS: dict[str, Any] = {
@@ -95,6 +97,45 @@ def test_a_queue_that_never_answers_neither_blocks_nor_raises_and_its_thread_end
     for thread in readers():
         thread.join(30)
     assert readers() == []
+
+
+def test_the_health_hears_of_three_failures_in_a_row_and_of_their_end() -> None:
+    told: list[tuple[str, str | None]] = []
+    health = BacklogHealth("q", lambda url, trouble: told.append((url, trouble)))
+    denied = QueueUnavailable("q: GetQueueAttributes: AccessDenied")
+    health.note_success()
+    assert told == [("q", None)], "an earlier controller may have told of something else"
+    for _ in range(5):
+        health.note_failure(denied)
+        health.note_failure(denied)
+        health.note_success()
+    assert told == [("q", None)]
+    for _ in range(9):
+        health.note_failure(denied)
+    [(_, trouble)] = told[1:]
+    assert trouble is not None
+    assert trouble.startswith("autoscaling: ")
+    assert "AccessDenied" in trouble
+    health.note_success()
+    assert told[2:] == [("q", None)]
+
+
+def test_what_the_health_could_not_hear_is_told_again() -> None:
+    told: list[str | None] = []
+    deaf = True
+
+    def tell(_: str, trouble: str | None) -> None:
+        if deaf:
+            raise TroubleNotStored("Ray's key-value store does not answer")
+        told.append(trouble)
+
+    health = BacklogHealth("q", tell)
+    for _ in range(3):
+        health.note_failure(QueueUnavailable("denied"))
+    assert told == []
+    deaf = False
+    health.note_failure(QueueUnavailable("denied"))
+    assert len(told) == 1
 
 
 def test_wrong_settings_are_refused() -> None:
