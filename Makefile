@@ -73,7 +73,7 @@ test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle c
 check-ray-up: $(VENV)/installed ## cluster/ray-up.yaml, with Ray's EC2 provider and a local EC2
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_ray_up.py
 
-chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks every few seconds (SEED=n)
+chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks (SEED=n), then outages of a minute
 	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(VENV)/installed ## Hostile files, and many more mutated images and requests

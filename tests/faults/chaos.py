@@ -223,7 +223,7 @@ def outages_one_by_one(
     for outage in outages_of(rig):
         _until(lambda: not rig.held() and bool(ingest_health(cluster.url)["healthy"]))
         seen.append(endure(rig, outage, lasts_s, lambda: ingest_health(cluster.url), _OUTAGE_JOBS))
-        console.print(f"  {seen[-1]}", highlight=False)
+        console.print(f"  {seen[-1]}", highlight=False, soft_wrap=True)
     _until(lambda: not rig.held())
     return seen
 
@@ -285,7 +285,7 @@ def show(
     for name, count in sorted(chaos.counts.items()):
         faults.add_row(name, f"{count}", f"{chaos.hits[name]}" if name in chaos.hits else "")
     console.print(faults)
-    results = Table("", "count", title=f"{found['jobs']} jobs in {took_s:.0f} s")
+    results = Table("", "count", title=f"{found['jobs']} jobs, {took_s:.0f} s of faults")
     for name, count in found.items():
         results.add_row(name, f"{count}")
     results.add_row("deletions, each after its record", f"{deletions}")

@@ -94,7 +94,7 @@ def endure(
     rig.proxy.remove(rule)
     ended_s = time.monotonic()
     well_after_s = _seconds_until(lambda: bool(health()["healthy"]), ended_s, 3 * NOTICED_WITHIN_S)
-    return Seen(outage.name, told_after_s, well_after_s, reason[:200])
+    return Seen(outage.name, told_after_s, well_after_s, reason[:120])
 
 
 def _seconds_until(condition: Callable[[], bool], from_s: float, limit_s: float) -> float | None:
