@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 from mypy_boto3_sqs import SQSClient
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def client() -> SQSClient:
     return boto3.client(
         "sqs", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="x"

@@ -13,7 +13,7 @@ from serve_app.errors import SourceForbidden, SourceNotFound
 from serve_app.storage.s3 import S3Store
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def store() -> S3Store:
     return S3Store(aws_client("s3", AwsConfig(endpoint_url="http://127.0.0.1:9", max_attempts=1)))
 
