@@ -15,9 +15,8 @@ from urllib.parse import unquote_plus
 
 from ingest.sources.base import is_image, leaves_kind_open
 from serve_app.config import QueueConfig
+from serve_app.contracts.job import DERIVED_ID_HEX_DIGITS
 from serve_app.errors import InvalidMessage
-
-_ID_HEX_DIGITS = 32
 
 
 class CreatedObject(NamedTuple):
@@ -38,7 +37,7 @@ class CreatedObject(NamedTuple):
         digest = hashlib.sha256()
         for part in (self.bucket, self.key, self.version_id, self.etag, self.sequencer):
             digest.update(f"{part}\0".encode(errors="surrogatepass"))
-        return digest.hexdigest()[:_ID_HEX_DIGITS]
+        return digest.hexdigest()[:DERIVED_ID_HEX_DIGITS]
 
     def is_to_be_processed(self, defaults: QueueConfig) -> bool:
         """Return whether the object is an image and not in the place of the results."""

@@ -24,12 +24,11 @@ from ingest.messages.build import SCHEMA_VERSION
 from ingest.messages.events import CreatedObject, created_by_eventbridge, created_by_records
 from serve_app.config import QueueConfig
 from serve_app.contracts.base import describe_validation_error
-from serve_app.contracts.job import EventJob, Job, Output
+from serve_app.contracts.job import DERIVED_ID_HEX_DIGITS, EventJob, Job, Output
 from serve_app.contracts.json_text import parse_json
 from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.errors import InvalidMessage
 
-_ID_HEX_DIGITS = 32
 _NESTED_FIELDS = 3
 """Depth of a job's fields: those of ``recipe.thumbnail`` are the deepest."""
 _SHORT_LENGTH = 16 * 1024
@@ -188,7 +187,7 @@ def _event_job(created: CreatedObject, defaults: QueueConfig) -> Job:
 
 
 def _digest(body: str) -> str:
-    return hashlib.sha256(body.encode(errors="surrogatepass")).hexdigest()[:_ID_HEX_DIGITS]
+    return hashlib.sha256(body.encode(errors="surrogatepass")).hexdigest()[:DERIVED_ID_HEX_DIGITS]
 
 
 def _recipe(value: object, defaults: QueueConfig) -> Recipe:

@@ -35,11 +35,9 @@ from ingest.sqs.queue import check_url
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import send_messages
 from serve_app.contracts.base import describe_validation_error
-from serve_app.contracts.job import Job, Output, Source
+from serve_app.contracts.job import DERIVED_ID_HEX_DIGITS, Job, Output, Source
 from serve_app.contracts.recipe import parse_recipe
 from serve_app.errors import ForeedgeError, InvalidConfig, InvalidRecipe, SourceNotFound
-
-_JOB_ID_HEX_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class RunPlan:
         version = entry.version_id or entry.etag or ""
         content = "\0".join((self.run_id, entry.bucket, entry.key, version))
         digest = hashlib.sha256(content.encode()).hexdigest()
-        return entry._replace(job_id=digest[:_JOB_ID_HEX_DIGITS])
+        return entry._replace(job_id=digest[:DERIVED_ID_HEX_DIGITS])
 
 
 def recipe_argument(text: str) -> str | dict[str, Any]:

@@ -23,6 +23,8 @@ RUN_ID_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
 """Regular expression of run ids. ``check_run_id`` refuses two more."""
 MAX_JOB_ID_LENGTH = 200
 """Longest id of a job, in characters."""
+DERIVED_ID_HEX_DIGITS = 32
+"""Length of an id that is the beginning of a SHA-256, as hex digits."""
 JobId = Annotated[str, Field(min_length=1, max_length=MAX_JOB_ID_LENGTH)]
 """Identifier of a job."""
 DEFAULT_RUN = "live"
