@@ -91,7 +91,7 @@ def test_a_queue_that_never_answers_neither_blocks_nor_raises_and_its_thread_end
     assert policy(context(0, 6)) == (6, {})
     assert policy(context(200, 6)) == (10, {})
     # A call to the queue alone would take longer.
-    assert time.perf_counter() - started_at < 0.2
+    assert time.perf_counter() - started_at < 1
     del policy
     gc.collect()
     for thread in readers():
