@@ -34,8 +34,8 @@ _TOOLS = (
 """What KubeRay needs, and what must not be there."""
 _SMOKE = ("foreedge", "smoke", "--installed", "--matting")
 
-ARM_CPUINFO = """\
-processor\t: 0
+_ARM_PROCESSOR = """\
+processor\t: {number}
 BogoMIPS\t: 243.75
 Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc \
 dcpop asimddp ssbs
@@ -46,7 +46,12 @@ CPU part\t: 0xd0c
 CPU revision\t: 1
 
 """
-"""A Graviton2, for an emulated arm64: the emulation shows its programs the file of this machine."""
+"""A processor of a Graviton2 (Neoverse N1), as Linux describes it."""
+
+
+def arm_cpuinfo(processors: int) -> str:
+    """Return a ``/proc/cpuinfo`` for emulated programs, which see this machine's otherwise."""
+    return "".join(_ARM_PROCESSOR.format(number=number) for number in range(processors))
 
 
 def run_read_only(root: Path, environment: list[str], arch: str) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def run_read_only(root: Path, environment: list[str], arch: str) -> dict[str, An
 
 def _run(root: Path, environment: list[str], arch: str, *command: str) -> str:
     with tempfile.NamedTemporaryFile("w") as cpuinfo:
-        cpuinfo.write(ARM_CPUINFO)
+        cpuinfo.write(arm_cpuinfo(1))
         cpuinfo.flush()
         # The mounts end with the process.
         done = subprocess.run(

@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.image.sandbox import arm_cpuinfo
+
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements-runtime.lock"
 
@@ -29,19 +31,6 @@ _UNUSED = {
 }  # fmt: skip
 """Wheels that are fetched and not unpacked, since the programs that are run here import none."""
 
-_CPUINFO = """\
-processor\t: {number}
-BogoMIPS\t: 243.75
-Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc \
-dcpop asimddp ssbs
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU variant\t: 0x3
-CPU part\t: 0xd0c
-CPU revision\t: 1
-
-"""
-"""A processor of a Graviton2 (Neoverse N1), as Linux describes it."""
 _PROCESSORS = 2
 
 
@@ -114,7 +103,7 @@ class Machine:
     def _write_cpu_files(self) -> None:
         """Describe an arm64 CPU, since QEMU shows programs that of this machine."""
         self.cpuinfo.parent.mkdir(exist_ok=True)
-        self.cpuinfo.write_text("".join(_CPUINFO.format(number=n) for n in range(_PROCESSORS)))
+        self.cpuinfo.write_text(arm_cpuinfo(_PROCESSORS))
         folder = self.root / "sys" / "devices" / "system" / "cpu"
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("possible", "present", "online"):
