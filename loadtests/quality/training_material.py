@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from loadtests.quality.cutouts import fetch_packages, find_material, read_background
+from loadtests.quality.cutouts import Material, fetch_packages, find_material, read_background
 from loadtests.quality.packages import Package
 from loadtests.quality.split import PARTS
 from loadtests.quality.subjects import STAMPS_FOLDER, STAMPS_PACKAGE
@@ -152,9 +152,8 @@ def write_stamps(packages: list[Package], folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     [root] = [each.folder / STAMPS_FOLDER for each in packages if each.name == STAMPS_PACKAGE]
     files = [root / path for paths in SMALL_SUBJECTS.values() for path in paths]
-    for part in PARTS:
-        if part != "test":
-            files += [file for _, file in find_material(packages, part).subjects]
+    for material in _trained_on(packages):
+        files += [file for _, file in material.subjects]
     found = [file for file in files if file.is_file()]
     for file in found:
         shutil.copyfile(file, folder / "_".join(file.relative_to(root).parts))
@@ -172,11 +171,15 @@ def write_wallpapers(packages: list[Package], folder: Path) -> int:
         SourceNotFound: The packages have no backgrounds of a part.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [find_material(packages, part) for part in PARTS if part != "test"]
-    backgrounds = [each for material in parts for each in material.backgrounds]
+    backgrounds = [each for material in _trained_on(packages) for each in material.backgrounds]
     for number, each in enumerate(backgrounds):
         Image.fromarray(read_background(*each)).save(folder / f"{number:02}.png")
     return len(backgrounds)
+
+
+def _trained_on(packages: list[Package]) -> list[Material]:
+    """Return the stamps and backgrounds of every part but that which results are measured on."""
+    return [find_material(packages, part) for part in PARTS if part != "test"]
 
 
 def main() -> None:
