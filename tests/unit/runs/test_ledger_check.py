@@ -8,13 +8,13 @@ import pytest
 
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger_check import PROBE_RUN, check_ledger
-from serve_app.aws import aws_client
-from serve_app.config import AwsConfig, LedgerConfig
+from serve_app.config import LedgerConfig
 from serve_app.contracts.own_keys import is_own_key
 from serve_app.errors import ForeedgeError, InvalidConfig, SourceForbidden, SourceNotFound
 from serve_app.storage.s3 import S3Store
 from tests.support.fault_effects import refuse
 from tests.support.fault_proxy import Answer, Forward, Proxy, Request, refusal
+from tests.support.stand_in_s3 import store_behind
 
 LEDGER = LedgerConfig(bucket="ledger")
 
@@ -46,11 +46,7 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def store(proxy: Proxy) -> S3Store:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "stand-in")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "stand-in")
-        aws = AwsConfig(endpoint_url=proxy.endpoint_url, max_attempts=1)
-        return S3Store(aws_client("s3", aws))
+    return store_behind(proxy)
 
 
 def test_a_sound_ledger_passes_again_and_again(store: S3Store, proxy: Proxy) -> None:

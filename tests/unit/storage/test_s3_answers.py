@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from ingest.runs.folder import RunFolder
-from serve_app.aws import aws_client
-from serve_app.config import AwsConfig, LedgerConfig
+from serve_app.config import LedgerConfig
 from serve_app.errors import (
     ForeedgeError,
     SourceArchived,
@@ -23,6 +22,7 @@ from serve_app.errors import (
 from serve_app.storage.s3 import S3Store
 from serve_app.storage.s3_answers import ROWS
 from tests.support.fault_proxy import Answer, Effect, Forward, Proxy, Request
+from tests.support.stand_in_s3 import store_behind
 
 Kind = type[ForeedgeError]
 
@@ -111,11 +111,7 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def store(proxy: Proxy) -> S3Store:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "stand-in")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "stand-in")
-        aws = AwsConfig(endpoint_url=proxy.endpoint_url, max_attempts=1)
-        return S3Store(aws_client("s3", aws))
+    return store_behind(proxy)
 
 
 def write_part(store: S3Store) -> None:
