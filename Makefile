@@ -9,6 +9,7 @@ ARCH ?= amd64
 HOST ?= http://127.0.0.1:8000
 VENV := .venv
 PEERS := .venv-peers
+DEPLOYMENT := .venv-deployment
 # Unit tests share nothing, so each core runs some of them.
 PARALLEL := --numprocesses auto --maxprocesses 8
 
@@ -144,6 +145,8 @@ lock: ## New versions into the lock files (needs uv)
 	uv pip compile requirements-build.in --universal --python-version 3.11 \
 		--constraint requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-build.lock
+	uv pip compile requirements-deployment.in --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-deployment.lock
 	uv pip compile requirements-peers.in --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-peers.lock
 
@@ -178,4 +181,11 @@ $(PEERS)/installed: requirements-peers.lock
 	$(if $(PYTHON),,$(error No Python with venv and ssl starts: install Python 3.11, 3.12 or 3.13))
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-peers.lock
+	touch $@
+
+# Terraform, and the checkers of manifests, policies and workflows.
+$(DEPLOYMENT)/installed: requirements-deployment.lock
+	$(if $(PYTHON),,$(error No Python with venv and ssl starts: install Python 3.11, 3.12 or 3.13))
+	$(PYTHON) -m venv $(DEPLOYMENT)
+	$(DEPLOYMENT)/bin/python -m pip install --quiet --require-hashes -r requirements-deployment.lock
 	touch $@
