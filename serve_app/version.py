@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ REVISION_VARIABLE = "IMAGE_REVISION"
 settings, since it is none."""
 
 
+@cache
 def find_version() -> str:
     """Return the version of the installed package, or of the checkout that the code runs from.
 

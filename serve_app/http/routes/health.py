@@ -9,14 +9,19 @@ from fastapi import APIRouter, Request
 from serve_app.errors import DeadlineExceeded, ModelUnavailable, Overloaded, ReplicaLost
 from serve_app.http.endpoint import CurrentEndpoint
 from serve_app.http.problems import error_responses
+from serve_app.version import find_revision, find_version
 
 router = APIRouter(tags=["status"])
 
 
 @router.get("/healthz", response_description="The replica is alive.")
 async def check_liveness() -> dict[str, str]:
-    """Report that this replica is alive."""
-    return {"status": "ok"}
+    """Report that this replica is alive, and which program it runs.
+
+    `version` is the release, and `revision` the commit that the container image was built from
+    (`unknown` outside of an image).
+    """
+    return {"status": "ok", "version": find_version(), "revision": find_revision()}
 
 
 @router.get(

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from serve_app.config import AppConfig
 from serve_app.pipeline.deployment import CutoutPipeline
+from serve_app.version import REVISION_VARIABLE, find_version
 from tests.support.http_client import EndpointClient, StuckPipeline, endpoint_client
 from tests.support.images import book, defects, jpeg
 
@@ -98,6 +99,14 @@ async def test_a_304_needs_no_inference(pipeline: CutoutPipeline) -> None:
         answer = await client.post("/v1/cutout", content=BOOK, headers={"if-none-match": tag})
         assert answer.status_code == 304
         assert stuck.begun == 0
+
+
+async def test_the_health_names_the_deployed_revision(
+    client: EndpointClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(REVISION_VARIABLE, "6c8f1d2")
+    answer = (await client.get("/healthz")).json()
+    assert answer == {"status": "ok", "version": find_version(), "revision": "6c8f1d2"}
 
 
 async def test_head_is_get_without_a_body(client: EndpointClient) -> None:
