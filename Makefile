@@ -15,7 +15,8 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
-	test-scaling chaos fuzz check-arm64 check-ray-up docs lock tag image tune loadtest soak bench \
+	test-scaling chaos fuzz check-arm64 check-ray-up check-terraform docs lock tag image tune \
+	loadtest soak bench \
 	bench-graph bench-ingest bench-ledger bench-overload bench-mixed bench-memory bench-hostile \
 	bench-peers compare-rembg quality
 
@@ -73,6 +74,9 @@ test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle c
 
 check-ray-up: $(VENV)/installed ## cluster/ray-up.yaml, with Ray's EC2 provider and a local EC2
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_ray_up.py
+
+check-terraform: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/terraform in a local AWS
+	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_terraform.py
 
 chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks (SEED=n), then outages of a minute
 	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
