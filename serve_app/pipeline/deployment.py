@@ -16,6 +16,7 @@ from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters, RemoteSegmenters
 from serve_app.serving.garbage import freeze_loaded_objects
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
+from serve_app.serving.ray_metrics import process_metrics, record_build, sample_periodically
 from serve_app.storage import open_store
 
 
@@ -46,7 +47,15 @@ class CutoutPipeline:
             models = LocalSegmenters(config, imaging)
         else:
             models = RemoteSegmenters(segmenters, config.segmenter.timeout_s)
-        self._pipeline = ImagePipeline(config, open_store(config), models, imaging)
+        metrics = process_metrics()
+        pipeline = ImagePipeline(config, open_store(config), models, imaging, metrics)
+        self._pipeline = pipeline
+
+        def sample() -> None:
+            record_build(metrics)
+            pipeline.sample()
+
+        sample_periodically(sample)
         freeze_loaded_objects()
 
     async def process(self, job: Job) -> Outcome:

@@ -35,10 +35,12 @@ from serve_app.imaging.footprint import bytes_needed
 from serve_app.imaging.mask import is_sure_enough, resize_for_model
 from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.threads import disable_library_threads
+from serve_app.pipeline.measurements import record_input, record_result, replica_seconds
 from serve_app.pipeline.steps import StageTimer, apply_matting, find_subject, render_cutout
 from serve_app.scheduling.memory_budget import MemoryBudget, Share
 from serve_app.scheduling.permits import Permits
 from serve_app.scheduling.threads import PriorityThreads
+from serve_app.serving.metrics import DECODED_BYTES, DECODED_LIMIT_BYTES, UNRECORDED, Metrics
 from serve_app.serving.service_time import ServiceTime
 from serve_app.storage import check_allowed
 from serve_app.storage.protocol import ObjectStore
@@ -48,8 +50,6 @@ T = TypeVar("T")
 _JPEG = "image/jpeg"
 _HEADER_THREADS = 2
 _STORAGE_THREADS = 32
-_STAGES_WITHOUT_IMAGING = {"fetch", "segment", "publish", "matting"}
-"""Stages that keep no imaging thread busy."""
 
 _logger = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ class ImagePipeline:
         store: ObjectStore,
         segmenters: Segmenters,
         imaging: PriorityThreads,
+        metrics: Metrics = UNRECORDED,
     ) -> None:
         """Set up a pipeline.
 
@@ -115,11 +116,13 @@ class ImagePipeline:
             store: Object store of the sources and the results.
             segmenters: Models to segment the images with.
             imaging: Threads that process pixels.
+            metrics: What the pipeline records its metrics to.
         """
         disable_library_threads()
         self._config = config
         self._store = store
         self._segmenters = segmenters
+        self._metrics = metrics
         self._memory = MemoryBudget(config.pipeline.max_decoded_bytes)
         self._imaging_threads = imaging
         # Matting takes seconds, so it must not occupy the threads of stages that take
@@ -165,13 +168,20 @@ class ImagePipeline:
             ForeedgeError: The image cannot be cut out.
         """
         models = self._requested_models(recipe)
-        request = _Request(recipe, models, "interactive", StageTimer(), Contacts())
+        request = _Request(
+            recipe, models, "interactive", StageTimer(metrics=self._metrics), Contacts()
+        )
         async with AsyncExitStack() as no_fetch_slot:
             return await self._decode_and_cut_out(data, request, no_fetch_slot)
 
     async def models(self) -> list[ModelInfo]:
         """Return the served models in order of preference."""
         return [await self._model_info(name) for name in self._config.served_models]
+
+    def sample(self) -> None:
+        """Record the memory that images hold. Every thread may call it."""
+        self._metrics.set(DECODED_BYTES, self._memory.held)
+        self._metrics.set(DECODED_LIMIT_BYTES, self._config.pipeline.max_decoded_bytes)
 
     async def _carry_out(self, job: Job, contacts: Contacts) -> Outcome:
         plan = await self._plan(job, contacts)
@@ -180,7 +190,7 @@ class ImagePipeline:
             existing = await self._call_store(self._store.head, bucket, plan.output_key)
         if existing is not None:
             return plan.outcome("skipped_existing", output_bytes=existing.size)
-        stages = StageTimer()
+        stages = StageTimer(metrics=self._metrics)
         rendered = await self._fetch_and_cut_out(plan, stages, contacts)
         with stages.measure("publish"), contacts.asking(Place.of_bucket("output", bucket)):
             await self._publish(plan, rendered)
@@ -251,6 +261,7 @@ class ImagePipeline:
             fetch_slot: Slot that is released once the image may be decoded.
         """
         limits, priority = self._config.limits, request.priority
+        record_input(self._metrics, data, priority)
         header = await self._header_threads.run(priority, read_header, data, limits)
         needed = bytes_needed(header, request.recipe, len(data))
         no_matting = request.recipe.matting.method == "off"
@@ -296,7 +307,9 @@ class ImagePipeline:
                 subject = await self._matting_threads.run(
                     priority, apply_matting, subject, image, recipe, max_pixels, stages
                 )
-        return await self._imaging_threads.run(priority, render_cutout, subject, recipe, stages)
+        rendered = await self._imaging_threads.run(priority, render_cutout, subject, recipe, stages)
+        record_result(self._metrics, rendered, priority)
+        return rendered
 
     async def _publish(self, plan: _Plan, rendered: Rendered) -> None:
         # The thumbnail comes first, so that it exists whenever the result does.
@@ -332,18 +345,3 @@ class ImagePipeline:
     async def _call_store(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._storage_threads, lambda: method(*args, **kwargs))
-
-
-def replica_seconds(stages_ms: dict[str, float], config: PipelineConfig) -> float:
-    """Return the seconds of a whole replica that an image takes.
-
-    An image uses one of several imaging or matting threads. The kind of threads that it keeps
-    busy for longer, relative to their number, limits the replica.
-
-    Args:
-        stages_ms: Milliseconds of each stage of the image.
-        config: Numbers of threads.
-    """
-    imaging_ms = sum(ms for name, ms in stages_ms.items() if name not in _STAGES_WITHOUT_IMAGING)
-    matting_ms = stages_ms.get("matting", 0.0)
-    return max(imaging_ms / config.threads, matting_ms / config.matting_threads) / 1000

@@ -26,6 +26,7 @@ from serve_app.imaging.mask import (
 from serve_app.imaging.matting import matte
 from serve_app.imaging.metadata import ImageMetadata
 from serve_app.imaging.pixels import Pixels
+from serve_app.serving.metrics import STAGE_SECONDS, UNRECORDED, Metrics
 
 
 @dataclass(slots=True)
@@ -34,6 +35,8 @@ class StageTimer:
 
     ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds of each stage, in the order in which the stages began."""
+    metrics: Metrics = UNRECORDED
+    """What each run of a stage is recorded to, in the thread that runs it."""
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -42,8 +45,9 @@ class StageTimer:
         try:
             yield
         finally:
-            elapsed_ms = (time.perf_counter() - started_at) * 1000
-            self.ms[stage] = round(self.ms.get(stage, 0.0) + elapsed_ms, 2)
+            elapsed_s = time.perf_counter() - started_at
+            self.ms[stage] = round(self.ms.get(stage, 0.0) + elapsed_s * 1000, 2)
+            self.metrics.observe(STAGE_SECONDS, elapsed_s, stage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ingest.scaling.scaler import BacklogReading, Demand, Goals, Scaler, replicas_needed
 from serve_app.config import PipelineConfig
-from serve_app.pipeline.image_pipeline import replica_seconds
+from serve_app.pipeline.measurements import replica_seconds
 from serve_app.serving.service_time import SECONDS_PER_IMAGE, ServiceTime
 
 GOALS = Goals(drain_s=100, answer_s=10, late_after_s=20, away_after_s=300)
