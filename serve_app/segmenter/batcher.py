@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from serve_app.contracts.priority import Priority
@@ -17,6 +18,16 @@ from serve_app.scheduling.threads import PriorityThreads
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item(Generic[T, R]):
+    """An item that waits for its batch."""
+
+    item: T
+    result: asyncio.Future[R]
+    submitted_at_s: float
+    """Time by the clock of the event loop."""
 
 
 class Batcher(Generic[T, R]):
@@ -34,6 +45,7 @@ class Batcher(Generic[T, R]):
         max_batch_size: int,
         overlap: bool = False,
         threads: PriorityThreads | None = None,
+        on_batch: Callable[[int, float], None] = lambda size, waited_s: None,
     ) -> None:
         """Set up a batcher.
 
@@ -45,10 +57,13 @@ class Batcher(Generic[T, R]):
             overlap: Whether the batch of an interactive item may start although those of bulk
                 items have all slots.
             threads: Threads to share with other work, or None to use the batcher's own threads.
+            on_batch: Called with the number of items of each batch, and the seconds for which the
+                first of them waited for a slot.
         """
         self._run = run
         self._max_batch_size = max_batch_size
-        self._waiting: SlotQueue[tuple[T, asyncio.Future[R]]] = SlotQueue(slots, overlap=overlap)
+        self._on_batch = on_batch
+        self._waiting: SlotQueue[_Item[T, R]] = SlotQueue(slots, overlap=overlap)
         self._has_own_threads = threads is None
         self._threads = threads or PriorityThreads(slots, "batch", overlap=overlap)
         self._running: set[asyncio.Task[None]] = set()
@@ -62,8 +77,9 @@ class Batcher(Generic[T, R]):
             item: Item to run.
             priority: Class of the item.
         """
-        result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, result), priority)
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[R] = loop.create_future()
+        self._waiting.append(_Item(item, result, loop.time()), priority)
         self._start_batches()
         return await result
 
@@ -80,39 +96,40 @@ class Batcher(Generic[T, R]):
     def _start_batches(self) -> None:
         """Start batches of waiting items in the free slots."""
         while started := self._waiting.start_next():
-            (item, result), priority = started
-            if result.done():
+            first, priority = started
+            if first.result.done():
                 self._waiting.end(priority)
                 continue
-            task = asyncio.create_task(self._run_batch(self._fill_batch(item, result), priority))
+            batch = self._fill_batch(first)
+            waited_s = asyncio.get_running_loop().time() - first.submitted_at_s
+            self._on_batch(len(batch), waited_s)
+            task = asyncio.create_task(self._run_batch(batch, priority))
             # The event loop keeps only a weak reference to a task.
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _fill_batch(self, item: T, result: asyncio.Future[R]) -> list[tuple[T, asyncio.Future[R]]]:
-        batch = [(item, result)]
+    def _fill_batch(self, first: _Item[T, R]) -> list[_Item[T, R]]:
+        batch = [first]
         while more := self._waiting.pop_more(self._max_batch_size - len(batch)):
-            batch += [each for each in more if not each[1].done()]
+            batch += [each for each in more if not each.result.done()]
         return batch
 
-    async def _run_batch(
-        self, batch: list[tuple[T, asyncio.Future[R]]], priority: Priority
-    ) -> None:
+    async def _run_batch(self, batch: list[_Item[T, R]], priority: Priority) -> None:
         # Without overlap, interactive items wait for this batch, which therefore must not wait.
         urgency: Priority = priority if self._waiting.overlap else "interactive"
         try:
-            items = [item for item, _ in batch]
+            items = [each.item for each in batch]
             results = await self._threads.run(urgency, self._run, items)
             if len(results) != len(items):
                 raise RuntimeError(f"{len(results)} results were returned for {len(items)} items")
         except Exception as error:  # noqa: BLE001 - raised to the callers
-            for _, waiting in batch:
-                if not waiting.done():
-                    waiting.set_exception(error)
+            for each in batch:
+                if not each.result.done():
+                    each.result.set_exception(error)
         else:
-            for (_, waiting), result in zip(batch, results, strict=True):
-                if not waiting.done():
-                    waiting.set_result(result)
+            for each, result in zip(batch, results, strict=True):
+                if not each.result.done():
+                    each.result.set_result(result)
         finally:
             self._waiting.end(priority)
             self._start_batches()

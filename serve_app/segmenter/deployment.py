@@ -19,6 +19,8 @@ from serve_app.imaging.pixels import Pixels
 from serve_app.models.inference import Model, load_model
 from serve_app.scheduling.threads import PriorityThreads
 from serve_app.segmenter.batcher import Batcher
+from serve_app.serving.metrics import BATCH_IMAGES, BATCH_WAIT_SECONDS, MODEL_LOAD_SECONDS
+from serve_app.serving.ray_metrics import process_metrics
 from serve_app.serving.service_time import ServiceTime
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +49,10 @@ class Segmenter:
         Raises:
             ForeedgeError: The model cannot be served. Ray Serve reports the message.
         """
+        metrics = process_metrics()
+        began_s = time.perf_counter()
         model = self._model = load_model(name, config)
+        metrics.set(MODEL_LOAD_SECONDS, time.perf_counter() - began_s, name)
         options = self._options = config.segmenter
         if options.execution == "stack" and not model.batches:
             _logger.warning("%s has a fixed batch axis, so its images run one by one", name)
@@ -60,12 +65,17 @@ class Segmenter:
             self._service_time.add(time.perf_counter() - started_at, len(images))
             return masks
 
+        def record_batch(size: int, waited_s: float) -> None:
+            metrics.observe(BATCH_IMAGES, size, name)
+            metrics.observe(BATCH_WAIT_SECONDS, waited_s, name)
+
         self._batcher: Batcher[Pixels, Pixels] = Batcher(
             run,
             **limits,
             # Stacked runs take the memory of the whole batch, so only one may run.
             overlap=options.execution == "fan_out",
             threads=threads,
+            on_batch=record_batch,
         )
 
     async def segment(self, image: Pixels, priority: Priority = "interactive") -> Pixels:

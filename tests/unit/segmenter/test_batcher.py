@@ -149,3 +149,18 @@ async def test_stacked_images_run_as_one_batch(tmp_path: Path) -> None:
     assert not np.stack(masks).any()
     with pytest.raises(InvalidConfig, match="max_batch_size"):
         await segmenter.reconfigure({"threads": 2})
+
+
+async def test_the_size_of_each_batch_and_the_wait_of_its_first_item_are_reported() -> None:
+    reported: list[tuple[int, float]] = []
+    batcher: Batcher[int, int] = Batcher(
+        list,
+        slots=1,
+        max_batch_size=4,
+        on_batch=lambda size, waited_s: reported.append((size, waited_s)),
+    )
+    # The slot is taken by the first item, and the others wait for what its thread does.
+    calls = [asyncio.create_task(batcher.submit(item)) for item in range(6)]
+    assert await asyncio.gather(*calls) == list(range(6))
+    assert [size for size, _ in reported] == [1, 4, 1]
+    assert 0 <= reported[0][1] <= reported[1][1] <= reported[2][1]
