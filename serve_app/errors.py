@@ -253,15 +253,17 @@ class TransientError(ForeedgeError):
 class LimitReached(TransientError):
     """A limit is reached that has room again after some time."""
 
-    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+    def __init__(self, message: str, retry_after_s: int = 1, limit: str = "") -> None:
         """Create the error.
 
         Args:
             message: Text that says which limit is reached.
             retry_after_s: Time, in seconds, after which the client may try again (``Retry-After``).
+            limit: Name of the setting that holds the limit, for metrics. Empty if there is none.
         """
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.limit = limit
 
 
 class RateLimited(LimitReached):

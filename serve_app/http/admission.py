@@ -59,6 +59,7 @@ class ConcurrencyLimit:
                 f"The server is busy: all {self._limit} slots are in use ({self._setting}). "
                 "Try again later.",
                 _retry_after_s(self._mean_s),
+                self._setting,
             )
 
     @contextmanager
@@ -116,6 +117,7 @@ class RequestRate:
                 f"{self._owner} may send {self._per_minute:,} requests per minute "
                 "(http.requests_per_minute). Try again later.",
                 math.ceil((1 - self._tokens) * 60 / self._per_minute),
+                "http.requests_per_minute",
             )
         self._tokens -= 1
 
@@ -152,7 +154,8 @@ class ByteBudget:
             if self._reserved + count > self._limit:
                 raise Overloaded(
                     f"The server is busy: {self._reserved:,} of {self._limit:,} bytes of the "
-                    f"upload buffer are in use ({self._setting}). Try again later."
+                    f"upload buffer are in use ({self._setting}). Try again later.",
+                    limit=self._setting,
                 )
             self._reserved += count
             mine += count

@@ -16,7 +16,12 @@ from ray import serve
 
 from serve_app.error_text import visible
 from serve_app.errors import RateLimited, Unauthenticated
-from serve_app.http.endpoint import CurrentEndpoint, Endpoint, configured_cors_origins
+from serve_app.http.endpoint import (
+    CurrentEndpoint,
+    Endpoint,
+    configured_cors_origins,
+    configured_metrics,
+)
 from serve_app.http.middleware import (
     CorsMiddleware,
     DeadlineHeaderMiddleware,
@@ -24,6 +29,7 @@ from serve_app.http.middleware import (
 )
 from serve_app.http.openapi import DescribedApi
 from serve_app.http.problems import error_responses, install_error_handlers
+from serve_app.http.request_metrics import KEY_IN_SCOPE, MetricsMiddleware
 from serve_app.http.routes import cutout, health, jobs, pages, rembg
 from serve_app.version import find_version
 
@@ -79,6 +85,7 @@ async def require_key(
     if accepted is None:
         raise Unauthenticated("The API key is not valid on this server.")
     if accepted.name is not None:
+        request.scope[KEY_IN_SCOPE] = accepted.name
         name, method, path = accepted.name, request.method, visible(request.url.path)
         _logger.info("API key %s: %s %s", name, method, path, extra={"api_key": name})
     endpoint.keys.count_request(accepted)
@@ -95,6 +102,8 @@ def make_api() -> FastAPI:
         redoc_url=None,
     )
     install_error_handlers(api)
+    # The first is the innermost, which sees what the routes leave in the scope.
+    api.add_middleware(MetricsMiddleware, find_metrics=configured_metrics)
     api.add_middleware(RembgCorsMiddleware, path=rembg.REMOVE_PATH)
     api.add_middleware(
         CorsMiddleware, paths=cutout.PATHS, configured_origins=configured_cors_origins

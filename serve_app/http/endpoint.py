@@ -30,9 +30,12 @@ from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.ingest_health import summarize_replicas
+from serve_app.http.request_metrics import RequestMetrics
 from serve_app.http.uploads import CUTOUT_FORM, FormRules, UploadedImage, read_uploaded_image
 from serve_app.serving.handle_calls import call_deployment, map_ray_error
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
+from serve_app.serving.metrics import Metrics
+from serve_app.serving.ray_metrics import process_metrics, record_build, sample_periodically
 
 _STATUS_TIMEOUT_S = 5.0
 
@@ -51,6 +54,7 @@ class Endpoint:
         pipeline: DeploymentHandle,
         ingest: DeploymentHandle | None,
         jobs: JobQueue,
+        metrics: Metrics | None = None,
     ) -> None:
         """Create the endpoint.
 
@@ -60,6 +64,7 @@ class Endpoint:
             pipeline: Handle of CutoutPipeline.
             ingest: Handle of SqsIngest, or None if the application serves no queue.
             jobs: Queue for the jobs that clients submit.
+            metrics: What to record metrics to. None stands for those of this process.
 
         Raises:
             InvalidConfig: API keys are configured, but their source has none.
@@ -81,6 +86,9 @@ class Endpoint:
         self._pipeline = pipeline
         self._ingest = ingest
         self._models: list[ModelInfo] = []
+        used = process_metrics() if metrics is None else metrics
+        self.requests = RequestMetrics(used)
+        sample_periodically(lambda: record_build(used))
 
     @asynccontextmanager
     async def deadline(self, requested_s: float | None) -> AsyncIterator[None]:
@@ -132,13 +140,14 @@ class Endpoint:
             Overloaded: The endpoint is processing ``http.max_concurrent`` images already.
             ForeedgeError: The pipeline reported an error.
         """
-        with self._images.take():
+        with self._images.take(), self.requests.image() as note_model:
             response = self._pipeline.cut_out.remote(data, recipe)
             rendered: Rendered | ForeedgeError = await call_deployment(
                 response, self.config.http.request_timeout_s
             )
-        if isinstance(rendered, ForeedgeError):
-            raise rendered
+            if isinstance(rendered, ForeedgeError):
+                raise rendered
+            note_model(rendered.cutout.model)
         return rendered
 
     async def resolve(self, recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -205,10 +214,19 @@ async def configured_cors_origins(app: FastAPI) -> tuple[str, ...]:
 
     A middleware cannot take the endpoint as a parameter, so it is found as FastAPI finds it.
     """
+    return (await _endpoint_of(app)).config.http.cors_origins
+
+
+async def configured_metrics(app: FastAPI) -> RequestMetrics:
+    """Return what the application records its requests to, for a middleware."""
+    return (await _endpoint_of(app)).requests
+
+
+async def _endpoint_of(app: FastAPI) -> Endpoint:
     provide = app.dependency_overrides.get(current_endpoint, current_endpoint)
     found = provide()
     endpoint: Endpoint = await found if inspect.isawaitable(found) else found
-    return endpoint.config.http.cors_origins
+    return endpoint
 
 
 CurrentEndpoint = Annotated[Endpoint, Depends(current_endpoint)]

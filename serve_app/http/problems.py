@@ -54,6 +54,10 @@ def reason_phrase(status: int) -> str:
     return _RFC_9110_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
+ERROR_IN_SCOPE = "foreedge.error"
+"""Key of an ASGI scope under which the error of a request is left for the metrics."""
+
+
 def problem_response(error: ForeedgeError, instance: str, **members: Any) -> JSONResponse:
     """Return an error as a problem document.
 
@@ -66,6 +70,18 @@ def problem_response(error: ForeedgeError, instance: str, **members: Any) -> JSO
     return JSONResponse(
         content, error.http_status, _error_headers(error), media_type=PROBLEM_MEDIA_TYPE
     )
+
+
+def respond_with_problem(error: ForeedgeError, request: Request, **members: Any) -> JSONResponse:
+    """Return the error of a request as a problem document, and leave it for the metrics.
+
+    Args:
+        error: Error to report.
+        request: The request.
+        **members: Additional members of the document.
+    """
+    request.scope[ERROR_IN_SCOPE] = error
+    return problem_response(error, request.url.path, **members)
 
 
 def not_found_response(path: str) -> JSONResponse:
@@ -135,12 +151,12 @@ def _error_headers(error: ForeedgeError) -> dict[str, str]:
 
 async def _handle_foreedge_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ForeedgeError)
-    return problem_response(error, request.url.path)
+    return respond_with_problem(error, request)
 
 
 async def _handle_unexpected_error(request: Request, error: Exception) -> JSONResponse:
     message = f"The server failed unexpectedly ({type(error).__name__}). Its log says why."
-    return problem_response(InternalError(message), request.url.path)
+    return respond_with_problem(InternalError(message), request)
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -150,7 +166,7 @@ async def _handle_validation_error(request: Request, error: Exception) -> JSONRe
     # On every route with query parameters, these are the options of a recipe.
     in_recipe = all(item["loc"][0] == "query" for item in items)
     reported = InvalidRecipe(message) if in_recipe else InvalidRequest(message)
-    return problem_response(reported, request.url.path)
+    return respond_with_problem(reported, request)
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -160,7 +176,7 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
     if status == HTTPStatus.NOT_FOUND:
         return not_found_response(path)
     if status == HTTPStatus.BAD_REQUEST:
-        return problem_response(InvalidRequest(error.detail), path)
+        return respond_with_problem(InvalidRequest(error.detail), request)
     return _status_response(status, error.detail, path, error.headers)
 
 

@@ -29,7 +29,7 @@ from serve_app.errors import (
 )
 from serve_app.http.endpoint import CurrentEndpoint, RequestedTimeout
 from serve_app.http.openapi_schemas import JOBS_BODY, MAX_JOBS
-from serve_app.http.problems import error_responses, problem_response
+from serve_app.http.problems import error_responses, respond_with_problem
 from serve_app.http.uploads import read_body
 
 router = APIRouter(tags=["jobs"])
@@ -88,7 +88,7 @@ async def submit_jobs(
             receipts = await endpoint.jobs.submit(await asyncio.to_thread(_parse_jobs, body))
     counts = Counter(receipt.status for receipt in receipts)
     if not counts["queued"]:
-        return _none_queued_response(receipts, request.url.path)
+        return _none_queued_response(receipts, request)
     run_ids = {receipt.run_id for receipt in receipts if receipt.status == "queued"}
     return Receipts(
         run_id=run_ids.pop() if len(run_ids) == 1 else None,
@@ -131,8 +131,8 @@ def _parse_jobs(body: bytes) -> list[Any]:
     return content
 
 
-def _none_queued_response(receipts: list[Receipt], path: str) -> JSONResponse:
+def _none_queued_response(receipts: list[Receipt], request: Request) -> JSONResponse:
     first = receipts[0]
     error = BY_CODE[first.code or ""](first.detail or "")
     jobs = [receipt.model_dump() for receipt in receipts]
-    return problem_response(error, path, **({"jobs": jobs} if len(jobs) > 1 else {}))
+    return respond_with_problem(error, request, **({"jobs": jobs} if len(jobs) > 1 else {}))
