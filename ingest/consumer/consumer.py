@@ -30,9 +30,8 @@ from ingest.consumer.reading import read_jobs, recorded_outcomes, run_current
 from ingest.consumer.receiving import Receiving
 from ingest.consumer.recorder import Recorder
 from ingest.consumer.room import Room
-from ingest.consumer.stats import ConsumerStats
+from ingest.consumer.stats import ConsumerStats, Stored, count_failures, describe_stored
 from ingest.consumer.verdicts import (
-    error_of,
     fatal_failure,
     judge,
     retry_later,
@@ -110,9 +109,9 @@ class Consumer:
         self._stopping = False
         self._running = False
         self._ended = asyncio.Event()
-        self._done = 0
         self._nothing_to_do = 0
-        self._failed: Counter[str] = Counter()
+        self.stored: Counter[Stored] = Counter()
+        """Numbers of outcomes that were stored."""
         self._retried: Counter[str] = Counter()
         self.fatal: ForeedgeError | None = None
         """Error after which this process receives no more messages. Another process may succeed."""
@@ -120,12 +119,14 @@ class Consumer:
     @property
     def stats(self) -> ConsumerStats:
         """Counters, and the messages that are held at this moment."""
-        counts = self._leases.counts
+        counts, failed = self._leases.counts, count_failures(self.stored)
         return ConsumerStats(
             received=counts["received"],
-            done=self._done,
+            receives=counts["receives"],
+            empty_receives=counts["empty_receives"],
+            done=self.stored.total() - sum(failed.values()),
             nothing_to_do=self._nothing_to_do,
-            failed=dict(self._failed),
+            failed=failed,
             retried=dict(self._retried),
             alone=self._runner.alone,
             released=counts["released"],
@@ -136,6 +137,8 @@ class Consumer:
             in_flight=len(self._dispatched),
             unsettled=len(self._carrying),
             permits_free=self._room.permits_free(self._dispatched),
+            oldest_received_s=self._leases.oldest_received_s,
+            ledger_lag_s=self._recorder.lag_s,
         )
 
     @property
@@ -286,11 +289,7 @@ class Consumer:
         """Return True once the outcomes are stored, or False if they cannot be."""
         if not await self._recorder.store(outcomes, lease):
             return False
-        for outcome in outcomes:
-            if outcome.status == "failed":
-                self._failed[error_of(outcome).code] += 1
-            else:
-                self._done += 1
+        self.stored.update(map(describe_stored, outcomes))
         return True
 
     def _retry_later(self, lease: Lease) -> Release:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -19,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from ingest.consumer.cancelled_runs import CancelledRuns
 from ingest.consumer.consumer import Consumer
+from ingest.consumer.consumer_metrics import ConsumerMetrics, record_backlog
 from ingest.runs.ledger import Ledger
 from ingest.runs.ledger_check import check_ledger
 from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
@@ -31,15 +35,21 @@ from serve_app.errors import (
     ForeedgeError,
     InvalidConfig,
     PermanentError,
+    QueueUnavailable,
     TransientError,
 )
 from serve_app.serving.handle_calls import call_deployment
+from serve_app.serving.ray_metrics import SAMPLED_EVERY_S, process_metrics, record_build
 from serve_app.serving.scaling_trouble import read_scaling_trouble
 from serve_app.storage import open_store
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
+
+_BACKLOG_EVERY_S = 15.0
+"""Time, in seconds, between two readings of the backlog for the metrics. SQS updates its counts
+within a minute, and each reading is a paid request."""
 
 
 class SqsIngest:
@@ -70,12 +80,16 @@ class SqsIngest:
         self._pipeline = pipeline
         check_url(config.queue.url)
         self._store = open_store(config)
-        self._ledger = Ledger(self._store, config.ledger)
+        self._metrics = process_metrics()
+        self._consumer_metrics = ConsumerMetrics(self._metrics)
+        record_part = self._consumer_metrics.record_part
+        self._ledger = Ledger(self._store, config.ledger, on_stored=record_part)
         self._cancelled_runs = CancelledRuns.in_ledger(self._store, config.ledger)
         self._queue: SqsQueue | None = None
         self._consumer: Consumer | None = None
         self._trouble = "the models are not loaded yet"
         self._serving = asyncio.create_task(self._serve())
+        self._recording = asyncio.create_task(self._keep_recording())
 
     async def check_health(self) -> None:
         """Raise if this replica does not serve any more and another one might. Serve calls this."""
@@ -109,7 +123,9 @@ class SqsIngest:
         if self._consumer is not None:
             await self._consumer.stop()
         serving.cancel()
+        self._recording.cancel()
         await asyncio.wait({serving})
+        self._record_consumer()
         if self._queue is not None:
             self._queue.close()
 
@@ -131,6 +147,26 @@ class SqsIngest:
             part_interval_s=self._ledger_config.part_interval_s,
         )
         await self._consumer.run()
+
+    async def _keep_recording(self) -> None:
+        """Record the metrics of this replica until cancelled."""
+        read_at_s = -math.inf
+        while True:
+            record_build(self._metrics)
+            self._record_consumer()
+            if self._queue is not None and time.monotonic() >= read_at_s + _BACKLOG_EVERY_S:
+                read_at_s = time.monotonic()
+                # The health says if the queue does not answer.
+                with suppress(QueueUnavailable):
+                    record_backlog(self._metrics, await self._queue.backlog())
+            await asyncio.sleep(SAMPLED_EVERY_S)
+
+    def _record_consumer(self) -> None:
+        consumer = self._consumer
+        if consumer is None:
+            self._consumer_metrics.record_health(healthy=False)
+        else:
+            self._consumer_metrics.record(consumer.stats, consumer.stored, healthy=consumer.healthy)
 
     async def _until_it_succeeds(self, attempt: Callable[[], Awaitable[T]]) -> T:
         for number in itertools.count(1):

@@ -15,6 +15,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from ingest.consumer.batched_calls import BatchedCalls, batches_of
 from ingest.consumer.heartbeats import Heartbeats
@@ -74,13 +75,15 @@ class Leases:
         self._deletions: BatchedCalls[Lease] = BatchedCalls(self._delete_batch)
         self._releases: BatchedCalls[tuple[Lease, float]] = BatchedCalls(self._release_batch)
         self._counts: Counter[str] = Counter()
+        self.oldest_received_s = 0.0
+        """Age, in seconds, of the oldest message of the last receive. 0 if it found none."""
 
     def __len__(self) -> int:
         return len(self._all)
 
     @property
     def counts(self) -> Counter[str]:
-        """``received``, ``released``, ``lost``, ``deleted``, ``dead_lettered``, ``heartbeats``."""
+        """Numbers of messages, calls and extensions, by what became of them."""
         return self._counts | Counter(heartbeats=self._heartbeats.extended)
 
     @property
@@ -104,7 +107,10 @@ class Leases:
         limit_s = receive_limit_s(wait_s) if wait_s else self._short_call_s
         call = self._queue.receive(max_messages, wait_s, self._visibility_s)
         messages = await self._health.call(RECEIVE, call, limit_s)
+        self._counts["receives"] += 1
+        self._counts["empty_receives"] += not messages
         self._counts["received"] += len(messages)
+        self.oldest_received_s = _oldest_s(messages)
         return messages
 
     def receive_pause_s(self) -> float:
@@ -264,3 +270,10 @@ class Leases:
         if not lease.lost:
             lease.lost = True
             self._on_lost(lease)
+
+
+def _oldest_s(messages: Sequence[Message]) -> float:
+    if not messages:
+        return 0.0
+    sent_at = min(message.sent_at for message in messages)
+    return max(0.0, (datetime.now(UTC) - sent_at).total_seconds())

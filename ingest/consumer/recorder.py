@@ -51,12 +51,17 @@ class Recorder:
         self._pending: dict[object, float] = {}
 
     @property
+    def lag_s(self) -> float:
+        """Seconds for which the oldest outcome that is not stored has waited."""
+        began_s = next(iter(self._pending.values()), None)
+        return 0.0 if began_s is None else self._clock() - began_s
+
+    @property
     def trouble(self) -> str | None:
         """What is wrong if the ledger does not answer, or None if it does."""
-        began_s = next(iter(self._pending.values()), None)
-        if began_s is None or self._clock() < began_s + self._slow_after_s:
+        since_s = self.lag_s
+        if since_s < self._slow_after_s:
             return None
-        since_s = self._clock() - began_s
         return f"{_LEDGER}: records have waited for {since_s:.0f} s and are not stored"
 
     async def store(self, outcomes: Sequence[Outcome], lease: Lease) -> bool:

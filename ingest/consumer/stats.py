@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+
+from ingest.consumer.verdicts import error_of
+from serve_app.contracts.outcome import Outcome
+
+Stored = tuple[str, str, str]
+"""Status, error code and model of a stored outcome. Code and model may be empty."""
+
+
+def describe_stored(outcome: Outcome) -> Stored:
+    """Return what is counted of a stored outcome."""
+    model = "" if outcome.cutout is None else outcome.cutout.model
+    return outcome.status, error_of(outcome).code if outcome.status == "failed" else "", model
+
+
+def count_failures(stored: Counter[Stored]) -> dict[str, int]:
+    """Return the numbers of failures by their code."""
+    failed: Counter[str] = Counter()
+    for (status, code, _), number in stored.items():
+        if status == "failed":
+            failed[code] += number
+    return dict(failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +33,10 @@ class ConsumerStats:
 
     received: int
     """Messages received."""
+    receives: int
+    """Receives that SQS answered."""
+    empty_receives: int
+    """Receives that found no message."""
     done: int
     """Jobs with a stored result, including those whose result existed already."""
     nothing_to_do: int
@@ -37,3 +63,7 @@ class ConsumerStats:
     """Messages held now, whether their jobs are running or wait for the ledger or a deletion."""
     permits_free: int
     """Messages that could be dispatched now in addition. Those that wait need no permit."""
+    oldest_received_s: float
+    """Age, in seconds, of the oldest message of the last receive. 0 if it found none."""
+    ledger_lag_s: float
+    """Seconds for which the oldest outcome that is not stored has waited."""

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -73,6 +73,8 @@ class _Part:
     """Future that ends when the part is stored or refused."""
     timer: asyncio.TimerHandle
     """Timer that closes the part if it does not fill up in time."""
+    opened_at_s: float
+    """Time of the first record, by the clock of the event loop."""
     lines: list[bytes] = field(default_factory=list)
 
 
@@ -86,6 +88,7 @@ class Ledger:
         *,
         consumer: str | None = None,
         retry_base_s: float = 0.5,
+        on_stored: Callable[[int, float], None] = lambda records, seconds: None,
     ) -> None:
         """Create a writer.
 
@@ -96,11 +99,14 @@ class Ledger:
                 part of each key.
             retry_base_s: Longest pause, in seconds, before a failed write is first repeated. It
                 doubles with each attempt, up to 30 s.
+            on_stored: Called with the number of records of each part that is stored, and the
+                seconds since its first record.
         """
         self._store = store
         self._config = config
         self._consumer = consumer or uuid.uuid4().hex[:12]
         self._retry_base_s = retry_base_s
+        self._on_stored = on_stored
         self._sequence = itertools.count()
         self._open: dict[str, _Part] = {}
         self._writes: set[asyncio.Task[None]] = set()
@@ -134,7 +140,7 @@ class Ledger:
     def _open_part(self, run_id: str) -> _Part:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._config.part_interval_s, self._close_part, run_id)
-        part = self._open[run_id] = _Part(loop.create_future(), timer)
+        part = self._open[run_id] = _Part(loop.create_future(), timer, loop.time())
         return part
 
     def _close_part(self, run_id: str) -> None:
@@ -169,4 +175,6 @@ class Ledger:
             else:
                 self.trouble = None
                 part.stored.set_result(None)
+                waited_s = asyncio.get_running_loop().time() - part.opened_at_s
+                self._on_stored(len(part.lines), waited_s)
                 return

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar
 
+from ingest.sqs.backlog import Backlog, read_backlog
 from ingest.sqs.call_times import for_receives, for_short_calls
 from ingest.sqs.dead_letters import Attributes, dead_letter_attributes
 from ingest.sqs.limits import RECEIVES_AT_ONCE, VISIBILITY_MAX_S
@@ -208,6 +209,16 @@ class SqsQueue:
             ),
         )
         return True
+
+    async def backlog(self) -> Backlog:
+        """Return the number of messages in the queue, as SQS approximates it.
+
+        Raises:
+            QueueUnavailable: The queue does not answer, or does not report its counts.
+        """
+        line = self._lines.short
+        queue = QueueClient(line.client, self._url)
+        return await self._call(line, "GetQueueAttributes", lambda: read_backlog(queue))
 
     async def _read_redrive_policy(self) -> None:
         line = self._lines.short

@@ -83,6 +83,22 @@ async def test_a_part_is_stored_after_its_interval(store: FaultyStore) -> None:
     assert ids(store) == ["j"]
 
 
+async def test_each_stored_part_is_reported_with_its_records_and_its_age(
+    store: FaultyStore,
+) -> None:
+    parts: list[tuple[int, float]] = []
+    writer = Ledger(
+        store,
+        config(part_interval_s=0.05),
+        consumer="c1",
+        on_stored=lambda records, seconds: parts.append((records, seconds)),
+    )
+    await asyncio.gather(*(writer.record(outcome(f"j{n}")) for n in range(4)))
+    # Three records fill a part. The fourth one waits for the interval.
+    assert [records for records, _ in parts] == [3, 1]
+    assert parts[1][1] >= 0.05
+
+
 async def test_a_part_of_one_record(store: FaultyStore) -> None:
     writer = ledger(store, part_records=1, part_interval_s=100)
     await writer.record(outcome("j"))
