@@ -23,11 +23,13 @@ from ray.serve.config import AutoscalingContext
 
 from ingest.scaling.policy_settings import PolicySettings
 from ingest.scaling.scaler import BacklogReading, Scaler
+from ingest.scaling.scaling_metrics import ScalingMetrics
 from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
 from serve_app.error_text import safe_text
+from serve_app.serving.ray_metrics import process_metrics
 from serve_app.serving.scaling_trouble import TroubleNotStored, report_scaling_trouble
 from serve_app.serving.service_time import SECONDS_PER_IMAGE
 
@@ -126,6 +128,7 @@ class BacklogPolicy:
         )
         self._measured_at_s = -math.inf
         self._failing = False
+        self._metrics = ScalingMetrics(process_metrics())
         self._reader = (
             None
             if loaded.queue_url is None
@@ -149,12 +152,20 @@ class BacklogPolicy:
 
     def _decide(self, ctx: AutoscalingContext) -> int:
         now_s = time.monotonic()
-        if now_s - self._measured_at_s >= _MEASURED_EVERY_S:
+        measured = now_s - self._measured_at_s >= _MEASURED_EVERY_S
+        if measured:
             self._measured_at_s = now_s
             self._apply_measurements(ctx)
         reading = BacklogReading(0, 0, now_s) if self._reader is None else self._reader.latest
         current = ctx.target_num_replicas
-        return self._scaler.decide(reading, ctx.total_num_requests, current, now_s)
+        needed = self._scaler.decide(reading, ctx.total_num_requests, current, now_s)
+        if measured:
+            seconds_per_image = self._scaler.seconds_per_image
+            name = ctx.deployment_id.name
+            self._metrics.record_decision(name, needed, seconds_per_image)
+            if self._reader is not None and reading is not None:
+                self._metrics.record_backlog(name, reading, seconds_per_image, current)
+        return needed
 
     def _apply_measurements(self, ctx: AutoscalingContext) -> None:
         by_replica = (ctx.aggregated_metrics or {}).get(SECONDS_PER_IMAGE)

@@ -101,6 +101,11 @@ class Scaler:
         self._started_at_s = now_s
         self._recent: deque[BacklogReading] = deque()
 
+    @property
+    def seconds_per_image(self) -> float:
+        """Seconds per image of one fully busy replica, as they are used now."""
+        return self._seconds_per_image
+
     def apply_measurement(self, seconds_per_image: float) -> None:
         """Use the seconds per image that the replicas measured. Values without sense are ignored.
 

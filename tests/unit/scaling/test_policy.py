@@ -13,9 +13,18 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
 from ingest.scaling.policy import BacklogHealth, BacklogPolicy
+from ingest.scaling.scaler import BacklogReading
+from ingest.scaling.scaling_metrics import ScalingMetrics
 from serve_app.errors import QueueUnavailable
+from serve_app.serving.metrics import (
+    DRAIN_SECONDS,
+    IMAGE_SECONDS,
+    QUEUE_MESSAGES,
+    REPLICAS_NEEDED,
+)
 from serve_app.serving.scaling_trouble import TroubleNotStored
 from serve_app.serving.service_time import SECONDS_PER_IMAGE
+from tests.support.recorded_metrics import RecordedMetrics
 
 SETTINGS: dict[str, Any] = {
     "drain_s": 100,
@@ -143,3 +152,17 @@ def test_wrong_settings_are_refused() -> None:
         BacklogPolicy({**SETTINGS, "slots": 0})
     with pytest.raises(ValidationError, match="drain"):
         BacklogPolicy({**SETTINGS, "drain": 1})
+
+
+def test_decisions_and_the_time_to_drain_are_recorded() -> None:
+    recorded = RecordedMetrics()
+    metrics = ScalingMetrics(recorded)
+    metrics.record_decision("Segmenter", 7, 0.5)
+    reading = BacklogReading(waiting=90, in_flight=10, at_s=0)
+    metrics.record_backlog("Segmenter", reading, 0.5, 2)
+    # Without replicas, nothing is drained.
+    metrics.record_backlog("CutoutPipeline", reading, 0.5, 0)
+    assert recorded.values(REPLICAS_NEEDED) == {("Segmenter",): 7}
+    assert recorded.values(IMAGE_SECONDS) == {("Segmenter",): 0.5}
+    assert recorded.values(DRAIN_SECONDS) == {("Segmenter",): 25}
+    assert recorded.values(QUEUE_MESSAGES) == {("visible",): 90, ("not_visible",): 10}
