@@ -259,11 +259,10 @@ class LimitReached(TransientError):
         Args:
             message: Text that says which limit is reached.
             retry_after_s: Time, in seconds, after which the client may try again (``Retry-After``).
-            limit: Name of the setting that holds the limit, for metrics. Empty if there is none.
+            limit: Name of the setting that holds the limit, for metrics.
         """
         super().__init__(message)
-        self.retry_after_s = retry_after_s
-        self.limit = limit
+        self.retry_after_s, self.limit = retry_after_s, limit
 
 
 class RateLimited(LimitReached):
@@ -342,10 +341,9 @@ class ModelChecksumMismatch(FatalError):
 
 def concrete_errors(root: type[ForeedgeError] = ForeedgeError) -> tuple[type[ForeedgeError], ...]:
     """Return the classes of the tree that can be raised, in the order of definition."""
-    found: list[type[ForeedgeError]] = []
-    for child in root.__subclasses__():
-        found += concrete_errors(child) if child.__subclasses__() else [child]
-    return tuple(found)
+    if not (children := root.__subclasses__()):
+        return (root,)
+    return tuple(each for child in children for each in concrete_errors(child))
 
 
 BY_CODE: dict[str, type[ForeedgeError]] = {error.code: error for error in concrete_errors()}
