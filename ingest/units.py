@@ -6,7 +6,8 @@ import re
 
 from serve_app.errors import InvalidConfig
 
-_COUNT = re.compile(r"(\d[\d_,]*(?:\.\d+)?)\s*([kKmMbBgG]?)")
+# Digits may be grouped by threes, so that 1,5M is not read as 15 million.
+_COUNT = re.compile(r"(\d{1,3}(?:[,_]\d{3})+|\d+)(\.\d+)?\s*([kKmMbBgG]?)")
 _SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000, "g": 1_000_000_000}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|ms|m|s)")
 _SECONDS = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -21,7 +22,8 @@ def parse_count(text: str) -> int:
     match = _COUNT.fullmatch(text.strip())
     if match is None:
         raise InvalidConfig(f"invalid number of images {text!r}. Use 500, 20k, 1.5M or 10M")
-    value = float(re.sub("[_,]", "", match[1])) * _SCALE[match[2].lower()]
+    digits = re.sub("[_,]", "", match[1])
+    value = float(digits + (match[2] or "")) * _SCALE[match[3].lower()]
     if value != int(value) or value < 1:
         raise InvalidConfig(
             f"invalid number of images {text!r}. It must be a whole number of at least 1"

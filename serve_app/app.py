@@ -29,7 +29,6 @@ from serve_app.replica_options import (
 )
 from serve_app.segmenter.deployment import Segmenter
 
-_INGEST_CPUS = 0.1
 _LEDGER_FLUSH_S = 8.0
 """Time, in seconds, in which a consumer that stops must write the last results to the ledger."""
 _POLL_SLACK_S = 2.0
@@ -107,7 +106,7 @@ def ingest_deployment(config: AppConfig, queue: QueueConfig, pipeline: Applicati
             # Serve stops a replica only after this pause. When an application is deleted, all its
             # replicas stop, and a consumer must not take jobs for a pipeline that is gone.
             graceful_shutdown_wait_loop_s=_STOP_NOTICE_S,
-            ray_actor_options={"num_cpus": _INGEST_CPUS},
+            ray_actor_options={"num_cpus": QueueConfig.CONSUMER_CPUS},
         )
         .bind(config, pipeline)
     )

@@ -11,8 +11,9 @@ from ingest.cli.options import JsonOption
 from ingest.cli.plan_plot import plot_plan
 from ingest.cli.plan_tables import plan_as_json, print_plan
 from ingest.cli.terminal import open_terminal, print_json, print_line
-from ingest.scaling.capacity_plan import PlanRequest, compare_families, make_plan
+from ingest.scaling.capacity_plan import compare_families, make_plan
 from ingest.scaling.plan_inputs import find_instance, read_prices, read_profile
+from ingest.scaling.sizing import PlanRequest
 from ingest.units import parse_count, parse_duration
 
 ImageCountOption = Annotated[str, typer.Option(help="Number of images, e.g. 250k or 10M.")]
@@ -39,6 +40,14 @@ TimeFactorOption = Annotated[
     typer.Option(min=0.01, help="Seconds on the instance divided by those in the profile."),
 ]
 NodeStartOption = Annotated[str, typer.Option(help="Time until a new node accepts replicas.")]
+NodeCpusOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.5,
+        help="CPUs that Ray offers on a node: on Kubernetes those of a worker's pod. "
+        "Default: the vCPUs of the instance.",
+    ),
+]
 PlotOption = Annotated[Path | None, typer.Option(help="PNG file for a plot of the run.")]
 
 
@@ -53,6 +62,7 @@ def plan(
     spot_fraction: SpotFractionOption = None,
     time_factor: TimeFactorOption = None,
     node_start: NodeStartOption = "2min",
+    node_cpus: NodeCpusOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,6 +81,7 @@ def plan(
         spot_fraction=spot_fraction,
         time_factor=time_factor,
         node_start_s=parse_duration(node_start),
+        node_cpus=node_cpus,
     )
     measured = read_profile(profile)
     made = make_plan(request, measured, prices)

@@ -50,13 +50,20 @@ def plan_as_json(plan: CapacityPlan) -> dict[str, Any]:
         "instance": plan.request.instance.name,
         "spot": plan.request.spot,
         "nodes": plan.nodes,
+        "node_cpus": plan.request.offered_cpus,
+        "replica_cpus": plan.sizing.pipeline.cpus,
         "replicas": plan.replicas,
         "hours": round(plan.hours, 3),
         "node_hours": round(plan.timeline.node_hours, 2),
         "images_per_s": round(plan.images_per_s, 2),
+        "images_per_s_per_vcpu": round(
+            plan.images_per_s / (plan.nodes * plan.request.instance.vcpus), 4
+        ),
         "cost_usd": {
             "nodes": round(plan.compute_cost, 2),
             "requests": round(plan.request_cost, 2),
+            "nodes_per_1000_images": round(plan.compute_cost * 1000 / plan.request.images, 6),
+            "requests_per_1000_images": round(plan.request_cost * 1000 / plan.request.images, 6),
             "price_per_hour": round(plan.price_per_hour, 5),
         },
         "settings": plan.settings,
@@ -69,17 +76,21 @@ def _summary(plan: CapacityPlan) -> Table:
     instance = request.instance
     kind = "spot" if request.spot else "on demand"
     replicas = ", ".join(f"{count} {name}" for name, count in plan.replicas.items())
-    per_million = (plan.compute_cost + plan.request_cost) * 1e6 / request.images
+    thousands = request.images / 1000
     rows = {
         "Nodes": f"{plan.nodes} of {instance.name} ({kind}), {instance.vcpus} vCPUs each, "
         f"{instance.family.processor}",
         "Replicas": f"{replicas}, {plan.sizing.consumers} SqsIngest",
-        "Rate": f"{plan.images_per_s:,.1f} images/s at the peak",
+        "CPUs per replica": f"{plan.sizing.pipeline.cpus:g} (Ray offers {request.offered_cpus:g} "
+        "on a node)",
+        "Rate": f"{plan.images_per_s:,.1f} images/s at the peak, "
+        f"{plan.images_per_s / (plan.nodes * instance.vcpus):.2f} per vCPU",
         "Time": f"{format_duration(plan.hours * 3600)} of {format_duration(request.deadline_s)}",
         "Node-hours": f"{timeline.node_hours:,.1f} ({plan.utilisation:.0%} of their CPU time used)",
         "Cost of nodes": f"${plan.compute_cost:,.2f} at ${plan.price_per_hour:.4f} per node-hour",
         "Cost of requests": f"${plan.request_cost:,.2f} (S3 and SQS)",
-        "Cost per million": f"${per_million:,.2f}",
+        "Cost of 1,000 images": f"${plan.compute_cost / thousands:.4f} nodes, "
+        f"${plan.request_cost / thousands:.4f} requests",
     }
     if request.spot:
         rows["Lost nodes"] = f"{timeline.lost_nodes}, replaced (assuming 1 % per hour)"
@@ -127,7 +138,7 @@ def _assumption_notes(plan: CapacityPlan) -> list[str]:
     notes = [
         f"Assumed: a node starts in {format_duration(request.node_start_s)}, a replica in "
         f"{format_duration(plan.profile.replica_start_s)}, and Ray takes {NODE_RESERVE:.0%} of a "
-        "node.",
+        "node's CPU time.",
         "Assumed: all messages are on the queue at the beginning, when one node per ingest actor "
         "is running.",
         "Not included: the head node, storage, traffic to other regions, NAT gateways.",

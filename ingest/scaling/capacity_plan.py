@@ -10,10 +10,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ingest.scaling.plan_inputs import ControlPlane, Instance, Prices, Profile, find_instance
+from ingest.scaling.plan_inputs import Prices, Profile, find_instance
 from ingest.scaling.scaler import Goals
 from ingest.scaling.simulation import Simulation
-from ingest.scaling.simulation_inputs import ClusterModel, OfferedLoad, ScalingRules, StageModel
+from ingest.scaling.simulation_inputs import ClusterModel, OfferedLoad, ScalingRules
+from ingest.scaling.sizing import (
+    ImageTimes,
+    PlanRequest,
+    Sizing,
+    choose_stages,
+    image_times,
+    size_run,
+)
 from ingest.scaling.timeline import Timeline
 from ingest.units import format_duration
 from serve_app.config import AppConfig, ScalingConfig
@@ -23,65 +31,10 @@ MIN_DEADLINE_S = 300.0
 
 _STEPS = 8_000
 _ATTEMPTS = 12
-_MAX_LOAD = 0.8
-"""Share of a measured limit of the control plane that a plan uses at most."""
 BYTES_PER_PIXEL = 17
 """Charge of a usual JPEG image in ``pipeline.max_decoded_bytes`` (``imaging.footprint``)."""
-_PERMITS_PER_SLOT = 1.5
-"""Jobs in flight per image being processed, so that no thread waits for the queue."""
-_MIN_PERMITS = 64
 _SPOT_LOSSES_PER_NODE_HOUR = 0.01
 """An assumption. AWS's Spot Instance Advisor has the figure of each instance type."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    """What a plan is asked for."""
-
-    images: int
-    deadline_s: float
-    instance: Instance
-    model: str
-    spot: bool = False
-    price_per_hour: float | None = None
-    """US dollars per node-hour. None: the price in the table."""
-    spot_fraction: float | None = None
-    """Spot price divided by the on-demand price. None: that of the instance's family."""
-    time_factor: float | None = None
-    """Seconds on the instance divided by those of the profile. None: the family's factor."""
-    node_start_s: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class ImageTimes:
-    """Seconds that one thread of the instance needs per image."""
-
-    segment_s: float
-    """Seconds in the model."""
-    pixels_s: float
-    """Seconds for everything else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizing:
-    """The replicas, nodes and ingest actors that process a run in a target time."""
-
-    target_s: float
-    images_per_s: float
-    pipeline: StageModel
-    segmenter: StageModel
-    replicas: dict[str, int]
-    """Maximum number of replicas of each stage."""
-    nodes: int
-    consumers: int
-    """Number of ingest actors."""
-    permits_each: int
-    """Jobs in flight per ingest actor."""
-
-    @property
-    def ongoing_each(self) -> int:
-        """Jobs per pipeline replica, which holds their pixels while they wait for the model too."""
-        return math.ceil(self.consumers * self.permits_each / self.replicas[self.pipeline.name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +72,9 @@ class CapacityPlan:
 
     @property
     def utilisation(self) -> float:
-        """Share of the paid CPU time that the images use."""
+        """Share of the CPU time that Ray offers which the images use."""
         work_s = self.request.images * (self.times.segment_s + self.times.pixels_s)
-        return work_s / (self.timeline.node_hours * 3600 * self.request.instance.usable_cpus)
+        return work_s / (self.timeline.node_hours * 3600 * self.request.offered_cpus)
 
     @property
     def price_per_hour(self) -> float:
@@ -168,10 +121,16 @@ def make_plan(request: PlanRequest, profile: Profile, prices: Prices) -> Capacit
     """
     if request.deadline_s < MIN_DEADLINE_S:
         raise InvalidConfig(f"--deadline must be at least {format_duration(MIN_DEADLINE_S)}")
-    times = _image_times(request, profile)
+    if request.node_cpus is not None and request.node_cpus > request.instance.vcpus:
+        raise InvalidConfig(
+            f"--node-cpus: {request.instance.name} has {request.instance.vcpus} vCPUs, fewer than "
+            f"{request.node_cpus:g}"
+        )
+    times = image_times(request, profile)
+    stages = choose_stages(request, profile.control_plane, times)
     target_s = request.deadline_s
     for _ in range(_ATTEMPTS):
-        sizing = _size(request, profile.control_plane, times, target_s)
+        sizing = size_run(request, profile.control_plane, stages, target_s)
         timeline = _simulate(request, profile, sizing)
         late_s = (timeline.drained_at_s or math.inf) - request.deadline_s
         if late_s <= 0:
@@ -202,58 +161,6 @@ def compare_families(request: PlanRequest, profile: Profile, prices: Prices) -> 
     return plans
 
 
-def _image_times(request: PlanRequest, profile: Profile) -> ImageTimes:
-    factor = request.time_factor or request.instance.family.time_factor
-    return ImageTimes(
-        segment_s=profile.segment(request.model) * factor,
-        pixels_s=(profile.pixels_s + profile.overhead_s) * factor,
-    )
-
-
-def _size(
-    request: PlanRequest, control: ControlPlane, times: ImageTimes, target_s: float
-) -> Sizing:
-    """Return what it takes to process all images in the target time at a steady rate."""
-    pipeline, segmenter = _stage_models(times)
-    cpus = request.instance.usable_cpus
-    if cpus < max(pipeline.cpus, segmenter.cpus):
-        raise InvalidConfig(
-            f"{request.instance.name} has too few CPUs for a replica ({cpus:g}). Choose a larger "
-            "--instance"
-        )
-    images_per_s = request.images / (target_s - ScalingConfig().upscale_delay_s)
-    stages = (pipeline, segmenter)
-    replicas = {s.name: math.ceil(images_per_s * s.seconds_per_image) for s in stages}
-    slots = sum(replicas[stage.name] * stage.slots for stage in stages)
-    consumers = math.ceil(images_per_s / (control.ingest_per_s * _MAX_LOAD))
-    in_flight = max(_MIN_PERMITS * consumers, math.ceil(_PERMITS_PER_SLOT * slots))
-    return Sizing(
-        target_s=target_s,
-        images_per_s=images_per_s,
-        pipeline=pipeline,
-        segmenter=segmenter,
-        replicas=replicas,
-        nodes=math.ceil(sum(replicas[stage.name] * stage.cpus for stage in stages) / cpus),
-        consumers=consumers,
-        permits_each=math.ceil(in_flight / consumers),
-    )
-
-
-def _stage_models(times: ImageTimes) -> tuple[StageModel, StageModel]:
-    """Return the pipeline and the segmenter with the threads that they have by default."""
-    defaults = AppConfig.load({})
-    pixel_threads, threads = defaults.pipeline.threads, defaults.segmenter.threads
-    pipeline = StageModel(
-        "CutoutPipeline",
-        times.pixels_s / pixel_threads,
-        # Images that wait for the model keep none of the pipeline's threads busy.
-        pixel_threads * (1 + times.segment_s / times.pixels_s),
-        cpus=pixel_threads,
-    )
-    segmenter = StageModel("Segmenter", times.segment_s / threads, threads, cpus=threads)
-    return pipeline, segmenter
-
-
 def _simulate(request: PlanRequest, profile: Profile, sizing: Sizing) -> Timeline:
     """Return the course of the run with the replicas and nodes of a sizing."""
     scaling = ScalingConfig()
@@ -268,11 +175,12 @@ def _simulate(request: PlanRequest, profile: Profile, sizing: Sizing) -> Timelin
     )
     # A node holds at most one ingest actor, and their number is fixed.
     cluster = ClusterModel(
-        request.instance.usable_cpus,
-        max_nodes=max(sizing.nodes, sizing.consumers),
+        request.offered_cpus,
+        max_nodes=sizing.nodes,
         min_nodes=sizing.consumers,
         node_start_s=request.node_start_s,
         replica_start_s=profile.replica_start_s,
+        fixed_cpus=sizing.fixed_cpus,
         losses_per_node_hour=_SPOT_LOSSES_PER_NODE_HOUR if request.spot else 0.0,
     )
     load = OfferedLoad(

@@ -8,10 +8,10 @@ adds are modelled here, and a test compares them with Serve's own code.
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ingest.scaling.placement import Placement, count_nodes
 from ingest.scaling.scaler import BacklogReading, Scaler
 from ingest.scaling.simulation_inputs import ClusterModel, OfferedLoad, ScalingRules, StageModel
 from ingest.scaling.timeline import SimulatedState, Timeline
@@ -57,8 +57,8 @@ class _Deployment:
         return self.running / self.stage.seconds_per_image
 
     @property
-    def cpus(self) -> float:
-        return (self.running + self.starting) * self.stage.cpus
+    def placed(self) -> int:
+        return self.running + self.starting
 
 
 class Simulation:
@@ -103,8 +103,19 @@ class Simulation:
             )
             for stage in stages
         ]
-        self._nodes = cluster.min_nodes
+        self._nodes = Placement(
+            cluster.node_cpus, [stage.cpus for stage in stages], cluster.fixed_cpus
+        )
+        for _ in range(cluster.min_nodes):
+            self._nodes.add_node()
+        for index, stage in enumerate(stages):
+            for _ in range(stage.min_replicas):
+                while not self._nodes.place(index):
+                    self._nodes.add_node()
         self._nodes_starting = 0
+        self._counted: tuple[int, ...] = ()
+        """The replicas that the last count of new nodes was for."""
+        self._new_nodes = 0
         self._idle_since_s: float | None = None
         self._events: list[tuple[float, str, int]] = []
         self._backlog = load.backlog
@@ -128,7 +139,7 @@ class Simulation:
             self._adjust_nodes(now_s)
             images_per_s = self._process_images(now_s, step_s)
             self._lose_nodes(now_s, step_s)
-            timeline.node_hours += (self._nodes + self._nodes_starting) * step_s / 3600
+            timeline.node_hours += (len(self._nodes) + self._nodes_starting) * step_s / 3600
             timeline.states.append(self._state(now_s, images_per_s))
             now_s += step_s
             if self._backlog < _EPSILON and timeline.drained_at_s is None:
@@ -143,7 +154,7 @@ class Simulation:
             _, kind, index = heapq.heappop(self._events)
             if kind == "node":
                 self._nodes_starting -= 1
-                self._nodes += 1
+                self._nodes.add_node()
             elif self._deployments[index].starting:
                 # If none is starting, the replica was removed before it was ready.
                 self._deployments[index].starting -= 1
@@ -154,50 +165,64 @@ class Simulation:
             counted = round(self._read(self._backlog))
             in_flight = min(counted, round(self._load.permits))
             self._reading = BacklogReading(counted - in_flight, in_flight, now_s)
-        for item in self._deployments:
+        for index, item in enumerate(self._deployments):
             desired = item.scaler.decide(self._reading, item.ongoing, item.target, now_s)
             target = item.delays.apply(desired, item.target, now_s)
             item.target = max(item.stage.min_replicas, min(self._rules.max_replicas, target))
-            surplus = max(0, item.running + item.starting - item.target)
+            surplus = max(0, item.placed - item.target)
             cancelled = min(surplus, item.starting)
             item.starting -= cancelled
             item.running -= surplus - cancelled
+            for _ in range(surplus):
+                self._nodes.give_up(index)
 
     def _place_replicas(self, now_s: float) -> None:
         """Start the wanted replicas that fit on the nodes, in proportion to what is wanted."""
         ready_at_s = now_s + self._cluster.replica_start_s
-        free = self._nodes * self._cluster.node_cpus - sum(item.cpus for item in self._deployments)
-        while True:
-            short = [
-                item
-                for item in self._deployments
-                if item.running + item.starting < item.target and item.stage.cpus <= free + _EPSILON
-            ]
-            if not short:
-                return
-            item = min(short, key=lambda each: (each.running + each.starting) / each.target)
+        waiting = {
+            index for index, item in enumerate(self._deployments) if item.placed < item.target
+        }
+        while waiting:
+            index = min(waiting, key=self._share_placed)
+            item = self._deployments[index]
+            if not self._nodes.place(index):
+                waiting.discard(index)
+                continue
             item.starting += 1
-            free -= item.stage.cpus
-            index = self._deployments.index(item)
             heapq.heappush(self._events, (ready_at_s, "replica", index))
+            if item.placed == item.target:
+                waiting.discard(index)
+
+    def _share_placed(self, index: int) -> float:
+        item = self._deployments[index]
+        return item.placed / item.target
 
     def _adjust_nodes(self, now_s: float) -> None:
-        """Start the nodes that the wanted replicas need, and remove those that stay unneeded."""
+        """Start nodes for the replicas that fit on none, and remove those that stay empty."""
         cluster = self._cluster
-        wanted_cpus = sum(item.target * item.stage.cpus for item in self._deployments)
-        nodes = math.ceil(wanted_cpus / cluster.node_cpus - _EPSILON)
-        nodes = max(cluster.min_nodes, min(cluster.max_nodes, nodes))
-        have = self._nodes + self._nodes_starting
-        for _ in range(nodes - have):
+        missing = tuple(max(0, item.target - item.placed) for item in self._deployments)
+        have = len(self._nodes) + self._nodes_starting
+        wanted = self._nodes_for(missing) - self._nodes_starting
+        for _ in range(min(wanted, cluster.max_nodes - have)):
             self._nodes_starting += 1
             heapq.heappush(self._events, (now_s + cluster.node_start_s, "node", 0))
-        if nodes >= have:
+        surplus = min(self._nodes.empty_nodes, have - cluster.min_nodes)
+        if any(missing) or surplus <= 0:
             self._idle_since_s = None
         elif self._idle_since_s is None:
             self._idle_since_s = now_s
         elif now_s - self._idle_since_s >= cluster.node_idle_s:
-            self._nodes = max(self._nodes - (have - nodes), 0)
+            for _ in range(surplus):
+                self._nodes.remove_empty_node()
             self._idle_since_s = None
+
+    def _nodes_for(self, replicas: tuple[int, ...]) -> int:
+        """Return the number of new nodes that replicas of each stage need."""
+        if self._counted != replicas:
+            cpus = [item.stage.cpus for item in self._deployments]
+            self._counted = replicas
+            self._new_nodes = count_nodes(replicas, cpus, self._cluster.node_cpus)
+        return self._new_nodes
 
     def _process_images(self, now_s: float, step_s: float) -> float:
         """Move one step's images from the backlog through all stages and return their rate."""
@@ -231,15 +256,16 @@ class Simulation:
         ]
 
     def _lose_nodes(self, now_s: float, step_s: float) -> None:
-        self._losses += self._nodes * self._cluster.losses_per_node_hour * step_s / 3600
-        while self._losses >= 1 and self._nodes:
+        self._losses += len(self._nodes) * self._cluster.losses_per_node_hour * step_s / 3600
+        while self._losses >= 1 and len(self._nodes):
             self._losses -= 1
-            share = 1 / self._nodes
-            self._nodes -= 1
             self._timeline.lost_nodes += 1
-            for item in self._deployments:
-                # The messages of a lost node return to the queue when their visibility ends.
-                item.running -= math.ceil(item.running * share - _EPSILON)
+            # The messages of a lost node return to the queue when their visibility ends.
+            lost = self._nodes.lose_node()
+            for item, count in zip(self._deployments, lost, strict=True):
+                starting = max(0, count - item.running)
+                item.starting -= starting
+                item.running -= count - starting
 
     def _state(self, now_s: float, images_per_s: float) -> SimulatedState:
         return SimulatedState(
@@ -248,5 +274,5 @@ class Simulation:
             images_per_s,
             tuple(item.target for item in self._deployments),
             tuple(item.running for item in self._deployments),
-            self._nodes + self._nodes_starting,
+            len(self._nodes) + self._nodes_starting,
         )

@@ -28,6 +28,7 @@ class ClusterModel:
     """The nodes that the stages run on, and how long nodes and replicas take to start."""
 
     node_cpus: float
+    """CPUs that Ray offers on a node."""
     max_nodes: int
     min_nodes: int = 1
     node_start_s: float = 90.0
@@ -35,6 +36,8 @@ class ClusterModel:
     node_idle_s: float = 300.0
     """Seconds until an unneeded node is removed (``idle_timeout_minutes`` of Ray's autoscaler)."""
     replica_start_s: float = 10.0
+    fixed_cpus: tuple[float, ...] = ()
+    """CPUs of actors that are not scaled, one entry for each node that holds some."""
     losses_per_node_hour: float = 0.0
     """Interruptions of spot nodes."""
 

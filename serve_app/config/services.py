@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -44,6 +44,9 @@ class StorageConfig(Section):
 
 class QueueConfig(Section):
     """The SQS queue that SqsIngest consumes."""
+
+    CONSUMER_CPUS: ClassVar[float] = 0.1
+    """CPU cores that Ray reserves for each consumer, which waits for others most of the time."""
 
     url: NonEmpty
     """URL of the queue."""

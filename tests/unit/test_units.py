@@ -10,13 +10,24 @@ from serve_app.errors import InvalidConfig
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("500", 500), ("20k", 20_000), ("1.5M", 1_500_000), ("10M", 10_000_000), ("1,000", 1000)],
+    [
+        ("500", 500),
+        ("20k", 20_000),
+        ("1.5M", 1_500_000),
+        ("10M", 10_000_000),
+        ("1,000", 1000),
+        ("1,500,000", 1_500_000),
+        ("1_500_000", 1_500_000),
+        ("12,500k", 12_500_000),
+    ],
 )
 def test_counts(text: str, expected: int) -> None:
     assert parse_count(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "many", "0", "-5", "1.5", "10 T", "1e6", "M"])
+@pytest.mark.parametrize(
+    "text", ["", "many", "0", "-5", "1.5", "10 T", "1e6", "M", "1,5M", "1.500.000", "10,00"]
+)
 def test_what_is_no_count(text: str) -> None:
     with pytest.raises(InvalidConfig):
         parse_count(text)

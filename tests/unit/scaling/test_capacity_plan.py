@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from ingest.cli.main import app
 from ingest.cli.plan_plot import plot_plan
 from ingest.cli.plan_tables import plan_notes, print_plan
-from ingest.scaling.capacity_plan import CapacityPlan, PlanRequest, compare_families, make_plan
+from ingest.scaling.capacity_plan import CapacityPlan, compare_families, make_plan
 from ingest.scaling.plan_inputs import Profile, find_instance, read_prices, read_profile
+from ingest.scaling.sizing import PlanRequest
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 
@@ -67,6 +68,24 @@ def test_the_deadline_is_met_with_few_more_nodes_than_the_work_takes(
     most = max(least * 1.15 + started + 0.6, made.hours)
     assert least * 0.99 <= made.timeline.node_hours <= most
     assert made.utilisation == pytest.approx(least / made.timeline.node_hours)
+
+
+@pytest.mark.parametrize(
+    ("instance", "node_cpus", "replica_cpus"),
+    [("c8g.large", None, 1), ("c8g.xlarge", None, 2), ("c8g.xlarge", 3, 1), ("c8g.4xlarge", 14, 2)],
+)
+def test_ray_can_place_all_replicas(
+    instance: str, node_cpus: float | None, replica_cpus: int
+) -> None:
+    made = plan(1_000_000, 3600, instance=instance, node_cpus=node_cpus)
+    assert made.sizing.pipeline.cpus == made.sizing.segmenter.cpus == replica_cpus
+    assert made.settings["segmenter"] == {"threads": replica_cpus, "num_cpus": replica_cpus}
+    offered = made.request.instance.vcpus if node_cpus is None else node_cpus
+    consumers = made.settings["queue"]["consumers"]
+    with_actors = math.floor((offered - 0.2) / replica_cpus)
+    places = consumers * with_actors + (made.nodes - consumers) * (offered // replica_cpus)
+    assert sum(made.replicas.values()) <= places
+    assert max(sum(state.running) for state in made.timeline.states) <= places
 
 
 def test_the_settings_are_ones_of_the_application() -> None:
@@ -119,6 +138,7 @@ def test_spot_nodes_are_lost_and_the_deadline_is_still_met() -> None:
         ({"instance": "c8g.huge"}, "c8g.4xlarge"),
         ({"instance": "c8g"}, "c8g.4xlarge"),
         ({"instance": "c8g.medium"}, "too few CPUs"),
+        ({"instance": "c8g.xlarge", "node_cpus": 8}, "4 vCPUs, fewer than 8"),
         ({"model": "sam"}, "fast, u2net-shaped"),
         ({"deadline_s": 60}, "at least 5 min"),
         ({"deadline_s": 300, "node_start_s": 900}, "more time"),
