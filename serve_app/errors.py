@@ -16,6 +16,8 @@ consumer does with the message, and the HTTP status of the endpoint's answer::
     │   ├── SourceEncrypted           403   source_encrypted
     │   ├── SourceNotAllowed          403   source_not_allowed
     │   ├── SourceNotFound            404   source_not_found
+    │   ├── SourceDeleted             404   source_deleted
+    │   ├── JobUnknown                404   job_unknown
     │   ├── NotAcceptable             406   not_acceptable
     │   ├── SourceChanged             409   source_changed
     │   ├── RunCancelled              409   run_cancelled
@@ -34,6 +36,7 @@ consumer does with the message, and the HTTP status of the endpoint's answer::
     │   │   └── Overloaded            503   overloaded
     │   ├── StorageUnavailable        503   storage_unavailable
     │   ├── QueueUnavailable          503   queue_unavailable
+    │   ├── DatabaseUnavailable       503   database_unavailable
     │   ├── ModelUnavailable          503   model_unavailable
     │   ├── ReplicaLost               503   replica_lost
     │   ├── InternalError             500   internal_error
@@ -159,6 +162,20 @@ class SourceNotFound(PermanentError):
     """The source object, its version or its bucket does not exist."""
 
     code = "source_not_found"
+    http_status = 404
+
+
+class SourceDeleted(PermanentError):
+    """The image of a book was deleted before its cut-out could be entered."""
+
+    code = "source_deleted"
+    http_status = 404
+
+
+class JobUnknown(PermanentError):
+    """A message names a job that the database does not have."""
+
+    code = "job_unknown"
     http_status = 404
 
 
@@ -290,6 +307,13 @@ class QueueUnavailable(TransientError):
     """SQS does not answer, or no queue is configured."""
 
     code = "queue_unavailable"
+
+
+class DatabaseUnavailable(TransientError):
+    """The catalog's database does not answer, takes no changes, or lacks what jobs need."""
+
+    code = "database_unavailable"
+    refusal = True
 
 
 class ModelUnavailable(TransientError):
