@@ -12,6 +12,7 @@ Nothing else in this project reads the environment. boto3 finds credentials in i
 """
 
 from serve_app.config.app_config import AppConfig
+from serve_app.config.catalog import CatalogConfig
 from serve_app.config.deployments import (
     ImageLimits,
     PipelineConfig,
@@ -25,6 +26,7 @@ from serve_app.config.services import AwsConfig, LedgerConfig, QueueConfig, Stor
 __all__ = [
     "AppConfig",
     "AwsConfig",
+    "CatalogConfig",
     "HttpConfig",
     "ImageLimits",
     "LedgerConfig",

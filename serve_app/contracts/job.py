@@ -46,6 +46,16 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
+_RowId = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+
+
+def _canonical_uuid(value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise ValueError("must be a UUID") from None
+
+
 RunId = Annotated[str, Field(pattern=RUN_ID_PATTERN), AfterValidator(check_run_id)]
 """Identifier of a run, which is the name of a folder in the ledger."""
 
@@ -99,9 +109,29 @@ class Job(Contract):
     """Description of the result."""
 
 
+class CatalogJob(Contract):
+    """A job of a book collection. Its image is known only once the collection's tables were read.
+
+    The ids are those of the tables, where they are 32-bit integers.
+    """
+
+    job_id: Annotated[str, AfterValidator(_canonical_uuid)]
+    """Identifier of the job, a UUID."""
+    run_id: RunId = DEFAULT_RUN
+    """Identifier of the run that the job belongs to."""
+    book_id: _RowId
+    """Id of the book."""
+    image_id: _RowId | None = None
+    """Id of the image that is asked for. None if it was deleted after the job was queued."""
+
+
 class EventJob(Job):
     """A job that an event of S3 asks for, whose image may be deleted or replaced meanwhile."""
 
     def of_present_content(self) -> Self:
         """Return the same job of whatever the object holds when it is read."""
         return self.model_copy(update={"source": self.source.model_copy(update={"etag": None})})
+
+
+AnyJob = Job | CatalogJob
+"""What a message of the queue asks for."""

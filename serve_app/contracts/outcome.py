@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from serve_app.contracts.base import Contract
-from serve_app.contracts.job import Job, Source
+from serve_app.contracts.job import AnyJob, CatalogJob, Source
 from serve_app.contracts.place import Place
 from serve_app.errors import ForeedgeError, Retry
 
@@ -66,6 +66,10 @@ class Outcome(Contract):
     """Whether the result was made, existed already, or could not be made."""
     source: Source | None = None
     """Image of the job. None if the message could not be read."""
+    book_id: int | None = None
+    """Id of the book, if the job is one of a collection."""
+    image_id: int | None = None
+    """Id of the image that such a job asks for. None if it was deleted."""
     output_bucket: str | None = None
     """Bucket of the result."""
     output_key: str | None = None
@@ -93,8 +97,11 @@ class Outcome(Contract):
     """Places that did their part of the job. They are not recorded."""
 
     @classmethod
-    def failed(cls, job: Job, error: ForeedgeError) -> Outcome:
+    def failed(cls, job: AnyJob, error: ForeedgeError) -> Outcome:
         """Return the outcome of a job that failed with an error."""
+        if isinstance(job, CatalogJob):
+            failure = cls.of_error(error, job_id=job.job_id, run_id=job.run_id, source=None)
+            return failure.of_book(job)
         return cls.of_error(error, job_id=job.job_id, run_id=job.run_id, source=job.source)
 
     @classmethod
@@ -126,3 +133,7 @@ class Outcome(Contract):
             retry=error.retry,
             receive_count=receives,
         )
+
+    def of_book(self, job: CatalogJob) -> Outcome:
+        """Return the same outcome as that of a job of a collection."""
+        return self.model_copy(update={"book_id": job.book_id, "image_id": job.image_id})

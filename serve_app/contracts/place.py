@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from serve_app.errors import ForeedgeError
 
-PlaceKind = Literal["source", "output", "ledger", "model", "pipeline"]
+PlaceKind = Literal["source", "output", "ledger", "model", "pipeline", "database"]
 
 
 class Place(NamedTuple):
