@@ -1,0 +1,165 @@
+"""The connections to the application's database, and the frame of every transaction.
+
+SQLAlchemy and psycopg are synchronous here and run in threads, as boto3 does. A pooler such as
+PgBouncer or RDS Proxy may stand between: no statement is prepared, and the time-outs are local to
+each transaction. No transaction is open while an image is processed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from ingest.catalog.login import Login
+from ingest.catalog.sql_errors import map_database_error
+from ingest.catalog.try_again import CONTENDED_S, Repetitions, TryAgain
+from serve_app.errors import DatabaseUnavailable, InternalError
+
+T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
+
+CONNECTIONS = 4
+"""Number of connections of one consumer, which is the number of its transactions at a time."""
+
+_CONNECT_TIMEOUT_S = 5
+_STATEMENT_TIMEOUT_S = 5
+_LOCK_TIMEOUT_S = 0.25
+"""Longest wait for a row. It is below PostgreSQL's ``deadlock_timeout`` of 1 s, after which one of
+two transactions that wait for each other is ended."""
+_IDLE_TIMEOUT_S = 10
+_LOCAL_SETTINGS = text(
+    "SELECT set_config('statement_timeout', :statement, true), "
+    "set_config('lock_timeout', :lock, true), "
+    "set_config('idle_in_transaction_session_timeout', :idle, true)"
+).bindparams(
+    statement=f"{_STATEMENT_TIMEOUT_S}s",
+    lock=f"{_LOCK_TIMEOUT_S * 1000:.0f}ms",
+    idle=f"{_IDLE_TIMEOUT_S}s",
+)
+"""The same as three SET LOCAL, in one round trip."""
+
+
+class RowsChanged(TryAgain):
+    """Rows changed between two statements of a transaction, which begins again."""
+
+    def __init__(self, message: str) -> None:
+        """Create the signal from the text of the error if it happens again and again."""
+        super().__init__(DatabaseUnavailable(f"catalog: {message}"), contended=True)
+
+
+class Database:
+    """The database of the application. Threads can share it."""
+
+    def __init__(self, login: Login, *, patience_s: float = CONTENDED_S) -> None:
+        """Open no connection yet.
+
+        Args:
+            login: Options of the connections.
+            patience_s: Time, in seconds, for which rows may be held by others.
+        """
+        self._patience_s = patience_s
+        self._login = login
+        self._engine = create_engine(
+            "postgresql+psycopg://",
+            creator=self._connect,
+            isolation_level="READ COMMITTED",
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=_STATEMENT_TIMEOUT_S,
+            pool_pre_ping=True,
+        )
+        self._trouble: str | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last transaction was not possible, or None if the database answered."""
+        return self._trouble
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Return what a transaction returns, which is repeated while others hold its rows.
+
+        Args:
+            work: Body of the transaction. It may be called several times.
+
+        Raises:
+            DatabaseUnavailable: The database does not answer, or not now.
+            InternalError: The database refuses a statement.
+        """
+        repetitions = Repetitions(time.monotonic(), self._patience_s)
+        while True:
+            try:
+                return self.run_once(work)
+            except TryAgain as again:
+                time.sleep(repetitions.pause_s(again, time.monotonic()))
+
+    def run_once(self, work: Callable[[Connection], T]) -> T:
+        """Return what a transaction returns.
+
+        Args:
+            work: Body of the transaction.
+
+        Raises:
+            TryAgain: The transaction was rolled back, and can be repeated.
+            DatabaseUnavailable: The database does not answer, or not now.
+            InternalError: The database refuses a statement.
+        """
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_LOCAL_SETTINGS)
+                result = work(connection)
+        except SQLAlchemyError as error:
+            mapped = map_database_error(error)
+            self._note(mapped)
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                _logger.info("catalog: a connection to the database was lost")
+            raise mapped from error
+        self._trouble = None
+        return result
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._engine.dispose()
+
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, TryAgain):
+            self._trouble = None if error.contended else error.error.message
+        elif isinstance(error, DatabaseUnavailable | InternalError):
+            self._trouble = error.message
+
+    def _connect(self) -> Any:
+        """Open a connection, and read the login again if it is refused.
+
+        libpq does not say why it could not connect other than by a translated text. So every
+        failure may be that of a password that was rotated.
+        """
+        with self._lock:
+            options = self._login.options()
+        try:
+            return _open(options)
+        except psycopg.OperationalError:
+            with self._lock:
+                renewed = self._login.renewed()
+            if renewed == options:
+                raise
+        return _open(renewed)
+
+
+def _open(options: dict[str, Any]) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        **options,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        application_name="foreedge",
+        # A pooler gives each transaction any of its connections, which know no statement of ours.
+        prepare_threshold=None,
+        keepalives_idle=30,
+        tcp_user_timeout=10_000,
+    )
