@@ -1,0 +1,55 @@
+"""A PostgreSQL server for all tests of the catalog, and a database for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest.catalog.database import Database
+from ingest.catalog.login import Login
+from serve_app.config import AwsConfig, CatalogConfig
+from tests.catalog.collection import Collection
+from tests.support.postgres_server import PostgresServer
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+BUCKET = "collection"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: PostgresServer) -> str:
+    name = postgres.create()
+    with postgres.connect(name) as connection:
+        connection.execute(SCHEMA.read_bytes())
+    return name
+
+
+@pytest.fixture
+def url(postgres: PostgresServer, template: str) -> str:
+    return postgres.url(postgres.create(template))
+
+
+@pytest.fixture
+def collection(url: str) -> Iterator[Collection]:
+    opened = Collection(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def settings(url: str) -> CatalogConfig:
+    return CatalogConfig.model_validate({"database_url": url, "images_bucket": BUCKET})
+
+
+@pytest.fixture
+def database(settings: CatalogConfig) -> Iterator[Database]:
+    opened = Database(Login(settings, AwsConfig()))
+    yield opened
+    opened.close()
