@@ -112,7 +112,7 @@ class Job(Contract):
 class CatalogJob(Contract):
     """A job of a book collection. Its image is known only once the collection's tables were read.
 
-    The ids are those of the tables, where they are 32-bit integers.
+    The ids are those of the tables: 32-bit integers.
     """
 
     job_id: Annotated[str, AfterValidator(_canonical_uuid)]
