@@ -61,7 +61,7 @@ ACTIVE = ("pending", "processing")
 """States in which a job blocks another one for the same image."""
 
 
-def check_schema(connection: Connection) -> list[str]:
+def check_tables(connection: Connection) -> list[str]:
     """Check that the database has what Foreedge uses, and return warnings.
 
     Raises:

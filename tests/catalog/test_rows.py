@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from functools import partial
 
-import psycopg
 import pytest
-from sqlalchemy import Connection, event
 
 from ingest.catalog import rows
 from ingest.catalog.database import Database
 from ingest.catalog.rows import Claimed, Completed, CutoutRow, Entered, Missing
-from ingest.catalog.try_again import TryAgain
 from serve_app.contracts.job import CatalogJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidMessage, NoSubject, SourceDeleted
@@ -282,136 +277,3 @@ def test_release_leaves_jobs_that_were_taken_lately(
     assert database.run(partial(rows.release, older_than_s=0)) == 1
     assert collection.job(new)["status"] == "pending"
     assert collection.job(done)["status"] == "completed"
-
-
-LOCKS = {
-    "the book": "UPDATE books SET id = id WHERE id = %(book)s",
-    "the book for deletion": "DELETE FROM books WHERE id = %(book)s",
-    "an image": "UPDATE book_images SET caption = '' WHERE id = %(image)s",
-    "the job": "UPDATE image_processing_jobs SET status = status WHERE book_id = %(book)s",
-}
-
-
-@pytest.mark.parametrize("what", LOCKS)
-def test_finish_never_waits_for_a_row(
-    what: str, database: Database, collection: Collection, url: str
-) -> None:
-    book, [source, other] = collection.add_book(*photographs(2))
-    job = collection.queue(book, source)
-    take(database, job)
-    query = LOCKS[what].replace("id = id", "title = ''") if what == "the book" else LOCKS[what]
-    finish = partial(rows.finish, job=job, cutout=cutout(job, source))
-    with psycopg.connect(url) as user:
-        user.execute(query.encode(), {"book": book, "image": other})
-        if what == "the book":
-            # The title of a book is nothing to us, so its editor is not waited for.
-            assert isinstance(database.run_once(finish), Entered)
-        else:
-            with pytest.raises(TryAgain, match="another transaction holds the rows") as raised:
-                database.run_once(finish)
-            assert raised.value.contended
-        user.rollback()
-    assert isinstance(database.run(finish), Entered)
-
-
-def test_a_claim_and_an_upload_that_queues_a_job_do_not_hinder_each_other(
-    database: Database, collection: Collection, url: str
-) -> None:
-    # The application holds the new rows while it sends the message to SQS.
-    book, [source, other] = collection.add_book(*photographs(2))
-    job = collection.queue(book, source)
-    with psycopg.connect(url) as api:
-        api.execute(
-            "INSERT INTO image_processing_jobs (book_id, source_image_id) VALUES (%s, %s)",
-            [book, other],
-        )
-        take(database, job)
-        assert isinstance(
-            database.run_once(partial(rows.finish, job=job, cutout=cutout(job, source))), Entered
-        )
-        api.commit()
-
-
-def test_a_transaction_waits_for_others_and_then_succeeds(
-    database: Database, collection: Collection, url: str
-) -> None:
-    book, [source] = collection.add_book(*photographs(1))
-    job = collection.queue(book, source)
-    take(database, job)
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with psycopg.connect(url) as user:
-            user.execute("UPDATE book_images SET caption = ''")
-            held.set()
-            done.wait(0.3)
-
-    user = threading.Thread(target=hold)
-    user.start()
-    held.wait()
-    assert isinstance(end(database, job, cutout(job, source)), Entered)
-    user.join()
-
-
-def test_an_image_that_appears_between_the_lock_and_the_reading_begins_the_transaction_again(
-    database: Database, collection: Collection
-) -> None:
-    book, [source] = collection.add_book(*photographs(1))
-    job = collection.queue(book, source)
-    take(database, job)
-    added: list[int] = []
-
-    def upload(_: object, __: object, statement: str, *rest: object) -> None:
-        # It commits after the statement that locks has taken its snapshot.
-        if "FOR NO KEY UPDATE" in statement and "book_images" in statement and not added:
-            added.append(collection.add_image(book, Image("late.jpg"), 1))
-
-    def finish_with_upload(connection: Connection) -> Entered | Missing:
-        event.listen(connection, "after_cursor_execute", upload)
-        return rows.finish(connection, job, cutout(job, source))
-
-    assert isinstance(database.run(finish_with_upload), Entered)
-    order = collection.order(book)
-    assert (order[1:], len(order)) == ([added[0], source], 3)
-
-
-def test_two_deliveries_at_once_make_one_row(database: Database, collection: Collection) -> None:
-    book, [source, *_] = collection.add_book(*photographs(5))
-    job = collection.queue(book, source)
-    other = collection.queue(book, None)
-    barrier = threading.Barrier(4)
-    made = cutout(job, source)
-
-    def deliver(which: CatalogJob) -> None:
-        take(database, which)
-        barrier.wait()
-        end(database, which, made)
-
-    threads = [threading.Thread(target=deliver, args=[which]) for which in (job, job, other, other)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(collection.order(book)) == 6
-    assert {collection.job(each)["status"] for each in (job, other)} == {"completed"}
-
-
-def test_statements_of_a_job_are_few(database: Database, collection: Collection) -> None:
-    book, [source, *_] = collection.add_book(*photographs(40))
-    job = collection.queue(book, source)
-    counted: list[str] = []
-
-    def count(_: object, __: object, statement: str, *rest: object) -> None:
-        counted.append(statement)
-
-    def counting(work: Callable[[Connection], object]) -> Callable[[Connection], object]:
-        def run(connection: Connection) -> object:
-            event.listen(connection, "before_cursor_execute", count)
-            return work(connection)
-
-        return run
-
-    database.run(counting(partial(rows.claim, job=job)))
-    database.run(counting(partial(rows.finish, job=job, cutout=cutout(job, source))))
-    # Each transaction sets its time-outs with one statement more.
-    assert len(counted) + 2 <= 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingest.catalog.database import Database
-from ingest.catalog.tables import BOOKS, IMAGES, JOBS, check_schema
+from ingest.catalog.tables import BOOKS, IMAGES, JOBS, check_tables
 from serve_app.errors import InvalidConfig
 from tests.catalog.collection import Collection
 
@@ -45,7 +45,7 @@ FINE = {
 
 
 def test_the_tables_as_they_are_have_everything(database: Database, url: str) -> None:
-    assert database.run(check_schema) == []
+    assert database.run(check_tables) == []
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -55,7 +55,7 @@ def test_a_column_that_is_missing_is_named(
     table, column = name.split(".")
     collection.execute(f"ALTER TABLE {table} RENAME {column} TO other")
     with pytest.raises(InvalidConfig, match=f"{name} is missing"):
-        database.run(check_schema)
+        database.run(check_tables)
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_named(what: str, database: Database, collection: C
     statement, expected = WRONG[what]
     collection.execute(statement)
     with pytest.raises(InvalidConfig, match=expected):
-        database.run(check_schema)
+        database.run(check_tables)
 
 
 @pytest.mark.parametrize("what", FINE)
@@ -71,10 +71,10 @@ def test_changes_that_do_no_harm_are_accepted(
     what: str, database: Database, collection: Collection
 ) -> None:
     collection.execute(FINE[what])
-    assert database.run(check_schema) == []
+    assert database.run(check_tables) == []
 
 
 def test_a_missing_index_is_a_warning(database: Database, collection: Collection) -> None:
     collection.execute("DROP INDEX ix_image_processing_jobs_pending_unique")
-    [warning] = database.run(check_schema)
+    [warning] = database.run(check_tables)
     assert "unique index" in warning
