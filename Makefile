@@ -15,10 +15,9 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
-	test-scaling chaos fuzz check-arm64 check-ray-up check-terraform docs lock tag image tune \
-	loadtest soak bench \
-	bench-graph bench-ingest bench-ledger bench-overload bench-mixed bench-memory bench-hostile \
-	bench-peers compare-rembg quality
+	test-scaling chaos fuzz check-arm64 check-ray-up check-terraform check-workflows docs lock tag \
+	image tune loadtest soak bench bench-graph bench-ingest bench-ledger bench-overload \
+	bench-mixed bench-memory bench-hostile bench-peers compare-rembg quality
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -78,6 +77,9 @@ check-ray-up: $(VENV)/installed ## cluster/ray-up.yaml, with Ray's EC2 provider 
 
 check-terraform: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/terraform in a local AWS
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_terraform.py
+
+check-workflows: $(VENV)/installed $(DEPLOYMENT)/installed ## .github, with actionlint and zizmor
+	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_workflows.py
 
 chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks (SEED=n), then outages of a minute
 	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
