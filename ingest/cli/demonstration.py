@@ -316,6 +316,7 @@ def _usage(session: Session, endpoints: Endpoints, environment: Path, image: Pat
 
   HTTP       {endpoints.http}/v1/cutout
   Dashboard  {endpoints.dashboard or "not available"}
+  Its token  {endpoints.dashboard_token or "none needed"}
   Queue      {session.queue_client().url}
   S3         {session.config.aws.endpoint_url}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -61,8 +62,10 @@ def serve(
         console.print(f"Readiness  {endpoints.http}/readyz", highlight=False)
         if endpoints.dashboard:
             console.print(f"Dashboard  {endpoints.dashboard}", highlight=False)
+        if endpoints.dashboard_token:
+            console.print(f"Its token  {endpoints.dashboard_token}", highlight=False)
         if as_json:
-            print_json({"http": endpoints.http, "dashboard": endpoints.dashboard})
+            print_json(asdict(endpoints))
         if not loaded.http.authenticates:
             _warn_of_open_access(console, host)
         wait_for_interrupt()

@@ -73,6 +73,8 @@ class Endpoints:
     http: str
     dashboard: str | None
     """URL of Ray's dashboard. None if it does not run."""
+    dashboard_token: str | None = None
+    """Token that the dashboard asks for. None if Ray has none."""
 
 
 def needed_cpus(config: AppConfig) -> int:
@@ -135,11 +137,23 @@ def local_serve(
             logging.getLogger("ray.serve").setLevel(level)
             serve.start(http_options={"host": host, "port": port}, proxy_location="HeadOnly")
             link = getattr(context, "dashboard_url", None)
-            yield Endpoints(
-                f"http://{host}:{port}", f"http://{link}" if dashboard and link else None
-            )
+            if dashboard and link:
+                yield Endpoints(f"http://{host}:{port}", f"http://{link}", _dashboard_token())
+            else:
+                yield Endpoints(f"http://{host}:{port}", None)
         finally:
             ray.shutdown()
+
+
+def _dashboard_token() -> str | None:
+    """Return the token that Ray's dashboard asks for, as ``ray get-auth-token`` prints it."""
+    # Lazy for the same reason as in ``local_serve``. Ray has no public function for it.
+    from ray._private.authentication.http_token_authentication import (
+        get_auth_headers_if_auth_enabled,
+    )
+
+    value = get_auth_headers_if_auth_enabled({}).get("authorization", "")
+    return value.removeprefix("Bearer ") or None
 
 
 @contextmanager

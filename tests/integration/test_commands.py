@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -18,6 +20,8 @@ import yaml
 from ingest.local.ports import answers, free_port
 
 BIN = Path(sys.executable).parent
+TOKEN = "0123456789abcdef" * 4
+"""Token of the Ray that a command starts."""
 START_TIMEOUT_S = 200
 STOP_TIMEOUT_S = 60
 
@@ -29,7 +33,12 @@ def running(
     """Run a command in a folder until it has started, and end it with Ctrl-C after the context."""
     output = folder / "output.log"
     # "local", so that the command does not connect to the Ray of the test session.
-    environment = os.environ | {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {
+        "RAY_ADDRESS": "local",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+    }
     if command[0] == "foreedge":
         # Its path is too long for sockets below it (ingest.local.socket_folders).
         environment["TMPDIR"] = str(folder)
@@ -84,8 +93,13 @@ def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(content))
     words = [*command.split(), str(file)]
     if words[0] == "foreedge":
-        words += ["--port", str(port)]
-    with running(words, tmp_path, lambda _: answers(f"http://127.0.0.1:{port}/readyz")) as process:
+        words += ["--port", str(port), "--dashboard"]
+
+    def started(output: str) -> bool:
+        is_told = words[0] != "foreedge" or "Its token" in output
+        return is_told and answers(f"http://127.0.0.1:{port}/readyz")
+
+    with running(words, tmp_path, started) as process:
         assert answers(f"http://127.0.0.1:{port}/v1/models")
         if words[0] == "foreedge" and sys.platform == "linux":
             # Its Ray runs as batch processes, but the command itself does not.
@@ -97,6 +111,18 @@ def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
             assert replicas
             assert {os.sched_getscheduler(child.pid) for child in replicas} == {os.SCHED_BATCH}
             assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
+        if words[0] == "foreedge":
+            check_dashboard((tmp_path / "output.log").read_text())
+
+
+def check_dashboard(output: str) -> None:
+    """Check that the printed token opens the printed dashboard, and that nothing else does."""
+    found = re.search(r"Dashboard +(http\S+)\nIts token +(\S+)", output)
+    assert found is not None, output
+    url, token = f"{found[1]}/api/version", found[2]
+    assert token == TOKEN
+    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
 def test_what_is_served_by_default_does_not_start_without_its_weights(tmp_path: Path) -> None:
