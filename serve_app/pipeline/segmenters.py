@@ -15,6 +15,7 @@ from serve_app.errors import DeadlineExceeded, ReplicaLost
 from serve_app.imaging.pixels import Pixels
 from serve_app.scheduling.threads import PriorityThreads
 from serve_app.serving.handle_calls import call_deployment
+from serve_app.serving.metrics import Metrics
 
 
 class RemoteSegmenters:
@@ -54,11 +55,15 @@ class LocalSegmenters:
     would run at the same time and displace each other's data from the processor's cache.
     """
 
-    def __init__(self, config: AppConfig, threads: PriorityThreads) -> None:
+    def __init__(
+        self, config: AppConfig, threads: PriorityThreads, metrics: Metrics | None = None
+    ) -> None:
         # Lazy, so that a replica that runs no model itself does not load ONNX Runtime.
         from serve_app.segmenter.deployment import Segmenter
 
-        self._models = {name: Segmenter(name, config, threads) for name in config.served_models}
+        self._models = {
+            name: Segmenter(name, config, threads, metrics) for name in config.served_models
+        }
         self._timeout_s = config.segmenter.timeout_s
 
     async def describe(self, name: str) -> ModelInfo:

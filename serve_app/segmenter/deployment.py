@@ -19,7 +19,12 @@ from serve_app.imaging.pixels import Pixels
 from serve_app.models.inference import Model, load_model
 from serve_app.scheduling.threads import PriorityThreads
 from serve_app.segmenter.batcher import Batcher
-from serve_app.serving.metrics import BATCH_IMAGES, BATCH_WAIT_SECONDS, MODEL_LOAD_SECONDS
+from serve_app.serving.metrics import (
+    BATCH_IMAGES,
+    BATCH_WAIT_SECONDS,
+    MODEL_LOAD_SECONDS,
+    Metrics,
+)
 from serve_app.serving.ray_metrics import process_metrics
 from serve_app.serving.service_time import ServiceTime
 
@@ -37,7 +42,11 @@ class Segmenter:
     """Serves one model: takes model-sized images, and returns their masks."""
 
     def __init__(
-        self, name: str, config: AppConfig, threads: PriorityThreads | None = None
+        self,
+        name: str,
+        config: AppConfig,
+        threads: PriorityThreads | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Load the model.
 
@@ -45,11 +54,12 @@ class Segmenter:
             name: Name of the model.
             config: Settings of the application. ``segmenter`` says how to run the model.
             threads: Threads to share with other work, or None to use the deployment's own threads.
+            metrics: What to record metrics to. None stands for those of this process.
 
         Raises:
             ForeedgeError: The model cannot be served. Ray Serve reports the message.
         """
-        metrics = process_metrics()
+        metrics = process_metrics() if metrics is None else metrics
         began_s = time.perf_counter()
         model = self._model = load_model(name, config)
         metrics.set(MODEL_LOAD_SECONDS, time.perf_counter() - began_s, name)
