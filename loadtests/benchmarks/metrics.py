@@ -1,0 +1,206 @@
+"""Cost of the metrics: ``python -m loadtests.benchmarks.metrics``.
+
+One process runs two pipelines in turns over the same images: one records to Ray, as a replica does,
+and one records nothing. What differs is what the metrics cost in images/s and in CPU time for each
+image, including the threads by which they reach Ray. Every second pair of rounds has the other
+order. The calls of these images are then made again on their own: on a busy machine, their sum is
+the more exact number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from ingest.local.application import ray_environment
+from ingest.local.socket_folders import ray_temporary_folder
+from loadtests.harness.corpus import corpus
+from loadtests.harness.results import describe_measurement, write_result
+from serve_app.config import AppConfig
+from serve_app.contracts.recipe import Recipe, parse_recipe
+from serve_app.models.registry import BUNDLED_MODEL
+from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
+from serve_app.pipeline.segmenters import LocalSegmenters
+from serve_app.serving.metrics import UNRECORDED, Metric, Metrics
+from serve_app.serving.ray_metrics import RayMetrics, process_metrics
+from serve_app.storage import open_store
+
+_LIMIT = 0.02
+"""Share of images/s, and of CPU time for each image, that the metrics may cost."""
+_AT_ONCE = 4
+_PAIRS = 15
+_IMAGES = 40
+_REPEATS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The time of one pipeline for all images."""
+
+    wall_s: float
+    cpu_s: float
+
+
+class CountedMetrics:
+    """Keeps the calls, to make them again. Implements ``Metrics``."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Metric, float, tuple[str, ...]]] = []
+
+    def add(self, metric: Metric, amount: float, *labels: str) -> None:
+        """See ``Metrics``."""
+        self.calls.append(("add", metric, amount, labels))
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """See ``Metrics``."""
+        self.calls.append(("set", metric, value, labels))
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """See ``Metrics``."""
+        self.calls.append(("observe", metric, value, labels))
+
+
+def time_calls(counted: CountedMetrics) -> dict[str, float]:
+    """Return the CPU seconds of each call, of its flush, and the longest time of a call.
+
+    Args:
+        counted: Calls to make again.
+    """
+    metrics = RayMetrics()
+    calls_s, flush_s, longest_s = 0.0, 0.0, 0.0
+    for _ in range(_REPEATS):
+        for name, metric, value, labels in counted.calls:
+            record = getattr(metrics, name)
+            wall_s, cpu_s = time.perf_counter(), time.thread_time()
+            record(metric, value, *labels)
+            calls_s += time.thread_time() - cpu_s
+            longest_s = max(longest_s, time.perf_counter() - wall_s)
+        cpu_s = time.thread_time()
+        metrics.flush()
+        flush_s += time.thread_time() - cpu_s
+    made = _REPEATS * len(counted.calls)
+    return {"call_s": calls_s / made, "flush_s": flush_s / made, "longest_s": longest_s}
+
+
+def main() -> None:
+    """Measure, print the results, and write them to ``out/bench/metrics.json``."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.benchmarks.metrics")
+    parser.add_argument("--pairs", type=int, default=_PAIRS, help="pairs of rounds (%(default)s)")
+    parser.add_argument("--images", type=int, default=_IMAGES, help="of a round (%(default)s)")
+    parser.add_argument("--corpus", default="1600x1200", help="set of images (%(default)s)")
+    options = parser.parse_args()
+    images = [path.read_bytes() for path in corpus(options.corpus, options.images)]
+    with ray_environment():
+        ray.init(
+            address="local",
+            num_cpus=1,
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=ray_temporary_folder(),
+        )
+        try:
+            numbers = asyncio.run(measure(images, options.pairs))
+        finally:
+            ray.shutdown()
+    print_result(numbers, Console())
+    content = {**describe_measurement("loadtests.benchmarks.metrics"), **numbers}
+    print(f"Written to {write_result('metrics.json', content)}")
+
+
+async def measure(images: Sequence[bytes], pairs: int) -> dict[str, float]:
+    """Return the cost of the metrics.
+
+    Args:
+        images: Image files.
+        pairs: Number of pairs of rounds.
+    """
+    config = AppConfig.load({"models": [BUNDLED_MODEL]})
+    recorded, plain = _pipeline(config, process_metrics()), _pipeline(config, UNRECORDED)
+    recipe = parse_recipe({"checks": {"min_subject_px": 0}})
+    for pipeline in (recorded, plain):
+        await _round(pipeline, images, recipe)
+    found: list[tuple[Round, Round]] = []
+    for number in range(pairs):
+        order = (recorded, plain) if number % 2 else (plain, recorded)
+        rounds = {id(each): await _round(each, images, recipe) for each in order}
+        found.append((rounds[id(recorded)], rounds[id(plain)]))
+    counted = CountedMetrics()
+    await _round(_pipeline(config, counted), images, recipe)
+    times = time_calls(counted)
+    calls = len(counted.calls) / len(images)
+    cpu = [with_.cpu_s / without.cpu_s - 1 for with_, without in found]
+    wall = [with_.wall_s / without.wall_s - 1 for with_, without in found]
+    cpu_s = statistics.median(without.cpu_s for _, without in found) / len(images)
+    return {
+        "pairs": pairs,
+        "images": len(images),
+        "cpu_ms": cpu_s * 1e3,
+        "cpu_cost": statistics.median(cpu),
+        "cpu_cost_error": _standard_error(cpu),
+        "wall_cost": statistics.median(wall),
+        "wall_cost_error": _standard_error(wall),
+        "calls": calls,
+        "call_us": times["call_s"] * 1e6,
+        "flush_us": times["flush_s"] * 1e6,
+        "longest_call_us": times["longest_s"] * 1e6,
+        "calls_share": calls * (times["call_s"] + times["flush_s"]) / cpu_s,
+    }
+
+
+def _pipeline(config: AppConfig, metrics: Metrics) -> ImagePipeline:
+    threads = imaging_threads(config.pipeline)
+    models = LocalSegmenters(config, threads, metrics)
+    return ImagePipeline(config, open_store(config), models, threads, metrics)
+
+
+async def _round(pipeline: ImagePipeline, images: Sequence[bytes], recipe: Recipe) -> Round:
+    waiting = iter(images)
+
+    async def client() -> None:
+        for data in waiting:
+            await pipeline.cut_out(data, recipe)
+
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(client() for _ in range(_AT_ONCE)))
+    return Round(time.perf_counter() - wall_s, time.process_time() - cpu_s)
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+
+
+def print_result(numbers: dict[str, float], console: Console) -> None:
+    """Print the result as a table."""
+    table = Table(title="Cost of the metrics", title_justify="left")
+    table.add_column("")
+    table.add_column("value", justify="right")
+    for text, value in (
+        ("CPU time of an image without metrics", f"{numbers['cpu_ms']:.1f} ms"),
+        ("more CPU time with metrics (median of pairs)", _share(numbers, "cpu_cost")),
+        ("more wall time with metrics (median of pairs)", _share(numbers, "wall_cost")),
+        ("calls for each image", f"{numbers['calls']:.0f}"),
+        ("CPU time of a call", f"{numbers['call_us']:.1f} µs"),
+        ("CPU time of its flush, in another thread", f"{numbers['flush_us']:.1f} µs"),
+        ("longest call", f"{numbers['longest_call_us']:.0f} µs"),
+        ("all calls of an image and their flush", f"{numbers['calls_share']:.2%}"),
+    ):
+        table.add_row(text, value)
+    console.print(table)
+    met = max(numbers["calls_share"], numbers["cpu_cost"]) <= _LIMIT
+    console.print(f"The limit is {_LIMIT:.0%}: {'met' if met else 'missed'}.")
+
+
+def _share(numbers: dict[str, float], name: str) -> str:
+    return f"{numbers[name]:+.2%} ± {numbers[name + '_error']:.2%}"
+
+
+if __name__ == "__main__":
+    main()
