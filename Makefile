@@ -76,7 +76,8 @@ check-ray-up: $(VENV)/installed ## cluster/ray-up.yaml, with Ray's EC2 provider 
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_ray_up.py
 
 check-terraform: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/terraform in a local AWS
-	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_terraform.py
+	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_terraform_names.py \
+		tests/deployment/test_terraform.py
 
 check-workflows: $(VENV)/installed $(DEPLOYMENT)/installed ## .github, with actionlint and zizmor
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_workflows.py

@@ -40,3 +40,8 @@ output "alarm_topic_arn" {
   description = "ARN of the topic that all alarms are sent to."
   value       = aws_sns_topic.alarms.arn
 }
+
+output "github_provider_arn" {
+  description = "ARN of GitHub's OIDC provider, which another environment in the same account needs."
+  value       = local.github_provider
+}

@@ -13,8 +13,10 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
@@ -75,26 +77,43 @@ class TerraformFailed(Exception):
 class Terraform:
     """A copy of cluster/terraform whose provider and state are a local AWS."""
 
-    def __init__(self, folder: Path, endpoint_url: str, environment: str = "staging") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        endpoint_url: str,
+        environment: str = "staging",
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Copy the module.
 
         Args:
             folder: New folder for the copy.
             endpoint_url: Endpoint of the local AWS, in which ``STATE_BUCKET`` exists.
             environment: Name of an environment of the module, such as ``staging``.
+            variables: Values that replace those of the environment's file.
         """
         self.folder = folder
         """Folder of the copy."""
         self.endpoint_url = endpoint_url
         """Endpoint of the local AWS."""
         self._environment = environment
-        self._variables = {
-            **{name: text for name, text in os.environ.items() if not name.startswith("TF_")},
+        self._values = [
+            f"-var-file=envs/{environment}.tfvars",
+            *(f"-var={name}={value}" for name, value in variables.items()),
+        ]
+        self._process_environment = {
+            # Without what would lead to an account of AWS.
+            **{
+                name: text
+                for name, text in os.environ.items()
+                if not name.startswith(("AWS_", "TF_"))
+            },
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_EC2_METADATA_DISABLED": "true",
             "CHECKPOINT_DISABLE": "1",
             "NO_PROXY": "127.0.0.1",
+            "TF_CLI_ARGS": "-no-color",
             "TF_CLI_CONFIG_FILE": str(provider_mirror()),
             "TF_IN_AUTOMATION": "1",
             "TF_INPUT": "0",
@@ -118,18 +137,19 @@ class Terraform:
 
     def apply(self) -> None:
         """Make or change everything that the module describes."""
-        self.run("apply", "-auto-approve", *self._values())
+        self.run("apply", "-auto-approve", *self._values)
 
     def destroy(self) -> None:
         """Delete everything that the module has made."""
-        self.run("destroy", "-auto-approve", *self._values())
+        self.run("destroy", "-auto-approve", *self._values)
 
     def planned(self) -> list[str]:
         """Return the addresses of what the next apply would change."""
-        self.run("plan", "-out=next", "-detailed-exitcode", *self._values(), good=_CHANGES)
+        self.run("plan", "-out=next", "-detailed-exitcode", *self._values, good=_CHANGES)
         plan = json.loads(self.run("show", "-json", "next"))
         changes = {entry["address"]: entry["change"] for entry in plan.get("resource_changes", [])}
-        return [name for name, change in changes.items() if _is_real(change)]
+        changes |= plan.get("output_changes", {})
+        return [name for name, change in changes.items() if is_real(change)]
 
     def outputs(self) -> dict[str, Any]:
         """Return the values of the module's outputs."""
@@ -148,31 +168,31 @@ class Terraform:
         """
         command = [str(TOOLS / "bin" / "python"), str(_CHILD), *arguments]
         ended = subprocess.run(
-            command, cwd=self.folder, env=self._variables, capture_output=True, text=True
+            command, cwd=self.folder, env=self._process_environment, capture_output=True, text=True
         )
         if ended.returncode not in (0, good):
             raise TerraformFailed(f"terraform {arguments[0]}: {ended.stderr or ended.stdout}")
         return ended.stdout
 
-    def _values(self) -> tuple[str, ...]:
-        return (f"-var-file=envs/{self._environment}.tfvars", "-no-color")
 
+def is_real(change: dict[str, Any]) -> bool:
+    """Return whether a change of a plan is more than the white space of JSON.
 
-def _is_real(change: dict[str, Any]) -> bool:
-    """Return whether a change is more than the white space of JSON, which moto writes its way."""
+    moto writes a redrive policy with other white space than Terraform.
+
+    Args:
+        change: Entry of ``resource_changes`` or ``output_changes`` of a plan.
+    """
     if change["actions"] in (["no-op"], ["read"]):
         return False
-    return bool(change["actions"] != ["update"]) or _parsed(change["before"]) != _parsed(
-        change["after"]
-    )
+    return bool(_parsed(change["before"]) != _parsed(change["after"]))
 
 
-def _parsed(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return attributes with the texts that are JSON objects as what they say."""
-    return {
-        name: json.loads(value) if isinstance(value, str) and value.startswith("{") else value
-        for name, value in attributes.items()
-    }
+def _parsed(value: Any) -> Any:
+    """Return a value of a plan in which each text that is a JSON object is that object."""
+    if isinstance(value, dict):
+        return {name: _parsed(part) for name, part in value.items()}
+    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
 def _unpack(folder: Path, mirror: Path) -> None:
