@@ -15,13 +15,13 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
-	test-scaling chaos fuzz check-arm64 check-ray-up check-terraform check-workflows docs lock tag \
-	image tune loadtest soak bench bench-graph bench-ingest bench-ledger bench-overload \
-	bench-mixed bench-memory bench-hostile bench-peers compare-rembg quality
+	test-scaling chaos fuzz check-arm64 check-kubernetes check-ray-up check-terraform \
+	check-workflows docs lock tag image tune loadtest soak bench bench-graph bench-ingest bench-ledger \
+	bench-overload bench-mixed bench-memory bench-hostile bench-peers compare-rembg quality
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ##@ Use
 demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
@@ -71,6 +71,9 @@ test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 
 
 test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle cores)
 	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py
+
+check-kubernetes: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/kubernetes, with kubectl (CRDS=folder)
+	CRDS="$(CRDS)" $(VENV)/bin/python -m pytest --quiet -rs tests/deployment/kubernetes
 
 check-ray-up: $(VENV)/installed ## cluster/ray-up.yaml, with Ray's EC2 provider and a local EC2
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_ray_up.py
