@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from serve_app.models.folio.training.score import iou
+from serve_app.models.gate import intersection_over_union
 
 
 def score_cutouts(cutouts: Path, masks: Path) -> dict[str, float]:
@@ -27,5 +27,5 @@ def score_cutouts(cutouts: Path, masks: Path) -> dict[str, float]:
         if cutout.is_file():
             with Image.open(cutout) as found, Image.open(path) as truth:
                 alpha = np.asarray(found.getchannel("A"))
-                scores[path.stem] = iou(alpha, np.asarray(truth))
+                scores[path.stem] = intersection_over_union(alpha, np.asarray(truth))
     return scores

@@ -20,7 +20,6 @@ from PIL import Image
 
 from loadtests.quality.metrics import (
     boundary_f_score,
-    intersection_over_union,
     mean_absolute_error,
     share_within,
 )
@@ -31,6 +30,7 @@ from serve_app.contracts.rendered import Rendered
 from serve_app.imaging.matting import preload_matting
 from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.threads import disable_library_threads
+from serve_app.models.gate import intersection_over_union
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters

@@ -18,20 +18,6 @@ GOOD_IOU = 0.9
 _BOUNDARY_TOLERANCE = 0.008
 
 
-def intersection_over_union(found: Pixels, truth: Pixels) -> float:
-    """Return the share of the pixels of either subject that belong to both, 0 to 1.
-
-    A pixel belongs to a subject from 128 on. Two masks without a subject agree: 1.
-
-    Args:
-        found: Mask, uint8 [H, W].
-        truth: True mask, uint8 [H, W].
-    """
-    ours, wanted = subject_pixels(found) > 0, subject_pixels(truth) > 0
-    union = int(np.count_nonzero(ours | wanted))
-    return int(np.count_nonzero(ours & wanted)) / union if union else 1.0
-
-
 def mean_absolute_error(found: Pixels, truth: Pixels) -> float:
     """Return the mean difference of two masks, uint8 [H, W], on a scale from 0 to 1."""
     return float(cv2.absdiff(found, truth).mean()) / 255

@@ -10,11 +10,8 @@ from serve_app.contracts.recipe import Checks
 from serve_app.errors import NoSubject, SubjectTooSmall
 from serve_app.imaging import lanczos
 from serve_app.imaging.lanczos_filter import affected_lines
-from serve_app.imaging.pixels import Pixels
+from serve_app.imaging.pixels import SUBJECT_ALPHA_FROM, Pixels
 from serve_app.imaging.strips import strips
-
-SUBJECT_ALPHA_FROM = 128
-"""Lowest alpha, 0 to 255, of a pixel that belongs to the subject."""
 
 _CROP_MARGIN_PX = 1
 """Pixels around a cropped subject, so that programs that smooth edges find them complete."""

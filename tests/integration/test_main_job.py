@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from serve_app.models.folio.training.score import iou
+from serve_app.models.gate import intersection_over_union
 from tests.support.images import HEIGHT, WIDTH, book, defects, jpeg, traits
 from tests.support.running_app import ANY_SIZE, App
 
@@ -27,7 +27,10 @@ def test_photographs_through_the_queue(app: App) -> None:
     run = app.run({name: jpeg(taken.image) for name, taken in photographs.items()})
     assert {outcome.status for outcome in run.outcomes.values()} == {"done"}
     assert len({outcome.output_key for outcome in run.outcomes.values()}) == len(photographs)
-    scores = [iou(alpha_of(run.results[name]), p.mask) for name, p in photographs.items()]
+    scores = [
+        intersection_over_union(alpha_of(run.results[name]), p.mask)
+        for name, p in photographs.items()
+    ]
     assert np.median(scores) > 0.9
     for name, outcome in run.outcomes.items():
         assert outcome.cutout is not None
@@ -90,7 +93,7 @@ def test_every_trait_over_both_ways(app: App) -> None:
     run = app.run({trait.name: trait.data for trait in traits()})
     reference = alpha_of(app.post(jpeg(book().image)).content)
     # How good the model is on this image is not the question here.
-    least = iou(reference, truth) - 0.02
+    least = intersection_over_union(reference, truth) - 0.02
     for trait in traits():
         assert run.outcomes[trait.name].status == "done", run.outcomes[trait.name]
         over_http = app.post(trait.data)
@@ -99,11 +102,11 @@ def test_every_trait_over_both_ways(app: App) -> None:
         alpha = alpha_of(over_http.content)
         assert alpha.shape == (HEIGHT, WIDTH), trait.name
         expected = truth if trait.alpha is None else np.minimum(truth, trait.alpha)
-        assert iou(alpha, expected) > (0.6 if trait.grey else least), trait.name
+        assert intersection_over_union(alpha, expected) > (0.6 if trait.grey else least), trait.name
         if trait.alpha is not None:
             assert not alpha[trait.alpha == 0].any()
         if trait.name.startswith("exif-"):
-            assert iou(alpha, reference) > 0.98, trait.name
+            assert intersection_over_union(alpha, reference) > 0.98, trait.name
 
 
 def test_every_defect_over_both_ways_and_the_next_image_succeeds(app: App) -> None:

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from loadtests.quality.evaluation import RESULTS, System, evaluate, weights_precision
-from loadtests.quality.metrics import intersection_over_union
 from loadtests.quality.page import write_worst
 from loadtests.quality.sets import read_set, write_book_set
 from loadtests.quality.tables import Evaluation
+from serve_app.models.gate import intersection_over_union
 
 COUNT = 3
 

@@ -9,13 +9,13 @@ from loadtests.quality.metrics import (
     Bin,
     boundary_f_score,
     calibration_error,
-    intersection_over_union,
     mean_absolute_error,
     rank_correlation,
     reliability,
     share_within,
 )
 from serve_app.imaging.pixels import Pixels
+from serve_app.models.gate import intersection_over_union
 
 
 def square(left: int, right: int, value: int = 255, side: int = 100) -> Pixels:

@@ -27,7 +27,7 @@ from serve_app.imaging.mask import mask_confidence
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.folio.synthetic.surfaces import Pixels
 from serve_app.models.folio.training.pairs import find_pairs, read_pair
-from serve_app.models.folio.training.score import iou
+from serve_app.models.gate import intersection_over_union
 from serve_app.models.inference import normalize_images, stretch_to_masks
 from serve_app.models.registry import BUNDLED_MODEL
 
@@ -73,7 +73,7 @@ def measure(answers: Answers, truths: Sequence[Pixels], scale: float) -> Calibra
     """
     masks = stretch_to_masks(scale_answers(answers, scale), MODEL_FACTS[BUNDLED_MODEL])
     right = [
-        iou(mask, truth) >= RIGHT_FROM
+        intersection_over_union(mask, truth) >= RIGHT_FROM
         for mask, truth in zip(masks, truths, strict=True)
         if mask_confidence(mask) >= SURE_FROM
     ]

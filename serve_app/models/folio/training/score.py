@@ -25,6 +25,7 @@ from serve_app.imaging.decode import decode_image
 from serve_app.imaging.mask import mask_confidence, resize_for_model, resize_mask, subject_pixels
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.folio.synthetic.photograph import Kind, draw_photograph
+from serve_app.models.gate import intersection_over_union
 from serve_app.models.inference import Model, OnnxModel, load_model
 from serve_app.models.registry import BUNDLED_MODEL, Weights
 
@@ -90,20 +91,13 @@ def mean_iou(scores: list[Score]) -> float:
     return float(np.mean([each.iou for each in scores]))
 
 
-def iou(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float:
-    """Return the intersection over union of the subjects of two masks, uint8 [H, W], 0 to 1."""
-    found, wanted = subject_pixels(mask) > 0, subject_pixels(truth) > 0
-    union = int(np.count_nonzero(found | wanted))
-    return int(np.count_nonzero(found & wanted)) / union if union else 1.0
-
-
 def _score_photograph(model: Model, kind: Kind, seed: int) -> Score:
     taken = draw_photograph(seed, width=_WIDTH, height=_HEIGHT, kind=kind)
     seen = resize_for_model(taken.image, model.size_px)
     mask = model.masks(seen[None])[0]
     signals = {name: signal(mask) for name, signal in SIGNALS.items()} if mask.any() else {}
     alpha = resize_mask(mask, _WIDTH, _HEIGHT)
-    return Score(kind, taken.category, iou(alpha, taken.mask), signals)
+    return Score(kind, taken.category, intersection_over_union(alpha, taken.mask), signals)
 
 
 def rank_correlation(first: list[float], second: list[float]) -> float:
@@ -165,7 +159,7 @@ def _reference_table(model: Model, folder: Path) -> Table:
         wanted = decode_image(path.with_suffix(".out.png").read_bytes(), ImageLimits()).alpha
         mask = model.masks(resize_for_model(taken.rgb, model.size_px)[None])[0]
         found = resize_mask(mask, taken.width, taken.height)
-        value = "no alpha" if wanted is None else f"{iou(found, wanted):.2f}"
+        value = "no alpha" if wanted is None else f"{intersection_over_union(found, wanted):.2f}"
         table.add_row(path.stem, value, f"{mask_confidence(mask):.2f}")
     return table
 

@@ -14,8 +14,8 @@ import pytest
 from serve_app.models.folio.synthetic.photograph import draw_photograph
 from serve_app.models.folio.training.composites import load_cut_outs
 from serve_app.models.folio.training.pairs import find_pairs, read_pair
-from serve_app.models.folio.training.score import iou
 from serve_app.models.folio.training.teacher import is_cut_out, label, label_photographs
+from serve_app.models.gate import intersection_over_union
 
 FOLIO = Path(str(files("serve_app.models.folio") / "folio.onnx"))
 
@@ -28,7 +28,7 @@ def disc(radius: int, centre: tuple[int, int] = (160, 160)) -> npt.NDArray[np.ui
 def test_a_label_is_the_models_answer_and_is_not_stretched() -> None:
     session = ort.InferenceSession(FOLIO)
     book = draw_photograph(500_001, kind="book")
-    assert iou(label(session, book.image), book.mask) > 0.9
+    assert intersection_over_union(label(session, book.image), book.mask) > 0.9
     # A stretched mask would reach 255 everywhere, even without a subject.
     assert label(session, np.full((320, 320, 3), 128, np.uint8)).max() < 128
 
@@ -64,7 +64,9 @@ def test_photographs_become_pairs_and_cut_outs(tmp_path: Path) -> None:
     wanted = [np.asarray(cv2.resize(each.mask, (320, 320)), np.uint8) for each in taken]
     masks = [read_pair(pairs / f"{number:04d}.jpg")[1] for number in range(len(taken))]
     # A teacher may err on one of them. A mask of another photograph would be far off.
-    right = [iou(mask, truth) for mask, truth in zip(masks, wanted, strict=True)]
+    right = [
+        intersection_over_union(mask, truth) for mask, truth in zip(masks, wanted, strict=True)
+    ]
     assert min(right) > 0.8
     assert np.mean(right) > 0.95
     whole = load_cut_outs([cut_outs])
