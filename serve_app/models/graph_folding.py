@@ -33,6 +33,61 @@ _SIZES = 3
 """Position of the sizes among the inputs of ``Resize``."""
 
 
+def read_folded(path: Path, *, batches: bool) -> onnx.ModelProto | None:
+    """Return the graph of a file with only its first output, and with folded constants.
+
+    Args:
+        path: ONNX file.
+        batches: Whether the graph takes several images at a time, if the file allows it. Otherwise
+            it takes one.
+
+    Returns:
+        The graph. None if one of its nodes contains a graph, since that uses values of the outer
+        one by name, and nothing may change then.
+
+    Raises:
+        Exception: The file is not an ONNX model, or ONNX Runtime cannot load it. Neither library
+            has a common class for this.
+    """
+    model = onnx.load(path)
+    attributes = [item for node in model.graph.node for item in node.attribute]
+    if any(item.type == onnx.AttributeProto.GRAPH for item in attributes):
+        return None
+    make_weights_constant(model.graph)
+    del model.graph.output[1:]
+    if not batches:
+        _fix_batch_size(model.graph)
+    folded = fold_constants(model)
+    drop_unused(folded.graph)
+    return folded
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove the nodes and weights that the first output does not need."""
+    needed = {graph.output[0].name}
+    kept = []
+    # The nodes of a graph are in topological order, so all consumers of a value come first here.
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    weights = [item for item in graph.initializer if item.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
+
+
+def _fix_batch_size(graph: onnx.GraphProto) -> None:
+    """Fix an open batch axis at one image."""
+    # Stored shapes of inner values may have the open axis. They are inferred from the input again.
+    del graph.value_info[:]
+    for value in (graph.input[0], graph.output[0]):
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = 1
+
+
 def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph that computes the same, with everything folded that is constant.
 

@@ -33,7 +33,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from serve_app.models.graph_folding import fold_constants, make_weights_constant
+from serve_app.models.graph_folding import drop_unused, read_folded
 
 Array = npt.NDArray[Any]
 
@@ -57,48 +57,16 @@ def optimize_for_cpu(path: Path, *, batches: bool) -> bytes:
     Raises:
         Exception: The file is not an ONNX model. onnx has no common class for this.
     """
-    model = onnx.load(path)
-    # A node that contains a graph uses values of the outer one by name, so nothing is rewritten.
-    attributes = [item for node in model.graph.node for item in node.attribute]
-    if not any(item.type == onnx.AttributeProto.GRAPH for item in attributes):
-        make_weights_constant(model.graph)
-        del model.graph.output[1:]
-        if not batches:
-            _fix_batch_size(model.graph)
-        model = fold_constants(model)
-        _drop_unused(model.graph)
+    model = read_folded(path, batches=batches)
+    if model is None:
+        model = onnx.load(path)
+    else:
         _split_convolutions(model.graph)
         _mix_channels(model.graph)
         _take_concatenations_apart(model)
-        _drop_unused(model.graph)
+        drop_unused(model.graph)
     content: bytes = model.SerializeToString()
     return content
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove the nodes and weights that the first output does not need."""
-    needed = {graph.output[0].name}
-    kept = []
-    # The nodes of a graph are in topological order, so all consumers of a value come first here.
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    weights = [item for item in graph.initializer if item.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(weights)
-
-
-def _fix_batch_size(graph: onnx.GraphProto) -> None:
-    """Fix an open batch axis at one image."""
-    # Stored shapes of inner values may have the open axis. They are inferred from the input again.
-    del graph.value_info[:]
-    for value in (graph.input[0], graph.output[0]):
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_value = 1
 
 
 def _split_convolutions(graph: onnx.GraphProto) -> None:
