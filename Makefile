@@ -17,7 +17,8 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
 	test-scaling chaos fuzz check-arm64 check-kubernetes check-ray-up check-terraform \
 	check-workflows docs lock tag image tune loadtest soak bench bench-graph bench-ingest bench-ledger \
-	bench-overload bench-mixed bench-memory bench-hostile bench-peers compare-rembg quality
+	bench-overload bench-mixed bench-memory bench-hostile bench-engines bench-peers compare-rembg \
+	quality
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -110,6 +111,9 @@ bench: $(VENV)/installed ## Time of each step, and what the application costs be
 
 bench-graph: $(VENV)/installed ## What the rewriting of a model's graph gains
 	$(VENV)/bin/python -m loadtests.benchmarks.rewriting --write-docs
+
+bench-engines: $(VENV)/installed ## What other engines and precisions gain for a model
+	$(VENV)/bin/python -m loadtests.benchmarks.engines --write-docs
 
 bench-peers: $(VENV)/installed $(PEERS)/installed ## Foreedge and rembg s (ARGS="--systems all" for more)
 	$(VENV)/bin/python -m loadtests.peers --write-docs $(ARGS)

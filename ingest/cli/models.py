@@ -20,7 +20,7 @@ from serve_app.models.fetch import PACKAGED_WEIGHTS, fetch_weights
 from serve_app.models.registry import BUNDLED_MODEL, find_downloaded_file, locate_weights
 
 models_app = typer.Typer(
-    no_args_is_help=True, help="List the models, and fetch and verify their weights."
+    no_args_is_help=True, help="List the models, fetch, verify and measure them."
 )
 
 NamesArgument = Annotated[list[str], typer.Argument(help="Names of models, as in the list.")]
@@ -31,6 +31,22 @@ NameArgument = Annotated[str, typer.Argument(help="Name of a model, as in the li
 FromOption = Annotated[
     Path | None,
     typer.Option("--from", help="File, or folder with NAME.onnx, instead of a download."),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="bfloat16 or float16, by OpenVINO. Default: the one that this processor runs well.",
+    ),
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        help="Folder of images to measure on, with true masks as NAME.mask.png if there are any.",
+        exists=True,
+        file_okay=False,
+    ),
 ]
 
 
@@ -109,6 +125,25 @@ def print_model_path(name: NameArgument, as_json: JsonOption = False) -> None:
         print_json({"model": name, "path": path})
     else:
         print_line(path)
+
+
+@models_app.command("gate")
+def pass_model_gate(
+    name: NameArgument,
+    precision: PrecisionOption = None,
+    images: ImagesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure whether a model may serve in another precision on this machine.
+
+    Writes the file that is then served, and what was measured. Exits with 1 if no accuracy was
+    reached.
+    """
+    # Lazy: no other command of the group loads an engine.
+    from ingest.cli.gate import measure_and_write
+
+    if not measure_and_write(name, precision, images, as_json=as_json):
+        raise typer.Exit(FAILED)
 
 
 def _place(name: str, config: AppConfig) -> str:

@@ -58,7 +58,7 @@ def steps(config: AppConfig, *, matting: bool) -> Iterator[Step]:
 
 def _import_onnxruntime() -> Facts:
     # Lazy, since the import is what may end the process.
-    from serve_app.models.sessions import runtime_version
+    from serve_app.models.engines.onnx_runtime import runtime_version
 
     return {"onnxruntime": runtime_version()}
 
@@ -81,12 +81,15 @@ def _check_model(name: str, config: AppConfig) -> Facts:
     cutout = render_cutout(subject, recipe, timer)
     facts: Facts = {
         "sha256": model.sha256,
+        "engine": model.choice.pair.engine,
+        "precision": model.choice.pair.precision,
+        "refused": model.choice.refused,
         "load_s": round(loaded - began, 3),
         "cutout_s": round(time.perf_counter() - loaded, 3),
         "cutout_bytes": len(cutout.data),
     }
-    # bfloat16 is asked for because it is faster, and rounds more.
-    exact = not config.segmenter.bfloat16
+    # Another precision is asked for because it is faster, and rounds more.
+    exact = not model.choice.pair.changes_numbers
     found = require_stored_mask(name, model.sha256, mask) if exact else None
     facts |= {"compared": found is not None} | (asdict(found) if found else {})
     return {"models": {name: facts}}

@@ -28,11 +28,11 @@ from loadtests.harness.results import (
 )
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from serve_app.config import SegmenterConfig
+from serve_app.models.engines.onnx_runtime import probe_image, session_options
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.inference import normalize_images
 from serve_app.models.registry import BUNDLED_MODEL
-from serve_app.models.sessions import probe_image, session_options
 
 _RUNS = {BUNDLED_MODEL: 60, "u2netp": 15, "u2net": 7, "isnet-general-use": 5}
 """Runs of each graph, by model."""

@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from serve_app.config.section import NotNegative, Positive, Seconds, Section
 from serve_app.contracts.base import describe_validation_error
+from serve_app.contracts.precision import Accuracy, Engine, Precision
 
 _FORMER_BYTES_PER_PIXEL = 10
 """What ``pipeline.max_decoded_pixels`` promised to take at most."""
@@ -70,7 +71,9 @@ class PipelineConfig(Section):
 
 
 class SegmenterConfig(Section):
-    """Segmenter, which owns the ONNX Runtime session of one model."""
+    """Segmenter, which owns one loaded model."""
+
+    former_names = frozenset({"bfloat16"})
 
     placement: Literal["deployment", "pipeline"] = "deployment"
     """Process in which the models run. ``deployment``: each model is a deployment with its own
@@ -99,9 +102,47 @@ class SegmenterConfig(Section):
     rewrite_graph: bool = True
     """Whether a model's graph is rewritten for CPUs when it is loaded: the same masks within one
     grey level, which the replica checks, for less time. It has no effect on GPUs."""
-    bfloat16: bool = False
-    """Whether matrix products use bfloat16, which only Arm supports
-    (``mlas.enable_gemm_fastmath_arm64_bfloat16``)."""
+    engine: Engine | Literal["auto"] = "onnxruntime"
+    """Library that runs the models. ``openvino`` needs the extra of that name, and ``fan_out``.
+    ``auto`` takes the fastest engine and precision that the processor runs well and that have
+    passed the gate for ``accuracy`` (docs/operations/engines.md). ``/v1/models`` says which and
+    why."""
+    precision: Precision = "float32"
+    """Precision of the models' sums. ``bfloat16`` and ``float16`` need ``openvino`` and a gate that
+    was passed on such a processor (``foreedge models gate``). Otherwise float32 serves, and
+    ``/readyz`` says why. ``auto`` chooses the precision too."""
+    accuracy: Accuracy | None = None
+    """How near the masks must be to rembg's in float32 on the images of the gate. ``exact``: 99.9 %
+    of the pixels within 2 grey levels. ``close`` and ``fast``: see docs/operations/engines.md. None
+    stands for ``exact``, and for ``fast`` if ``precision`` names another one than float32."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_former_bfloat16(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "bfloat16" in values:
+            raise ValueError(
+                "bfloat16 is no longer a setting: ONNX Runtime used it for matrix products only, "
+                "and never for convolutions. Remove it, or set engine to openvino and precision to "
+                "bfloat16"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _check_that_the_engine_can(self) -> Self:
+        if self.engine == "auto" and self.precision != "float32":
+            raise ValueError("engine auto chooses the precision. Remove precision")
+        if self.engine == "onnxruntime" and self.precision != "float32":
+            raise ValueError(
+                f"precision {self.precision} needs engine openvino. onnxruntime has float32 only"
+            )
+        if self.engine != "onnxruntime" and self.execution == "stack":
+            raise ValueError(f"engine {self.engine} needs execution fan_out: it runs images singly")
+        return self
+
+    @property
+    def required_accuracy(self) -> Accuracy:
+        """The accuracy that an engine and precision must have reached."""
+        return self.accuracy or ("exact" if self.precision == "float32" else "fast")
 
     @model_validator(mode="after")
     def _check_that_a_batch_can_fill(self) -> Self:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.contracts.base import Contract
+from serve_app.contracts.precision import Engine, Precision
 from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import Recipe
 from serve_app.errors import UnknownModel
@@ -22,6 +23,24 @@ class ModelInfo(Contract):
     """Side of the model's square input, in pixels."""
     sha256: str
     """SHA-256 of the model file, as hexadecimal digits."""
+    engine: Engine = "onnxruntime"
+    """Library that runs the model."""
+    precision: Precision = "float32"
+    """Precision that it runs in."""
+    chosen_because: str = "It is the default."
+    """Why the model runs with this engine and precision."""
+    refused: str | None = None
+    """Why the engine and precision that were asked for do not run it. None if they do."""
+
+    @property
+    def result_digest(self) -> str:
+        """What results of this model depend on: the file, the engine and the precision.
+
+        It is the SHA-256 alone for ONNX Runtime in float32, as it was before there were others.
+        """
+        if (self.engine, self.precision) == ("onnxruntime", "float32"):
+            return self.sha256
+        return f"{self.sha256} {self.engine} {self.precision}"
 
 
 class Segmenters(Protocol):

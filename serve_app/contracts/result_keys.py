@@ -1,7 +1,7 @@
 """Keys of results.
 
-A key is a pure function of the source, the recipe and the model files. A job that runs twice
-therefore writes the same object twice.
+A key is a pure function of the source, the recipe, the model files, and what runs them: an engine
+in a precision. A job that runs twice therefore writes the same object twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def fingerprint(source: Source, recipe: Recipe, model_digests: Sequence[str]) ->
         source: The object. It needs an ETag or a version, so that changed content gets another
             fingerprint.
         recipe: The recipe, with its models resolved.
-        model_digests: SHA-256 of the recipe's model files, in the recipe's order.
+        model_digests: ``ModelInfo.result_digest`` of the recipe's models, in the recipe's order.
 
     Returns:
         20 hexadecimal digits, which are 80 bits: among 10 million results the probability of any
@@ -51,7 +51,7 @@ def content_fingerprint(data: bytes, recipe: Recipe, model_digests: Sequence[str
     Args:
         data: The image file.
         recipe: The recipe, with its models resolved.
-        model_digests: SHA-256 of the recipe's model files, in the recipe's order.
+        model_digests: ``ModelInfo.result_digest`` of the recipe's models, in the recipe's order.
     """
     return _digest(hashlib.sha256(data).hexdigest(), recipe.canonical(), *model_digests)
 

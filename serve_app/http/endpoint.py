@@ -151,7 +151,7 @@ class Endpoint:
         return rendered
 
     async def resolve(self, recipe: Recipe) -> tuple[Recipe, list[str]]:
-        """Return a recipe that names its models, and the SHA-256 of each model's file.
+        """Return a recipe that names its models, and what results of each model depend on.
 
         Raises:
             UnknownModel: The application does not serve one of the models.
@@ -160,7 +160,7 @@ class Endpoint:
         if not self._models:
             # Asked once: other model files need another configuration, and so new replicas.
             self._models = await self.models()
-        digests = {model.name: model.sha256 for model in self._models}
+        digests = {model.name: model.result_digest for model in self._models}
         return recipe.model_copy(update={"models": names}), [digests[name] for name in names]
 
     async def models(self) -> list[ModelInfo]:

@@ -11,14 +11,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.imaging.pixels import Pixels
+from serve_app.models.engines.choice import Choice, choose_pair
+from serve_app.models.engines.network import Network
+from serve_app.models.engines.onnx_runtime import probe_image
+from serve_app.models.engines.opening import open_network
+from serve_app.models.engines.processor import this_machine
+from serve_app.models.engines.records import derived_folder
 from serve_app.models.facts import ModelFacts
 from serve_app.models.registry import Weights, locate_weights
-from serve_app.models.sessions import open_model_session, probe_image
 
 _logger = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ class Model(Protocol):
     """SHA-256 of its file, as hexadecimal digits."""
     batches: bool
     """Whether one run can take several images."""
+    choice: Choice
+    """Engine and precision that run it, and why."""
 
     def masks(self, images: Pixels) -> Pixels:
         """Return the mask of each image.
@@ -51,7 +57,7 @@ class Model(Protocol):
 
 
 def load_model(name: str, config: AppConfig) -> Model:
-    """Return a model that is ready to run.
+    """Return a model that is ready to run, with the engine and precision that may serve it.
 
     Args:
         name: Name of the model.
@@ -61,18 +67,24 @@ def load_model(name: str, config: AppConfig) -> Model:
         FatalError: The model is unknown, or its file is not valid.
         ModelUnavailable: The weights are not on this machine.
     """
-    return OnnxModel(locate_weights(name, config), config.segmenter)
+    weights = locate_weights(name, config)
+    choice = choose_pair(weights, config.segmenter, derived_folder(config), this_machine())
+    return OnnxModel(weights, config.segmenter, choice)
 
 
 class OnnxModel:
-    """A model whose facts are known, run by ONNX Runtime."""
+    """A model whose facts are known, run by an engine."""
 
-    def __init__(self, weights: Weights, config: SegmenterConfig) -> None:
+    def __init__(
+        self, weights: Weights, config: SegmenterConfig, choice: Choice | None = None
+    ) -> None:
         """Load a model and check its input.
 
         Args:
             weights: File of the model, and the facts about it.
             config: Settings of its execution.
+            choice: Engine and precision. None stands for the default. If that engine cannot load
+                the model, the default does, and ``self.choice`` says why.
 
         Raises:
             InvalidConfig: The file is not an ONNX model, or its input differs from the facts.
@@ -83,24 +95,29 @@ class OnnxModel:
         self.size_px = facts.size_px
         probe = normalize_images(probe_image(facts.size_px), facts)
 
-        def masks_of_probe(session: ort.InferenceSession) -> Pixels:
-            _check_shape(session.get_inputs()[0].shape, facts.size_px, weights)
-            return stretch_to_masks(_run(session, probe), facts)
+        def masks_of_probe(network: Network) -> Pixels:
+            _check_shape(network.input_shape, facts.size_px, weights)
+            return stretch_to_masks(network.run(probe), facts)
 
         try:
-            self._session = open_model_session(weights.path, config, masks_of_probe)
+            self._network, self.choice = open_network(
+                weights.path, config, choice or Choice(), masks_of_probe
+            )
         except InvalidConfig:
             raise
         except Exception as error:
             raise InvalidConfig(f"{weights.path} cannot be loaded: {_brief(error)}") from error
-        self.batches = not isinstance(self._session.get_inputs()[0].shape[0], int)
+        self.batches = not isinstance(self._network.input_shape[0], int)
+        if self.choice.refused:
+            _logger.warning("%s: %s", self.name, self.choice.refused)
+        _logger.info("%s runs with %s. %s", self.name, self.choice.pair, self.choice.because)
 
     def masks(self, images: Pixels) -> Pixels:
         """Return the mask of each image, uint8 [N, S, S]. See ``Model``."""
         tensor = normalize_images(images, self._facts)
         try:
-            answers = _run(self._session, tensor)
-        # ONNX Runtime's errors have no common base class.
+            answers = self._network.run(tensor)
+        # The errors of engines have no common base class.
         except Exception as error:
             raise ModelUnavailable(f"{self.name}: {_brief(error)}") from error
         return stretch_to_masks(answers, self._facts)
@@ -148,13 +165,6 @@ def stretch_to_masks(answers: npt.NDArray[np.float32], facts: ModelFacts) -> Pix
         if high > low and high >= facts.empty_below:
             mask[:] = (answer - low) / (high - low) * 255
     return masks
-
-
-def _run(session: ort.InferenceSession, tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the first channel of the first output, float32 [N, S, S]."""
-    inputs, outputs = {session.get_inputs()[0].name: tensor}, [session.get_outputs()[0].name]
-    answers: npt.NDArray[np.float32] = session.run(outputs, inputs)[0]
-    return answers[:, 0]
 
 
 def _check_shape(shape: list[Any], size_px: int, weights: Weights) -> None:

@@ -206,7 +206,7 @@ class ImagePipeline:
         with contacts.asking(Place.of_bucket("source", job.source.bucket), conclusive=False):
             source = await self._identify(job.source)
         recipe = job.recipe.model_copy(update={"models": models})
-        digests = [(await self._describe(name, contacts)).sha256 for name in models]
+        digests = [(await self._describe(name, contacts)).result_digest for name in models]
         name = fingerprint(source, recipe, digests)
         small_key = thumbnail_key(job, name) if recipe.thumbnail else None
         return _Plan(job, source, models, output_key(job, name), small_key)

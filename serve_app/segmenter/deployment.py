@@ -147,4 +147,12 @@ def batch_limits(options: SegmenterConfig, model: Model) -> BatchLimits:
 
 def model_info(model: Model) -> ModelInfo:
     """Return the facts about a loaded model."""
-    return ModelInfo(name=model.name, size_px=model.size_px, sha256=model.sha256)
+    return ModelInfo(
+        name=model.name,
+        size_px=model.size_px,
+        sha256=model.sha256,
+        engine=model.choice.pair.engine,
+        precision=model.choice.pair.precision,
+        chosen_because=model.choice.because,
+        refused=model.choice.refused,
+    )

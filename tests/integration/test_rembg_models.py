@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from serve_app.config import AppConfig
+from serve_app.models.engines.onnx_runtime import probe_image
 from serve_app.models.facts import MODEL_FACTS, NOT_SERVED
 from serve_app.models.inference import load_model
 from serve_app.models.registry import BUNDLED_MODEL
-from serve_app.models.sessions import probe_image
 from tests.support import graphs
 
 LEVELS = 1

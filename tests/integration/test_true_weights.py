@@ -16,10 +16,10 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from loadtests.harness.networks import ARCHITECTURES, Network
 from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.models.engines.onnx_runtime import probe_image, session_options
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.inference import load_model, normalize_images
-from serve_app.models.sessions import probe_image, session_options
 
 FLOAT32_ROUNDING = 1e-4
 """Most by which two orders of the same sums differ here, of answers between 0 and 1."""

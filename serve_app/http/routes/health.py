@@ -34,19 +34,23 @@ async def check_readiness(request: Request, endpoint: CurrentEndpoint) -> dict[s
 
     The status is 200 if the pipeline and every model are ready. The state of the ingest is included
     but does not affect the status: taking the endpoint out of service because a queue is
-    unavailable would turn one failure into two. If API keys are configured, the state is given to
-    callers with a key only.
+    unavailable would turn one failure into two. `refused` says why a model runs in float32 although
+    another engine or precision is configured. If API keys are configured, both are given to callers
+    with a key only.
     """
     models = await endpoint.models()
     ready: dict[str, Any] = {"status": "ready", "models": [model.name for model in models]}
-    if await _may_see_ingest(request, endpoint):
+    if await _may_see_details(request, endpoint):
+        refused = {model.name: model.refused for model in models if model.refused}
+        if refused:
+            ready["refused"] = refused
         ingest = await endpoint.ingest_status()
         if ingest is not None:
             ready["ingest"] = ingest
     return ready
 
 
-async def _may_see_ingest(request: Request, endpoint: CurrentEndpoint) -> bool:
+async def _may_see_details(request: Request, endpoint: CurrentEndpoint) -> bool:
     """Return whether the caller has an API key, or none is needed."""
     if endpoint.keys is None:
         return True

@@ -94,3 +94,45 @@ def test_a_model_is_listed_once(models: Any) -> None:
 def test_no_time_is_infinite() -> None:
     for name in ("queue.retry_max_s", "http.request_timeout_s", "aws.read_timeout_s"):
         assert name in refusal({**QUEUE, name: float("inf")})
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "names"),
+    [
+        ({"bfloat16": True}, "segmenter: bfloat16 is no longer a setting"),
+        ({"bfloat16": "false"}, "set engine to openvino and precision to bfloat16"),
+        ({"precision": "bfloat16"}, "precision bfloat16 needs engine openvino"),
+        ({"precision": "int8"}, "segmenter.precision"),
+        ({"engine": "tensorrt"}, "segmenter.engine"),
+        ({"engine": "auto", "precision": "float16"}, "engine auto chooses the precision"),
+        ({"engine": "openvino", "execution": "stack"}, "engine openvino needs execution fan_out"),
+        ({"engine": "auto", "execution": "stack"}, "engine auto needs execution fan_out"),
+        ({"accuracy": "exactly"}, "segmenter.accuracy"),
+    ],
+)
+def test_an_engine_that_cannot_work_is_refused(segmenter: dict[str, Any], names: str) -> None:
+    assert names in refusal({"segmenter": segmenter})
+
+
+def test_the_former_bfloat16_is_refused_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FOREEDGE_SEGMENTER__BFLOAT16", "true")
+    assert "bfloat16 is no longer a setting" in refusal({})
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "accuracy"),
+    [
+        ({}, "exact"),
+        ({"engine": "auto"}, "exact"),
+        ({"engine": "openvino"}, "exact"),
+        ({"engine": "openvino", "precision": "bfloat16"}, "fast"),
+        ({"engine": "openvino", "precision": "bfloat16", "accuracy": "exact"}, "exact"),
+        ({"engine": "auto", "accuracy": "close"}, "close"),
+    ],
+)
+def test_the_accuracy_is_exact_unless_a_pair_is_named(
+    segmenter: dict[str, Any], accuracy: str
+) -> None:
+    assert AppConfig.load({"segmenter": segmenter}).segmenter.required_accuracy == accuracy

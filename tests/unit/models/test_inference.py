@@ -11,6 +11,7 @@ import pytest
 
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelChecksumMismatch, ModelUnavailable
+from serve_app.models.engines.onnx_runtime import session_options
 from serve_app.models.facts import MODEL_FACTS, ModelFacts
 from serve_app.models.inference import (
     load_model,
@@ -18,7 +19,6 @@ from serve_app.models.inference import (
     stretch_to_masks,
 )
 from serve_app.models.registry import check_model_exists, locate_weights
-from serve_app.models.sessions import session_options
 from tests.support import graphs
 
 IMAGENET = ModelFacts(320)

@@ -1,27 +1,44 @@
-"""ONNX Runtime sessions, on a CPU with a rewritten graph if its probe mask is the same."""
+"""ONNX Runtime, on a CPU with a rewritten graph if its probe mask is the same."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from serve_app.config import SegmenterConfig
 from serve_app.imaging.pixels import Pixels
+from serve_app.models.engines.network import Network, Tensor
 from serve_app.models.graph_rewrites import optimize_for_cpu
 
 _logger = logging.getLogger(__name__)
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _PROBE_SEED = 1
-_MAX_DIFFERENCE = 1
+MAX_LEVELS_APART = 1
 """Largest difference, in grey levels, between the masks of a graph and of its rewritten form."""
 
-Probe = Callable[[ort.InferenceSession], Pixels]
-"""Returns the mask of the probe image, uint8 [1, S, S]."""
+Probe = Callable[[Network], Pixels]
+"""Returns a network's mask of the probe image, uint8 [1, S, S]."""
+
+
+class OnnxRuntimeNetwork:
+    """A graph that ONNX Runtime runs."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._output = session.get_outputs()[0].name
+        self.input_shape: list[Any] = session.get_inputs()[0].shape
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return the first channel of the first output, float32 [N, S, S]. See ``Network``."""
+        answers: Tensor = self._session.run([self._output], {self._input: images})[0]
+        return answers[:, 0]
 
 
 def runtime_version() -> str:
@@ -41,14 +58,12 @@ def session_options(config: SegmenterConfig) -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A block that is laid out for the whole run is twice as large as what a run ever holds at once.
     options.enable_mem_pattern = False
-    if config.bfloat16:
-        options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
     options.log_severity_level = 3
     return options
 
 
-def open_model_session(path: Path, config: SegmenterConfig, probe: Probe) -> ort.InferenceSession:
-    """Return a session for a model file.
+def open_onnx_runtime(path: Path, config: SegmenterConfig, probe: Probe) -> OnnxRuntimeNetwork:
+    """Return a network for a model file.
 
     On a CPU the graph is rewritten (``graph_rewrites``) if ``config.rewrite_graph`` is on. The
     rewritten graph serves only if its mask of a probe image is that of the file, within one grey
@@ -57,7 +72,7 @@ def open_model_session(path: Path, config: SegmenterConfig, probe: Probe) -> ort
     Args:
         path: ONNX file.
         config: Settings of the model's execution.
-        probe: Function that returns a session's mask of the probe image. It may raise if the file
+        probe: Function that returns a network's mask of the probe image. It may raise if the file
             does not fit the model.
 
     Raises:
@@ -66,25 +81,33 @@ def open_model_session(path: Path, config: SegmenterConfig, probe: Probe) -> ort
     available = ort.get_available_providers()
     providers = [provider for provider in _PROVIDERS if provider in available]
     options = session_options(config)
-    as_it_is = ort.InferenceSession(path, options, providers=providers)
+
+    def opened(graph: Path | bytes) -> OnnxRuntimeNetwork:
+        return OnnxRuntimeNetwork(ort.InferenceSession(graph, options, providers=providers))
+
+    as_it_is = opened(path)
     expected = probe(as_it_is)
     if providers != ["CPUExecutionProvider"] or not config.rewrite_graph:
         return as_it_is
     # Two sessions of a large model at the same time could exhaust the memory.
     del as_it_is
     try:
-        content = optimize_for_cpu(path, batches=config.execution == "stack")
-        rewritten = ort.InferenceSession(content, options, providers=providers)
-        levels = int(np.abs(probe(rewritten).astype(int) - expected).max())
+        rewritten = opened(optimize_for_cpu(path, batches=config.execution == "stack"))
+        levels = most_levels_apart(probe(rewritten), expected)
     # Neither onnx nor ONNX Runtime has a common class for what can be wrong with a graph.
     except Exception as error:  # noqa: BLE001
         reason = f"its rewritten graph does not run: {type(error).__name__}: {error}"
     else:
-        if levels <= _MAX_DIFFERENCE:
+        if levels <= MAX_LEVELS_APART:
             return rewritten
         reason = f"the masks of its rewritten graph differ by up to {levels} grey levels"
     _logger.warning("%s is served as it is, and slower: %s", path, reason)
-    return ort.InferenceSession(path, options, providers=providers)
+    return opened(path)
+
+
+def most_levels_apart(found: Pixels, expected: Pixels) -> int:
+    """Return the largest difference of two masks of one shape, in grey levels."""
+    return int(np.abs(found.astype(int) - expected).max())
 
 
 def probe_image(size_px: int) -> Pixels:

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.models.engines.onnx_runtime import probe_image
 from serve_app.models.inference import Model, load_model
-from serve_app.models.sessions import probe_image
 
 SIDE = 320
 CHANNELS = 16

@@ -1,0 +1,125 @@
+"""What ``foreedge models gate`` does: derive a graph, measure it, and report the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from ingest.cli.progress import progress_bar
+from ingest.cli.terminal import open_terminal, print_json, print_line
+from serve_app.config import AppConfig
+from serve_app.errors import InvalidConfig, ModelUnavailable
+from serve_app.models.derive import DerivedGraph, pass_gate
+from serve_app.models.engines.network import GATED, Pair
+from serve_app.models.engines.processor import Machine, pairs_by_speed, this_machine
+from serve_app.models.engines.records import (
+    GateRecord,
+    derived_folder,
+    derived_path,
+    record_path,
+    write_derived,
+)
+from serve_app.models.gate import BOUNDS
+from serve_app.models.gate_images import GateImage, draw_gate_images, read_gate_images
+from serve_app.models.registry import locate_weights
+
+_DRAWN = 18
+"""Number of drawn images, next to the six real ones of the demonstration."""
+
+
+def measure_and_write(
+    name: str, precision: str | None, images: Path | None, *, as_json: bool
+) -> bool:
+    """Measure a model in another precision, write both files, and report the numbers.
+
+    Args:
+        name: Name of the model.
+        precision: Precision, or None for the one that this processor runs well.
+        images: Folder of images, or None for the bundled ones.
+        as_json: Whether the report is one line of JSON.
+
+    Returns:
+        Whether any accuracy was reached.
+
+    Raises:
+        InvalidConfig: Nothing can be measured here.
+        ModelUnavailable: The weights are not here, or the files cannot be written.
+    """
+    config, machine = AppConfig.load(), this_machine()
+    weights, pair = locate_weights(name, config), _pair(precision, machine)
+    used = list(read_gate_images(images)) if images else _bundled_images()
+    image_set = f"the images of {images}" if images else "the bundled images"
+    with progress_bar(open_terminal(as_json=True)) as bar:
+        task = bar.add_task(f"{name}, {pair}", total=len(used), detail="")
+        graph, record = pass_gate(
+            weights,
+            pair,
+            used,
+            image_set=image_set,
+            machine=machine,
+            on_image=lambda: bar.advance(task),
+        )
+    path = derived_path(derived_folder(config), name, pair)
+    try:
+        write_derived(path, graph.content, record)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
+            "another folder with U2NET_HOME."
+        ) from error
+    _report(graph, record, path, print_json if as_json else None)
+    return record.measures.reached() is not None
+
+
+def _pair(precision: str | None, machine: Machine) -> Pair:
+    if precision is not None:
+        for pair in GATED:
+            if pair.precision == precision:
+                return pair
+        choices = " and ".join(pair.precision for pair in GATED)
+        raise InvalidConfig(f"--precision {precision!r} is unknown. Only {choices} need a gate.")
+    fastest = pairs_by_speed(machine)
+    if not fastest:
+        raise InvalidConfig(
+            "On this processor nothing is faster than ONNX Runtime in float32. Name a --precision "
+            "to measure it nevertheless."
+        )
+    return fastest[0]
+
+
+def _bundled_images() -> list[GateImage]:
+    with as_file(files("ingest.local") / "real_photographs") as folder:
+        return [*draw_gate_images(_DRAWN), *read_gate_images(folder)]
+
+
+def _report(
+    graph: DerivedGraph,
+    record: GateRecord,
+    path: Path,
+    write_json: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    measures, reached = record.measures, record.measures.reached()
+    if write_json is not None:
+        record_fields = record.model_dump(mode="json")
+        write_json({**record_fields, "reached": reached, "path": str(path)})
+        return
+    print_line(f"{record.model}, {record.engine} {record.precision}, {record.image_set}:")
+    print_line(f"  nearly constant channels taken out  {len(graph.taken)}")
+    print_line(f"  mean difference                     {measures.difference:.3f} grey levels")
+    print_line(f"  IoU with float32                    {measures.iou:.4f}")
+    print_line(
+        f"  within 2 and 8 levels               {measures.within_2:.2%}, {measures.within_8:.2%}"
+    )
+    print_line(f"  IoU lost against true masks         {measures.true_iou_loss:.4f}")
+    print_line(
+        f"  worst image                         {measures.worst} ({measures.worst_within_8:.2%})"
+    )
+    for accuracy in BOUNDS:
+        failures = measures.failures(accuracy)
+        print_line(
+            f"  {accuracy:5}  {'passed' if not failures else 'failed: ' + ', '.join(failures)}"
+        )
+    print_line(f"  written                             {path}")
+    print_line(f"                                      {record_path(path)}")

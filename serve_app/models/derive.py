@@ -1,0 +1,186 @@
+"""Make what a pair runs, measure it against rembg's float32, and write both.
+
+A derived file is the folded graph of a model without its nearly constant channels
+(``near_constant``). That rewriting must not change the masks in float32, or it is left out. What
+the pair makes of the graph in its own precision is for the gate to judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from serve_app.config import SegmenterConfig
+from serve_app.errors import InvalidConfig
+from serve_app.imaging.mask import resize_for_model, resize_mask
+from serve_app.imaging.pixels import Pixels
+from serve_app.models.engines.network import Network, Pair, Tensor
+from serve_app.models.engines.onnx_runtime import (
+    MAX_LEVELS_APART,
+    OnnxRuntimeNetwork,
+    most_levels_apart,
+    probe_image,
+    session_options,
+)
+from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
+from serve_app.models.engines.processor import Machine, kernel_features, why_not_runnable
+from serve_app.models.engines.records import RECIPE_VERSION, GateRecord
+from serve_app.models.facts import ModelFacts
+from serve_app.models.gate import MaskPair, Measures, measure_masks
+from serve_app.models.gate_images import GateImage
+from serve_app.models.graph_folding import drop_unused, read_folded
+from serve_app.models.inference import OnnxModel, normalize_images, stretch_to_masks
+from serve_app.models.near_constant import SteadyChannel, find_steady_channels, take_out
+from serve_app.models.registry import Weights
+
+_NOISE_SEED = 2
+_DERIVED_FROM_EVERY = 3
+"""One image in so many shows what is constant: each takes three runs of the model."""
+_AS_REMBG = SegmenterConfig(threads=1, rewrite_graph=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedGraph:
+    """What a pair runs."""
+
+    content: bytes
+    """ONNX model with a fixed batch of one."""
+    taken: tuple[SteadyChannel, ...]
+    """Nearly constant channels that were taken out of it."""
+
+
+def derive_graph(weights: Weights, images: Sequence[GateImage]) -> DerivedGraph:
+    """Return the graph of a model without its nearly constant channels.
+
+    Args:
+        weights: The model.
+        images: Images that show what is constant, and that its masks do not change.
+
+    Raises:
+        InvalidConfig: A node of the graph contains a graph, which cannot be rewritten.
+        Exception: The file is not an ONNX model.
+    """
+    folded = read_folded(weights.path, batches=False)
+    if folded is None:
+        raise InvalidConfig(
+            f"{weights.path} has nodes that contain graphs, which only ONNX Runtime serves."
+        )
+    before = folded.SerializeToString()
+    taken = take_out(folded, find_steady_channels(folded, _inputs(weights.facts, images)))
+    if not taken:
+        return DerivedGraph(before, ())
+    drop_unused(folded.graph)
+    onnx.checker.check_model(folded)
+    after = folded.SerializeToString()
+    if _most_apart(before, after, _inputs(weights.facts, images), weights.facts) > MAX_LEVELS_APART:
+        # An image has left the range of the probes. The gate judges the graph as it was.
+        return DerivedGraph(before, ())
+    return DerivedGraph(after, tuple(taken))
+
+
+def compare_with_rembg(weights: Weights, found: Network, images: Iterable[GateImage]) -> Measures:
+    """Return how far the masks of a network are from those of its model's file in float32.
+
+    Args:
+        weights: The model.
+        found: Network to measure.
+        images: Images, at least one.
+    """
+    reference, facts = OnnxModel(weights, _AS_REMBG), weights.facts
+
+    def masks() -> Iterator[MaskPair]:
+        for image in images:
+            height, width = image.rgb.shape[:2]
+            small = resize_for_model(image.rgb, facts.size_px)[None]
+            theirs, ours = reference.masks(small)[0], _masks(found, small, facts)[0]
+            yield MaskPair(
+                image.name,
+                resize_mask(theirs, width, height),
+                resize_mask(ours, width, height),
+                image.truth,
+            )
+
+    return measure_masks(masks())
+
+
+def pass_gate(
+    weights: Weights,
+    pair: Pair,
+    images: Sequence[GateImage],
+    *,
+    image_set: str,
+    machine: Machine,
+    on_image: Callable[[], None] = lambda: None,
+) -> tuple[DerivedGraph, GateRecord]:
+    """Derive what a pair runs, and measure it on this machine.
+
+    Args:
+        weights: The model.
+        pair: Engine and precision that change numbers.
+        images: Images to measure on.
+        image_set: Name of these images, for the record.
+        machine: This machine.
+        on_image: Function that is called before each image is measured.
+
+    Raises:
+        InvalidConfig: The machine cannot run the pair, or the graph cannot be derived.
+    """
+    reason = why_not_runnable(pair, machine)
+    if reason is not None or machine.openvino is None:
+        raise InvalidConfig(f"{pair} cannot be measured here: {reason}.")
+
+    def counted() -> Iterator[GateImage]:
+        for image in images:
+            on_image()
+            yield image
+
+    graph = derive_graph(weights, images[::_DERIVED_FROM_EVERY])
+    network = OpenVinoNetwork(graph.content, pair.precision, threads=1)
+    return graph, GateRecord(
+        model=weights.name,
+        source_sha256=weights.sha256,
+        derived_sha256=hashlib.sha256(graph.content).hexdigest(),
+        recipe_version=RECIPE_VERSION,
+        engine=pair.engine,
+        engine_version=machine.openvino,
+        precision=pair.precision,
+        architecture=machine.architecture,
+        features=kernel_features(pair, machine),
+        image_set=image_set,
+        measures=compare_with_rembg(weights, network, counted()),
+    )
+
+
+def _inputs(facts: ModelFacts, images: Sequence[GateImage]) -> list[Tensor]:
+    """Return inputs that differ as much as images can: black, white, noise, and the images."""
+    shape = (1, facts.size_px, facts.size_px, 3)
+    noise = np.random.default_rng(_NOISE_SEED).integers(0, 256, shape, dtype=np.uint8)
+    drawn = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
+    drawn.append(probe_image(facts.size_px))
+    drawn += [resize_for_model(image.rgb, facts.size_px)[None] for image in images]
+    return [normalize_images(each, facts) for each in drawn]
+
+
+def _most_apart(before: bytes, after: bytes, inputs: Sequence[Tensor], facts: ModelFacts) -> int:
+    """Return the largest difference of two graphs' masks in float32, in grey levels."""
+    networks = [
+        OnnxRuntimeNetwork(
+            ort.InferenceSession(
+                graph, session_options(_AS_REMBG), providers=["CPUExecutionProvider"]
+            )
+        )
+        for graph in (before, after)
+    ]
+    return max(
+        most_levels_apart(*(stretch_to_masks(each.run(tensor), facts) for each in networks))
+        for tensor in inputs
+    )
+
+
+def _masks(network: Network, images: Pixels, facts: ModelFacts) -> Pixels:
+    return stretch_to_masks(network.run(normalize_images(images, facts)), facts)

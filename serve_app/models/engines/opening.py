@@ -1,0 +1,58 @@
+"""Open a model with the engine and precision that were chosen, or with the default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from serve_app.config import SegmenterConfig
+from serve_app.models.engines.choice import Choice
+from serve_app.models.engines.network import EXACT, Network
+from serve_app.models.engines.onnx_runtime import (
+    MAX_LEVELS_APART,
+    Probe,
+    most_levels_apart,
+    open_onnx_runtime,
+)
+from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
+from serve_app.models.graph_rewrites import optimize_for_cpu
+
+
+def open_network(
+    path: Path, config: SegmenterConfig, choice: Choice, probe: Probe
+) -> tuple[Network, Choice]:
+    """Return the network of a model, and the choice that it follows.
+
+    What OpenVINO cannot load, or computes otherwise in float32, ONNX Runtime serves.
+
+    Args:
+        path: ONNX file of the model.
+        config: Settings of its execution.
+        choice: Engine, precision and derived file.
+        probe: Function that returns a network's mask of the probe image.
+
+    Raises:
+        Exception: ONNX Runtime cannot load the file either.
+    """
+    if choice.pair == EXACT:
+        return open_onnx_runtime(path, config, probe), choice
+    try:
+        return _open_openvino(path, config, choice, probe), choice
+    # OpenVINO has no common class for what can be wrong with a graph or a C library.
+    except Exception as error:  # noqa: BLE001
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return open_onnx_runtime(path, config, probe), choice.without(reason)
+
+
+def _open_openvino(path: Path, config: SegmenterConfig, choice: Choice, probe: Probe) -> Network:
+    if choice.derived is not None:
+        # The gate has compared its masks of many images.
+        network = OpenVinoNetwork(choice.derived, choice.pair.precision, config.threads)
+        probe(network)
+        return network
+    expected = probe(open_onnx_runtime(path, config, probe))
+    graph = optimize_for_cpu(path, batches=False) if config.rewrite_graph else path
+    network = OpenVinoNetwork(graph, choice.pair.precision, config.threads)
+    levels = most_levels_apart(probe(network), expected)
+    if levels > MAX_LEVELS_APART:
+        raise ValueError(f"its masks of the probe differ by up to {levels} grey levels")
+    return network

@@ -1,0 +1,81 @@
+"""What this machine's processor can do, and which pairs it therefore runs well.
+
+OpenVINO's bfloat16 is slower than ONNX Runtime's float32 unless the processor has AMX, and does not
+compile at all on some that lack AVX-512 (measured, docs/decisions/0025).
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve_app.models.engines.network import Pair
+from serve_app.models.engines.openvino_runtime import openvino_version
+
+_CPUINFO = Path("/proc/cpuinfo")
+_LISTS = {"flags", "Features"}
+"""Keys of the list of features, on x86-64 and on arm64."""
+_OF_INTEREST = {
+    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8",
+    "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2",
+}  # fmt: skip
+"""Features that choose the kernels of an engine."""
+_NEEDED = {"bfloat16": ("amx_bf16",), "float16": ("avx512_fp16", "asimdhp")}
+"""Features of which a processor needs one to run a precision."""
+_ARM = "aarch64"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What decides which pairs run, and with which kernels."""
+
+    architecture: str
+    """Architecture, such as ``x86_64`` or ``aarch64``."""
+    features: frozenset[str]
+    """Features of the processor that choose the kernels of an engine."""
+    openvino: str | None
+    """Version of OpenVINO, or None if it is not installed."""
+
+
+def this_machine() -> Machine:
+    """Return what this machine has. Without ``/proc/cpuinfo`` no features are known."""
+    text = _CPUINFO.read_text("utf-8") if _CPUINFO.is_file() else ""
+    return Machine(platform.machine(), read_features(text), openvino_version())
+
+
+def read_features(cpuinfo: str) -> frozenset[str]:
+    """Return the features of interest in the text of ``/proc/cpuinfo``."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in _LISTS:
+            return frozenset(_OF_INTEREST.intersection(value.split()))
+    return frozenset()
+
+
+def why_not_runnable(pair: Pair, machine: Machine) -> str | None:
+    """Return why a machine cannot run a pair in its precision, or None if it can."""
+    if pair.engine == "openvino" and machine.openvino is None:
+        return "OpenVINO is not installed here: pip install 'foreedge[openvino]'"
+    needed = _NEEDED.get(pair.precision, ())
+    if not needed or machine.features.intersection(needed):
+        return None
+    return f"the processor has no {' or '.join(needed)}, without which {pair} is slow or fails"
+
+
+def pairs_by_speed(machine: Machine) -> list[Pair]:
+    """Return the pairs that a processor runs faster than ONNX Runtime's float32, by speed.
+
+    Source of the order: docs/decisions/0025. On x86-64 float16 is slower than float32.
+    """
+    if "amx_bf16" in machine.features:
+        return [Pair("openvino", "bfloat16")]
+    if machine.architecture == _ARM and "asimdhp" in machine.features:
+        return [Pair("openvino", "float16")]
+    return []
+
+
+def kernel_features(pair: Pair, machine: Machine) -> tuple[str, ...]:
+    """Return the features that decide which kernels compute a pair's numbers, sorted."""
+    chosen = {*_NEEDED.get(pair.precision, ()), "sve", "sve2"}
+    return tuple(sorted(machine.features.intersection(chosen)))

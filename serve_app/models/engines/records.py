@@ -1,0 +1,126 @@
+"""Derived files of a model and the records of their gate, which are checked before they serve.
+
+``NAME.ENGINE-PRECISION.onnx`` is what a pair runs, and the ``.json`` next to it says what it was
+made of and what was measured. They are in the folder ``derived`` of the models.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from serve_app.config import AppConfig
+from serve_app.contracts.base import Contract, describe_validation_error
+from serve_app.contracts.precision import Accuracy, Engine, Precision
+from serve_app.models.engines.network import Pair
+from serve_app.models.engines.processor import Machine, kernel_features
+from serve_app.models.gate import Measures
+from serve_app.models.registry import Weights, file_digest, models_home
+
+RECIPE_VERSION = 1
+"""Version of the way in which files are derived. It is raised when the same source begins to give
+another graph, since the numbers in a record are those of the graph."""
+
+_FOLDER = "derived"
+
+
+class GateRecord(Contract):
+    """Origin of a derived file, the machine that measured it, and the result."""
+
+    model: str
+    """Name of the model."""
+    source_sha256: str
+    """SHA-256 of the model file, as hexadecimal digits."""
+    derived_sha256: str
+    """SHA-256 of the derived file."""
+    recipe_version: int
+    """``RECIPE_VERSION`` of the derived file."""
+    engine: Engine
+    """Library that ran it."""
+    engine_version: str
+    """Version of that library."""
+    precision: Precision
+    """Precision that it ran in."""
+    architecture: str
+    """Architecture of the machine that measured."""
+    features: tuple[str, ...]
+    """Features of its processor that choose the kernels."""
+    image_set: str
+    """Images that the masks are of."""
+    measures: Measures
+    """What was measured."""
+
+
+def derived_folder(config: AppConfig) -> Path:
+    """Return the folder of derived files, which need not exist."""
+    return models_home(config) / _FOLDER
+
+
+def derived_path(folder: Path, name: str, pair: Pair) -> Path:
+    """Return the place of the derived file of a model. A model's name may hold any character."""
+    return folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.{pair.engine}-{pair.precision}.onnx"
+
+
+def record_path(derived: Path) -> Path:
+    """Return the place of the record of a derived file."""
+    return derived.with_suffix(".json")
+
+
+def write_derived(derived: Path, graph: bytes, record: GateRecord) -> None:
+    """Write a derived file and its record. Each gets its name once it is whole.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    derived.parent.mkdir(parents=True, exist_ok=True)
+    text = record.model_dump_json(indent=2) + "\n"
+    for path, content in ((derived, graph), (record_path(derived), text.encode())):
+        with tempfile.TemporaryDirectory(dir=derived.parent, prefix=".making-") as folder:
+            part = Path(folder, path.name)
+            part.write_bytes(content)
+            part.replace(path)
+
+
+def why_not_trusted(
+    derived: Path, weights: Weights, pair: Pair, accuracy: Accuracy, machine: Machine
+) -> str | None:
+    """Return why a derived file must not serve, or None if it may.
+
+    Args:
+        derived: The file.
+        weights: Model that is to be served.
+        pair: Engine and precision.
+        accuracy: Accuracy that must have been reached.
+        machine: Machine that is to serve it.
+    """
+    path = record_path(derived)
+    try:
+        record = GateRecord.model_validate_json(path.read_bytes())
+        digest = file_digest(derived, "sha256")
+    except FileNotFoundError as error:
+        return f"it has not passed the gate: there is no {error.filename}"
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    except ValidationError as error:
+        return f"{path} is damaged: {describe_validation_error(error)}"
+    expected = {
+        "another source": (record.source_sha256, weights.sha256),
+        "another model": (record.model, weights.name),
+        "another way of deriving": (record.recipe_version, RECIPE_VERSION),
+        "another pair": (f"{record.engine} {record.precision}", str(pair)),
+        "another architecture": (record.architecture, machine.architecture),
+        "other processor features": (record.features, kernel_features(pair, machine)),
+        f"another version of {pair.engine}": (record.engine_version, machine.openvino),
+    }
+    for what, (recorded, needed) in expected.items():
+        if recorded != needed:
+            return f"{path} is of {what}: {recorded!r} instead of {needed!r}"
+    if digest != record.derived_sha256:
+        return f"{derived} is damaged: its sha256 is not that of its record"
+    failures = record.measures.failures(accuracy)
+    if failures:
+        return f"it has failed the gate for {accuracy!r}: {', '.join(failures)}"
+    return None

@@ -1,0 +1,1 @@
+"""Tests of engines, precisions and the choice between them."""

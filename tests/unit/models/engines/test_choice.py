@@ -1,0 +1,261 @@
+"""Which engine and precision serves a model, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve_app.config import SegmenterConfig
+from serve_app.models.engines.choice import Choice, choose_pair
+from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.processor import Machine, kernel_features, read_features
+from serve_app.models.engines.records import (
+    RECIPE_VERSION,
+    GateRecord,
+    derived_path,
+    record_path,
+    write_derived,
+)
+from serve_app.models.facts import CUSTOM_MODEL_FACTS
+from serve_app.models.gate import Measures
+from serve_app.models.registry import Weights
+from tests.support import graphs
+
+BFLOAT16 = Pair("openvino", "bfloat16")
+FLOAT16 = Pair("openvino", "float16")
+AMX = Machine("x86_64", frozenset({"avx512f", "amx_bf16", "avx512_fp16"}), "2026.4.1")
+AVX2 = Machine("x86_64", frozenset({"avx2"}), "2026.4.1")
+GRAVITON = Machine("aarch64", frozenset({"asimdhp", "sve"}), "2026.4.1")
+CLOSE = Measures(
+    images=24,
+    difference=0.2,
+    iou=0.997,
+    within_2=0.98,
+    within_8=0.996,
+    true_iou_loss=0.0,
+    worst="cat",
+    worst_within_8=0.95,
+)
+FAST = CLOSE.model_copy(update={"difference": 0.5})
+NONE = CLOSE.model_copy(update={"difference": 1.5})
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Weights:
+    path = graphs.brightness(tmp_path / "own.onnx", batch=1)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Weights("own", path, digest, CUSTOM_MODEL_FACTS)
+
+
+def gated(
+    weights: Weights,
+    folder: Path,
+    *,
+    pair: Pair = BFLOAT16,
+    machine: Machine = AMX,
+    measures: Measures = CLOSE,
+) -> Path:
+    """Write the files of a pair that was measured on a machine, and return the derived one."""
+    graph = weights.path.read_bytes()
+    record = GateRecord(
+        model=weights.name,
+        source_sha256=weights.sha256,
+        derived_sha256=hashlib.sha256(graph).hexdigest(),
+        recipe_version=RECIPE_VERSION,
+        engine=pair.engine,
+        engine_version=machine.openvino or "",
+        precision=pair.precision,
+        architecture=machine.architecture,
+        features=kernel_features(pair, machine),
+        image_set="two images",
+        measures=measures,
+    )
+    path = derived_path(folder, weights.name, pair)
+    write_derived(path, graph, record)
+    return path
+
+
+def chosen(weights: Weights, folder: Path, machine: Machine = AMX, **segmenter: Any) -> Choice:
+    return choose_pair(weights, SegmenterConfig(**segmenter), folder, machine)
+
+
+def test_the_default_asks_for_nothing(weights: Weights, tmp_path: Path) -> None:
+    gated(weights, tmp_path)
+    assert chosen(weights, tmp_path) == Choice(EXACT)
+
+
+def test_a_pair_that_has_passed_serves(weights: Weights, tmp_path: Path) -> None:
+    path = gated(weights, tmp_path)
+    found = chosen(weights, tmp_path, engine="openvino", precision="bfloat16")
+    assert (found.pair, found.derived, found.refused) == (BFLOAT16, path, None)
+
+
+@pytest.mark.parametrize(
+    ("measures", "accuracy", "serves"),
+    [
+        (CLOSE, "exact", False),
+        (CLOSE, "close", True),
+        (CLOSE, "fast", True),
+        (CLOSE, None, True),
+        (FAST, "close", False),
+        (FAST, None, True),
+        (NONE, "fast", False),
+        (NONE, None, False),
+    ],
+)
+def test_the_accuracy_that_is_asked_for_must_have_been_reached(
+    weights: Weights, tmp_path: Path, measures: Measures, accuracy: str | None, serves: bool
+) -> None:
+    gated(weights, tmp_path, measures=measures)
+    options: dict[str, Any] = {"engine": "openvino", "precision": "bfloat16", "accuracy": accuracy}
+    found = chosen(weights, tmp_path, **options)
+    assert (found.pair == BFLOAT16) == serves
+    assert (found.refused is None) == serves
+    if not serves:
+        assert "failed the gate" in str(found.refused)
+        found = chosen(weights, tmp_path, engine="auto", accuracy=accuracy or "fast")
+        assert found.pair == EXACT
+        assert "failed the gate" in found.because
+
+
+def remove_both(path: Path) -> None:
+    path.unlink()
+    record_path(path).unlink()
+
+
+def change_record(**fields: Any) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        record = GateRecord.model_validate_json(record_path(path).read_bytes())
+        record_path(path).write_text(record.model_copy(update=fields).model_dump_json())
+
+    return change
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def cut_record(path: Path) -> None:
+    record_path(path).write_bytes(record_path(path).read_bytes()[:100])
+
+
+def add_to_record(path: Path) -> None:
+    text = record_path(path).read_text("utf-8")
+    record_path(path).write_text(text.replace('"model"', '"passed": true, "model"', 1))
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def replace_with_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+STALE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "absent": (remove_both, "has not passed the gate"),
+    "without its record": (lambda path: record_path(path).unlink(), "has not passed the gate"),
+    "without its file": (Path.unlink, "has not passed the gate"),
+    "cut": (cut, "is damaged"),
+    "with a flipped bit": (flip_a_bit, "is damaged"),
+    "a folder": (replace_with_folder, "cannot be read"),
+    "with a cut record": (cut_record, "is damaged"),
+    "with an unknown field": (add_to_record, "is damaged"),
+    "of another source": (change_record(source_sha256="0" * 64), "of another source"),
+    "of another model": (change_record(model="other"), "of another model"),
+    "of another recipe": (change_record(recipe_version=0), "another way of deriving"),
+    "of another version": (change_record(engine_version="2025.1.0"), "another version of openvino"),
+    "of another precision": (change_record(precision="float16"), "another pair"),
+    "of another architecture": (change_record(architecture="aarch64"), "another architecture"),
+    "of another processor": (change_record(features=()), "other processor features"),
+}
+
+
+@pytest.mark.parametrize("how", STALE)
+def test_what_is_absent_stale_or_damaged_is_refused_with_the_reason(
+    weights: Weights, tmp_path: Path, how: str
+) -> None:
+    spoil, reason = STALE[how]
+    spoil(gated(weights, tmp_path))
+    found = chosen(weights, tmp_path, engine="openvino", precision="bfloat16")
+    assert (found.pair, found.derived) == (EXACT, None)
+    assert reason in str(found.refused)
+    assert "'foreedge models gate own --precision bfloat16'" in str(found.refused)
+    assert "openvino bfloat16 does not serve" in str(found.refused)
+    automatic = chosen(weights, tmp_path, engine="auto", accuracy="fast")
+    assert (automatic.pair, automatic.refused) == (EXACT, None)
+    assert reason in automatic.because
+
+
+def test_another_file_of_the_same_name_is_another_source(weights: Weights, tmp_path: Path) -> None:
+    gated(weights, tmp_path)
+    other = dataclasses.replace(weights, sha256="f" * 64)
+    found = chosen(other, tmp_path, engine="openvino", precision="bfloat16")
+    assert "is of another source" in str(found.refused)
+
+
+@pytest.mark.parametrize(
+    ("machine", "pair", "serves"),
+    [
+        (AMX, BFLOAT16, True),
+        (AVX2, BFLOAT16, False),
+        (GRAVITON, BFLOAT16, False),
+        (GRAVITON, FLOAT16, True),
+        (AMX, FLOAT16, True),
+        (AVX2, FLOAT16, False),
+        (dataclasses.replace(AMX, openvino=None), BFLOAT16, False),
+        (dataclasses.replace(AMX, openvino=None), Pair("openvino", "float32"), False),
+        (AVX2, Pair("openvino", "float32"), True),
+    ],
+)
+def test_a_precision_needs_a_processor_that_has_it(
+    weights: Weights, tmp_path: Path, machine: Machine, pair: Pair, serves: bool
+) -> None:
+    if pair.changes_numbers:
+        gated(weights, tmp_path, pair=pair, machine=machine)
+    found = chosen(weights, tmp_path, machine, engine=pair.engine, precision=pair.precision)
+    assert found.pair == (pair if serves else EXACT)
+    assert (found.refused is None) == serves
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [(AMX, BFLOAT16), (GRAVITON, FLOAT16), (AVX2, EXACT)],
+)
+def test_auto_takes_the_fastest_pair_that_the_processor_runs_well(
+    weights: Weights, tmp_path: Path, machine: Machine, expected: Pair
+) -> None:
+    for pair in (BFLOAT16, FLOAT16):
+        gated(weights, tmp_path, pair=pair, machine=machine)
+    found = chosen(weights, tmp_path, machine, engine="auto", accuracy="close")
+    assert (found.pair, found.refused) == (expected, None)
+    assert "fast" in found.because
+    # Its default accuracy is exact, which neither has reached.
+    assert chosen(weights, tmp_path, machine, engine="auto").pair == EXACT
+
+
+def test_a_name_of_any_characters_has_a_file(tmp_path: Path) -> None:
+    path = derived_path(tmp_path, "../a/b c", BFLOAT16)
+    assert path.parent == tmp_path
+    assert path.name == ".._a_b_c.openvino-bfloat16.onnx"
+
+
+@pytest.mark.parametrize(
+    ("text", "features"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16 amx_tile\n", {"avx2", "amx_bf16"}),
+        ("processor\t: 0\nFeatures\t: fp asimd asimdhp sve i8mm\n", {"asimdhp", "sve", "i8mm"}),
+        ("model name\t: amx_bf16\n", set()),
+        ("", set()),
+    ],
+)
+def test_features_are_read_from_cpuinfo(text: str, features: set[str]) -> None:
+    assert read_features(text) == features
