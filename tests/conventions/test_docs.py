@@ -26,7 +26,7 @@ def tracked(*patterns: str) -> list[str]:
 
 
 PAGES = tracked("*.md")
-CODE = tracked("serve_app/*.py", "ingest/*.py", "loadtests/*.py", "cluster/*.yaml")
+CODE = tracked("serve_app/*.py", "ingest/*.py", "loadtests/*.py", "cluster/*.yaml", "cluster/*.tf")
 
 
 def text(page: str) -> str:

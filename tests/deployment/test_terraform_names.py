@@ -26,6 +26,7 @@ from tests.deployment.provider_names import (
 )
 from tests.deployment.terraform import MODULE, NEWER, TOOLS, missing_tools
 
+PAGES = [MODULE.parents[1] / "docs/operations" / name for name in ("aws.md", "permissions.md")]
 Files = Mapping[str, Mapping[str, Any]]
 
 
@@ -88,6 +89,23 @@ def test_a_wrong_name_is_found(
     assert text in good
     (tmp_path / file).write_text(good.replace(text, mistake))
     assert finding in "\n".join(wrong_names(parsed_files(tmp_path), kinds))
+
+
+def test_opentofu_knows_every_block(files: Files) -> None:
+    known = {"data", "locals", "output", "provider", "resource", "terraform", "variable"}
+    assert {block for content in files.values() for block in content} <= known
+    # Write-only arguments are younger than the demanded version of both.
+    assert re.findall(r"\b\w+_wo(?:_version)?\b", json.dumps(files)) == []
+
+
+def test_the_pages_name_every_variable_and_output(files: Files) -> None:
+    pages = "".join(page.read_text() for page in PAGES if page.exists())
+    for section in ("variable", "output"):
+        names = {
+            name for content in files.values() for item in content.get(section, []) for name in item
+        }
+        assert names
+        assert {name for name in names if f"`{name}`" not in pages} == set()
 
 
 def test_what_is_not_run_is_there(files: Files) -> None:
