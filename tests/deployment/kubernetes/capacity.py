@@ -270,6 +270,8 @@ def _faults_of_class(one: Object, groups: Sequence[Group]) -> Iterator[str]:
         yield "pods can get the role of the node from its metadata"
     if any(term.get("alias", "").endswith("@latest") for term in spec["amiSelectorTerms"]):
         yield "its AMI is the latest: every node is replaced on the day of a new one"
+    if ("role" in spec) == ("instanceProfile" in spec):
+        yield "it needs either a role or an instance profile"
     disks = [disk.get("ebs", {}) for disk in spec.get("blockDeviceMappings", [])]
     if not disks or not all(disk.get("encrypted") for disk in disks):
         yield "its disks are not encrypted"

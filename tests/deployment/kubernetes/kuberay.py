@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from click import ClickException
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
+from ray.scripts.scripts import start
 
 from tests.deployment.kubernetes.objects import Group, Object, cluster_of, groups_of
 
@@ -31,6 +33,8 @@ _GATED = {
     "historyServerOptions": "RayClusterHistoryServer",
 }
 """Fields by the feature gate that they need. Each is off in KubeRay 1.7."""
+_BOOLEANS = ("log-color", "include-dashboard", "include-log-monitor")
+"""Arguments of ``ray start`` that take true or false. Others are there, or not."""
 
 
 def kuberay_faults(service: Object) -> Iterator[str]:
@@ -92,6 +96,10 @@ def _faults_of_group(group: Group, cluster: Object) -> Iterator[str]:
         yield "resources are both in rayStartParams and in resources"
     if "labels" in group.start:
         yield "rayStartParams.labels is not supported"
+    try:
+        start.make_context("start", _arguments(group))
+    except ClickException as error:
+        yield f"ray start refuses rayStartParams: {error.format_message()}"
     for key, value in spec.get("labels", {}).items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
             yield f"labels: {key}: {value} is no label"
@@ -99,6 +107,17 @@ def _faults_of_group(group: Group, cluster: Object) -> Iterator[str]:
         yield from _faults_of_head(group)
     else:
         yield from _faults_of_workers(spec, cluster)
+
+
+def _arguments(group: Group) -> list[str]:
+    """Return the arguments of ``ray start``, as ``convertParamMap`` of pod.go makes them."""
+    made = ["--head"] if group.is_head else []
+    for name, value in group.start.items():
+        if value.lower() in ("true", "false") and name not in _BOOLEANS:
+            made += [f"--{name}"] if value.lower() == "true" else []
+        else:
+            made.append(f"--{name}={value}")
+    return made
 
 
 def _faults_of_head(group: Group) -> Iterator[str]:

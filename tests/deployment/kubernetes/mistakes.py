@@ -42,7 +42,8 @@ def with_mistake(
         overlay: Name of the overlay.
     """
     objects = deepcopy(rendered(overlay))
-    [place] = [one for one in of_kind(objects, kind) if one["metadata"]["name"] == name]
+    # The name of a ConfigMap ends with a hash.
+    [place] = [one for one in of_kind(objects, kind) if one["metadata"]["name"].startswith(name)]
     parts = [part for word in path.split("/") for part in _PLACES.get(word, word).split("/")]
     _change(place, [part.replace("~", "/") for part in parts], value)
     return objects

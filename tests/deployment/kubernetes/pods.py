@@ -15,6 +15,7 @@ from tests.deployment.kubernetes.objects import (
     cluster_of,
     containers_of,
     groups_of,
+    name_of,
     of_kind,
     quantity,
     ray_service,
@@ -35,6 +36,10 @@ _AGENTS = (
     "metrics-export-port",
 )
 _SHARED_MEMORY = "/dev/shm"
+_READINESS_PERIOD_S = 5
+_READINESS_TIMEOUT_S = 15
+"""Longest time, in seconds, that /readyz takes (``serve_app/http/endpoint.py``)."""
+_CAPACITY = "karpenter.sh/capacity-type"
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,10 @@ def pod_faults(objects: Sequence[Object], ray_version: str, times: Times) -> Ite
     groups = groups_of(cluster)
     if len(groups) == 1:
         yield "it has no workers"
+    images = {one["image"] for group in groups for one in containers_of(group.pod)}
+    if len(images) != 1:
+        yield f"its pods have different images: {', '.join(sorted(images))}"
+    yield from _faults_of_namespaces(objects, service["metadata"].get("namespace"))
     for group in groups:
         for fault in (
             *_faults_of_start(group),
@@ -115,10 +124,21 @@ def _faults_of_cluster(service: Object, ray_version: str, times: Times) -> Itera
         )
 
 
+def _faults_of_namespaces(objects: Sequence[Object], namespace: str | None) -> Iterator[str]:
+    for kind in ("ServiceAccount", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"):
+        for one in of_kind(objects, kind):
+            other = one["metadata"].get("namespace")
+            if other != namespace:
+                yield f"{name_of(one)} is in the namespace {other}, and the pods in {namespace}"
+
+
 def _faults_of_start(group: Group) -> Iterator[str]:
     missing = [name for name in _AGENTS if not group.start.get(name)]
     if missing:
         yield f"ports of the agents are not fixed: {', '.join(missing)}"
+    ports = [group.start[name] for name in _AGENTS if name not in missing]
+    if len(set(ports)) < len(ports):
+        yield f"agents share a port: {', '.join(ports)}"
     if group.pod.get("restartPolicy") != "Never":
         yield "restartPolicy is not Never"
     if group.is_head:
@@ -173,6 +193,16 @@ def _faults_of_probes(group: Group) -> Iterator[str]:
             "8000): HAProxy alone is healthy without a replica"
         )
 
+    if not group.is_head:
+        probe = container.get("readinessProbe", {})
+        if probe.get("periodSeconds", 10) > _READINESS_PERIOD_S:
+            yield (
+                "readinessProbe asks too rarely (periodSeconds): an upgrade interrupts HTTP for "
+                "one period, since KubeRay moves traffic before the pods are ready"
+            )
+        if probe.get("timeoutSeconds", 1) < _READINESS_TIMEOUT_S:
+            yield f"readinessProbe gives /readyz less than {_READINESS_TIMEOUT_S} s"
+
 
 def _asks(container: Object, kind: str) -> tuple[str, str] | None:
     """Return path and port of a probe, or None if it asks nothing over HTTP."""
@@ -192,8 +222,13 @@ def _faults_of_places(group: Group, accounts: set[str], maps: set[str]) -> Itera
             name = source.get("configMapRef", {}).get("name")
             if name is not None and name not in maps:
                 yield f"{container['name']}: the ConfigMap {name} is not among the objects"
+    if group.pod.get("nodeSelector", {}).get("kubernetes.io/arch") != "arm64":
+        yield "its pods may run on nodes that are not arm64"
+    yield from _faults_of_disk(group)
     if group.is_head:
         return
+    if _CAPACITY not in group.pod["nodeSelector"]:
+        yield f"its pods choose no {_CAPACITY}"
     spread = group.pod.get("topologySpreadConstraints", [])
     if not any(
         one["topologyKey"] == "topology.kubernetes.io/zone"
@@ -204,6 +239,20 @@ def _faults_of_places(group: Group, accounts: set[str], maps: set[str]) -> Itera
     commands = [one.get("command", [])[:2] for one in group.pod.get("initContainers", [])]
     if ["foreedge", "smoke"] not in commands:
         yield "no init container checks the node (foreedge smoke)"
+
+
+def _faults_of_disk(group: Group) -> Iterator[str]:
+    used = Decimal(0)
+    for volume in group.pod.get("volumes", []):
+        if "emptyDir" not in volume:
+            continue
+        if "sizeLimit" not in volume["emptyDir"]:
+            yield f"the volume {volume['name']} may fill the node"
+        elif volume["emptyDir"].get("medium") != "Memory":
+            used += quantity(volume["emptyDir"]["sizeLimit"])
+    asked = group.container.get("resources", {}).get("requests", {}).get("ephemeral-storage", 0)
+    if used > quantity(asked):
+        yield f"its volumes may hold {used / 1024**2:,.0f} MiB, and it requests {asked}"
 
 
 def _faults_of_end(group: Group, head: Group, times: Times) -> Iterator[str]:
@@ -223,7 +272,7 @@ def _faults_of_end(group: Group, head: Group, times: Times) -> Iterator[str]:
     needed = drain + times.long_poll_s + times.stop_grace_s
     if grace <= needed:
         yield f"terminationGracePeriodSeconds ({grace}) does not exceed {needed:g} s"
-    kind = group.pod.get("nodeSelector", {}).get("karpenter.sh/capacity-type")
+    kind = group.pod.get("nodeSelector", {}).get(_CAPACITY)
     if kind == "spot" and grace > _SPOT_NOTICE_S - _REACTION_S:
         yield f"terminationGracePeriodSeconds ({grace}) is longer than a spot node remains"
 
@@ -248,5 +297,7 @@ def _faults_of_budgets(objects: Sequence[Object], groups: Sequence[Group]) -> It
                 f"{group.name}: its disruption budget has no number as minAvailable, and "
                 "Kubernetes takes nothing else for pods of a RayCluster"
             )
+        elif least > (1 if group.is_head else max(1, group.spec.get("minReplicas", 0))):
+            yield f"{group.name}: minAvailable {least} of its disruption budget stops every drain"
         if spec.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
             yield f"{group.name}: its pods that are not ready cannot be evicted"

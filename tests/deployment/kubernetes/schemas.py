@@ -23,12 +23,16 @@ from tests.deployment.kubernetes.objects import (
 )
 
 CRDS = Path(os.environ.get("CRDS") or ROOT.parent / "shared" / "crds")
-"""Folder with the CRDs of KubeRay and Karpenter. They are not part of this repository."""
+"""Folder with the CRDs of KubeRay, Karpenter and Prometheus's operator. They are not part of this
+repository."""
 _FILES = {
     "RayService": "ray.io_rayservices.yaml",
     "NodePool": "karpenter.sh_nodepools.yaml",
     "EC2NodeClass": "karpenter.k8s.aws_ec2nodeclasses.yaml",
+    "PodMonitor": "monitoring.coreos.com_podmonitors.yaml",
+    "PrometheusRule": "monitoring.coreos.com_prometheusrules.yaml",
 }
+_OF_OVERLAYS = ("RayService", "NodePool", "EC2NodeClass")
 _VALIDATE = ROOT / ".venv-deployment" / "bin" / "kubernetes-validate"
 _RANGES = {"int32": 2**31, "int64": 2**63}
 _METADATA = {
@@ -44,9 +48,14 @@ _METADATA = {
 """What a manifest may say of metadata. Its CRD leaves that to the API server."""
 
 
-def crds_problem() -> str | None:
-    """Return why custom resources cannot be checked, or None if they can."""
-    missing = [name for name in _FILES.values() if not (CRDS / name).is_file()]
+def crds_problem(*kinds: str) -> str | None:
+    """Return why custom resources cannot be checked, or None if they can.
+
+    Args:
+        kinds: Kinds of the resources, by default those of the overlays.
+    """
+    files = [_FILES[kind] for kind in kinds or _OF_OVERLAYS]
+    missing = [name for name in files if not (CRDS / name).is_file()]
     return f"no {', '.join(missing)} in {CRDS} (set CRDS)" if missing else None
 
 

@@ -75,6 +75,24 @@ POLICY = "NetworkPolicy"
             {"app": "x"},
             "head: it has 0 disruption budgets",
         ),
+        ("PodDisruptionBudget", "foreedge-head", "spec/minAvailable", 2, "stops every drain"),
+        ("PodDisruptionBudget", "foreedge-head", "metadata/namespace", "x", "in the namespace x"),
+        (POLICY, "foreedge-ray", "metadata/namespace", "default", "in the namespace default"),
+        ("ConfigMap", "foreedge-env", "data/FOREEDGE_QUEU__URL", "x", "FOREEDGE_QUEU__URL"),
+        (
+            "ConfigMap",
+            "foreedge-env",
+            "data/FOREEDGE_QUEUE__URL",
+            REMOVED,
+            "no FOREEDGE_QUEUE__URL",
+        ),
+        (
+            "ConfigMap",
+            "foreedge-env",
+            "data/FOREEDGE_QUEUE__STOP_GRACE_S",
+            "60",
+            "not exceed 120 s",
+        ),
         ("Namespace", "foreedge", "metadata/labels", {}, "does not enforce restricted"),
     ],
 )
@@ -114,6 +132,7 @@ REQUIREMENTS = "spec/template/spec/requirements"
             "al2023@latest",
             "the latest",
         ),
+        ("EC2NodeClass", "foreedge", "spec/role", REMOVED, "a role or an instance profile"),
         (
             "EC2NodeClass",
             "foreedge",

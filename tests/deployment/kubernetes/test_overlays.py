@@ -22,7 +22,12 @@ from tests.deployment.kubernetes.objects import (
     render,
     selects,
 )
-from tests.deployment.kubernetes.schemas import closed, crds_problem, validate_problem
+from tests.deployment.kubernetes.schemas import (
+    closed,
+    crds_problem,
+    custom_faults,
+    validate_problem,
+)
 
 PAGE = ROOT / "docs" / "operations" / "kubernetes.md"
 QUEUE = {
@@ -51,6 +56,18 @@ def test_an_overlay_has_no_fault(overlay: str, capsys: pytest.CaptureFixture[str
         print(f"\n{overlay}: {len(objects)} objects, workers: {workers}; 0 faults")
         for problem in unchecked:
             print(f"not checked: {problem}")
+
+
+def test_objects_for_prometheus_have_no_fault() -> None:
+    kinds = ("PodMonitor", "PrometheusRule")
+    files = sorted((ROOT / "cluster" / "monitoring").rglob("*.yaml"))
+    documents = [one for file in files for one in yaml.safe_load_all(file.read_text())]
+    objects = [one for one in documents if isinstance(one, dict) and one.get("kind") in kinds]
+    if not objects:
+        pytest.skip("cluster/monitoring has no object for Prometheus's operator")
+    if problem := crds_problem(*kinds):
+        pytest.skip(problem)
+    assert list(custom_faults(objects)) == []
 
 
 @pytest.fixture
