@@ -114,8 +114,8 @@ def describe_run(now: RunStatus) -> str:
     if now.backlog is not None and now.missing:
         waiting, in_flight = now.backlog.waiting, now.backlog.in_flight
         lines.append(f"  queue    {waiting:,} waiting, {in_flight:,} in flight")
-    if now.queue_error is not None:
-        lines.append("  [yellow]queue    it does not answer[/yellow]")
+    if now.queue_trouble is not None:
+        lines.append(f"  [yellow]queue    {escape(visible(now.queue_trouble))}[/yellow]")
     if now.wall_s:
         lines.append(f"  {now.images_per_s:.2f} images/s over {format_duration(now.wall_s)}")
     return "\n".join([*lines, *_notes(now)])

@@ -55,6 +55,12 @@ class RunStatus:
     """Whether jobs have no result and nothing is left that could end them."""
 
     @property
+    def queue_trouble(self) -> str | None:
+        """Code and text of the reason why the queue did not answer, or None."""
+        error = self.queue_error
+        return None if error is None else f"{error.code}: {error.message}"
+
+    @property
     def missing(self) -> int:
         """Number of jobs without a result."""
         return self.counts["missing"]
@@ -103,6 +109,7 @@ class RunStatus:
             "unlisted": self.unlisted,
             "cancelled": self.cancelled,
             "queue": asdict(self.backlog) if self.backlog else None,
+            "queue_error": self.queue_trouble,
             "wall_s": round(self.wall_s, 3),
             "images_per_s": round(self.images_per_s, 3),
         }
