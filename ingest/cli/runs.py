@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ingest.cli.options import (
     CodeOption,
@@ -31,7 +32,7 @@ from ingest.runs.report import read_report, source_url
 from ingest.runs.status import RunMonitor
 from ingest.units import parse_duration
 from serve_app.error_text import visible
-from serve_app.errors import InvalidConfig
+from serve_app.errors import ForeedgeError, InvalidConfig
 
 _SHOWN_FAILURES = 20
 _COLUMNS = ("job_id", "source", "code", "message", "receive_count", "finished_at")
@@ -110,14 +111,22 @@ def report(
 
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     folder = session.run_folder(run)
+    refused: list[ForeedgeError] = []
     with running_count() as on_read, read_report(folder, on_read) as content:
-        page = write_report(content, session.store, session.config, out, pictures)
+        page = write_report(
+            content, session.store, session.config, out, pictures, on_refused=refused.append
+        )
+    reason = f"{refused[0].code}: {refused[0].message}" if refused else None
     if as_json:
         files = {"report_json": str(out / "report.json"), "report_html": str(page)}
-        print_json({**content.status.as_dict(), **files})
+        unread = {"unread_images": len(refused), "unread_reason": reason}
+        print_json({**content.status.as_dict(), **files, **unread})
         return
     console = open_terminal()
     console.print(describe_run(content.status), highlight=False)
+    if reason is not None:
+        text = f"[yellow]The page lacks {len(refused):,} images, which could not be read.[/yellow] "
+        console.print(f"{text}{escape(visible(reason))}", highlight=False, soft_wrap=True)
     console.print(f"Report  {visible(str(page))}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -35,6 +36,9 @@ class PreviewReader:
     store: ObjectStore
     limits: ImageLimits
     """Limits beyond which an image is not decoded."""
+    on_refused: Callable[[ForeedgeError], None] = lambda _: None
+    """Function to call, in any thread, with the error of each object that the store refuses to
+    read. An object that does not exist is no refusal."""
 
     def source(self, record: Record, side_px: int) -> Preview | None:
         """Return a preview of a job's image, or None if it cannot be read. Blocks."""
@@ -50,7 +54,9 @@ class PreviewReader:
             return None
         try:
             data = self.store.get(bucket, key, max_bytes=self.limits.max_bytes)
-        except ForeedgeError:
+        except ForeedgeError as error:
+            if error.refusal:
+                self.on_refused(error)
             return None
         return make_preview(data, self.limits, side_px)
 

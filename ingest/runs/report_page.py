@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from ingest.runs.records import Record
 from ingest.runs.report import DOUBTFUL_BELOW, RunReport, source_url, write_report_json
 from ingest.units import format_duration
 from serve_app.config import AppConfig, ImageLimits
+from serve_app.errors import ForeedgeError
 from serve_app.storage.protocol import ObjectStore
 
 FAILURES_SHOWN = 200
@@ -32,7 +33,12 @@ _THREADS = 8
 
 
 def write_report(
-    report: RunReport, store: ObjectStore, config: AppConfig, folder: Path, sample_size: int
+    report: RunReport,
+    store: ObjectStore,
+    config: AppConfig,
+    folder: Path,
+    sample_size: int,
+    on_refused: Callable[[ForeedgeError], None] = lambda _: None,
 ) -> Path:
     """Write ``report.json`` and ``report.html``, and return the path of the page. Blocks.
 
@@ -42,11 +48,12 @@ def write_report(
         config: Settings, which limit the images that are decoded.
         folder: Folder to write to. It is created if it does not exist.
         sample_size: See ``render_report_page``.
+        on_refused: See ``render_report_page``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_report_json(report, folder / "report.json")
     page = folder / "report.html"
-    html = render_report_page(report, store, config.limits, sample_size)
+    html = render_report_page(report, store, config.limits, sample_size, on_refused)
     page.write_text(html, encoding="utf-8")
     return page
 
@@ -63,7 +70,11 @@ class ResultCard:
 
 
 def render_report_page(
-    report: RunReport, store: ObjectStore, limits: ImageLimits, sample_size: int
+    report: RunReport,
+    store: ObjectStore,
+    limits: ImageLimits,
+    sample_size: int,
+    on_refused: Callable[[ForeedgeError], None] = lambda _: None,
 ) -> str:
     """Return the page, one file that needs no network. Blocks while images are read.
 
@@ -73,8 +84,10 @@ def render_report_page(
         limits: Limits beyond which an image is not decoded.
         sample_size: Number of results in the sample. Failures and doubtful masks are shown as
             well, up to 200 of each. With 0, the page has no previews.
+        on_refused: Function to call, in any thread, with the error of each image or cut-out that
+            the store refuses to read. The page lacks its preview.
     """
-    reader = PreviewReader(store, limits)
+    reader = PreviewReader(store, limits, on_refused)
     failures = report.failures(FAILURES_SHOWN)
     doubtful = report.doubtful(DOUBTFUL_SHOWN if sample_size else 0)
     sample = report.sample(sample_size)

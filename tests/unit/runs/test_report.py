@@ -20,9 +20,12 @@ from ingest.runs.status import RunMonitor
 from serve_app.config import AppConfig, ImageLimits
 from serve_app.contracts.job import Source
 from serve_app.contracts.outcome import Box, Cutout, Outcome
-from serve_app.errors import SourceNotFound
+from serve_app.errors import ForeedgeError, SourceNotFound
 from serve_app.storage.local import LocalStore
+from tests.support.fault_effects import refuse
+from tests.support.fault_proxy import Proxy
 from tests.support.run_records import START, record_outcomes, run_folder, run_manifest
+from tests.support.stand_in_s3 import store_behind
 
 LIMITS = ImageLimits()
 
@@ -188,6 +191,19 @@ def test_both_files_are_written_from_the_ledger(store: LocalStore, tmp_path: Pat
     html = page.read_text()
     assert html.count("data:image/webp") == 4
     assert html.index("in/b.jpg") < html.index("in/a.jpg")
+
+
+def test_images_that_the_store_denies_are_reported(store: LocalStore) -> None:
+    refused: list[ForeedgeError] = []
+    with Proxy("http://127.0.0.1:9") as proxy, summarize(store, 2, done("a"), failure("b")) as run:
+        proxy.add("s3:*", refuse(403, "AccessDenied"), name="*/in/*")
+        proxy.add("s3:*", refuse(404, "NoSuchKey"))
+        denying = store_behind(proxy)
+        page = render_report_page(run, denying, LIMITS, 4, on_refused=refused.append)
+
+    assert "data:image/webp" not in page
+    # The image of each job. The cut-out does not exist, which is no denial.
+    assert [error.code for error in refused] == ["source_forbidden"] * 2
 
 
 def test_the_json_of_a_run_without_results(store: LocalStore, tmp_path: Path) -> None:
