@@ -37,6 +37,16 @@ _DELETED_AT_ONCE = 1_000
 """Most keys that one DeleteObjects takes."""
 
 
+_ACTIONS = {
+    "GetObject": "s3:GetObject (for a version s3:GetObjectVersion), or s3:ListBucket on the bucket "
+    "if the object does not exist",
+    "PutObject": "s3:PutObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "DeleteObjects": "s3:DeleteObject",
+}
+"""Actions of IAM that the calls of ``S3Store`` need, for the text of a denial."""
+
+
 def map_s3_error(error: Exception, where: str) -> ForeedgeError:
     """Return our error for an exception of botocore.
 
@@ -51,7 +61,8 @@ def map_s3_error(error: Exception, where: str) -> ForeedgeError:
         return explain_answer("PermanentRedirect", 301, "it redirects every request", where)
     if isinstance(error, ClientError):
         text = error.response.get("Error", {}).get("Message") or str(error)
-        return explain_answer(_code(error), _status(error), text, where)
+        action = _ACTIONS.get(error.operation_name, "")
+        return explain_answer(_code(error), _status(error), text, where, action)
     # Everything else is retried: credentials are renewed, outages end.
     return StorageUnavailable(f"{where}: {error}")
 

@@ -158,7 +158,9 @@ _SSE_C = "server side encryption"
 """Part of the text, in small letters, of ``InvalidRequest`` for an object with SSE-C."""
 
 
-def explain_answer(code: str, status: int, text: str, where: str) -> ForeedgeError:
+def explain_answer(
+    code: str, status: int, text: str, where: str, action: str = ""
+) -> ForeedgeError:
     """Return our error for an answer of S3.
 
     Args:
@@ -166,6 +168,7 @@ def explain_answer(code: str, status: int, text: str, where: str) -> ForeedgeErr
         status: HTTP status, or 0 if it is not known.
         text: Reason that S3 gives.
         where: URL of the object or bucket.
+        action: Action of IAM that the request needs. Empty if it is not known.
     """
     row = _row(code, status, text)
     reason = " ".join(text.split())
@@ -182,7 +185,9 @@ def explain_answer(code: str, status: int, text: str, where: str) -> ForeedgeErr
                 f"{where} cannot exist, correct the bucket, key or version: {code}: {reason}"
             )
         case Meaning.DENIED:
-            return SourceForbidden(f"{where}: access denied ({code}){advice}: {reason}")
+            # A denial of KMS is about the key, whatever S3 is asked for.
+            needed = f"; it needs {action}" if action and not code.startswith("KMS.") else ""
+            return SourceForbidden(f"{where}: access denied ({code}){needed}{advice}: {reason}")
         case Meaning.ARCHIVED:
             return SourceArchived(f"{where} is in an archive ({code}){advice}")
         case Meaning.ENCRYPTED:

@@ -180,6 +180,26 @@ def test_advice_is_in_the_text(store: S3Store, proxy: Proxy) -> None:
         assert text in error.message
 
 
+def test_a_denial_names_the_action_that_it_needs(store: S3Store, proxy: Proxy) -> None:
+    calls = {
+        "s3:GetObject (for a version s3:GetObjectVersion), or s3:ListBucket": lambda: (
+            store.head("sources", "k")
+        ),
+        "s3:PutObject": lambda: store.put("sources", "k", b"", "text/plain"),
+        "s3:ListBucket": lambda: list(store.keys("sources", "k")),
+        "s3:DeleteObject": lambda: store.delete("sources", ["k"]),
+    }
+    for action, call in calls.items():
+        error = error_for(proxy, answer(403, "AccessDenied", ""), call)
+        assert error is not None
+        assert f"; it needs {action}" in error.message
+    error = error_for(
+        proxy, answer(400, "KMS.AccessDeniedException", ""), lambda: store.get("sources", "k")
+    )
+    assert error is not None
+    assert "it needs" not in error.message
+
+
 def test_every_row_has_a_source_and_every_code_one_row() -> None:
     assert all(row.source.startswith("https://") for row in ROWS.values())
     codes = [code for row in set(ROWS.values()) for code in row.codes.split()]
