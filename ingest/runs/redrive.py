@@ -219,7 +219,7 @@ def _receive(queue: QueueClient) -> list[MessageTypeDef]:
 
 def _delete(queue: QueueClient, handles: list[str]) -> int:
     """Delete messages and return how many were deleted. Blocks."""
-    with map_sqs_errors(f"{queue.url}: DeleteMessageBatch"):
+    with map_sqs_errors(f"{queue.url}: DeleteMessage"):
         answer = queue.client.delete_message_batch(
             QueueUrl=queue.url,
             Entries=[{"Id": str(i), "ReceiptHandle": h} for i, h in enumerate(handles)],
@@ -229,7 +229,7 @@ def _delete(queue: QueueClient, handles: list[str]) -> int:
 
 def _release(queue: QueueClient, handles: list[str]) -> None:
     """Let messages be received again at once. Blocks."""
-    with map_sqs_errors(f"{queue.url}: ChangeMessageVisibilityBatch"):
+    with map_sqs_errors(f"{queue.url}: ChangeMessageVisibility"):
         queue.client.change_message_visibility_batch(
             QueueUrl=queue.url,
             Entries=[

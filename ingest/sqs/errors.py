@@ -17,7 +17,24 @@ from serve_app.errors import QueueUnavailable
 
 _MISSING = "create it, or correct queue.url and aws.region"
 _DENIED = "the role's policy must allow this action on the queue"
+_KEY = "enable the KMS key of the queue, and allow the role to use it"
 _CREDENTIALS = "renew the credentials, or give the process a role"
+
+# SQS has these codes in two spellings, one for each of its protocols.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html#API_SendMessage_Errors
+_KMS_CODES = (
+    "KmsAccessDenied",
+    "KmsDisabled",
+    "KmsInvalidKeyUsage",
+    "KmsInvalidState",
+    "KmsNotFound",
+    "KMS.AccessDeniedException",
+    "KMS.DisabledException",
+    "KMS.InvalidKeyUsageException",
+    "KMS.InvalidStateException",
+    "KMS.KMSInvalidStateException",
+    "KMS.NotFoundException",
+)
 
 _ADVICE = {
     "QueueDoesNotExist": _MISSING,
@@ -25,6 +42,7 @@ _ADVICE = {
     "InvalidAddress": "correct queue.url and aws.region",
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
+    **dict.fromkeys(_KMS_CODES, _KEY),
     "ExpiredToken": _CREDENTIALS,
     "ExpiredTokenException": _CREDENTIALS,
     "InvalidClientTokenId": _CREDENTIALS,
@@ -73,5 +91,6 @@ def _advice_on(error: Exception) -> str | None:
         return "SQS does not answer; check the network between this process and the queue"
     if isinstance(error, ClientError):
         # SQS has two protocols. In the older one, codes begin with "AWS.SimpleQueueService.".
-        return _ADVICE.get(error.response.get("Error", {}).get("Code", "").rpartition(".")[2])
+        code = error.response.get("Error", {}).get("Code", "")
+        return _ADVICE.get(code) or _ADVICE.get(code.rpartition(".")[2])
     return None

@@ -149,7 +149,7 @@ def send_batch(
         for index in remaining:
             errors.pop(index, None)
         try:
-            with map_sqs_errors(f"{queue.url}: SendMessageBatch"):
+            with map_sqs_errors(f"{queue.url}: SendMessage"):
                 answer = queue.client.send_message_batch(QueueUrl=queue.url, Entries=entries)
         except QueueUnavailable as error:
             # The client has already tried the whole call several times.

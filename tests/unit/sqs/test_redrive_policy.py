@@ -47,6 +47,24 @@ def test_the_policy_names_the_dead_letter_queue_and_the_limit(
     assert read_redrive_policy(QueueClient(client, QUEUE_URL)) == RedrivePolicy(DEAD_URL, 5)
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("KmsAccessDenied", "KMS key"),
+        ("KMS.AccessDeniedException", "KMS key"),
+        ("KMS.DisabledException", "KMS key"),
+        ("AccessDeniedException", "policy must allow this action"),
+        ("AccessDenied", "policy must allow this action"),
+    ],
+)
+def test_a_denial_says_what_must_allow_it(
+    client: SQSClient, sqs: Stubber, code: str, advice: str
+) -> None:
+    sqs.add_client_error("get_queue_attributes", code, "no", 400)
+    with pytest.raises(QueueUnavailable, match=advice):
+        read_redrive_policy(QueueClient(client, QUEUE_URL))
+
+
 @pytest.mark.parametrize("text", [None, "{}", '{"maxReceiveCount": 5}'])
 def test_a_queue_without_a_dead_letter_queue_has_no_policy(
     client: SQSClient, sqs: Stubber, text: str | None
