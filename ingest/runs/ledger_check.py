@@ -16,11 +16,12 @@ PROBE_RUN = ".probe"
 """Folder of the probe, next to those of the runs. Its name keeps the shape of our own keys."""
 
 _PROBE = "probe.json"
+_ABSENT = "absent.json"
 _MEDIA_TYPE = "application/json"
 
 
 def check_ledger(store: ObjectStore, ledger: LedgerConfig) -> None:
-    """Check that records can be stored and read, and that a write can be made conditional. Blocks.
+    """Check that records can be stored, read and missed, and writes made conditional. Blocks.
 
     Every process writes the same object, so that restarts leave nothing behind.
 
@@ -43,6 +44,9 @@ def check_ledger(store: ObjectStore, ledger: LedgerConfig) -> None:
     # Another process may have written it since, so any probe will do.
     if not folder.read(_PROBE).startswith(b'{"probe":'):
         raise StorageUnavailable(f"{folder.url(key)} was stored, but something else is read")
+    # S3 denies what does not exist to a role that may not list. Consumers would then take every run
+    # for one that is not cancelled.
+    store.head(bucket, folder.key(_ABSENT))
 
 
 def _new_probe() -> bytes:

@@ -82,6 +82,21 @@ def test_a_store_without_conditions_is_refused(store: S3Store, proxy: Proxy) -> 
         check_ledger(store, LEDGER)
 
 
+def test_a_role_that_may_not_list_does_not_pass(store: S3Store, proxy: Proxy) -> None:
+    """S3 denies what does not exist to it, so that it would cancel no run."""
+    proxy.clear()
+    objects = Objects()
+
+    async def unlisted(request: Request, forward: Forward) -> Answer:
+        if request.method != "PUT" and request.name not in objects.stored:
+            return refusal(request, 403, "AccessDenied")
+        return await objects(request, forward)
+
+    proxy.add("s3:*", unlisted)
+    with pytest.raises(SourceForbidden, match="s3:ListBucket on the bucket"):
+        check_ledger(store, LEDGER)
+
+
 @pytest.mark.parametrize(
     ("action", "status", "code", "expected"),
     [

@@ -182,8 +182,8 @@ def test_advice_is_in_the_text(store: S3Store, proxy: Proxy) -> None:
 
 def test_a_denial_names_the_action_that_it_needs(store: S3Store, proxy: Proxy) -> None:
     calls = {
-        "s3:GetObject (for a version s3:GetObjectVersion), or s3:ListBucket": lambda: (
-            store.head("sources", "k")
+        "s3:GetObject (for a version s3:GetObjectVersion), or s3:ListBucket": lambda: store.head(
+            "sources", "k"
         ),
         "s3:PutObject": lambda: store.put("sources", "k", b"", "text/plain"),
         "s3:ListBucket": lambda: list(store.keys("sources", "k")),
