@@ -14,7 +14,7 @@ from tests.unit.cli.test_cli import Workshop, put
 
 
 class DeniedWorkshop(Workshop):
-    """A workshop whose queue takes messages and does not tell its length."""
+    """A workshop whose queue takes messages and does not say how many it holds."""
 
     denied = False
 
