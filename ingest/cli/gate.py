@@ -49,7 +49,7 @@ def measure_and_write(
     """
     config, machine = AppConfig.load(), this_machine()
     weights, pair = locate_weights(name, config), _pair(precision, machine)
-    used = list(read_gate_images(images)) if images else _bundled_images()
+    used = list(read_gate_images(images)) if images else bundled_images()
     image_set = f"the images of {images}" if images else "the bundled images"
     with progress_bar(open_terminal(as_json=True)) as bar:
         task = bar.add_task(f"{name}, {pair}", total=len(used), detail="")
@@ -89,7 +89,8 @@ def _pair(precision: str | None, machine: Machine) -> Pair:
     return fastest[0]
 
 
-def _bundled_images() -> list[GateImage]:
+def bundled_images() -> list[GateImage]:
+    """Return the images of the gate that are part of the packages: drawn ones and real ones."""
     with as_file(files("ingest.local") / "real_photographs") as folder:
         return [*draw_gate_images(_DRAWN), *read_gate_images(folder)]
 

@@ -24,7 +24,7 @@ class Bounds:
     """What the masks of an accuracy must keep to, as means over all images."""
 
     difference: float
-    """Most grey levels by which a pixel differs from rembg's in float32."""
+    """Largest mean difference from rembg's masks in float32, in grey levels."""
     iou: float
     """Least intersection over union with rembg's masks."""
     levels: int
@@ -34,7 +34,7 @@ class Bounds:
 
 
 BOUNDS: dict[Accuracy, Bounds] = {
-    "exact": Bounds(difference=0.25, iou=0.994, levels=2, share=0.999),
+    "exact": Bounds(difference=2, iou=0.994, levels=2, share=0.999),
     "close": Bounds(difference=0.25, iou=0.994, levels=8, share=0.995),
     "fast": Bounds(difference=0.6, iou=0.98, levels=8, share=0.98),
 }
@@ -100,6 +100,14 @@ class Measures(Contract):
     def reached(self) -> Accuracy | None:
         """Return the strictest accuracy whose bounds are kept, or None."""
         return next((each for each in BOUNDS if not self.failures(each)), None)
+
+    def suffices_for(self, accuracy: Accuracy) -> bool:
+        """Return whether an accuracy or a stricter one is reached.
+
+        Masks may be exact, all pixels one level apart, and still have the larger mean difference.
+        """
+        strictness, reached = list(BOUNDS), self.reached()
+        return reached is not None and strictness.index(reached) <= strictness.index(accuracy)
 
 
 def measure_masks(pairs: Iterable[MaskPair]) -> Measures:

@@ -120,7 +120,8 @@ def why_not_trusted(
             return f"{path} is of {what}: {recorded!r} instead of {needed!r}"
     if digest != record.derived_sha256:
         return f"{derived} is damaged: its sha256 is not that of its record"
-    failures = record.measures.failures(accuracy)
-    if failures:
-        return f"it has failed the gate for {accuracy!r}: {', '.join(failures)}"
-    return None
+    if record.measures.suffices_for(accuracy):
+        return None
+    return (
+        f"it has failed the gate for {accuracy!r}: {', '.join(record.measures.failures(accuracy))}"
+    )

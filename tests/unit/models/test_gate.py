@@ -82,6 +82,15 @@ def test_the_loss_is_against_rembgs_own_score_of_the_true_mask() -> None:
     assert measure_masks([pair]).true_iou_loss > 0.1
 
 
+def test_what_is_exact_suffices_for_every_accuracy() -> None:
+    found = measured(changed(30, 1))
+    assert found.failures("close") == ["mean difference 0.300 > 0.25 levels"]
+    assert all(found.suffices_for(accuracy) for accuracy in BOUNDS)
+    close = measured(changed(3, 8))
+    assert [close.suffices_for(each) for each in BOUNDS] == [False, True, True]
+    assert not any(measured(changed(3, 9)).suffices_for(accuracy) for accuracy in BOUNDS)
+
+
 def test_a_moved_subject_fails_by_its_iou() -> None:
     found = measured(disc(shift=2))
     assert found.reached() is None

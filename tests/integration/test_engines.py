@@ -1,0 +1,250 @@
+"""Engines and precisions on true weights: what the gate lets through, and that verdicts stay."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import version_converter
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from PIL import Image
+
+from ingest.cli.gate import bundled_images
+from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.contracts.recipe import Recipe
+from serve_app.errors import ForeedgeError
+from serve_app.imaging.mask import resize_for_model
+from serve_app.models.derive import compare_with_rembg, derive_graph, pass_gate
+from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.onnx_runtime import OnnxRuntimeNetwork, session_options
+from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
+from serve_app.models.engines.processor import pairs_by_speed, this_machine, why_not_runnable
+from serve_app.models.engines.records import derived_folder, derived_path, write_derived
+from serve_app.models.gate_images import GateImage
+from serve_app.models.graph_folding import read_folded
+from serve_app.models.inference import load_model, normalize_images
+from serve_app.models.registry import Weights, locate_weights
+from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
+from serve_app.pipeline.segmenters import LocalSegmenters
+from serve_app.storage import open_store
+from tests.support.images import flat
+
+BFLOAT16 = Pair("openvino", "bfloat16")
+FLOAT16 = Pair("openvino", "float16")
+FOREEDGE = Path(sys.executable).parent / "foreedge"
+
+
+@pytest.fixture(scope="module")
+def home(u2netp_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of weights of this module, since derived files go there."""
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copyfile(u2netp_weights, folder / "u2netp.onnx")
+    return folder
+
+
+def config_of(home: Path, **segmenter: Any) -> AppConfig:
+    settings = {"models": ["u2netp"], "u2net_home": home, "segmenter": segmenter}
+    return AppConfig.load({**settings, "storage": {"local_root": str(home)}})
+
+
+@pytest.fixture(scope="module")
+def weights(home: Path) -> Weights:
+    return locate_weights("u2netp", config_of(home))
+
+
+@pytest.fixture(scope="module")
+def images() -> list[GateImage]:
+    """Return every fourth image of the gate: drawn ones and real ones."""
+    return bundled_images()[::4]
+
+
+@pytest.fixture(scope="module")
+def gated(home: Path, weights: Weights, images: list[GateImage]) -> list[Pair]:
+    """Write the files of every pair that runs here, and return these pairs."""
+    machine, found = this_machine(), []
+    for pair in (BFLOAT16, FLOAT16):
+        if why_not_runnable(pair, machine) is None:
+            graph, record = pass_gate(
+                weights, pair, images[::2], image_set="a few", machine=machine
+            )
+            path = derived_path(derived_folder(config_of(home)), weights.name, pair)
+            write_derived(path, graph.content, record)
+            found.append(pair)
+    return found
+
+
+def need(pair: Pair) -> None:
+    reason = why_not_runnable(pair, this_machine())
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def test_two_channels_are_taken_out_and_float32_stays(
+    weights: Weights, images: list[GateImage]
+) -> None:
+    derived = derive_graph(weights, images[:1])
+    assert len(derived.taken) == 2
+    session = ort.InferenceSession(derived.content, session_options(SegmenterConfig(threads=1)))
+    found = compare_with_rembg(weights, OnnxRuntimeNetwork(session), images[1::3])
+    assert found.within_2 == 1
+    assert found.difference < 0.01
+
+
+def test_the_gate_refuses_plain_bfloat16_and_lets_the_rewritten_graph_through(
+    weights: Weights, images: list[GateImage]
+) -> None:
+    need(BFLOAT16)
+    folded = read_folded(weights.path, batches=False)
+    assert folded is not None
+    plain = OpenVinoNetwork(folded.SerializeToString(), "bfloat16", threads=1)
+    assert compare_with_rembg(weights, plain, images).reached() is None
+    rewritten = OpenVinoNetwork(derive_graph(weights, images[:1]).content, "bfloat16", threads=1)
+    found = compare_with_rembg(weights, rewritten, images)
+    assert found.failures("fast") == []
+    # What rounds so much must not pass for rembg's own masks.
+    assert found.failures("exact") != []
+
+
+def test_float16_reaches_exact_with_the_rewritten_graph(
+    weights: Weights, images: list[GateImage]
+) -> None:
+    need(FLOAT16)
+    rewritten = OpenVinoNetwork(derive_graph(weights, images[:1]).content, "float16", threads=1)
+    assert compare_with_rembg(weights, rewritten, images).reached() == "exact"
+
+
+class Calibration(CalibrationDataReader):  # type: ignore[misc]
+    """The inputs of images, for a quantization."""
+
+    def __init__(self, name: str, weights: Weights, images: list[GateImage]) -> None:
+        size_px = weights.facts.size_px
+        squares = [resize_for_model(image.rgb, size_px)[None] for image in images]
+        self._inputs = iter([{name: normalize_images(each, weights.facts)} for each in squares])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._inputs, None)
+
+
+def test_the_gate_refuses_a_naive_int8(
+    weights: Weights, images: list[GateImage], tmp_path: Path
+) -> None:
+    """MinMax on all layers. At operator set 11 the quantizer writes an invalid file."""
+    source, quantized = tmp_path / "opset17.onnx", tmp_path / "int8.onnx"
+    folded = read_folded(weights.path, batches=False)
+    onnx.save(version_converter.convert_version(folded, 17), source)
+    calibration = Calibration(onnx.load(source).graph.input[0].name, weights, images[:2])
+    quantize_static(
+        source,
+        quantized,
+        calibration,
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        calibrate_method=CalibrationMethod.MinMax,
+    )
+    session = ort.InferenceSession(quantized, session_options(SegmenterConfig(threads=1)))
+    found = compare_with_rembg(weights, OnnxRuntimeNetwork(session), images[::2])
+    assert found.reached() is None
+    assert len(found.failures("fast")) >= 2
+
+
+def verdicts(config: AppConfig, files: dict[str, bytes]) -> dict[str, str]:
+    """Return, for each file, the size and the subject of the cut-out, or the error's code."""
+    threads = imaging_threads(config.pipeline)
+    pipeline = ImagePipeline(config, open_store(config), LocalSegmenters(config, threads), threads)
+
+    async def verdict(data: bytes) -> str:
+        try:
+            rendered = await pipeline.cut_out(data, Recipe(mask_only=True))
+        except ForeedgeError as error:
+            return error.code
+        with Image.open(io.BytesIO(rendered.data)) as cutout:
+            return f"{cutout.width} x {cutout.height}"
+
+    async def all_verdicts() -> dict[str, str]:
+        return {name: await verdict(data) for name, data in files.items()}
+
+    return asyncio.run(all_verdicts())
+
+
+def test_the_largest_and_the_smallest_images_get_the_same_verdicts(
+    home: Path, gated: list[Pair], images: list[GateImage]
+) -> None:
+    large = Image.fromarray(images[-1].rgb).resize((8000, 6000))
+    data = io.BytesIO()
+    large.save(data, "JPEG", quality=60)
+    files = {
+        "large": data.getvalue(),
+        "pixel": flat(1, 1),
+        "line": flat(1, 400),
+        "row": flat(400, 1),
+        "white": flat(64, 64),
+    }
+    expected = verdicts(config_of(home), files)
+    assert expected["large"] == "8000 x 6000"
+    for pair in (Pair("openvino", "float32"), *gated):
+        config = config_of(home, engine=pair.engine, precision=pair.precision)
+        assert load_model("u2netp", config).choice.pair == pair
+        assert verdicts(config, files) == expected, pair
+
+
+def test_auto_serves_the_fastest_pair_with_the_accuracy(home: Path, gated: list[Pair]) -> None:
+    fastest = next((pair for pair in pairs_by_speed(this_machine()) if pair in gated), EXACT)
+    model = load_model("u2netp", config_of(home, engine="auto", accuracy="fast"))
+    assert (model.choice.pair, model.choice.refused) == (fastest, None)
+    exact = load_model("u2netp", config_of(home, engine="auto"))
+    assert exact.choice.pair == (FLOAT16 if fastest == FLOAT16 else EXACT)
+
+
+def test_the_command_writes_what_a_replica_serves(
+    u2netp_weights: Path, images: list[GateImage], tmp_path: Path
+) -> None:
+    need(BFLOAT16)
+    home, folder = tmp_path / "home", tmp_path / "images"
+    home.mkdir()
+    folder.mkdir()
+    shutil.copyfile(u2netp_weights, home / "u2netp.onnx")
+    for image in images[:3]:
+        Image.fromarray(image.rgb).save(folder / f"{image.name}.png")
+        assert image.truth is not None
+        Image.fromarray(image.truth).save(folder / f"{image.name}.mask.png")
+    command = [str(FOREEDGE), "models", "gate", "u2netp", "--precision", "bfloat16", "--json"]
+    done = subprocess.run(
+        [*command, "--images", str(folder)],
+        env={**os.environ, "U2NET_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["measures"]["images"] == 3
+    assert report["measures"]["true_iou_loss"] != 0
+    assert report["reached"] in {"close", "fast"}
+    model = load_model("u2netp", config_of(home, engine="openvino", precision="bfloat16"))
+    assert str(model.choice.derived) == report["path"]
+    assert model.choice.pair == BFLOAT16
+    # A byte of the file is lost: float32 serves, and says why.
+    path = Path(report["path"])
+    path.write_bytes(path.read_bytes()[:-1])
+    model = load_model("u2netp", config_of(home, engine="openvino", precision="bfloat16"))
+    assert model.choice.pair == EXACT
+    assert "is damaged" in str(model.choice.refused)
