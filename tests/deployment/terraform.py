@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -40,7 +42,7 @@ SERVICES = (
     "sts",
 )
 _CHILD = Path(__file__).parent / "programs" / "terraform.py"
-_PLATFORM = "linux_amd64"
+_PLATFORM = f"{sys.platform}_{'amd64' if platform.machine() == 'x86_64' else platform.machine()}"
 _NO_CHANGES, _CHANGES = 0, 2
 """Exit status of `plan -detailed-exitcode`."""
 

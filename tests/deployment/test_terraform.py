@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.sqs.queue_client import QueueClient
+from ingest.sqs.redrive_policy import read_redrive_policy
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig, QueueConfig
 from tests.deployment.provider_names import parsed_files
@@ -67,7 +69,7 @@ def test_the_module_is_valid_and_formatted(account: Account) -> None:
 
 def test_a_file_that_is_not_formatted_is_found(account: Account) -> None:
     (account.staging.folder / "ugly.tfvars").write_text("a=1\n")
-    with pytest.raises(TerraformFailed, match=r"terraform fmt: .*ugly"):
+    with pytest.raises(TerraformFailed, match=r"(?s)terraform fmt: .*ugly"):
         account.staging.run("fmt", "-check", "-recursive")
 
 
@@ -126,9 +128,12 @@ def test_the_queue_has_these_settings(account: Account) -> None:
         "deadLetterTargetArn": account.outputs["dead_letter_queue_arn"],
         "maxReceiveCount": settings.default_max_receives,
     }
+    dead = read_redrive_policy(QueueClient(sqs, url))
+    assert dead is not None
     # SQS moves a message with its age, so that the dead letters have the difference left.
-    dead = url.replace("foreedge-staging", "foreedge-staging-dead")
-    kept = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["All"])["Attributes"]
+    kept = sqs.get_queue_attributes(QueueUrl=dead.dead_letter_url, AttributeNames=["All"])[
+        "Attributes"
+    ]
     difference_s = int(kept["MessageRetentionPeriod"]) - int(found["MessageRetentionPeriod"])
     assert difference_s >= 7 * DAY_S
 
