@@ -25,7 +25,7 @@ from serve_app.serving.metrics import (
     MODEL_LOAD_SECONDS,
     Metrics,
 )
-from serve_app.serving.ray_metrics import process_metrics
+from serve_app.serving.ray_metrics import process_metrics, sample_periodically
 from serve_app.serving.service_time import ServiceTime
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +62,9 @@ class Segmenter:
         metrics = process_metrics() if metrics is None else metrics
         began_s = time.perf_counter()
         model = self._model = load_model(name, config)
-        metrics.set(MODEL_LOAD_SECONDS, time.perf_counter() - began_s, name)
+        load_s = time.perf_counter() - began_s
+        # Ray forgets the value of a gauge once it is exported.
+        sample_periodically(lambda: metrics.set(MODEL_LOAD_SECONDS, load_s, name))
         options = self._options = config.segmenter
         if options.execution == "stack" and not model.batches:
             _logger.warning("%s has a fixed batch axis, so its images run one by one", name)
