@@ -1,0 +1,1 @@
+"""The dashboard, the alerts and the configuration of Prometheus for an operator."""

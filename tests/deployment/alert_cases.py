@@ -1,0 +1,270 @@
+"""Histories of an application, minute by minute, and the alerts that fire in them.
+
+Values are written as promtool reads them: ``0+5x10`` is a value and ten more that grow by 5,
+``_x3`` are three minutes without a sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUILD = 'ray_foreedge_build_info{deployment="HttpApi"}'
+VISIBLE = 'ray_foreedge_queue_messages{state="visible", replica="a"}'
+HELD = 'ray_foreedge_queue_messages{state="not_visible", replica="a"}'
+HEALTHY = 'ray_foreedge_consumer_healthy{replica="a"}'
+OLDEST = 'ray_foreedge_oldest_received_seconds{replica="a"}'
+RECEIVED = 'ray_foreedge_messages_received_total{replica="a"}'
+DEAD = 'ray_foreedge_dead_letters_total{replica="a"}'
+LOST = 'ray_foreedge_leases_lost_total{replica="a"}'
+LAG = 'ray_foreedge_ledger_lag_seconds{replica="a"}'
+DECODED = 'ray_foreedge_decoded_bytes{replica="p"}'
+DECODED_LIMIT = 'ray_foreedge_decoded_limit_bytes{replica="p"}'
+WORKER_USED = 'ray_node_mem_used{ip="w", IsHeadNode="false"}'
+WORKER_TOTAL = 'ray_node_mem_total{ip="w", IsHeadNode="false"}'
+HEAD_USED = 'ray_node_mem_used{ip="h", IsHeadNode="true"}'
+HEAD_TOTAL = 'ray_node_mem_total{ip="h", IsHeadNode="true"}'
+
+
+def images(outcome: str = "done", code: str = "", way_in: str = "queue") -> str:
+    labels = f'way_in="{way_in}", outcome="{outcome}", code="{code}", replica="a"'
+    return f"ray_foreedge_images_total{{{labels}}}"
+
+
+def requests(status: int, code: str = "") -> str:
+    labels = f'route="/v1/cutout", status="{status}", code="{code}", replica="h"'
+    return f"ray_foreedge_http_requests_total{{{labels}}}"
+
+
+def refusals(code: str) -> str:
+    return f'ray_foreedge_http_refusals_total{{code="{code}", limit="", replica="h"}}'
+
+
+def serve(name: str, deployment: str, replica: str = "") -> str:
+    labels = f'application="foreedge", deployment="{deployment}", replica="{replica}"'
+    return f"ray_serve_{name}{{{labels}}}"
+
+
+STARTED = serve("replica_startup_latency_ms_count", "CutoutPipeline")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One history."""
+
+    name: str
+    series: dict[str, str]
+    firing: dict[int, set[str]]
+    """Alerts that fire at a minute. Nothing else fires then."""
+    running: bool = True
+    """Whether the application reports its build all the time."""
+
+    @property
+    def all_series(self) -> dict[str, str]:
+        return {**({BUILD: "1x1500"} if self.running else {}), **self.series}
+
+
+FIRING = (
+    Case(
+        "ForeedgeNotRunning",
+        {BUILD: "1x9 _x30 1x20"},
+        {23: set(), 26: {"ForeedgeNotRunning"}, 41: set()},
+        running=False,
+    ),
+    Case(
+        "ForeedgeNoConsumer",
+        {VISIBLE: "100x80", HEALTHY: "1x9 0x19 1x40", images(): "0+60x80"},
+        {19: set(), 21: {"ForeedgeNoConsumer"}, 29: {"ForeedgeNoConsumer"}, 31: set()},
+    ),
+    Case(
+        "ForeedgeBacklogNotDraining",
+        {VISIBLE: "100x80", HEALTHY: "1x80", images(): "0+60x10 600x39 660+60x30"},
+        {34: set(), 36: {"ForeedgeBacklogNotDraining"}, 53: set()},
+    ),
+    Case(
+        "ForeedgeBacklogNotDraining",
+        # No image has ever ended, so there is no series of images.
+        {VISIBLE: "0x9 100x60", HEALTHY: "1x80"},
+        {29: set(), 31: {"ForeedgeBacklogNotDraining"}},
+    ),
+    Case(
+        "ForeedgeMessagesNearExpiry",
+        {OLDEST: "100x9 260000x19 0x10"},
+        {14: set(), 16: {"ForeedgeMessagesNearExpiry"}, 31: set()},
+    ),
+    Case(
+        "ForeedgeDeadLetters",
+        {RECEIVED: "0+100x90", DEAD: "0x9 5+5x19 100x60"},
+        {15: set(), 22: {"ForeedgeDeadLetters"}, 42: set()},
+    ),
+    Case(
+        "ForeedgeImagesFail",
+        {images(): "0+100x90", images("failed", "no_subject"): "_x10 20+20x19 400x50"},
+        {14: set(), 18: {"ForeedgeImagesFail"}, 45: set()},
+    ),
+    Case(
+        "ForeedgeImagesFail",
+        {
+            images(way_in="http"): "0+10x90",
+            images("failed", "internal_error", "http"): "0x9 5+5x19 100x50",
+        },
+        {13: set(), 22: {"ForeedgeImagesFail"}, 48: set()},
+    ),
+    Case(
+        "ForeedgeLeasesLost",
+        {RECEIVED: "0+100x90", LOST: "_x10 5+5x19 100x60"},
+        {15: set(), 22: {"ForeedgeLeasesLost"}, 42: set()},
+    ),
+    Case(
+        "ForeedgeLedgerSlow",
+        {LAG: "0x9 30+60x19 0x10"},
+        {14: set(), 17: {"ForeedgeLedgerSlow"}, 31: set()},
+    ),
+    Case(
+        "ForeedgeReplicasCrash",
+        {
+            STARTED: "1x9 2+1x12 14x40",
+            serve("deployment_replica_healthy", "CutoutPipeline", "p"): "1x60",
+        },
+        {15: set(), 18: {"ForeedgeReplicasCrash"}, 35: set()},
+    ),
+    Case(
+        "ForeedgeReplicasMissing",
+        {
+            serve("autoscaling_target_replicas", "Segmenter-folio"): "2x9 4x50",
+            serve("deployment_replica_healthy", "Segmenter-folio", "a"): "1x60",
+            serve("deployment_replica_healthy", "Segmenter-folio", "b"): "1x60",
+            serve("deployment_replica_healthy", "Segmenter-folio", "c"): "_x40 1x20",
+            serve("deployment_replica_healthy", "Segmenter-folio", "d"): "_x40 1x20",
+        },
+        {29: set(), 31: {"ForeedgeReplicasMissing"}, 41: set()},
+    ),
+    Case(
+        "ForeedgeImagesWaitForMemory",
+        {DECODED: "10x9 98x29 10x20", DECODED_LIMIT: "100x60"},
+        {24: set(), 26: {"ForeedgeImagesWaitForMemory"}, 41: set()},
+    ),
+    Case(
+        "ForeedgeNodeMemory",
+        {WORKER_USED: "50x9 95x19 50x20", WORKER_TOTAL: "100x60"},
+        {19: set(), 21: {"ForeedgeNodeMemory"}, 31: set()},
+    ),
+    Case(
+        "ForeedgeHeadMemory",
+        {HEAD_USED: "50x9 90x19 50x20", HEAD_TOTAL: "100x60"},
+        {19: set(), 21: {"ForeedgeHeadMemory"}, 31: set()},
+    ),
+    Case(
+        "ForeedgeHttpErrors",
+        {requests(200): "0+50x90", requests(500, "internal_error"): "_x10 5+5x9 50x60"},
+        {14: set(), 20: {"ForeedgeHttpErrors"}, 40: set()},
+    ),
+    Case(
+        "ForeedgeHttpRefusals",
+        {
+            requests(200): "0+50x90",
+            requests(503, "overloaded"): "_x10 20+20x19 400x60",
+            refusals("overloaded"): "_x10 20+20x19 400x60",
+        },
+        {14: set(), 20: {"ForeedgeHttpRefusals"}, 46: set()},
+    ),
+)
+"""Each alert fires at its minute, and ends when its reason has ended."""
+
+
+def _update() -> dict[str, str]:
+    """Return the replacement of 64 replicas at the minutes 10 to 14, during a run."""
+    found = {}
+    for deployment in ("CutoutPipeline", "Segmenter-u2netp"):
+        for number in range(32):
+            goes, comes = f"1x{10 + number % 4}", f"_x{12 + number % 4} 1x60"
+            healthy = "deployment_replica_healthy"
+            found[serve(healthy, deployment, f"old{number}")] = goes
+            found[serve(healthy, deployment, f"new{number}")] = comes
+        found[serve("replica_startup_latency_ms_count", deployment)] = "32x11 40+8x3 64x60"
+        found[serve("autoscaling_target_replicas", deployment)] = "32x80"
+    return found
+
+
+_HOURS = 1_440
+_NODES = {
+    WORKER_USED: f"80x{_HOURS}",
+    WORKER_TOTAL: f"100x{_HOURS}",
+    HEAD_USED: f"60x{_HOURS}",
+    HEAD_TOTAL: f"100x{_HOURS}",
+}
+
+QUIET = (
+    Case(
+        "a rolling update during a run",
+        {
+            **_update(),
+            VISIBLE: "50000-500x80",
+            HELD: "2000x80",
+            HEALTHY: "1x10 0x2 1x60",
+            # The replicas that go give their images back, and some requests are refused.
+            images(): "0+500x10 5000x3 5000+500x60",
+            RECEIVED: "0+500x12 6000+500x60",
+            LOST: "_x12 6x60",
+            requests(200): "0+60x80",
+            requests(503, "overloaded"): "_x12 5x60",
+            refusals("overloaded"): "_x12 5x60",
+            requests(500, "replica_lost"): "_x12 2x60",
+        },
+        {minute: set() for minute in range(1, 80)},
+    ),
+    Case(
+        "an idle night",
+        {
+            **_NODES,
+            VISIBLE: "0x720",
+            HELD: "0x720",
+            HEALTHY: "1x720",
+            OLDEST: "0x720",
+            RECEIVED: "500x720",
+            images(): "490x720",
+            images("failed", "corrupt_image"): "10x720",
+            DEAD: "10x720",
+            LAG: "0x720",
+            DECODED: "0x720",
+            DECODED_LIMIT: "100x720",
+            requests(200): "100x720",
+            serve("autoscaling_target_replicas", "CutoutPipeline"): "1x720",
+            serve("deployment_replica_healthy", "CutoutPipeline", "p"): "1x720",
+            STARTED: "5x720",
+        },
+        {minute: set() for minute in range(5, 720, 35)},
+    ),
+    Case(
+        "a run of ten million images",
+        {
+            **_NODES,
+            # Sent within two hours, done within fourteen, and 0.6 % of the images are broken.
+            VISIBLE: "0+71000x119 8500000-12000x700 0x500",
+            HELD: "2000x820 0x500",
+            HEALTHY: f"1x{_HOURS}",
+            OLDEST: "0+55x820 0x500",
+            RECEIVED: "0+12000x833 10000000x500",
+            images(): "0+11900x833 9912700x500",
+            images("failed", "corrupt_image"): "0+40x833 33320x500",
+            images("failed", "no_subject"): "0+32x833 26656x500",
+            DEAD: "0+72x833 59976x500",
+            # A spot node goes every hour, and each takes some leases with it.
+            LOST: "0+2x833 1666x500",
+            LAG: f"2x{_HOURS}",
+            DECODED: "87x833 0x500",
+            DECODED_LIMIT: f"100x{_HOURS}",
+            serve("autoscaling_target_replicas", "CutoutPipeline"): "1x5 32x830 1x600",
+            **{
+                serve("deployment_replica_healthy", "CutoutPipeline", f"p{number}"): (
+                    f"_x{10 + number % 6} 1x820"
+                )
+                for number in range(1, 32)
+            },
+            # Thirty replicas come back within each hour.
+            STARTED: "1x9 32+0.5x820",
+            serve("deployment_replica_healthy", "CutoutPipeline", "p0"): f"1x{_HOURS}",
+        },
+        {minute: set() for minute in range(1, 1_300, 13)},
+    ),
+)
+"""Nothing fires in these."""
