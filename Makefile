@@ -61,6 +61,7 @@ coverage: $(VENV)/compiled ## Branch coverage of the unit tests, with its floor
 docs: $(VENV)/installed ## Write the pages that are made from the code
 	$(VENV)/bin/python -m docs.generate_configuration
 	$(VENV)/bin/python -m docs.generate_metrics
+	$(VENV)/bin/python -m cluster.monitoring.dashboard
 	$(VENV)/bin/python -m tests.support.openapi_file
 
 ##@ Test

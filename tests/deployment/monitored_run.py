@@ -29,7 +29,7 @@ PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
 
 _SCRAPED_EVERY_S = 3
-_JOBS = 80
+_JOBS = 120
 _KEY = "secret-of-the-shop"
 _REQUESTS_PER_MINUTE = 20
 _LAST_EXPORT_S = 25
@@ -137,7 +137,8 @@ def monitored_application(folder: Path) -> Iterator[tuple[App, Prometheus]]:
 def run_with_everything(app: App) -> None:
     """Run jobs that succeed and fail, requests that succeed and are refused, and kill a replica."""
     good = jpeg(book().image)
-    images = {f"{number}.jpg": good + bytes(number) for number in range(_JOBS)}
+    large = jpeg(book(width=1600, height=1200).image)
+    images = {f"{number}.jpg": large + bytes(number) for number in range(_JOBS)}
     images |= {
         "half.jpg": good[: len(good) // 2],
         "text.jpg": b"this is a text",
@@ -148,8 +149,8 @@ def run_with_everything(app: App) -> None:
     app.sqs.send_message(QueueUrl=app.queue.url, MessageBody="no message")
     # Its images run again, alone and in the replica that takes its place, and their leases are
     # extended meanwhile.
-    status = next(each for each in app.follow(monitor) if each.done >= _JOBS // 4)
-    assert status.done < _JOBS, "the run ended too soon"
+    status = next(each for each in app.follow(monitor) if each.finished >= _JOBS // 10)
+    assert status.finished < _JOBS, "the run ended too soon"
     _kill_replica("CutoutPipeline")
     key = {"X-API-Key": _KEY}
     options = {"min_subject_px": 1}
