@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.dashboard.modules.metrics import metrics_head
 
 from cluster.monitoring.dashboard import FOLDER, RULES, dashboard, files
 from serve_app.serving.metrics import METRICS
 from tests.deployment.alert_cases import FIRING, QUIET, Case
 from tests.deployment.monitored_run import PROMTOOL
+
+PAGE = FOLDER.parents[1] / "docs" / "operations" / "monitoring.md"
 
 _OURS = re.compile(r"\bray_foreedge_\w+")
 _PARTS = re.compile(r"_(bucket|sum|count)$")
@@ -112,3 +116,14 @@ def test_what_fires(case: Case, tmp_path: Path) -> None:
     file = tmp_path / "test.yaml"
     file.write_text(yaml.safe_dump(test, width=10_000))
     promtool("test", "rules", file)
+
+
+@pytest.mark.parametrize("file", ["ray-up.yaml", "kubernetes/base/rayservice.yaml"])
+def test_rays_dashboard_knows_prometheus_and_grafana(file: str) -> None:
+    text = (FOLDER.parent / file).read_text("utf-8")
+    names = re.findall(r"^\| `(RAY_\w+)` \|", PAGE.read_text("utf-8"), re.M)
+    assert len(names) == 5
+    assert [name for name in names if not re.search(rf"{name}(=|, value: )\S+", text)] == []
+    # What the files name is what Ray reads.
+    read = inspect.getsource(metrics_head)
+    assert [name for name in names if f'"{name}"' not in read] == []
