@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -17,7 +18,7 @@ import httpx
 import psutil
 import yaml
 
-from ingest.local.application import serving
+from ingest.local.application import Endpoints, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from serve_app.config import AppConfig
@@ -27,6 +28,7 @@ from tests.support.running_app import App, Aws
 
 PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
+MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
 
 _SCRAPED_EVERY_S = 3
 _JOBS = 120
@@ -61,6 +63,14 @@ class Prometheus:
     def targets(self) -> list[str]:
         """Return the health of each target."""
         return [each["health"] for each in self._get("targets")["activeTargets"]]
+
+    def discovered(self) -> int:
+        """Return the number of targets that all lists together have."""
+        with urllib.request.urlopen(f"{self._url}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        found = re.search(r'^prometheus_sd_discovered_targets\{.*"ray".*\} (\d+)$', text, re.M)
+        assert found is not None
+        return int(found[1])
 
     def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
@@ -126,12 +136,13 @@ def monitored_application(folder: Path) -> Iterator[tuple[App, Prometheus]]:
             },
             "autoscaling": {"max_replicas": 2, "drain_target_s": 60},
         }
-        with serving(args, port=free_port(), dashboard=True, quiet=True) as endpoints:
-            discovery = _discovery_file()
-            with prometheus(folder, _config(discovery)) as monitor:
-                running = App(endpoints.http, AppConfig.load(args), dead_url, aws)
-                yield running, monitor
-                running.http.close()
+        with (
+            serving(args, port=free_port(), dashboard=True, quiet=True) as endpoints,
+            prometheus(folder, _config(folder, endpoints)) as monitor,
+        ):
+            running = App(endpoints.http, AppConfig.load(args), dead_url, aws)
+            yield running, monitor
+            running.http.close()
 
 
 def run_with_everything(app: App) -> None:
@@ -166,21 +177,26 @@ def run_with_everything(app: App) -> None:
     time.sleep(_LAST_EXPORT_S)
 
 
-def _config(discovery: Path) -> dict[str, Any]:
-    rules = Path(__file__).parents[2] / "cluster" / "monitoring" / "rules.yaml"
-    return {
-        "global": {
-            "scrape_interval": f"{_SCRAPED_EVERY_S}s",
-            "evaluation_interval": f"{_SCRAPED_EVERY_S}s",
-        },
-        "rule_files": [str(rules)] if rules.exists() else [],
-        "scrape_configs": [
-            {"job_name": "ray", "file_sd_configs": [{"files": [str(discovery)]}]},
-        ],
-    }
+def _config(folder: Path, endpoints: Endpoints) -> dict[str, Any]:
+    """Return cluster/monitoring/prometheus.yml for this machine, with shorter intervals."""
+    text = (MONITORING / "prometheus.yml").read_text()
+    token = folder / "auth_token"
+    token.write_text(endpoints.dashboard_token or "")
+    for name, here in (
+        ("rules.yaml", MONITORING / "rules.yaml"),
+        ("/tmp/ray/prom_metrics_service_discovery.json", discovery_file()),
+        ("http://127.0.0.1:8265", endpoints.dashboard),
+        ("/run/foreedge/auth_token", token),
+    ):
+        assert text.count(f"{name}") >= 1, name
+        text = text.replace(name, str(here))
+    config: dict[str, Any] = yaml.safe_load(text)
+    interval = f"{_SCRAPED_EVERY_S}s"
+    config["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
+    return config
 
 
-def _discovery_file() -> Path:
+def discovery_file() -> Path:
     """Return the file in which Ray lists what exports metrics."""
     from ray._private.worker import _global_node  # Ray has no public name for it.
 
