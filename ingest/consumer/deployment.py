@@ -127,7 +127,7 @@ class SqsIngest:
         await asyncio.wait({serving})
         self._record_consumer()
         if self._queue is not None:
-            self._queue.close()
+            await self._queue.close()
 
     async def _serve(self) -> None:
         # A message received before that would wait for the models and use up its receives.

@@ -11,9 +11,10 @@ VISIBILITY_MAX_S = 43_200
 """Maximum visibility timeout in seconds: twelve hours. It is also the longest time for which a
 delivery can be hidden in all, however often it is extended."""
 
-RECEIVES_AT_ONCE = 16
-"""Maximum number of receives that one consumer makes at the same time. It is not SQS's limit, but
-more than one process can use."""
+RECEIVES_AT_ONCE = 32
+"""Maximum number of receives that one consumer makes at the same time. It is not SQS's limit. At a
+round trip of 30 ms 16 of them bring 5,300 messages/s only if each is followed by the next at once,
+and the process has other work meanwhile."""
 
 PAYLOAD_BYTES = 1_048_576
 """Maximum size in bytes of a message with its attributes, and of all messages of a batch.

@@ -6,27 +6,32 @@ entries that failed. If a whole call fails they raise ``QueueUnavailable``, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self
 
 from ingest.sqs.backlog import Backlog, read_backlog
 from ingest.sqs.call_times import for_receives, for_short_calls
 from ingest.sqs.dead_letters import Attributes, dead_letter_attributes
+from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.limits import RECEIVES_AT_ONCE, VISIBILITY_MAX_S
 from ingest.sqs.line import Line
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
+from ingest.sqs.signed_calls import SignedCalls
+from ingest.sqs.sqs_endpoint import SqsEndpoint
 from serve_app.config import AwsConfig, QueueConfig
 from serve_app.errors import InvalidConfig
 
-T = TypeVar("T")
-
-_ONCE_THREADS = RECEIVES_AT_ONCE + 8
-_SHORT_CALL_THREADS = 16
+_ONCE_CALLS = RECEIVES_AT_ONCE + 8
+_SHORT_CALLS = 32
+_OTHER_CALLS = 8
+_NO_FIELDS: Final[Mapping[str, int]] = {}
 _TRACE_HEADER: Final = "AWSTraceHeader"
+_SYSTEM_ATTRIBUTES = ("ApproximateReceiveCount", "SentTimestamp", _TRACE_HEADER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +97,24 @@ class Queue(Protocol):
 class Lines:
     """The clients of a queue. Calls that wait or hang on one line delay none on another."""
 
-    receives: Line
+    receives: SignedCalls
     """Line of receives that wait for messages."""
-    once: Line
-    """Line of extensions, and of receives that do not wait. boto3 makes one attempt for each: the
-    consumer repeats them itself, and an attempt must not hide behind another."""
-    short: Line
-    """Line of all other calls."""
+    once: SignedCalls
+    """Line of extensions, and of receives that do not wait. Each is attempted once: the consumer
+    repeats them itself, and an attempt must not hide behind another."""
+    short: SignedCalls
+    """Line of deletions and releases."""
+    others: Line
+    """Line of the calls that are rare, by boto3."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close every line."""
-        for line in (self.receives, self.once, self.short):
-            line.close()
+        self.others.close()
+        await asyncio.gather(*(line.close() for line in (self.receives, self.once, self.short)))
 
 
 class SqsQueue:
-    """A queue in SQS. Its blocking calls run in its own threads."""
+    """A queue in SQS. Belongs to one event loop."""
 
     def __init__(self, lines: Lines, url: str, default_max_receives: int) -> None:
         self._lines = lines
@@ -125,22 +132,31 @@ class SqsQueue:
         """
         check_url(config.url)
         hidden_s = config.visibility_timeout_s
+        short = for_short_calls(aws, hidden_s, 2)
+        others = await Line.open(short, _OTHER_CALLS, "sqs")
+        try:
+            endpoint = await others.call(config.url, lambda: SqsEndpoint.of_client(others.client))
+        except BaseException:
+            others.close()
+            raise
+        waiting = for_receives(aws, config.long_poll_s)
         lines = Lines(
-            await Line.open(for_receives(aws, config.long_poll_s), RECEIVES_AT_ONCE, "sqs-wait"),
-            await Line.open(for_short_calls(aws, hidden_s, 1), _ONCE_THREADS, "sqs-once"),
-            await Line.open(for_short_calls(aws, hidden_s, 2), _SHORT_CALL_THREADS, "sqs"),
+            SignedCalls(endpoint, waiting, RECEIVES_AT_ONCE),
+            SignedCalls(endpoint, for_short_calls(aws, hidden_s, 1), _ONCE_CALLS),
+            SignedCalls(endpoint, short, _SHORT_CALLS),
+            others,
         )
         try:
             queue = cls(lines, config.url, config.default_max_receives)
             await queue._read_redrive_policy()
         except BaseException:
-            lines.close()
+            await lines.close()
             raise
         return queue
 
-    def close(self) -> None:
-        """Let the threads end after their present calls."""
-        self._lines.close()
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._lines.close()
 
     @property
     def max_receives(self) -> int:
@@ -153,18 +169,13 @@ class SqsQueue:
         answer = await self._call(
             line,
             "ReceiveMessage",
-            lambda: line.client.receive_message(
-                QueueUrl=self._url,
-                MaxNumberOfMessages=max_messages,
-                WaitTimeSeconds=wait_s,
-                VisibilityTimeout=visibility_s,
-                MessageSystemAttributeNames=[
-                    "ApproximateReceiveCount",
-                    "SentTimestamp",
-                    _TRACE_HEADER,
-                ],
-                MessageAttributeNames=["All"],
-            ),
+            {
+                "MaxNumberOfMessages": max_messages,
+                "WaitTimeSeconds": wait_s,
+                "VisibilityTimeout": visibility_s,
+                "MessageSystemAttributeNames": _SYSTEM_ATTRIBUTES,
+                "MessageAttributeNames": ["All"],
+            },
         )
         return [_message(item) for item in answer.get("Messages", [])]
 
@@ -175,12 +186,9 @@ class SqsQueue:
 
     async def delete(self, handles: Sequence[str]) -> set[str]:
         """See Queue."""
-        line = self._lines.short
-
-        def delete(entries: list[Any]) -> Any:
-            return line.client.delete_message_batch(QueueUrl=self._url, Entries=entries)
-
-        return await self._batch(line, "DeleteMessage", delete, handles)
+        return await self._batch(
+            self._lines.short, "DeleteMessageBatch", dict.fromkeys(handles, _NO_FIELDS)
+        )
 
     async def release(self, delays_s: Mapping[str, float]) -> set[str]:
         """See Queue."""
@@ -200,10 +208,9 @@ class SqsQueue:
         if message.trace_header:
             header = {"DataType": "String", "StringValue": message.trace_header}
             system["MessageSystemAttributes"] = {_TRACE_HEADER: header}
-        line = self._lines.short
-        await self._call(
-            line,
-            "SendMessage to the dead-letter queue",
+        line = self._lines.others
+        await line.call(
+            f"{self._url}: SendMessage to the dead-letter queue",
             lambda: line.client.send_message(
                 QueueUrl=url, MessageBody=message.body, MessageAttributes=attributes, **system
             ),
@@ -216,39 +223,47 @@ class SqsQueue:
         Raises:
             QueueUnavailable: The queue does not answer, or does not report its counts.
         """
-        line = self._lines.short
+        line = self._lines.others
         queue = QueueClient(line.client, self._url)
-        return await self._call(line, "GetQueueAttributes", lambda: read_backlog(queue))
+        where = f"{self._url}: GetQueueAttributes"
+        return await line.call(where, lambda: read_backlog(queue))
 
     async def _read_redrive_policy(self) -> None:
-        line = self._lines.short
+        line = self._lines.others
         queue = QueueClient(line.client, self._url)
-        policy = await self._call(line, "GetQueueAttributes", lambda: read_redrive_policy(queue))
+        where = f"{self._url}: GetQueueAttributes"
+        policy = await line.call(where, lambda: read_redrive_policy(queue))
         if policy is not None:
             self._dead_letter_url = policy.dead_letter_url
             self._max_receives = policy.max_receives
 
-    async def _change_visibility(self, line: Line, seconds: Mapping[str, float]) -> set[str]:
-        def change(entries: list[Any]) -> Any:
-            for entry in entries:
-                entry["VisibilityTimeout"] = _whole_seconds(seconds[entry["ReceiptHandle"]])
-            return line.client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
-
-        return await self._batch(line, "ChangeMessageVisibility", change, list(seconds))
+    async def _change_visibility(self, line: SignedCalls, seconds: Mapping[str, float]) -> set[str]:
+        fields = {
+            handle: {"VisibilityTimeout": _whole_seconds(each)} for handle, each in seconds.items()
+        }
+        return await self._batch(line, "ChangeMessageVisibilityBatch", fields)
 
     async def _batch(
-        self, line: Line, action: str, call: Callable[[list[Any]], Any], handles: Sequence[str]
+        self, line: SignedCalls, action: str, fields: Mapping[str, Mapping[str, int]]
     ) -> set[str]:
         """Make a batch call, and a second one for the entries that failed through SQS's fault.
+
+        Args:
+            line: Line of the call.
+            action: Name of the call.
+            fields: Further fields of each entry by receipt handle.
 
         Returns:
             The handles of the entries that failed.
         """
         failed: set[str] = set()
-        remaining = list(handles)
+        remaining = list(fields)
         for last in (False, True):
-            entries = [{"Id": str(i), "ReceiptHandle": h} for i, h in enumerate(remaining)]
-            answer = await self._call(line, action, partial(call, entries))
+            entries = [
+                {"Id": str(number), "ReceiptHandle": handle, **fields[handle]}
+                for number, handle in enumerate(remaining)
+            ]
+            answer = await self._call(line, action, {"Entries": entries})
             again = []
             for entry in answer.get("Failed", []):
                 handle = remaining[int(entry["Id"])]
@@ -261,8 +276,12 @@ class SqsQueue:
                 break
         return failed
 
-    async def _call(self, line: Line, action: str, call: Callable[[], T]) -> T:
-        return await line.call(f"{self._url}: {action}", call)
+    async def _call(
+        self, line: SignedCalls, action: str, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        # IAM has no actions for batches, and the text says what a policy must allow.
+        with map_sqs_errors(f"{self._url}: {action.removesuffix('Batch')}"):
+            return await line.call(action, {"QueueUrl": self._url, **arguments})
 
 
 def check_url(url: str) -> None:
@@ -282,9 +301,19 @@ def _message(item: Any) -> Message:
         body=item["Body"],
         receive_count=int(system.get("ApproximateReceiveCount", 1)),
         sent_at=datetime.fromtimestamp(int(system.get("SentTimestamp", 0)) / 1000, UTC),
-        attributes=item.get("MessageAttributes", {}),
+        attributes=_with_bytes(item.get("MessageAttributes", {})),
         trace_header=system.get(_TRACE_HEADER),
     )
+
+
+def _with_bytes(attributes: Attributes) -> Attributes:
+    """Return attributes whose binary values are bytes, which JSON carries in base64."""
+    return {
+        name: {**value, "BinaryValue": base64.b64decode(value["BinaryValue"])}
+        if "BinaryValue" in value
+        else value
+        for name, value in attributes.items()
+    }
 
 
 def _whole_seconds(seconds: float) -> int:

@@ -4,7 +4,7 @@
 
 The pipeline is a stand-in that answers at once, so that only the consumer is measured. It runs with
 queues in memory that answer at once, after the time that SQS takes within a region, and after that
-of a long way. The latter is measured with a server of SQS's protocol too, to which boto3 speaks.
+of a long way. The latter is measured over the wire too, with a fast server of SQS's protocol.
 Then come moto's SQS server on this machine, and SqsIngest on Ray with moto's server. Each case
 runs in a process of its own. The results go to the terminal and into ``out/bench/ingest.json``.
 """
@@ -88,7 +88,7 @@ def measure_in_memory(
 
 
 def measure_on_server(case: str, messages: int, call_s: float, permits: int) -> ConsumerResult:
-    """Measure a consumer with boto3 and a fast server of SQS's protocol."""
+    """Measure a consumer over the wire, with a fast server of SQS's protocol."""
     use_dummy_credentials()
 
     async def measure(config: AppConfig) -> ConsumerResult:
@@ -97,7 +97,7 @@ def measure_on_server(case: str, messages: int, call_s: float, permits: int) -> 
         try:
             return await consume(case, queue, DiscardingStore(), config, messages, 0)
         finally:
-            queue.close()
+            await queue.close()
 
     with sqs_server(messages, call_s) as url:
         return asyncio.run(measure(_config(url, permits)))
@@ -121,7 +121,7 @@ def measure_on_moto(case: str, messages: int) -> ConsumerResult:
         try:
             return await consume(case, queue, open_store(config), config, messages, 0)
         finally:
-            queue.close()
+            await queue.close()
 
     with LocalAws() as server, sending(server, messages) as config:
         return asyncio.run(measure(config))
@@ -301,7 +301,7 @@ def main() -> None:
             (f"memory, {SQS_CALL_S * 1000:.0f} ms a call", count // 4, SQS_CALL_S),
         ),
         (measure_in_memory, (f"memory, {far_text}", count // 4, *far)),
-        (measure_on_server, (f"boto3, {far_text}", count // 10, *far)),
+        (measure_on_server, (f"over the wire, {far_text}", count // 10, *far)),
         (measure_on_moto, ("moto's SQS and S3", few)),
         (measure_on_ray, ("SqsIngest on Ray, moto", few)),
     ]

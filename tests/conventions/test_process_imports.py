@@ -25,7 +25,7 @@ SETTINGS = {"queue.url": "http://127.0.0.1:9/queue", "ledger.bucket": "ledger"}
 PIXELS = {"cv2", "PIL", "isal", "serve_app.imaging", "serve_app.imaging.png"}
 MODELS = {"onnxruntime", "onnx", "serve_app.models", "serve_app.segmenter"}
 AWS = {"boto3", "botocore", "serve_app.aws", "serve_app.storage"}
-HTTP = {"aiohttp", "jinja2", "serve_app.http"}
+HTTP = {"jinja2", "serve_app.http"}
 NOWHERE = {
     "rembg",
     "pymatting",
@@ -40,8 +40,8 @@ NOWHERE = {
 
 FOREIGN = {
     "HttpApi": {*PIXELS, *MODELS, "serve_app.pipeline", "ingest.consumer"},
-    "CutoutPipeline": {*MODELS, *HTTP, "ingest"},
-    "Segmenter-folio": {*AWS, *HTTP, "cv2", "isal", "serve_app.pipeline", "ingest"},
+    "CutoutPipeline": {*MODELS, *HTTP, "aiohttp", "ingest"},
+    "Segmenter-folio": {*AWS, *HTTP, "aiohttp", "cv2", "isal", "serve_app.pipeline", "ingest"},
     "SqsIngest": {*PIXELS, *MODELS, *HTTP, "serve_app.pipeline"},
 }
 """Packages and modules of the other deployments, by the deployment that must not load them."""

@@ -51,7 +51,7 @@ def sqs(local_aws: Any) -> Sqs:
 async def queue(sqs: Sqs) -> AsyncIterator[SqsQueue]:
     opened = await SqsQueue.open(sqs.config, sqs.aws)
     yield opened
-    opened.close()
+    await opened.close()
 
 
 async def test_open_reads_the_redrive_policy(queue: SqsQueue) -> None:
@@ -173,7 +173,7 @@ async def test_a_queue_without_dead_letters(local_aws: Any, sqs: Sqs) -> None:
     sqs.client.send_message(QueueUrl=url, MessageBody="a")
     [message] = await queue.receive(1, 1, 30)
     assert not await queue.dead_letter(message, "no_subject", "nothing")
-    queue.close()
+    await queue.close()
 
 
 @pytest.mark.parametrize("url", ["{}-missing", "nonsense"])
@@ -246,3 +246,33 @@ async def test_a_consumer_from_message_to_ledger(local_aws: Any, sqs: Sqs, queue
     assert read_backlog(QueueClient(sqs.client, sqs.url)) == Backlog(0, 0)
     codes = [item["MessageAttributes"]["foreedge.code"]["StringValue"] for item in sqs.dead()]
     assert sorted(codes) == ["invalid_message", "no_subject"]
+
+
+async def test_a_server_that_checks_signatures(
+    local_aws: Any, sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iam = local_aws.client("iam")
+    iam.create_user(UserName="consumer")
+    key = iam.create_access_key(UserName="consumer")["AccessKey"]
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}],
+    }
+    arguments = {"UserName": "consumer", "PolicyName": "sqs"}
+    iam.put_user_policy(**arguments, PolicyDocument=json.dumps(policy))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    sqs.send("a")
+    queue = await SqsQueue.open(sqs.config, sqs.aws)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of somebody else")
+    stranger = await SqsQueue.open(sqs.config, sqs.aws)
+    try:
+        local_aws.check_signatures(True)
+        [message] = await queue.receive(1, 1, 30)
+        with pytest.raises(QueueUnavailable, match=r"DeleteMessage: .*SignatureDoesNotMatch"):
+            await stranger.delete([message.receipt_handle])
+        assert await queue.delete([message.receipt_handle]) == set()
+    finally:
+        local_aws.check_signatures(False)
+        await queue.close()
+        await stranger.close()

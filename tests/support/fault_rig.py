@@ -124,7 +124,7 @@ async def consuming(config: AppConfig) -> AsyncIterator[Consumer]:
     finally:
         await consumer.stop()
         await running
-        queue.close()
+        await queue.close()
 
 
 class Worker:

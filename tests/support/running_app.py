@@ -71,6 +71,12 @@ class Aws:
         client.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(changed)})
         return url, dead_url
 
+    def check_signatures(self, check: bool) -> None:
+        """Let the server check signatures and permissions, or accept every request again."""
+        # moto counts the requests that it does not check.
+        unchecked = "0" if check else "inf"
+        httpx.post(f"{self.endpoint_url}/moto-api/reset-auth", content=unchecked).raise_for_status()
+
 
 @dataclass
 class Run:

@@ -53,6 +53,15 @@ async def test_a_thousand_permits_take_three_thousand_messages_a_second_at_30_ms
 
 
 @virtual
+async def test_twice_the_time_of_a_call_does_not_halve_the_rate() -> None:
+    bench = ConsumerBench(max_in_flight=1_000)
+    bench.queue.latency_s = 0.06
+    await bench.serve(*(f"j{n}" for n in range(4_500)), for_s=1.2)
+    assert bench.consumer.stats.deleted >= 3_000 * 1.2
+    await bench.stop()
+
+
+@virtual
 async def test_an_idle_queue_has_one_long_poll() -> None:
     bench = ConsumerBench(max_in_flight=200)
     queue = counting(bench)
