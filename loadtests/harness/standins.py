@@ -113,7 +113,9 @@ class DiscardingStore:
     def put(self, bucket: str, key: str, data: bytes, media_type: str) -> None:
         """See ObjectStore."""
 
-    def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
+    def put_if_absent(
+        self, bucket: str, key: str, data: bytes, media_type: str, *, model: str | None = None
+    ) -> bool:
         """See ObjectStore."""
         return True
 

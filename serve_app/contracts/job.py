@@ -94,6 +94,13 @@ class Output(Contract):
         return value if not value or value.endswith("/") else value + "/"
 
 
+class NamedOutput(Output):
+    """The place of a result that is named by its job, and not by the key of its source."""
+
+    name: str
+    """Beginning of the result's name. The fingerprint and the extension follow."""
+
+
 class Job(Contract):
     """One image to process, the place of its result, and the recipe."""
 

@@ -90,6 +90,9 @@ class Outcome(Contract):
     """Number of times that SQS delivered the message."""
     finished_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     """Time at which the job ended."""
+    made_with: Annotated[str | None, Field(exclude=True)] = None
+    """Name of the model of a result that existed already. None if the store does not know it. It is
+    not recorded."""
     refused_by: Annotated[Place | None, Field(exclude=True)] = None
     """Place because of which the job failed if that need not be the image's fault. It is for the
     consumer only, and not recorded."""

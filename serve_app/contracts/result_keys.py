@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from serve_app.contracts.job import Job, Source
+from serve_app.contracts.job import Job, NamedOutput, Source
 from serve_app.contracts.object_names import MAX_KEY_BYTES
 from serve_app.contracts.recipe import Recipe
 
@@ -20,6 +20,8 @@ give other bytes, and when the default of a recipe's field changes."""
 
 _EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 _THUMBNAIL_SUFFIX = "_thumb.jpg"
+_THUMBNAIL_PREFIX = "thumb_"
+"""Beginning of a thumbnail's name if the job names its result."""
 _FINGERPRINT_HEX_DIGITS = 20
 
 
@@ -70,6 +72,8 @@ def output_key(job: Job, name: str) -> str:
         job: The job.
         name: Fingerprint of the result.
     """
+    if isinstance(job.output, NamedOutput):
+        return f"{job.output.prefix}{_own_name(job, job.output, name)}"
     return f"{_result_folder(job)}/{name}{_result_suffix(job)}"
 
 
@@ -80,7 +84,14 @@ def thumbnail_key(job: Job, name: str) -> str:
         job: The job.
         name: Fingerprint of the result.
     """
+    if isinstance(job.output, NamedOutput):
+        # It keeps the extension of the result, whatever its own format is.
+        return f"{job.output.prefix}{_THUMBNAIL_PREFIX}{_own_name(job, job.output, name)}"
     return f"{_result_folder(job)}/{name}{_THUMBNAIL_SUFFIX}"
+
+
+def _own_name(job: Job, output: NamedOutput, name: str) -> str:
+    return f"{output.name}{name}{_result_suffix(job)}"
 
 
 def _result_suffix(job: Job) -> str:

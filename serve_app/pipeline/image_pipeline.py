@@ -43,7 +43,7 @@ from serve_app.scheduling.threads import PriorityThreads
 from serve_app.serving.metrics import DECODED_BYTES, DECODED_LIMIT_BYTES, UNRECORDED, Metrics
 from serve_app.serving.service_time import ServiceTime
 from serve_app.storage import check_allowed
-from serve_app.storage.protocol import ObjectStore
+from serve_app.storage.protocol import ObjectInfo, ObjectStore
 
 T = TypeVar("T")
 
@@ -187,9 +187,10 @@ class ImagePipeline:
         plan = await self._plan(job, contacts)
         bucket = job.output.bucket
         with contacts.asking(Place.of_bucket("output", bucket), conclusive=False):
-            existing = await self._call_store(self._store.head, bucket, plan.output_key)
+            existing = await self._find_result(plan)
         if existing is not None:
-            return plan.outcome("skipped_existing", output_bytes=existing.size)
+            facts = {"output_bytes": existing.size, "made_with": existing.model}
+            return plan.outcome("skipped_existing", **facts)
         stages = StageTimer(metrics=self._metrics)
         rendered = await self._fetch_and_cut_out(plan, stages, contacts)
         with stages.measure("publish"), contacts.asking(Place.of_bucket("output", bucket)):
@@ -210,6 +211,15 @@ class ImagePipeline:
         name = fingerprint(source, recipe, digests)
         small_key = thumbnail_key(job, name) if recipe.thumbnail else None
         return _Plan(job, source, models, output_key(job, name), small_key)
+
+    async def _find_result(self, plan: _Plan) -> ObjectInfo | None:
+        """Return facts about the result of a job, or None unless all its objects exist."""
+        bucket = plan.job.output.bucket
+        existing = await self._call_store(self._store.head, bucket, plan.output_key)
+        if existing is not None and plan.thumbnail_key is not None:
+            thumbnail = await self._call_store(self._store.head, bucket, plan.thumbnail_key)
+            return None if thumbnail is None else existing
+        return existing
 
     async def _identify(self, source: Source) -> Source:
         """Return a source with the ETag or version of its content."""
@@ -314,13 +324,15 @@ class ImagePipeline:
     async def _publish(self, plan: _Plan, rendered: Rendered) -> None:
         # The thumbnail comes first, so that it exists whenever the result does.
         if plan.thumbnail_key is not None and rendered.thumbnail is not None:
-            await self._put(plan, plan.thumbnail_key, rendered.thumbnail, _JPEG)
-        await self._put(plan, plan.output_key, rendered.data, rendered.media_type)
+            await self._put(plan, plan.thumbnail_key, rendered.thumbnail, _JPEG, rendered)
+        await self._put(plan, plan.output_key, rendered.data, rendered.media_type, rendered)
 
-    async def _put(self, plan: _Plan, key: str, data: bytes, media_type: str) -> None:
+    async def _put(
+        self, plan: _Plan, key: str, data: bytes, media_type: str, rendered: Rendered
+    ) -> None:
         # If another worker has written the object meanwhile, its key says that it is the same.
-        bucket = plan.job.output.bucket
-        await self._call_store(self._store.put_if_absent, bucket, key, data, media_type)
+        put, bucket = self._store.put_if_absent, plan.job.output.bucket
+        await self._call_store(put, bucket, key, data, media_type, model=rendered.cutout.model)
 
     def _requested_models(self, recipe: Recipe) -> tuple[str, ...]:
         return requested_models(recipe, self._config.models, self._config.served_models)

@@ -85,8 +85,10 @@ class LocalStore:
         except OSError as error:
             _raise_for_write(error, bucket, key)
 
-    def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
-        """See ObjectStore."""
+    def put_if_absent(
+        self, bucket: str, key: str, data: bytes, media_type: str, *, model: str | None = None
+    ) -> bool:
+        """See ObjectStore. A file has no metadata, so the model is not kept."""
         path = _parts(bucket, key)
         try:
             self._files.write(path, data, replace=False)

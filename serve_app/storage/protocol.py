@@ -23,6 +23,8 @@ class ObjectInfo:
     """Size of the object, in bytes."""
     etag: str
     """ETag of the object, without quotation marks."""
+    model: str | None = None
+    """Name of the model that a result was made with. None if the store does not keep it."""
 
 
 class ObjectStore(Protocol):
@@ -62,8 +64,18 @@ class ObjectStore(Protocol):
         """Write an object. An existing one is replaced."""
         ...
 
-    def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
-        """Write an object unless it exists, and return whether this call wrote it."""
+    def put_if_absent(
+        self, bucket: str, key: str, data: bytes, media_type: str, *, model: str | None = None
+    ) -> bool:
+        """Write an object unless it exists, and return whether this call wrote it.
+
+        Args:
+            bucket: Bucket of the object.
+            key: Key of the object.
+            data: Content of the object.
+            media_type: Media type of the content.
+            model: Name of the model that made a result, which S3 keeps in the metadata.
+        """
         ...
 
     def chunks(self, bucket: str, key: str) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from urllib3.exceptions import HTTPError
@@ -32,6 +33,9 @@ _BAD_NAMES = (ParamValidationError, UnicodeError)
 _ABSENT = {"404", "NoSuchKey", "NoSuchVersion", "NotFound"}
 _UNEXPLAINED = range(300, 500)
 """Statuses of a rejected HEAD, whose answer has no body that could contain the reason."""
+
+_MODEL = "foreedge-model"
+"""Name under which the metadata of a result names its model."""
 
 _DELETED_AT_ONCE = 1_000
 """Most keys that one DeleteObjects takes."""
@@ -95,7 +99,9 @@ class S3Store:
                 if _status(error) in _UNEXPLAINED:
                     raise self._explain_refusal(bucket, key, version) from error
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error
-        return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
+        model = answer.get("Metadata", {}).get(_MODEL)
+        etag = answer["ETag"].strip('"')
+        return ObjectInfo(key, answer["ContentLength"], etag, unquote(model) if model else None)
 
     def get(
         self,
@@ -141,18 +147,24 @@ class S3Store:
         """See ObjectStore."""
         self._put(bucket, key, data, media_type, {})
 
-    def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
+    def put_if_absent(
+        self, bucket: str, key: str, data: bytes, media_type: str, *, model: str | None = None
+    ) -> bool:
         """See ObjectStore."""
+        options: Any = {"IfNoneMatch": "*"}
+        if model is not None:
+            # Metadata travels in headers, which are ASCII.
+            options["Metadata"] = {_MODEL: quote(model)}
         try:
-            self._put(bucket, key, data, media_type, {"IfNoneMatch": "*"})
+            self._put(bucket, key, data, media_type, options)
         except SourceChanged:
             return False
         return True
 
-    def _put(self, bucket: str, key: str, data: bytes, media_type: str, condition: Any) -> None:
+    def _put(self, bucket: str, key: str, data: bytes, media_type: str, options: Any) -> None:
         try:
             self._client.put_object(
-                Bucket=bucket, Key=key, Body=data, ContentType=media_type, **condition
+                Bucket=bucket, Key=key, Body=data, ContentType=media_type, **options
             )
         except _ERRORS as error:
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error

@@ -7,8 +7,9 @@ from pathlib import PurePosixPath
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from serve_app.contracts.job import Job, Output, Source
+from serve_app.contracts.job import Job, NamedOutput, Output, Source
 from serve_app.contracts.recipe import parse_recipe
 from serve_app.contracts.result_keys import output_key, thumbnail_key
 from tests.support.fuzzing import examples
@@ -89,3 +90,19 @@ def test_names_of_a_long_key_are_names_of_files() -> None:
 @pytest.mark.parametrize("key", ["/", ".", "//", "./"])
 def test_a_key_without_a_name_has_a_result(key: str) -> None:
     assert output_key(job(key), NAME) == f"cutouts/_/{NAME}.png"
+
+
+def test_a_result_that_its_job_names_is_beside_its_thumbnail() -> None:
+    output = NamedOutput(bucket="b", prefix="books/", name="7_processed_12_")
+    of = job("books/7/image_01.webp", kind="thumbnail").model_copy(update={"output": output})
+    assert keys(of) == [
+        f"books/7_processed_12_{NAME}.png",
+        f"books/thumb_7_processed_12_{NAME}.png",
+    ]
+
+
+def test_a_message_cannot_name_its_result() -> None:
+    with pytest.raises(ValidationError, match="name"):
+        Job.model_validate(
+            {"source": {"bucket": "b", "key": "k"}, "output": {"bucket": "b", "name": "n"}}
+        )

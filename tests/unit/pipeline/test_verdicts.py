@@ -122,3 +122,18 @@ async def test_a_job_keeps_metadata_and_crops(pipeline: ImagePipeline, store: Ob
     # Another recipe has another key.
     plain = await processed(pipeline, store, "kept", data)
     assert plain.output_key != outcome.output_key
+
+
+async def test_a_result_without_its_thumbnail_is_made_again(
+    pipeline: ImagePipeline, store: ObjectStore
+) -> None:
+    data = jpeg(book().image)
+    first = await processed(pipeline, store, "book", data, thumbnail={})
+    assert first.thumbnail_key is not None
+    again = await processed(pipeline, store, "book", data, thumbnail={})
+    assert (first.status, again.status) == ("done", "skipped_existing")
+    small = store.get("images", first.thumbnail_key)
+    store.delete("images", [first.thumbnail_key])
+    repaired = await processed(pipeline, store, "book", data, thumbnail={})
+    assert repaired.status == "done"
+    assert store.get("images", first.thumbnail_key) == small

@@ -40,7 +40,9 @@ class StoppingStore(LocalStore):
                 raise StorageUnavailable("the process has ended")
             self.changes -= 1
 
-    def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
+    def put_if_absent(
+        self, bucket: str, key: str, data: bytes, media_type: str, *, model: str | None = None
+    ) -> bool:
         self._change()
         return super().put_if_absent(bucket, key, data, media_type)
 

@@ -221,7 +221,9 @@ def test_a_damaged_list_is_reported(store: LocalStore) -> None:
 class LostAnswers(LocalStore):
     """A store that keeps what is written, and whose client repeats each write and sees its own."""
 
-    def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
+    def put_if_absent(
+        self, bucket: str, key: str, data: bytes, media_type: str, *, model: str | None = None
+    ) -> bool:
         super().put_if_absent(bucket, key, data, media_type)
         return super().put_if_absent(bucket, key, data, media_type)
 

@@ -37,7 +37,9 @@ class FaultyStore(LocalStore):
         self.faults: list[Exception | Literal["lost answer", "refused"]] = []
         self.puts: list[str] = []
 
-    def put_if_absent(self, bucket: str, key: str, data: bytes, media_type: str) -> bool:
+    def put_if_absent(
+        self, bucket: str, key: str, data: bytes, media_type: str, *, model: str | None = None
+    ) -> bool:
         self.puts.append(key)
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, Exception):
