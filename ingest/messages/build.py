@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from ingest.sources.base import Entry
+from serve_app.contracts.job import CatalogJob
 
 SCHEMA_VERSION = 1
 """Version of the native shape."""
@@ -42,6 +43,11 @@ def message_body(
         "recipe": recipe,
     }
     return message_text(message)
+
+
+def catalog_message_body(job: CatalogJob) -> str:
+    """Return the body of the message for a job of a book collection, which names its run."""
+    return message_text(job.model_dump(mode="json"))
 
 
 def message_text(message: dict[str, Any]) -> str:

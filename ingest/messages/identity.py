@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from ingest.messages.build import INVALID_RUN
-from ingest.messages.parse import check_schema, is_native, open_message, without_nulls
+from ingest.messages.parse import (
+    check_schema,
+    is_catalog,
+    is_native,
+    open_message,
+    without_nulls,
+)
 from serve_app.contracts.job import DEFAULT_RUN, JobId, RunId, Source
 from serve_app.errors import InvalidMessage, InvalidRecipe, PermanentError
 
@@ -28,8 +34,9 @@ class Identity(NamedTuple):
 def identify_refused(body: str, error: PermanentError, message_id: str) -> Identity:
     """Return the identity of a message that was refused.
 
-    A message in the native shape is recorded under the ids that it names, so that its run ends and
-    its failure can be redriven. Everything else belongs to the run ``invalid``.
+    A message in the native shape, or of a book collection, is recorded under the ids that it names,
+    so that its run ends and its failure can be redriven. Everything else belongs to the run
+    ``invalid``.
 
     Args:
         body: Body of the message.
@@ -39,7 +46,7 @@ def identify_refused(body: str, error: PermanentError, message_id: str) -> Ident
     unread = Identity(INVALID_RUN, message_id)
     try:
         content = open_message(body)
-        if not is_native(content):
+        if not is_native(content) and not is_catalog(content):
             return unread
         fields = without_nulls(content)
         if "schema" in fields:

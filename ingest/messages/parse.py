@@ -5,6 +5,8 @@ A producer may send a message in one of these shapes:
 - the native shape, one job: ``{"source": {"bucket": …, "key": …}, …}``
 - an S3 event notification with any number of records
 - S3's "Object Created" event from EventBridge
+- the job of a book collection: ``{"job_id": …, "book_id": …, "image_id": …}``, if a catalog is
+  configured
 - any of them in the envelope of an SNS topic
 
 A job has the same id at every delivery of its message, since S3, SNS and SQS all deliver at least
@@ -16,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -24,10 +27,19 @@ from ingest.messages.build import SCHEMA_VERSION
 from ingest.messages.events import CreatedObject, created_by_eventbridge, created_by_records
 from serve_app.config import QueueConfig
 from serve_app.contracts.base import describe_validation_error
-from serve_app.contracts.job import DERIVED_ID_HEX_DIGITS, EventJob, Job, Output
+from serve_app.contracts.job import (
+    DERIVED_ID_HEX_DIGITS,
+    AnyJob,
+    CatalogJob,
+    EventJob,
+    Job,
+    Output,
+)
 from serve_app.contracts.json_text import parse_json
 from serve_app.contracts.recipe import Recipe, parse_recipe
 from serve_app.errors import InvalidMessage
+
+ParsedJob = TypeVar("ParsedJob", Job, EventJob, CatalogJob)
 
 _NESTED_FIELDS = 3
 """Depth of a job's fields: those of ``recipe.thumbnail`` are the deepest."""
@@ -42,7 +54,7 @@ _FOREIGN_SHAPES = {
 
 
 def parse_message(body: str, defaults: QueueConfig, message_id: str | None = None) -> list[Job]:
-    """Return the jobs that a message asks for.
+    """Return the jobs that a message asks for if no catalog is configured.
 
     Args:
         body: Body of the message.
@@ -60,26 +72,34 @@ def parse_message(body: str, defaults: QueueConfig, message_id: str | None = Non
         InvalidRecipe: The recipe is unknown or has an invalid field.
     """
     content = open_message(body)
-    if is_native(content):
-        return [_native(content, defaults, message_id or _digest(body))]
-    if "Records" in content:
-        created = created_by_records(content["Records"])
-    elif content.get("Event") == "s3:TestEvent":
-        return []
-    elif content.get("source") == "aws.s3":
-        created = created_by_eventbridge(content)
-    else:
-        raise InvalidMessage(
-            "the message is neither a job with a 'source' nor an S3 event notification; "
-            f"its fields are: {_shortened(', '.join(content)) or 'none'}"
-        )
-    return [_event_job(item, defaults) for item in created if item.is_to_be_processed(defaults)]
+    if is_catalog(content):
+        raise no_catalog()
+    return _image_jobs(content, body, defaults, message_id)
+
+
+def parse_with_catalog(
+    body: str, defaults: QueueConfig, message_id: str | None = None
+) -> Sequence[AnyJob]:
+    """Return the jobs that a message asks for, including that of a book collection.
+
+    Args:
+        body: Body of the message.
+        defaults: Recipe and output of a message that names none.
+        message_id: See ``parse_message``.
+
+    Raises:
+        PermanentError: See ``parse_message``.
+    """
+    content = open_message(body)
+    if is_catalog(content):
+        return [_catalog_job(content)]
+    return _image_jobs(content, body, defaults, message_id)
 
 
 async def parse_off_loop(
     body: str, defaults: QueueConfig, message_id: str | None = None
-) -> list[Job]:
-    """Return the jobs that a message asks for, without holding the event loop for long.
+) -> Sequence[AnyJob]:
+    """Return what ``parse_with_catalog`` returns, without holding the event loop for long.
 
     Args:
         body: Body of the message.
@@ -90,8 +110,8 @@ async def parse_off_loop(
         PermanentError: See ``parse_message``.
     """
     if len(body) <= _SHORT_LENGTH:
-        return parse_message(body, defaults, message_id)
-    return await asyncio.to_thread(parse_message, body, defaults, message_id)
+        return parse_with_catalog(body, defaults, message_id)
+    return await asyncio.to_thread(parse_with_catalog, body, defaults, message_id)
 
 
 def parse_native_message(body: str, defaults: QueueConfig) -> Job:
@@ -119,6 +139,14 @@ def parse_native_message(body: str, defaults: QueueConfig) -> Job:
     return _native(content, defaults, _digest(body))
 
 
+def no_catalog() -> InvalidMessage:
+    """Return the error for the job of a book collection if no catalog is configured."""
+    return InvalidMessage(
+        "the message is a catalog job, with a 'book_id', and no catalog is configured; set "
+        "catalog.database_url or catalog.database_secret, or send it to another queue"
+    )
+
+
 def open_message(body: str) -> dict[str, Any]:
     """Return the content of a message, without the envelope of SNS.
 
@@ -134,6 +162,11 @@ def open_message(body: str) -> dict[str, Any]:
 def is_native(content: dict[str, Any]) -> bool:
     """Return whether a message has the native shape."""
     return "source" in content and "detail-type" not in content
+
+
+def is_catalog(content: dict[str, Any]) -> bool:
+    """Return whether a message has the shape of a book collection's job."""
+    return "book_id" in content and not any(name in content for name in ("source", "Records"))
 
 
 def without_nulls(value: Any, depth: int = _NESTED_FIELDS) -> Any:
@@ -161,6 +194,26 @@ def check_schema(version: object) -> None:
         )
 
 
+def _image_jobs(
+    content: dict[str, Any], body: str, defaults: QueueConfig, message_id: str | None
+) -> list[Job]:
+    """Return the jobs of a message in a shape that names its images."""
+    if is_native(content):
+        return [_native(content, defaults, message_id or _digest(body))]
+    if "Records" in content:
+        created = created_by_records(content["Records"])
+    elif content.get("Event") == "s3:TestEvent":
+        return []
+    elif content.get("source") == "aws.s3":
+        created = created_by_eventbridge(content)
+    else:
+        raise InvalidMessage(
+            "the message is neither a job with a 'source' nor an S3 event notification; "
+            f"its fields are: {_shortened(', '.join(content)) or 'none'}"
+        )
+    return [_event_job(item, defaults) for item in created if item.is_to_be_processed(defaults)]
+
+
 def _native(content: dict[str, Any], defaults: QueueConfig, default_id: str) -> Job:
     fields = {**without_nulls(content)}
     check_schema(fields.pop("schema", SCHEMA_VERSION))
@@ -186,6 +239,12 @@ def _event_job(created: CreatedObject, defaults: QueueConfig) -> Job:
     return _job(EventJob, fields)
 
 
+def _catalog_job(content: dict[str, Any]) -> CatalogJob:
+    # The application may add fields. The worker that Foreedge replaces ignores them too.
+    known = {name: content[name] for name in CatalogJob.model_fields if name in content}
+    return _job(CatalogJob, without_nulls(known))
+
+
 def _digest(body: str) -> str:
     return hashlib.sha256(body.encode(errors="surrogatepass")).hexdigest()[:DERIVED_ID_HEX_DIGITS]
 
@@ -207,7 +266,7 @@ def _default_output(defaults: QueueConfig) -> Output:
         raise InvalidMessage(f"queue.output_{describe_validation_error(error)}") from error
 
 
-def _job(kind: type[Job], fields: dict[str, Any]) -> Job:
+def _job(kind: type[ParsedJob], fields: dict[str, Any]) -> ParsedJob:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ingest.messages.build import message_body
+from ingest.messages.build import catalog_message_body, message_body
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
 from ingest.runs.record_table import REDRIVEN
@@ -32,6 +32,7 @@ from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
 from ingest.sqs.sender import send_messages
+from serve_app.contracts.job import CatalogJob
 from serve_app.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -102,8 +103,13 @@ def redrive_failures(
         records.update()
         failures = _Failures(records, options.code)
         while batch := list(itertools.islice(failures, _PART_RECORDS)):
-            entries = [_entry(record, options.as_they_are_now) for record in batch]
-            bodies = [message_body(manifest.run_id, output, recipe, entry) for entry in entries]
+            bodies = [
+                _catalog_body(manifest.run_id, record)
+                or message_body(
+                    manifest.run_id, output, recipe, _entry(record, options.as_they_are_now)
+                )
+                for record in batch
+            ]
             accepted = _MessageCount(on_sent)
             try:
                 send_messages(queue, bodies, accepted.add, rate=rate)
@@ -135,7 +141,7 @@ class _Failures:
 
     def __next__(self) -> Record:
         for record in self._failed:
-            if record.get("source") is not None:
+            if record.get("source") is not None or record.get("book_id") is not None:
                 return record
             self.unreadable += 1
         raise StopIteration
@@ -237,6 +243,17 @@ def _release(queue: QueueClient, handles: list[str]) -> None:
                 for i, h in enumerate(handles)
             ],
         )
+
+
+def _catalog_body(run_id: str, record: Record) -> str | None:
+    """Return the message of a book collection's job, or None for another job.
+
+    A message that named the image instead would make a cut-out that no table knows.
+    """
+    if record.get("book_id") is None:
+        return None
+    ids = {"book_id": record["book_id"], "image_id": record.get("image_id")}
+    return catalog_message_body(CatalogJob(job_id=record["job_id"], run_id=run_id, **ids))
 
 
 def _entry(record: Record, as_they_are_now: bool) -> Entry:

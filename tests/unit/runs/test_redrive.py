@@ -95,3 +95,22 @@ def test_what_was_sent_before_it_stopped_is_not_sent_again(store: LocalStore) ->
     assert {m["job_id"] for m in messages} >= {f"{number:03}" for number in range(50, 60)}
     assert done.waiting == 50
     assert len(messages) == 50
+
+
+def test_a_catalog_job_is_sent_as_its_application_sends_it(store: LocalStore) -> None:
+    job_id = "6a1f0c9e-8f5b-4a57-9c0d-3f1f0a2b4c5d"
+    of_image = {"book_id": 7, "image_id": 12}
+    without = "00000000-8f5b-4a57-9c0d-3f1f0a2b4c5d"
+    write_results(
+        store,
+        "1",
+        failure("a"),
+        outcome("failed", 1, job_id, source=failure("a").source, **of_image),
+        outcome("failed", 2, without, book_id=8),
+    )
+    done, messages = again(store)
+    assert done == Redriven(frozenset({"a", job_id, without}), 0, 0)
+    by_id = {message["job_id"]: message for message in messages}
+    assert by_id[job_id] == {"job_id": job_id, "run_id": "r1", **of_image}
+    assert by_id[without] == {"job_id": without, "run_id": "r1", "book_id": 8, "image_id": None}
+    assert "source" in by_id["a"]
