@@ -65,7 +65,8 @@ class Database:
             login: Options of the connections.
             patience_s: Time, in seconds, for which rows may be held by others.
         """
-        self._patience_s = patience_s
+        self.patience_s = patience_s
+        """Time, in seconds, for which a transaction is repeated while others hold its rows."""
         self._login = login
         self._engine = create_engine(
             "postgresql+psycopg://",
@@ -94,7 +95,7 @@ class Database:
             DatabaseUnavailable: The database does not answer, or not now.
             InternalError: The database refuses a statement.
         """
-        repetitions = Repetitions(time.monotonic(), self._patience_s)
+        repetitions = Repetitions(time.monotonic(), self.patience_s)
         while True:
             try:
                 return self.run_once(work)

@@ -1,4 +1,4 @@
-"""Every transaction on the application's tables: the only SQL of Foreedge.
+"""The transactions on the application's tables, apart from the one that enters a result.
 
 Each function is the body of one transaction in READ COMMITTED, which ``Database.run`` begins,
 commits and repeats. While a function holds a lock, it never waits for another one: rows that the
@@ -17,15 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, Row, column, func, insert, select, update, values
+from sqlalchemy import Connection, Row, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ingest.catalog.database import RowsChanged
 from ingest.catalog.rules import (
     BookImage,
-    arrange,
     choose_source,
-    find_cutout,
     source_of_cutout,
 )
 from ingest.catalog.tables import ACTIVE, BOOKS, IMAGES, JOBS
@@ -45,6 +42,7 @@ _IMAGE_COLUMNS = (
 
 
 JobRow = Row[*tuple[Any, ...]]
+"""One row of ``image_processing_jobs``."""
 
 
 class Superseded(Exception):
@@ -70,14 +68,6 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
-    """A job whose cut-out is in the rows of its book."""
-
-    s3_key: str | None
-    """``s3_key`` of the cut-out. None if somebody has deleted the cut-out since."""
-
-
-@dataclass(frozen=True, slots=True)
 class Missing:
     """A job without a row."""
 
@@ -86,17 +76,15 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class CutoutRow:
-    """What the rows say of a finished cut-out."""
+class JobCounts:
+    """The jobs of the application by their states."""
 
-    source_id: int
-    """Id of the image that was cut out."""
-    s3_key: str
-    """Key of the cut-out, without the prefix."""
-    cloudfront_url: str | None
-    """URL of the cut-out, or None."""
-    model_used: str
-    """Name of the model."""
+    by_state: dict[str, int]
+    """Number of jobs in each state that occurs."""
+    oldest_pending_s: float | None
+    """Age of the oldest job that waits, in seconds. None if none waits."""
+    stale: int
+    """Number of jobs that were taken longer ago than any consumer works on one."""
 
 
 def claim(connection: Connection, job: CatalogJob) -> Claimed | Completed | Missing:
@@ -111,7 +99,7 @@ def claim(connection: Connection, job: CatalogJob) -> Claimed | Completed | Miss
         SourceDeleted: The book has no image.
         Superseded: A newer job for the same image is active.
     """
-    row = _lock_job(connection, job, nowait=False)
+    row = lock_job(connection, job, nowait=False)
     if row is None:
         book = connection.scalar(select(BOOKS.c.id).where(BOOKS.c.id == job.book_id))
         return Missing(book_exists=book is not None)
@@ -120,10 +108,10 @@ def claim(connection: Connection, job: CatalogJob) -> Claimed | Completed | Miss
             f"job {job.job_id} belongs to book {row.book_id}, and the message names book "
             f"{job.book_id}; nothing was changed"
         )
-    images = _read_images(connection, job.book_id)
+    images = read_images(connection, job.book_id)
     source = choose_source(images, _asked_id(row, job))
     if row.status == "completed":
-        return _completed(row, images, source)
+        return completed_job(row, images, source)
     if source is None:
         raise SourceDeleted(f"book {job.book_id} of job {job.job_id} has no image")
     taken = {
@@ -140,54 +128,6 @@ def claim(connection: Connection, job: CatalogJob) -> Claimed | Completed | Miss
             raise Superseded(f"job {job.job_id}: a newer job for its image is active") from error
         raise
     return Claimed(source)
-
-
-def finish(
-    connection: Connection, job: CatalogJob, cutout: CutoutRow, *, again: bool = False
-) -> Entered | Missing:
-    """Enter a cut-out into the rows of its book, and complete the job.
-
-    The book gets one cut-out for each image, which is its first and primary image. A transaction
-    whose COMMIT was not answered can be repeated: it then finds the job completed.
-
-    Args:
-        connection: Connection in a transaction.
-        job: Job of the message.
-        cutout: What was made.
-        again: Whether the objects of a completed job were made again, perhaps under another name.
-
-    Raises:
-        SourceDeleted: The image that was cut out does not exist any more.
-        RowsChanged: Images of the book came or went; begin again.
-    """
-    book = select(BOOKS.c.id).where(BOOKS.c.id == job.book_id)
-    # FOR KEY SHARE: the book stays, and whoever edits it does not wait.
-    if connection.scalar(book.with_for_update(read=True, key_share=True, nowait=True)) is None:
-        return Missing(book_exists=False)
-    images = _lock_images(connection, job.book_id)
-    row = _lock_job(connection, job, nowait=True)
-    if row is None:
-        return Missing(book_exists=True)
-    if row.status == "completed":
-        present = _completed(row, images, None).s3_key
-        if present is None or present == cutout.s3_key or not again:
-            return Entered(present)
-    if not any(image.id == cutout.source_id for image in images):
-        raise SourceDeleted(
-            f"image {cutout.source_id} of book {job.book_id} was deleted while it was cut out"
-        )
-    cutout_id = _enter_cutout(connection, job.book_id, images, cutout)
-    _move(connection, images, arrange(images, cutout_id, cutout.source_id))
-    completed = {
-        "status": "completed",
-        "processed_image_id": cutout_id,
-        "model_used": cutout.model_used,
-        "failure_reason": None,
-        "updated_at": func.now(),
-        "completed_at": func.now(),
-    }
-    connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(completed))
-    return Entered(cutout.s3_key)
 
 
 def fail(connection: Connection, outcome: Outcome) -> None:
@@ -213,7 +153,8 @@ def give_back(connection: Connection, job: CatalogJob) -> None:
     waits = {"status": "pending", "updated_at": func.now()}
     connection.execute(
         update(JOBS)
-        .where(JOBS.c.id == UUID(job.job_id), JOBS.c.status == "processing")
+        .where(JOBS.c.id == UUID(job.job_id), JOBS.c.book_id == job.book_id)
+        .where(JOBS.c.status == "processing")
         .values(waits)
     )
 
@@ -235,13 +176,33 @@ def release(connection: Connection, older_than_s: float) -> int:
     return result.rowcount
 
 
+def count_jobs(connection: Connection, stale_after_s: float) -> JobCounts:
+    """Return how many jobs are in each state.
+
+    Args:
+        connection: Connection in a transaction.
+        stale_after_s: Time, in seconds, after which a job that was taken counts as stale.
+    """
+    age = func.make_interval(0, 0, 0, 0, 0, 0, stale_after_s)
+    stale = func.count().filter(JOBS.c.updated_at < func.now() - age)
+    oldest_s = func.extract("epoch", func.now() - func.min(JOBS.c.created_at))
+    query = select(JOBS.c.status, func.count(), oldest_s, stale).group_by(JOBS.c.status)
+    found = {row[0]: row for row in connection.execute(query)}
+    pending, taken = found.get("pending"), found.get("processing")
+    return JobCounts(
+        by_state={state: row[1] for state, row in sorted(found.items())},
+        oldest_pending_s=None if pending is None or pending[2] is None else float(pending[2]),
+        stale=0 if taken is None else taken[3],
+    )
+
+
 def _asked_id(row: JobRow, job: CatalogJob) -> int | None:
     """Return the id of the image that was asked for. The row forgets one that is deleted."""
     asked: int | None = row.source_image_id
     return job.image_id if asked is None else asked
 
 
-def _completed(row: JobRow, images: Sequence[BookImage], chosen: BookImage | None) -> Completed:
+def completed_job(row: JobRow, images: Sequence[BookImage], chosen: BookImage | None) -> Completed:
     """Return a completed job, whose cut-out says of which image it is made."""
     cutout = next((image for image in images if image.id == row.processed_image_id), None)
     if cutout is None:
@@ -251,7 +212,8 @@ def _completed(row: JobRow, images: Sequence[BookImage], chosen: BookImage | Non
     return Completed(cutout.s3_key, made_of or chosen)
 
 
-def _lock_job(connection: Connection, job: CatalogJob, *, nowait: bool) -> JobRow | None:
+def lock_job(connection: Connection, job: CatalogJob, *, nowait: bool) -> JobRow | None:
+    """Lock the row of a job, and return it. None if there is none."""
     columns = (
         JOBS.c.id,
         JOBS.c.book_id,
@@ -263,71 +225,10 @@ def _lock_job(connection: Connection, job: CatalogJob, *, nowait: bool) -> JobRo
     return connection.execute(query.with_for_update(key_share=True, nowait=nowait)).first()
 
 
-def _read_images(connection: Connection, book_id: int) -> list[BookImage]:
+def read_images(connection: Connection, book_id: int) -> list[BookImage]:
+    """Return the images of a book as they are now."""
     query = select(*_IMAGE_COLUMNS).where(IMAGES.c.book_id == book_id)
     return [BookImage(*row) for row in connection.execute(query)]
-
-
-def _lock_images(connection: Connection, book_id: int) -> list[BookImage]:
-    """Lock all images of a book, and return them as they are once they are locked.
-
-    The statement that locks finds the rows that existed when it began. Another one may have been
-    inserted meanwhile, and would be left out of the order.
-    """
-    query = select(IMAGES.c.id).where(IMAGES.c.book_id == book_id).order_by(IMAGES.c.id)
-    locked = connection.scalars(query.with_for_update(key_share=True, nowait=True)).all()
-    images = _read_images(connection, book_id)
-    if {image.id for image in images} != set(locked):
-        raise RowsChanged(f"the images of book {book_id} changed while they were locked")
-    return images
-
-
-def _enter_cutout(
-    connection: Connection, book_id: int, images: Sequence[BookImage], cutout: CutoutRow
-) -> int:
-    """Return the id of the row of a cut-out, which is inserted if its source has none yet."""
-    names = {"s3_key": cutout.s3_key, "cloudfront_url": cutout.cloudfront_url}
-    present = find_cutout(images, book_id, cutout.source_id)
-    if present is None:
-        new = {
-            **names,
-            "book_id": book_id,
-            "display_order": 0,
-            "is_primary": True,
-            "is_background_processed": True,
-        }
-        inserted: int = connection.execute(
-            insert(IMAGES).values(new).returning(IMAGES.c.id)
-        ).scalar_one()
-        return inserted
-    if present.s3_key != cutout.s3_key:
-        connection.execute(update(IMAGES).where(IMAGES.c.id == present.id).values(names))
-    return present.id
-
-
-def _move(connection: Connection, images: Sequence[BookImage], order: Sequence[int]) -> None:
-    """Give the images of a book their positions. Only the first one is primary.
-
-    Args:
-        connection: Connection in a transaction.
-        images: Images with the positions that they have.
-        order: Ids of all images in their new order.
-    """
-    present = {image.id: (image.display_order, image.is_primary) for image in images}
-    moved = [
-        (image_id, position)
-        for position, image_id in enumerate(order)
-        # A cut-out that was inserted has its position already.
-        if present.get(image_id, (0, True)) != (position, position == 0)
-    ]
-    if not moved:
-        return
-    place = values(column("id", Integer), column("position", Integer), name="place").data(moved)
-    connection.execute(
-        update(IMAGES)
-        .where(IMAGES.c.id == place.c.id)
-        .values(display_order=place.c.position, is_primary=place.c.position == 0)
-    )
 
 
 def _uuid(job_id: str) -> UUID | None:

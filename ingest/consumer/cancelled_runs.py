@@ -16,13 +16,13 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from ingest.runs.cancellation import is_cancelled
 from ingest.runs.folder import RunFolder
 from ingest.runs.live import is_live
 from serve_app.config import LedgerConfig
-from serve_app.contracts.job import Job
+from serve_app.contracts.job import AnyJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import ForeedgeError, RunCancelled
 from serve_app.storage.protocol import ObjectStore
@@ -72,11 +72,11 @@ class CancelledRuns:
         return cls(look_up, time.monotonic)
 
     def guard(
-        self, process: Callable[[Job], Awaitable[Outcome]]
-    ) -> Callable[[Job], Awaitable[Outcome]]:
+        self, process: Callable[[Any], Awaitable[Outcome]]
+    ) -> Callable[[Any], Awaitable[Outcome]]:
         """Return a function that processes a job unless its run is cancelled."""
 
-        async def process_unless_cancelled(job: Job) -> Outcome:
+        async def process_unless_cancelled(job: AnyJob) -> Outcome:
             if not is_live(job.run_id) and await self._cancelled(job.run_id):
                 raise RunCancelled(
                     f"run {job.run_id} is cancelled. To resume it, send it again with the same "

@@ -41,7 +41,6 @@ from ingest.consumer.verdicts import (
 from ingest.runs.ledger import OutcomeSink
 from ingest.sqs.queue import Message, Queue
 from serve_app.config import QueueConfig
-from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import ForeedgeError
 
@@ -59,7 +58,7 @@ class Consumer:
     def __init__(
         self,
         queue: Queue,
-        process: Callable[[Job], Awaitable[Outcome]],
+        process: Callable[[Any], Awaitable[Outcome]],
         ledger: OutcomeSink,
         config: QueueConfig,
         *,

@@ -16,19 +16,20 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.serve.handle import DeploymentHandle
 
 from ingest.consumer.cancelled_runs import CancelledRuns
 from ingest.consumer.consumer import Consumer
 from ingest.consumer.consumer_metrics import ConsumerMetrics, record_backlog
-from ingest.runs.ledger import Ledger
+from ingest.messages.parse import no_catalog
+from ingest.runs.ledger import Ledger, OutcomeSink
 from ingest.runs.ledger_check import check_ledger
 from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
 from ingest.sqs.queue import SqsQueue, check_url
 from serve_app.config import AppConfig, QueueConfig
-from serve_app.contracts.job import Job
+from serve_app.contracts.job import AnyJob, CatalogJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import (
     FatalError,
@@ -42,6 +43,10 @@ from serve_app.serving.handle_calls import call_deployment
 from serve_app.serving.ray_metrics import SAMPLED_EVERY_S, process_metrics, record_build
 from serve_app.serving.scaling_trouble import read_scaling_trouble
 from serve_app.storage import open_store
+from serve_app.storage.protocol import ObjectStore
+
+if TYPE_CHECKING:
+    from ingest.catalog.catalog import Catalog
 
 T = TypeVar("T")
 
@@ -85,6 +90,7 @@ class SqsIngest:
         record_part = self._consumer_metrics.record_part
         self._ledger = Ledger(self._store, config.ledger, on_stored=record_part)
         self._cancelled_runs = CancelledRuns.in_ledger(self._store, config.ledger)
+        self._catalog = _open_catalog(config, config.queue.job_deadline_s, self._store)
         self._queue: SqsQueue | None = None
         self._consumer: Consumer | None = None
         self._trouble = "the models are not loaded yet"
@@ -112,6 +118,7 @@ class SqsIngest:
             "healthy": reason is None,
             "reason": reason,
             **stats,
+            **({} if self._catalog is None else {"catalog": await self._catalog.status()}),
         }
 
     async def __del__(self) -> None:
@@ -128,20 +135,29 @@ class SqsIngest:
         self._record_consumer()
         if self._queue is not None:
             await self._queue.close()
+        if self._catalog is not None:
+            self._catalog.close()
 
     async def _serve(self) -> None:
         # A message received before that would wait for the models and use up its receives.
         await self._until_it_succeeds(self._wait_for_models)
         self._trouble = "the ledger is not checked yet"
         await self._until_it_succeeds(self._check_ledger)
+        process: Callable[[Any], Awaitable[Outcome]] = self._cancelled_runs.guard(self._process)
+        ledger: OutcomeSink = self._ledger
+        if self._catalog is not None:
+            self._trouble = "the catalog's database is not checked yet"
+            await self._until_it_succeeds(self._catalog.check)
+            process = self._catalog.process(process).run
+            ledger = self._catalog.recorder(ledger)
         self._trouble = "the queue is not open yet"
         queue = self._queue = await self._until_it_succeeds(
             lambda: SqsQueue.open(self._queue_config, self._aws)
         )
         self._consumer = Consumer(
             queue,
-            self._cancelled_runs.guard(self._process),
-            self._ledger,
+            process,
+            ledger,
             self._queue_config,
             part_records=self._ledger_config.part_records,
             part_interval_s=self._ledger_config.part_interval_s,
@@ -192,10 +208,36 @@ class SqsIngest:
     async def _wait_for_models(self) -> None:
         await call_deployment(self._pipeline.models.remote(), self._queue_config.job_deadline_s)
 
-    async def _process(self, job: Job) -> Outcome:
+    async def _process(self, job: AnyJob) -> Outcome:
+        if isinstance(job, CatalogJob):
+            raise no_catalog()
         response = self._pipeline.process.remote(job)
         outcome: Outcome = await call_deployment(response, self._queue_config.job_deadline_s)
         return outcome
+
+
+def _open_catalog(config: AppConfig, stale_after_s: float, store: ObjectStore) -> Catalog | None:
+    """Return the catalog, or None if none is configured.
+
+    Args:
+        config: Settings of the application.
+        stale_after_s: Time, in seconds, after which no consumer works on a job any more.
+        store: Object store of the images.
+
+    Raises:
+        InvalidConfig: The packages of the catalog are not installed.
+    """
+    if config.catalog is None:
+        return None
+    try:
+        # SQLAlchemy and psycopg are in the extra ``catalog``, which few installations have.
+        from ingest.catalog.catalog import Catalog
+    except ImportError as error:
+        raise InvalidConfig(
+            f"catalog needs packages that are missing ({error}). Install them with: "
+            "pip install 'foreedge[catalog]'"
+        ) from error
+    return Catalog(config.catalog, config.aws, store, stale_after_s)
 
 
 def accepted_in_flight(config: AppConfig, queue: QueueConfig) -> int:

@@ -19,12 +19,13 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ingest.consumer.breakers import Breakers
 from ingest.consumer.lease import Lease
 from ingest.consumer.place_waits import PlaceWaits
 from serve_app.config import QueueConfig
-from serve_app.contracts.job import Job
+from serve_app.contracts.job import AnyJob, Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.place import Place
 from serve_app.error_text import visible
@@ -52,7 +53,7 @@ _STORE_CODES = {each.code for each in (StorageUnavailable, SourceForbidden, Stor
 class _Run:
     """One job on its way to its outcome."""
 
-    job: Job
+    job: AnyJob
     lease: Lease
     waited_s: float = 0
     """Time in seconds that it has waited behind other jobs or for a place that refuses. It is its
@@ -64,7 +65,7 @@ class JobRunner:
 
     def __init__(
         self,
-        process: Callable[[Job], Awaitable[Outcome]],
+        process: Callable[[Any], Awaitable[Outcome]],
         config: QueueConfig,
         breakers: Breakers,
         waits: PlaceWaits,
@@ -81,7 +82,7 @@ class JobRunner:
         self.alone = 0
         """Number of jobs that ran in isolation, because the replica that held them was lost."""
 
-    async def run_job(self, job: Job, lease: Lease) -> Outcome:
+    async def run_job(self, job: AnyJob, lease: Lease) -> Outcome:
         """Run a job and return its outcome. Raises only if this task is cancelled."""
         run = _Run(job, lease)
         first_s = self._clock()
@@ -192,18 +193,18 @@ class JobRunner:
         return outcome.model_copy(update={"receive_count": receives})
 
 
-def _place_that_refused(job: Job, outcome: Outcome) -> Place | None:
+def _place_that_refused(job: AnyJob, outcome: Outcome) -> Place | None:
     """Return the place because of which a job failed, or None if the failure is of another kind."""
     if outcome.refused_by is not None or outcome.status != "failed":
         return outcome.refused_by
     # The call of the pipeline failed, or the pipeline is of a version that names no places.
-    if outcome.code in _STORE_CODES:
+    if outcome.code in _STORE_CODES and isinstance(job, Job):
         return Place.of_bucket("source", job.source.bucket)
     by_code = {ModelUnavailable.code: _MODELS, Overloaded.code: _PIPELINE}
     return by_code.get(outcome.code or "")
 
 
-def _places_that_served(job: Job, outcome: Outcome) -> Sequence[Place]:
+def _places_that_served(job: AnyJob, outcome: Outcome) -> Sequence[Place]:
     """Return the places that did their part of a job."""
     served = [*outcome.answered_by]
     if outcome.status != "failed" or outcome.retry == "permanent":
@@ -215,7 +216,9 @@ def _places_that_served(job: Job, outcome: Outcome) -> Sequence[Place]:
     return served
 
 
-def _buckets(job: Job) -> tuple[Place, Place]:
+def _buckets(job: AnyJob) -> Sequence[Place]:
+    if not isinstance(job, Job):
+        return ()
     source = Place.of_bucket("source", job.source.bucket)
     return source, Place.of_bucket("output", job.output.bucket)
 
@@ -225,5 +228,5 @@ def _without_verdict(outcome: Outcome) -> Outcome:
     return outcome.model_copy(update={"retry": "transient"})
 
 
-def _labels(job: Job) -> dict[str, str]:
+def _labels(job: AnyJob) -> dict[str, str]:
     return {"job_id": job.job_id, "run_id": job.run_id}

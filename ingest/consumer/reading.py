@@ -10,7 +10,7 @@ from ingest.messages.parse import parse_off_loop
 from ingest.sqs.dead_letters import earlier_job_id
 from ingest.sqs.queue import Message
 from serve_app.config import QueueConfig
-from serve_app.contracts.job import EventJob, Job
+from serve_app.contracts.job import AnyJob, EventJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.error_text import visible
 from serve_app.errors import PermanentError, SourceChanged, SourceNotFound
@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 _OUT_OF_DATE_CODES = {SourceNotFound.code, SourceChanged.code}
 
 
-async def read_jobs(message: Message, config: QueueConfig) -> list[Job] | Outcome:
+async def read_jobs(message: Message, config: QueueConfig) -> Sequence[AnyJob] | Outcome:
     """Return the jobs that a message asks for, or the failure of a message that is refused."""
     job_id = earlier_job_id(message.attributes) or message.message_id
     try:
@@ -36,7 +36,7 @@ async def read_jobs(message: Message, config: QueueConfig) -> list[Job] | Outcom
         )
 
 
-async def run_current(job: Job, run: Callable[[Job], Awaitable[Outcome]]) -> Outcome:
+async def run_current(job: AnyJob, run: Callable[[AnyJob], Awaitable[Outcome]]) -> Outcome:
     """Run a job, and that of an event again if its image was replaced meanwhile.
 
     What replaced the image usually has an event of its own, whose job then finds the result. If
@@ -52,7 +52,7 @@ async def run_current(job: Job, run: Callable[[Job], Awaitable[Outcome]]) -> Out
     return outcome
 
 
-def recorded_outcomes(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
+def recorded_outcomes(jobs: Sequence[AnyJob], outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return the outcomes of the jobs that were still to be done.
 
     An event whose image was deleted before it was read asks for nothing any more.

@@ -66,13 +66,16 @@ def unexpected_failure(
         error: Error that no part of the consumer expects.
         outcome: Outcome that could not be settled, whose job is named. None if no job is known.
     """
-    return Outcome.of_error(
+    failure = Outcome.of_error(
         InternalError(f"{type(error).__name__}: {error}"),
         job_id=message.message_id if outcome is None else outcome.job_id,
         run_id=INVALID_RUN if outcome is None else outcome.run_id,
         source=None if outcome is None else outcome.source,
         receives=message.receive_count,
     )
+    if outcome is None:
+        return failure
+    return failure.model_copy(update={"book_id": outcome.book_id, "image_id": outcome.image_id})
 
 
 def error_of(outcome: Outcome) -> ForeedgeError:

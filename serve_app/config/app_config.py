@@ -17,6 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from serve_app.config.catalog import CatalogConfig
 from serve_app.config.deployments import (
     ImageLimits,
     PipelineConfig,
@@ -93,6 +94,8 @@ class AppConfig(BaseSettings):
     """SQS queue to consume. None serves HTTP only."""
     ledger: LedgerConfig | None = None
     """Ledger of the results. Required with ``queue``."""
+    catalog: CatalogConfig | None = None
+    """Tables of a book collection, whose jobs may be on the queue. None refuses such jobs."""
     autoscaling: ScalingConfig | None = None
     """Autoscaling of the deployments. None keeps the ``replicas`` of each."""
 
@@ -133,6 +136,14 @@ class AppConfig(BaseSettings):
     def _check_that_the_queue_has_a_ledger(self) -> Self:
         if self.queue is not None and self.ledger is None:
             raise ValueError("queue needs ledger.bucket, where results are recorded")
+        return self
+
+    @model_validator(mode="after")
+    def _check_what_the_catalog_needs(self) -> Self:
+        if self.catalog is not None and self.queue is None:
+            raise ValueError("catalog needs queue.url, from which its jobs come")
+        if self.catalog is not None and self.storage.local_root is not None:
+            raise ValueError("catalog needs S3; do not set storage.local_root")
         return self
 
     @model_validator(mode="after")

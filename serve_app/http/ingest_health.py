@@ -16,7 +16,7 @@ def summarize_replicas(answers: Sequence[Any]) -> dict[str, Any]:
 
     Returns:
         Whether all are healthy, the reason of the first that is not, the sums of their counters,
-        and the answer of each.
+        the health of the catalog if one is configured, and the answer of each.
     """
     replicas = [
         answer
@@ -28,11 +28,14 @@ def summarize_replicas(answers: Sequence[Any]) -> dict[str, Any]:
     if not replicas:
         reasons = ["no replica of SqsIngest is running"]
     urls = [replica["queue_url"] for replica in replicas if "queue_url" in replica]
+    # All replicas have the same database, so that the first answer stands for all.
+    catalogs = [replica["catalog"] for replica in replicas if "catalog" in replica]
     return {
         **({"queue_url": urls[0]} if urls else {}),
         "healthy": not reasons,
         "reason": reasons[0] if reasons else None,
         **_sums(replicas),
+        **({"catalog": catalogs[0]} if catalogs else {}),
         "replicas": replicas,
     }
 
@@ -42,6 +45,8 @@ def _sums(replicas: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sums: dict[str, Any] = {}
     for replica in replicas:
         for name, value in replica.items():
+            if name == "catalog":
+                continue
             if isinstance(value, dict):
                 sums[name] = dict(Counter(sums.get(name, {})) + Counter(value))
             elif isinstance(value, int) and not isinstance(value, bool):

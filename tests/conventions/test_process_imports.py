@@ -35,6 +35,9 @@ NOWHERE = {
     "ingest.local",
     "serve_app.app",
     "serve_app.replica_options",
+    "sqlalchemy",
+    "psycopg",
+    "ingest.catalog",
 }
 """Packages and modules that no replica loads when it starts with the default settings."""
 

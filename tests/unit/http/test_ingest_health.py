@@ -133,3 +133,10 @@ async def test_strangers_learn_nothing_about_the_queue(headers: dict[str, str], 
         answer = await client.get("/readyz", headers=headers)
     assert answer.status_code == 200
     assert ("ingest" in answer.json()) == told
+
+
+def test_the_catalog_of_the_first_replica_stands_for_all() -> None:
+    catalog = {"reason": None, "latency_ms": 1.5, "jobs": {"pending": 3}, "stale": 0}
+    found = summarize_replicas([WELL | {"catalog": catalog}, WELL | {"catalog": catalog}])
+    assert found["catalog"] == catalog
+    assert "catalog" not in summarize_replicas([WELL])

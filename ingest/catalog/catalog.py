@@ -1,0 +1,114 @@
+"""The catalog of one consumer: what SqsIngest needs of it, opened from the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from ingest.catalog import rows
+from ingest.catalog.database import Database
+from ingest.catalog.login import Login
+from ingest.catalog.process import CatalogProcess, CatalogRecorder, Process
+from ingest.catalog.rows import JobCounts
+from ingest.catalog.tables import check_tables
+from ingest.catalog.transactions import Transactions
+from ingest.runs.ledger import OutcomeSink
+from serve_app.config import AwsConfig, CatalogConfig
+from serve_app.errors import ForeedgeError
+from serve_app.storage.protocol import ObjectStore
+
+_logger = logging.getLogger(__name__)
+
+_FRESH_S = 15.0
+"""Time, in seconds, for which the numbers of jobs are not counted again."""
+_LOOK_S = 1.0
+"""Time, in seconds, that a caller waits for the numbers. A database that hangs must not hold it."""
+
+
+class Catalog:
+    """The application's database, its jobs, and its health. Belongs to one event loop."""
+
+    def __init__(
+        self, config: CatalogConfig, aws: AwsConfig, store: ObjectStore, stale_after_s: float
+    ) -> None:
+        """Open no connection yet.
+
+        Args:
+            config: Settings of the catalog.
+            aws: Settings of the connection to Secrets Manager.
+            store: Object store of the images.
+            stale_after_s: Time, in seconds, after which no consumer works on a job any more.
+        """
+        self._config = config
+        self._store = store
+        self._stale_after_s = stale_after_s
+        self._database = Database(Login(config, aws))
+        self._transactions = Transactions(self._database)
+        self._health: dict[str, Any] = {"reason": "the database was not asked yet"}
+        self._looked_at: float | None = None
+        self._look: asyncio.Task[None] | None = None
+
+    async def check(self) -> None:
+        """Check that the database answers and has the tables.
+
+        Raises:
+            InvalidConfig: The tables do not fit, or the login cannot be read.
+            DatabaseUnavailable: The database does not answer.
+        """
+        for warning in await self._transactions.run(check_tables):
+            _logger.warning("catalog: %s", warning)
+
+    def process(self, process: Process) -> CatalogProcess:
+        """Return the jobs around a function that processes images."""
+        return CatalogProcess(process, self._transactions, self._store, self._config)
+
+    def recorder(self, ledger: OutcomeSink) -> CatalogRecorder:
+        """Return the rows of final failures before a ledger."""
+        return CatalogRecorder(ledger, self._transactions)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the health of the database and the numbers of its jobs. It never raises.
+
+        Returns:
+            ``reason`` (None if all is well), ``latency_ms`` of one transaction, ``jobs`` by state,
+            ``oldest_pending_s``, and ``stale`` jobs.
+        """
+        loop = asyncio.get_running_loop()
+        if self._looked_at is None or loop.time() >= self._looked_at + _FRESH_S:
+            if self._look is None or self._look.done():
+                self._look = asyncio.create_task(self._look_now())
+            await asyncio.wait({self._look}, timeout=_LOOK_S)
+        trouble = self._database.trouble
+        return self._health if trouble is None else {**self._health, "reason": trouble}
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._look is not None:
+            self._look.cancel()
+        self._transactions.close()
+
+    async def _look_now(self) -> None:
+        began_s = time.monotonic()
+        try:
+            await self._transactions.run(check_tables)
+            answered_s = time.monotonic()
+            counts = await self._transactions.run(
+                lambda connection: rows.count_jobs(connection, self._stale_after_s)
+            )
+        except ForeedgeError as error:
+            self._health = {"reason": f"{error.code}: {error.message}"}
+        else:
+            self._health = _healthy(counts, (answered_s - began_s) * 1000)
+        self._looked_at = asyncio.get_running_loop().time()
+
+
+def _healthy(counts: JobCounts, latency_ms: float) -> dict[str, Any]:
+    return {
+        "reason": None,
+        "latency_ms": round(latency_ms, 1),
+        "jobs": counts.by_state,
+        "oldest_pending_s": counts.oldest_pending_s,
+        "stale": counts.stale,
+    }
