@@ -15,7 +15,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
-	test-scaling chaos fuzz check-arm64 check-kubernetes check-ray-up check-terraform \
+	test-scaling chaos fuzz check-arm64 check-catalog check-kubernetes check-ray-up check-terraform \
 	check-workflows docs lock tag image tune loadtest soak bench bench-graph bench-ingest bench-ledger \
 	bench-overload bench-mixed bench-memory bench-hostile bench-engines bench-peers compare-rembg \
 	quality
@@ -53,6 +53,9 @@ spelling: $(VENV)/installed ## Spelling only
 
 unit: $(VENV)/compiled ## Unit tests, and tests of the conventions: no Ray, no network
 	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) tests/unit tests/conventions
+
+check-catalog: $(VENV)/installed ## All tests of catalog jobs, on a Postgres of their own
+	$(VENV)/bin/python -m pytest --quiet tests/catalog
 
 coverage: $(VENV)/compiled ## Branch coverage of the unit tests, with its floor
 	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) --cov --cov-report=term:skip-covered \

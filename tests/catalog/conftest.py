@@ -9,7 +9,9 @@ import pytest
 
 from ingest.catalog.database import Database
 from ingest.catalog.login import Login
+from ingest.local.aws import LocalAws, use_dummy_credentials
 from serve_app.config import AwsConfig, CatalogConfig
+from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection
 from tests.support.postgres_server import PostgresServer
 
@@ -53,3 +55,15 @@ def database(settings: CatalogConfig) -> Iterator[Database]:
     opened = Database(Login(settings, AwsConfig()))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[LocalAws]:
+    use_dummy_credentials()
+    with LocalAws() as server:
+        yield server
+
+
+@pytest.fixture
+def bench(aws: LocalAws, collection: Collection) -> Bench:
+    return Bench(aws, collection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from typing import Any, Literal
@@ -15,13 +15,13 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ingest.catalog import rows
 from ingest.catalog.database import Database
+from ingest.catalog.finish import Entered, finish
 from ingest.catalog.login import Login, read_secret
-from ingest.catalog.rows import Claimed, Entered
+from ingest.catalog.rows import Claimed
 from ingest.catalog.sql_errors import map_database_error
 from ingest.catalog.try_again import TryAgain
-from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.aws import LocalAws
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig, CatalogConfig
 from serve_app.errors import DatabaseUnavailable, ForeedgeError, InternalError, InvalidConfig
@@ -215,18 +215,11 @@ def test_a_server_without_free_connections_is_not_the_jobs_fault(
         database.run(one)
 
 
-@pytest.fixture(scope="module")
-def secrets() -> Iterator[AwsConfig]:
-    use_dummy_credentials()
-    with LocalAws() as server:
-        yield server.aws
-
-
 def test_a_password_that_was_rotated_is_read_again_at_once(
-    secrets: AwsConfig, postgres: PostgresServer, template: str
+    aws: LocalAws, postgres: PostgresServer, template: str
 ) -> None:
     name = postgres.create(template)
-    client = aws_client("secretsmanager", secrets)
+    client = aws_client("secretsmanager", aws.aws)
     content = {
         "username": f"rotated_{name}",
         "password": PASSWORD,
@@ -238,7 +231,7 @@ def test_a_password_that_was_rotated_is_read_again_at_once(
     minutes = itertools.count(0, 60.0)
     with (
         postgres.connect(name) as admin,
-        closing(opened_by_secret(name, secrets, lambda: next(minutes))) as database,
+        closing(opened_by_secret(name, aws.aws, lambda: next(minutes))) as database,
     ):
         role = f"rotated_{name}".encode()
         admin.execute(b"CREATE ROLE " + role + b" LOGIN PASSWORD '" + PASSWORD.encode() + b"'")
@@ -304,13 +297,13 @@ def test_no_transaction_outlives_its_time_outs(database: Database) -> None:
 def test_rows_that_stay_locked_are_given_up_after_a_while(collection: Collection, url: str) -> None:
     book, [source] = collection.add_book(*photographs(1))
     job = collection.queue(book, source)
-    finish: Callable[[Connection], Any] = partial(rows.finish, job=job, cutout=cutout(job, source))
+    finishing: Callable[[Connection], Any] = partial(finish, job=job, cutout=cutout(job, source))
     with psycopg.connect(url) as user, closing(opened(url, patience_s=0.5)) as database:
         take(database, job)
         user.execute("UPDATE book_images SET caption = ''")
         with pytest.raises(DatabaseUnavailable, match="another transaction holds the rows"):
-            database.run(finish)
+            database.run(finishing)
         # The database itself is well.
         assert database.trouble is None
         user.rollback()
-        assert isinstance(database.run(finish), Entered)
+        assert isinstance(database.run(finishing), Entered)

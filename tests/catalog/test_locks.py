@@ -12,7 +12,8 @@ from sqlalchemy import Connection, event
 
 from ingest.catalog import rows
 from ingest.catalog.database import Database
-from ingest.catalog.rows import Entered, Missing
+from ingest.catalog.finish import Entered, finish
+from ingest.catalog.rows import Missing
 from ingest.catalog.try_again import TryAgain
 from serve_app.contracts.job import CatalogJob
 from tests.catalog.collection import Collection, Image, photographs
@@ -34,18 +35,18 @@ def test_finish_never_waits_for_a_row(
     job = collection.queue(book, source)
     take(database, job)
     query = LOCKS[what].replace("id = id", "title = ''") if what == "the book" else LOCKS[what]
-    finish = partial(rows.finish, job=job, cutout=cutout(job, source))
+    finishing = partial(finish, job=job, cutout=cutout(job, source))
     with psycopg.connect(url) as user:
         user.execute(query.encode(), {"book": book, "image": other})
         if what == "the book":
             # The title of a book is nothing to us, so its editor is not waited for.
-            assert isinstance(database.run_once(finish), Entered)
+            assert isinstance(database.run_once(finishing), Entered)
         else:
             with pytest.raises(TryAgain, match="another transaction holds the rows") as raised:
-                database.run_once(finish)
+                database.run_once(finishing)
             assert raised.value.contended
         user.rollback()
-    assert isinstance(database.run(finish), Entered)
+    assert isinstance(database.run(finishing), Entered)
 
 
 def test_a_claim_and_an_upload_that_queues_a_job_do_not_hinder_each_other(
@@ -61,7 +62,7 @@ def test_a_claim_and_an_upload_that_queues_a_job_do_not_hinder_each_other(
         )
         take(database, job)
         assert isinstance(
-            database.run_once(partial(rows.finish, job=job, cutout=cutout(job, source))), Entered
+            database.run_once(partial(finish, job=job, cutout=cutout(job, source))), Entered
         )
         api.commit()
 
@@ -102,7 +103,7 @@ def test_an_image_that_appears_between_the_lock_and_the_reading_begins_the_trans
 
     def finish_with_upload(connection: Connection) -> Entered | Missing:
         event.listen(connection, "after_cursor_execute", upload)
-        return rows.finish(connection, job, cutout(job, source))
+        return finish(connection, job, cutout(job, source))
 
     assert isinstance(database.run(finish_with_upload), Entered)
     order = collection.order(book)
@@ -146,6 +147,6 @@ def test_statements_of_a_job_are_few(database: Database, collection: Collection)
         return run
 
     database.run(counting(partial(rows.claim, job=job)))
-    database.run(counting(partial(rows.finish, job=job, cutout=cutout(job, source))))
+    database.run(counting(partial(finish, job=job, cutout=cutout(job, source))))
     # Each transaction sets its time-outs with one statement more.
     assert len(counted) + 2 <= 12

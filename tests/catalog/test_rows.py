@@ -8,7 +8,8 @@ import pytest
 
 from ingest.catalog import rows
 from ingest.catalog.database import Database
-from ingest.catalog.rows import Claimed, Completed, CutoutRow, Entered, Missing
+from ingest.catalog.finish import CutoutRow, Entered, finish
+from ingest.catalog.rows import Claimed, Completed, Missing
 from serve_app.contracts.job import CatalogJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidMessage, NoSubject, SourceDeleted
@@ -26,7 +27,7 @@ def take(database: Database, job: CatalogJob) -> Claimed | Completed | Missing:
 
 
 def end(database: Database, job: CatalogJob, made: CutoutRow) -> Entered | Missing:
-    return database.run(partial(rows.finish, job=job, cutout=made))
+    return database.run(partial(finish, job=job, cutout=made))
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -140,7 +141,7 @@ def test_the_cut_out_of_a_completed_job_that_a_user_deleted_is_not_made_again(
     end(database, job, cutout(job, source))
     collection.execute("DELETE FROM book_images WHERE is_background_processed")
     assert take(database, job) == Completed(None)
-    again = partial(rows.finish, job=job, cutout=cutout(job, source), again=True)
+    again = partial(finish, job=job, cutout=cutout(job, source), again=True)
     assert database.run(again) == Entered(None)
     assert len(collection.images(book)) == 1
 
@@ -154,9 +155,7 @@ def test_objects_that_were_made_again_under_another_name_get_into_the_row(
     end(database, job, cutout(job, source))
     new = cutout(job, source, "f2")
     assert end(database, job, new) == Entered(cutout(job, source).s3_key)
-    assert database.run(partial(rows.finish, job=job, cutout=new, again=True)) == Entered(
-        new.s3_key
-    )
+    assert database.run(partial(finish, job=job, cutout=new, again=True)) == Entered(new.s3_key)
     assert collection.images(book)[0]["s3_key"] == new.s3_key
 
 
