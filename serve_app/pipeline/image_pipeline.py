@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from serve_app.config import AppConfig, PipelineConfig
 from serve_app.contracts.job import Job, Source
@@ -35,6 +35,7 @@ from serve_app.imaging.footprint import bytes_needed
 from serve_app.imaging.mask import is_sure_enough, resize_for_model
 from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.threads import disable_library_threads
+from serve_app.pipeline.job_plan import JobPlan
 from serve_app.pipeline.measurements import record_input, record_result, replica_seconds
 from serve_app.pipeline.steps import StageTimer, apply_matting, find_subject, render_cutout
 from serve_app.scheduling.memory_budget import MemoryBudget, Share
@@ -70,32 +71,6 @@ class _Request:
     stages: StageTimer
     contacts: Contacts
     """Note of how the models behave."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A job whose source is identified and whose results have keys."""
-
-    job: Job
-    source: Source
-    """Source of the job, with the ETag or version of its content."""
-    models: tuple[str, ...]
-    """Models to try, in order of preference."""
-    output_key: str
-    thumbnail_key: str | None
-
-    def outcome(self, status: Literal["done", "skipped_existing"], **fields: Any) -> Outcome:
-        """Return the outcome of the job if it did not fail."""
-        return Outcome(
-            job_id=self.job.job_id,
-            run_id=self.job.run_id,
-            status=status,
-            source=self.source,
-            output_bucket=self.job.output.bucket,
-            output_key=self.output_key,
-            thumbnail_key=self.thumbnail_key,
-            **fields,
-        )
 
 
 class ImagePipeline:
@@ -198,7 +173,7 @@ class ImagePipeline:
         cutout = rendered.cutout.model_copy(update={"stages_ms": stages.ms})
         return plan.outcome("done", output_bytes=len(rendered.data), cutout=cutout)
 
-    async def _plan(self, job: Job, contacts: Contacts) -> _Plan:
+    async def _plan(self, job: Job, contacts: Contacts) -> JobPlan:
         """Return where the result of a job belongs: its key depends on all that goes into it."""
         allowed = self._config.storage.allowed_buckets
         check_allowed(job.source.bucket, allowed)
@@ -210,9 +185,9 @@ class ImagePipeline:
         digests = [(await self._describe(name, contacts)).result_digest for name in models]
         name = fingerprint(source, recipe, digests)
         small_key = thumbnail_key(job, name) if recipe.thumbnail else None
-        return _Plan(job, source, models, output_key(job, name), small_key)
+        return JobPlan(job, source, models, output_key(job, name), small_key)
 
-    async def _find_result(self, plan: _Plan) -> ObjectInfo | None:
+    async def _find_result(self, plan: JobPlan) -> ObjectInfo | None:
         """Return facts about the result of a job, or None unless all its objects exist."""
         bucket = plan.job.output.bucket
         existing = await self._call_store(self._store.head, bucket, plan.output_key)
@@ -240,7 +215,7 @@ class ImagePipeline:
             return await self._model_info(name)
 
     async def _fetch_and_cut_out(
-        self, plan: _Plan, stages: StageTimer, contacts: Contacts
+        self, plan: JobPlan, stages: StageTimer, contacts: Contacts
     ) -> Rendered:
         source = plan.source
         async with AsyncExitStack() as fetch_slot:
@@ -321,14 +296,14 @@ class ImagePipeline:
         record_result(self._metrics, rendered, priority)
         return rendered
 
-    async def _publish(self, plan: _Plan, rendered: Rendered) -> None:
+    async def _publish(self, plan: JobPlan, rendered: Rendered) -> None:
         # The thumbnail comes first, so that it exists whenever the result does.
         if plan.thumbnail_key is not None and rendered.thumbnail is not None:
             await self._put(plan, plan.thumbnail_key, rendered.thumbnail, _JPEG, rendered)
         await self._put(plan, plan.output_key, rendered.data, rendered.media_type, rendered)
 
     async def _put(
-        self, plan: _Plan, key: str, data: bytes, media_type: str, rendered: Rendered
+        self, plan: JobPlan, key: str, data: bytes, media_type: str, rendered: Rendered
     ) -> None:
         # If another worker has written the object meanwhile, its key says that it is the same.
         put, bucket = self._store.put_if_absent, plan.job.output.bucket
