@@ -148,7 +148,7 @@ class Bench:
         finally:
             await consumer.stop()
             await running
-            queue.close()
+            await queue.close()
             catalog.close()
 
     async def serve(self, *jobs: CatalogJob, process: Process | None = None) -> None:
