@@ -75,6 +75,7 @@ def capacity_faults(objects: Sequence[Object], replicas: Sequence[Deployment]) -
     for group in workers:
         yield from (f"{group.name}: {fault}" for fault in _faults_of_fit(group, replicas))
     yield from _faults_of_numbers(workers, replicas)
+    yield from _faults_of_order(workers)
     for group in groups:
         chosen = [pool for pool in pools if _accepts(pool, group.pod)]
         if not chosen:
@@ -125,6 +126,17 @@ def _faults_of_numbers(workers: Sequence[Group], replicas: Sequence[Deployment])
     )
     if needed > least:
         yield f"the application starts on {needed} workers, and {least} are always there"
+
+
+def _faults_of_order(workers: Sequence[Group]) -> Iterator[str]:
+    """Yield groups on demand that Ray's autoscaler may start before those on spot nodes."""
+    by_kind: dict[str, list[int]] = {}
+    for group in workers:
+        kind = group.pod.get("nodeSelector", {}).get(_CAPACITY, "")
+        by_kind.setdefault(kind, []).append(group.spec.get("priority", 0))
+    on_demand, spot = by_kind.get("on-demand", []), by_kind.get("spot", [])
+    if on_demand and spot and max(on_demand) >= min(spot):
+        yield "spot workers have no higher priority than those on demand"
 
 
 def _pods_for(sizes: Sequence[float], cpus: int) -> int:
@@ -257,10 +269,13 @@ def _faults_of_pool(pool: Object, classes: dict[str, Object]) -> Iterator[str]:
 
 
 def _faults_of_disruption(disruption: Object) -> Iterator[str]:
+    budgets = disruption.get("budgets", [])
     if disruption.get("consolidationPolicy") != "WhenEmpty":
         yield "consolidationPolicy is not WhenEmpty: pods that have work would be moved"
     if not _seconds(disruption.get("consolidateAfter", "")):
         yield "consolidateAfter is no time: empty nodes stay, or go before pods that follow"
+    if any(one["nodes"] in ("0", "0%") and "schedule" not in one for one in budgets):
+        yield "a budget of no nodes keeps empty nodes for good"
 
 
 def _faults_of_class(one: Object, groups: Sequence[Group]) -> Iterator[str]:

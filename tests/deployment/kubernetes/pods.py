@@ -9,6 +9,7 @@ from decimal import Decimal
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
 from serve_app.config import AppConfig
+from serve_app.serving.ray_environment import ENVIRONMENT
 from tests.deployment.kubernetes.objects import (
     Group,
     Object,
@@ -21,6 +22,7 @@ from tests.deployment.kubernetes.objects import (
     ray_service,
     selects,
 )
+from tests.deployment.kubernetes.probes import probe_faults
 
 _DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 _SPOT_NOTICE_S = 120
@@ -29,16 +31,16 @@ _REACTION_S = 20
 """Time, in seconds, that Karpenter may take from the notice until it evicts the pods."""
 _DRAIN_SLACK_S = 5.0
 """Time, in seconds, in which Serve learns that a node is draining and asks its replicas to stop."""
+_PLACEHOLDER = "foreedge"
+"""Image in the overlays, which a deployment replaces by one with a digest."""
+_METRICS_PORT = "metrics-export-port"
 _AGENTS = (
     "dashboard-agent-listen-port",
     "dashboard-agent-grpc-port",
     "runtime-env-agent-port",
-    "metrics-export-port",
+    _METRICS_PORT,
 )
 _SHARED_MEMORY = "/dev/shm"
-_READINESS_PERIOD_S = 5
-_READINESS_TIMEOUT_S = 15
-"""Longest time, in seconds, that /readyz takes (``serve_app/http/endpoint.py``)."""
 _CAPACITY = "karpenter.sh/capacity-type"
 
 
@@ -89,12 +91,15 @@ def pod_faults(objects: Sequence[Object], ray_version: str, times: Times) -> Ite
     images = {one["image"] for group in groups for one in containers_of(group.pod)}
     if len(images) != 1:
         yield f"its pods have different images: {', '.join(sorted(images))}"
+    for image in images:
+        if image != _PLACEHOLDER and "@sha256:" not in image:
+            yield f"the image {image} has no digest, and may be another one tomorrow"
     yield from _faults_of_namespaces(objects, service["metadata"].get("namespace"))
     for group in groups:
         for fault in (
             *_faults_of_start(group),
             *_faults_of_resources(group),
-            *_faults_of_probes(group),
+            *probe_faults(group),
             *_faults_of_places(group, accounts, maps),
             *_faults_of_end(group, groups[0], times),
         ):
@@ -139,11 +144,23 @@ def _faults_of_start(group: Group) -> Iterator[str]:
     ports = [group.start[name] for name in _AGENTS if name not in missing]
     if len(set(ports)) < len(ports):
         yield f"agents share a port: {', '.join(ports)}"
+    named = {one.get("name"): str(one["containerPort"]) for one in group.container.get("ports", [])}
+    if named.get("metrics") != group.start.get(_METRICS_PORT):
+        yield f"the port metrics is {named.get('metrics')}, not {group.start.get(_METRICS_PORT)}"
+    for name, value in ENVIRONMENT.items():
+        if group.environment.get(name, {}).get("value", value) != value:
+            yield f"{name} is not {value}, as the image has it"
     if group.pod.get("restartPolicy") != "Never":
         yield "restartPolicy is not Never"
+    yield from _faults_of_role(group)
+
+
+def _faults_of_role(group: Group) -> Iterator[str]:
     if group.is_head:
         if group.start.get("num-cpus") != "0":
             yield "replicas may run on the head (num-cpus)"
+        if group.start.get("dashboard-host", "0.0.0.0") not in ("0.0.0.0", "::"):
+            yield "KubeRay cannot reach the dashboard (dashboard-host)"
         return
     asked = group.container.get("resources", {}).get("requests", {}).get("cpu", "0")
     if group.start.get("num-cpus") != str(quantity(asked).normalize()):
@@ -175,42 +192,6 @@ def shared_memory(pod: Object) -> Decimal | None:
         if volume["name"] == mounts.get(_SHARED_MEMORY) and made.get("medium") == "Memory":
             return quantity(made["sizeLimit"]) if "sizeLimit" in made else None
     return None
-
-
-def _faults_of_probes(group: Group) -> Iterator[str]:
-    container = group.container
-    port = group.start.get("dashboard-agent-listen-port")
-    ray = ("/api/healthz", str(port))
-    for kind in ("startupProbe", "livenessProbe"):
-        if _asks(container, kind) != ray:
-            yield f"{kind} does not ask Ray's agent (http {ray[0]}, port {port})"
-    readiness = _asks(container, "readinessProbe")
-    if group.is_head and readiness != ray:
-        yield "readinessProbe does not ask Ray's agent: KubeRay deploys only to a ready head"
-    if not group.is_head and readiness != ("/readyz", "8000"):
-        yield (
-            "readinessProbe does not ask the application through HAProxy (http /readyz, port "
-            "8000): HAProxy alone is healthy without a replica"
-        )
-
-    if not group.is_head:
-        probe = container.get("readinessProbe", {})
-        if probe.get("periodSeconds", 10) > _READINESS_PERIOD_S:
-            yield (
-                "readinessProbe asks too rarely (periodSeconds): an upgrade interrupts HTTP for "
-                "one period, since KubeRay moves traffic before the pods are ready"
-            )
-        if probe.get("timeoutSeconds", 1) < _READINESS_TIMEOUT_S:
-            yield f"readinessProbe gives /readyz less than {_READINESS_TIMEOUT_S} s"
-
-
-def _asks(container: Object, kind: str) -> tuple[str, str] | None:
-    """Return path and port of a probe, or None if it asks nothing over HTTP."""
-    action = container.get(kind, {}).get("httpGet")
-    if action is None:
-        return None
-    ports = {one.get("name"): one["containerPort"] for one in container.get("ports", [])}
-    return action.get("path", "/"), str(ports.get(action["port"], action["port"]))
 
 
 def _faults_of_places(group: Group, accounts: set[str], maps: set[str]) -> Iterator[str]:

@@ -49,8 +49,17 @@ def security_faults(objects: Sequence[Object]) -> Iterator[str]:
     """Yield what the profile "restricted" refuses, and roots that can be written to."""
     yield from _faults_of_namespaces(objects)
     cluster = cluster_of(ray_service(objects))
+    accounts = {one["metadata"]["name"]: one for one in of_kind(objects, "ServiceAccount")}
     for group in groups_of(cluster):
         yield from (f"{group.name}: {fault}" for fault in _faults_of_pod(group.pod))
+        account = accounts.get(group.pod.get("serviceAccountName", ""), {})
+        # The pod's own word counts. What both leave out is true.
+        mounts = {"automountServiceAccountToken": True, **account, **group.pod}
+        if mounts["automountServiceAccountToken"] != group.is_head:
+            yield (
+                f"{group.name}: automountServiceAccountToken must be {group.is_head}: the "
+                "autoscaler on the head alone talks to Kubernetes"
+            )
         containers = [*containers_of(group.pod), *_made_by_kuberay(group, cluster)]
         for container in containers:
             for fault in _faults_of_container(container, group.pod):

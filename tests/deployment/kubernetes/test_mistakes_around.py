@@ -123,6 +123,7 @@ REQUIREMENTS = "spec/template/spec/requirements"
             "pods that have work would be moved",
         ),
         (*POOL, "spec/disruption/consolidateAfter", "0s", "consolidateAfter is no time"),
+        (*POOL, "spec/disruption/budgets/0/nodes", "0", "keeps empty nodes for good"),
         ("NodePool", "foreedge-head", "spec/template/spec/expireAfter", "720h", "head expire"),
         ("EC2NodeClass", "foreedge", "spec/metadataOptions/httpPutResponseHopLimit", 2, "the role"),
         (
@@ -147,6 +148,16 @@ REQUIREMENTS = "spec/template/spec/requirements"
 )
 def test_mistakes_with_nodes(kind: str, name: str, path: str, value: Any, fault: str) -> None:
     assert fault in "\n".join(rule_faults(with_mistake(kind, name, path, value)))
+
+
+def test_an_image_without_a_digest() -> None:
+    objects = deepcopy(rendered("spot"))
+    cluster = ray_service(objects)["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        for container in (*pod["containers"], *pod.get("initContainers", [])):
+            container["image"] = "foreedge:latest"
+    assert "foreedge:latest has no digest" in "\n".join(rule_faults(objects))
 
 
 def test_replicas_that_exceed_their_pod() -> None:
