@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -22,6 +23,11 @@ PAGE = FOLDER.parents[1] / "docs" / "operations" / "monitoring.md"
 _OURS = re.compile(r"\bray_foreedge_\w+")
 _PARTS = re.compile(r"_(bucket|sum|count)$")
 
+MODELS = FOLDER.parents[1] / ".venv-deployment" / "bin" / "python"
+
+needs_grafana_models = pytest.mark.skipif(
+    not MODELS.exists(), reason=f"{MODELS} is missing (make check-monitoring)"
+)
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="promtool is missing: apt-get install prometheus"
 )
@@ -77,6 +83,25 @@ def test_every_alert_has_a_case() -> None:
     for case in FIRING:
         assert {case.name} in case.firing.values()
         assert set() in case.firing.values()
+
+
+@needs_grafana_models
+@pytest.mark.parametrize("mistake", [None, "legendFormats", "gridPosition"])
+def test_grafana_knows_every_field_of_the_dashboard(mistake: str | None, tmp_path: Path) -> None:
+    made = dashboard()
+    if mistake is not None:
+        made["panels"][1]["targets"][0][mistake] = made["panels"][1][mistake] = "x"
+    file = tmp_path / "dashboard.json"
+    file.write_text(json.dumps(made))
+    program = Path(__file__).parent / "programs" / "grafana_fields.py"
+    done = subprocess.run(
+        [MODELS, program, file], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == (
+        []
+        if mistake is None
+        else [f"dashboard.panels[1].targets[0].{mistake}", f"dashboard.panels[1].{mistake}"]
+    )
 
 
 @needs_promtool
