@@ -288,7 +288,8 @@ class Consumer:
         """Return True once the outcomes are stored, or False if they cannot be."""
         if not await self._recorder.store(outcomes, lease):
             return False
-        self.stored.update(map(describe_stored, outcomes))
+        for outcome in outcomes:
+            self.stored[describe_stored(outcome)] += 1
         return True
 
     def _retry_later(self, lease: Lease) -> Release:
