@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_IMAGES = (1, 2, 4, 8, 16, 32)
+_IMAGES = (0.5, 1.5, 2.5, 4.5, 8.5, 16.5, 32.5)
+"""Bounds around whole numbers. Ray counts each observation as the middle of its bucket, so that the
+mean of batches of one is 1."""
 _SHARES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1)
 _OTHER = "other"
 
