@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ingest.cli.progress import progress_bar
 from ingest.cli.terminal import open_terminal, print_json, print_line
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
-from serve_app.models.derive import DerivedGraph, pass_gate
+from serve_app.models.derive import DERIVED_FROM_EVERY, DerivedGraph, derive_graph, pass_gate
 from serve_app.models.engines.network import GATED, Pair
 from serve_app.models.engines.processor import Machine, pairs_by_speed, this_machine
 from serve_app.models.engines.records import (
@@ -21,6 +21,7 @@ from serve_app.models.engines.records import (
     record_path,
     write_derived,
 )
+from serve_app.models.engines.shipped import find_shipped
 from serve_app.models.gate import BOUNDS
 from serve_app.models.gate_images import GateImage, draw_gate_images, read_gate_images
 from serve_app.models.registry import locate_weights
@@ -50,17 +51,21 @@ def measure_and_write(
     config, machine = AppConfig.load(), this_machine()
     weights, pair = locate_weights(name, config), _pair(precision, machine)
     used = list(read_gate_images(images)) if images else bundled_images()
-    image_set = f"the images of {images}" if images else "the bundled images"
-    with progress_bar(open_terminal(as_json=True)) as bar:
-        task = bar.add_task(f"{name}, {pair}", total=len(used), detail="")
-        graph, record = pass_gate(
-            weights,
-            pair,
-            used,
-            image_set=image_set,
-            machine=machine,
-            on_image=lambda: bar.advance(task),
-        )
+    graph = derive_graph(weights, used[::DERIVED_FROM_EVERY])
+    record = None if images else find_shipped(weights, pair, graph.sha256, machine)
+    if record is None:
+        image_set = f"the images of {images}" if images else "the bundled images"
+        with progress_bar(open_terminal(as_json=True)) as bar:
+            task = bar.add_task(f"{name}, {pair}", total=len(used), detail="")
+
+            def counted() -> Iterator[GateImage]:
+                for image in used:
+                    yield image
+                    bar.advance(task)
+
+            record = pass_gate(
+                weights, pair, graph, counted(), image_set=image_set, machine=machine
+            )
     path = derived_path(derived_folder(config), name, pair)
     try:
         write_derived(path, graph.content, record)

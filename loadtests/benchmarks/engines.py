@@ -13,6 +13,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
+from loadtests.harness.engine_networks import open_networks, open_rembg_network
 from loadtests.harness.networks import ARCHITECTURES
 from loadtests.harness.results import (
     DOCS,
@@ -21,15 +22,12 @@ from loadtests.harness.results import (
     write_between_markers,
 )
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
-from serve_app.config import AppConfig, SegmenterConfig
-from serve_app.models.derive import derive_graph
-from serve_app.models.engines.network import EXACT, GATED, Network, Pair, Tensor
-from serve_app.models.engines.onnx_runtime import open_onnx_runtime, probe_image
-from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
-from serve_app.models.engines.processor import Machine, this_machine, why_not_runnable
+from serve_app.config import AppConfig
+from serve_app.models.engines.network import EXACT, Network, Tensor
+from serve_app.models.engines.onnx_runtime import probe_image
+from serve_app.models.engines.processor import Machine, this_machine
 from serve_app.models.gate_images import draw_gate_images
-from serve_app.models.graph_rewrites import optimize_for_cpu
-from serve_app.models.inference import normalize_images, stretch_to_masks
+from serve_app.models.inference import normalize_images
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
 _RUNS = {BUNDLED_MODEL: 60, "u2netp": 15, "u2net": 7, "isnet-general-use": 5}
@@ -50,38 +48,15 @@ class Speed:
     """Median of how many times that of the file as it is was, in neighbouring runs."""
 
 
-def networks_of(model: BenchmarkModel, machine: Machine) -> dict[str, Network]:
-    """Return what runs on a machine, on one thread each. The first one is the file as it is."""
-    weights = locate_weights(model.name, AppConfig.load(model.settings))
-    facts = weights.facts
-    probe = normalize_images(probe_image(facts.size_px), facts)
-
-    def opened(*, rewrite_graph: bool) -> Network:
-        config = SegmenterConfig(threads=1, rewrite_graph=rewrite_graph)
-        return open_onnx_runtime(
-            weights.path, config, lambda network: stretch_to_masks(network.run(probe), facts)
-        )
-
-    found = {
-        f"{EXACT}, the file as it is": opened(rewrite_graph=False),
-        str(EXACT): opened(rewrite_graph=True),
-    }
-    exact = Pair("openvino", "float32")
-    if why_not_runnable(exact, machine) is None:
-        graph = optimize_for_cpu(weights.path, batches=False)
-        found[str(exact)] = OpenVinoNetwork(graph, exact.precision, threads=1)
-    for pair in GATED:
-        if why_not_runnable(pair, machine) is None:
-            derived = derive_graph(weights, list(draw_gate_images(_DERIVED_FROM)))
-            found[str(pair)] = OpenVinoNetwork(derived.content, pair.precision, threads=1)
-    return found
-
-
 def measure(model: BenchmarkModel, runs: int, machine: Machine) -> list[Speed]:
     """Return the speed of a model with everything that runs on a machine."""
-    networks = networks_of(model, machine)
-    facts = locate_weights(model.name, AppConfig.load(model.settings)).facts
-    image = normalize_images(probe_image(facts.size_px), facts)
+    weights = locate_weights(model.name, AppConfig.load(model.settings))
+    image = normalize_images(probe_image(weights.facts.size_px), weights.facts)
+    pairs = open_networks(weights, machine, list(draw_gate_images(_DERIVED_FROM)))
+    networks = {
+        f"{EXACT}, the file as it is": open_rembg_network(weights),
+        **{str(pair): network for pair, network in pairs.items()},
+    }
     rounds = [
         [_cpu_s(network, image) for network in networks.values()]
         # The first run takes memory from the system.

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from serve_app.config.section import NotNegative, Positive, Seconds, Section
 from serve_app.contracts.base import describe_validation_error
-from serve_app.contracts.precision import Accuracy, Engine, Precision
+from serve_app.contracts.precision import Accuracy, EngineSetting, Precision
 
 _FORMER_BYTES_PER_PIXEL = 10
 """What ``pipeline.max_decoded_pixels`` promised to take at most."""
@@ -102,7 +102,7 @@ class SegmenterConfig(Section):
     rewrite_graph: bool = True
     """Whether a model's graph is rewritten for CPUs when it is loaded: the same masks within one
     grey level, which the replica checks, for less time. It has no effect on GPUs."""
-    engine: Engine | Literal["auto"] = "onnxruntime"
+    engine: EngineSetting = "onnxruntime"
     """Library that runs the models. ``openvino`` needs the extra of that name, and ``fan_out``.
     ``auto`` takes the fastest engine and precision that the processor runs well and that have
     passed the gate for ``accuracy`` (docs/operations/engines.md). ``/v1/models`` says which and

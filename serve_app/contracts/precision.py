@@ -6,6 +6,8 @@ from typing import Literal
 
 Engine = Literal["onnxruntime", "openvino"]
 """Library that runs a model."""
+EngineSetting = Literal["onnxruntime", "openvino", "auto"]
+"""Engine as a setting, which may leave the choice to the machine."""
 Precision = Literal["float32", "bfloat16", "float16"]
 """Numbers that a model's sums are made of."""
 Accuracy = Literal["exact", "close", "fast"]

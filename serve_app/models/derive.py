@@ -8,7 +8,7 @@ the pair makes of the graph in its own precision is for the gate to judge.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 from serve_app.models.engines.processor import Machine, kernel_features, why_not_runnable
 from serve_app.models.engines.records import RECIPE_VERSION, GateRecord
 from serve_app.models.facts import ModelFacts
-from serve_app.models.gate import MaskPair, Measures, measure_masks
+from serve_app.models.gate import MaskMeter, MaskPair, Measures
 from serve_app.models.gate_images import GateImage
 from serve_app.models.graph_folding import drop_unused, read_folded
 from serve_app.models.inference import OnnxModel, normalize_images, stretch_to_masks
@@ -39,7 +39,7 @@ from serve_app.models.near_constant import SteadyChannel, find_steady_channels, 
 from serve_app.models.registry import Weights
 
 _NOISE_SEED = 2
-_DERIVED_FROM_EVERY = 3
+DERIVED_FROM_EVERY = 3
 """One image in so many shows what is constant: each takes three runs of the model."""
 _AS_REMBG = SegmenterConfig(threads=1, rewrite_graph=False)
 
@@ -52,6 +52,11 @@ class DerivedGraph:
     """ONNX model with a fixed batch of one."""
     taken: tuple[SteadyChannel, ...]
     """Nearly constant channels that were taken out of it."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the content, as hexadecimal digits."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 def derive_graph(weights: Weights, images: Sequence[GateImage]) -> DerivedGraph:
@@ -83,76 +88,82 @@ def derive_graph(weights: Weights, images: Sequence[GateImage]) -> DerivedGraph:
     return DerivedGraph(after, tuple(taken))
 
 
-def compare_with_rembg(weights: Weights, found: Network, images: Iterable[GateImage]) -> Measures:
-    """Return how far the masks of a network are from those of its model's file in float32.
+def compare_with_rembg(
+    weights: Weights, networks: Sequence[Network], images: Iterable[GateImage]
+) -> list[Measures]:
+    """Return how far the masks of networks are from those of their model's file in float32.
 
     Args:
         weights: The model.
-        found: Network to measure.
+        networks: Networks to measure.
         images: Images, at least one.
+
+    Returns:
+        The measures of each network.
     """
     reference, facts = OnnxModel(weights, _AS_REMBG), weights.facts
-
-    def masks() -> Iterator[MaskPair]:
-        for image in images:
-            height, width = image.rgb.shape[:2]
-            small = resize_for_model(image.rgb, facts.size_px)[None]
-            theirs, ours = reference.masks(small)[0], _masks(found, small, facts)[0]
-            yield MaskPair(
-                image.name,
-                resize_mask(theirs, width, height),
-                resize_mask(ours, width, height),
-                image.truth,
-            )
-
-    return measure_masks(masks())
+    meters = [MaskMeter() for _ in networks]
+    for image in images:
+        height, width = image.rgb.shape[:2]
+        small = resize_for_model(image.rgb, facts.size_px)[None]
+        theirs = resize_mask(reference.masks(small)[0], width, height)
+        for network, meter in zip(networks, meters, strict=True):
+            ours = resize_mask(_masks(network, small, facts)[0], width, height)
+            meter.add(MaskPair(image.name, theirs, ours, image.truth))
+    return [meter.measures() for meter in meters]
 
 
 def pass_gate(
     weights: Weights,
     pair: Pair,
-    images: Sequence[GateImage],
+    graph: DerivedGraph,
+    images: Iterable[GateImage],
     *,
     image_set: str,
     machine: Machine,
-    on_image: Callable[[], None] = lambda: None,
-) -> tuple[DerivedGraph, GateRecord]:
-    """Derive what a pair runs, and measure it on this machine.
+) -> GateRecord:
+    """Return the record of what a pair makes of a derived graph on this machine.
 
     Args:
         weights: The model.
         pair: Engine and precision that change numbers.
+        graph: What the pair runs.
         images: Images to measure on.
         image_set: Name of these images, for the record.
         machine: This machine.
-        on_image: Function that is called before each image is measured.
 
     Raises:
-        InvalidConfig: The machine cannot run the pair, or the graph cannot be derived.
+        InvalidConfig: The machine cannot run the pair.
     """
     reason = why_not_runnable(pair, machine)
     if reason is not None or machine.openvino is None:
         raise InvalidConfig(f"{pair} cannot be measured here: {reason}.")
-
-    def counted() -> Iterator[GateImage]:
-        for image in images:
-            on_image()
-            yield image
-
-    graph = derive_graph(weights, images[::_DERIVED_FROM_EVERY])
     network = OpenVinoNetwork(graph.content, pair.precision, threads=1)
-    return graph, GateRecord(
+    (measures,) = compare_with_rembg(weights, [network], images)
+    return record_of(weights, pair, graph, machine, image_set, measures)
+
+
+def record_of(
+    weights: Weights,
+    pair: Pair,
+    graph: DerivedGraph,
+    machine: Machine,
+    image_set: str,
+    measures: Measures,
+) -> GateRecord:
+    """Return the record of what was measured on a machine. See ``pass_gate`` for the arguments."""
+    return GateRecord(
         model=weights.name,
         source_sha256=weights.sha256,
-        derived_sha256=hashlib.sha256(graph.content).hexdigest(),
+        derived_sha256=graph.sha256,
         recipe_version=RECIPE_VERSION,
         engine=pair.engine,
-        engine_version=machine.openvino,
+        engine_version=machine.openvino or "",
         precision=pair.precision,
         architecture=machine.architecture,
         features=kernel_features(pair, machine),
         image_set=image_set,
-        measures=compare_with_rembg(weights, network, counted()),
+        measures=measures,
     )
 
 

@@ -110,6 +110,49 @@ class Measures(Contract):
         return reached is not None and strictness.index(reached) <= strictness.index(accuracy)
 
 
+class MaskMeter:
+    """Measures masks one image after the other, and keeps none of them."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[float]] = []
+        self._losses: list[float] = []
+        self._names: list[str] = []
+
+    def add(self, masks: MaskPair) -> None:
+        """Measure the masks of one image."""
+        found, reference, truth = masks.found, masks.reference, masks.truth
+        levels = np.abs(found.astype(np.int16) - reference)
+        shares = [float((levels <= limit).mean()) for limit in (2, 8)]
+        self._rows.append(
+            [float(levels.mean()), intersection_over_union(found, reference), *shares]
+        )
+        self._names.append(masks.name)
+        if truth is not None:
+            loss = intersection_over_union(reference, truth) - intersection_over_union(found, truth)
+            self._losses.append(loss)
+
+    def measures(self) -> Measures:
+        """Return the means over all images, and the worst one.
+
+        Raises:
+            ValueError: No image was measured.
+        """
+        if not self._rows:
+            raise ValueError("no image to measure masks on")
+        difference, iou, within_2, within_8 = np.mean(self._rows, axis=0).tolist()
+        worst = int(np.argmin([row[3] for row in self._rows]))
+        return Measures(
+            images=len(self._rows),
+            difference=difference,
+            iou=iou,
+            within_2=within_2,
+            within_8=within_8,
+            true_iou_loss=float(np.mean(self._losses)) if self._losses else 0.0,
+            worst=self._names[worst],
+            worst_within_8=self._rows[worst][3],
+        )
+
+
 def measure_masks(pairs: Iterable[MaskPair]) -> Measures:
     """Return how far masks are from rembg's.
 
@@ -119,33 +162,10 @@ def measure_masks(pairs: Iterable[MaskPair]) -> Measures:
     Raises:
         ValueError: There is no image.
     """
-    rows, losses, names = [], [], []
+    meter = MaskMeter()
     for each in pairs:
-        levels = np.abs(each.found.astype(np.int16) - each.reference)
-        shares = [float((levels <= limit).mean()) for limit in (2, 8)]
-        rows.append(
-            [float(levels.mean()), intersection_over_union(each.found, each.reference), *shares]
-        )
-        names.append(each.name)
-        if each.truth is not None:
-            losses.append(
-                intersection_over_union(each.reference, each.truth)
-                - intersection_over_union(each.found, each.truth)
-            )
-    if not rows:
-        raise ValueError("no image to measure masks on")
-    difference, iou, within_2, within_8 = np.mean(rows, axis=0).tolist()
-    worst = int(np.argmin([row[3] for row in rows]))
-    return Measures(
-        images=len(rows),
-        difference=difference,
-        iou=iou,
-        within_2=within_2,
-        within_8=within_8,
-        true_iou_loss=float(np.mean(losses)) if losses else 0.0,
-        worst=names[worst],
-        worst_within_8=rows[worst][3],
-    )
+        meter.add(each)
+    return meter.measures()
 
 
 def intersection_over_union(found: Pixels, truth: Pixels) -> float:

@@ -34,6 +34,8 @@ _OUTSTANDS = 3.0
 """How many times the largest value of the other channels it is, if it spoils their precision."""
 _TAKEN = 0.97
 """Share of its smallest value that is taken out. An image may lie a little below all probes."""
+_DIGITS = 3
+"""Significant digits of what is taken out, so that every processor derives the same graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,7 @@ def take_out(model: onnx.ModelProto, channels: Sequence[SteadyChannel]) -> list[
     for each in channels:
         graph = _Graph(model)
         vector = np.zeros(graph.channels(each.feature_map))
-        # In float32, as the bias that it is taken from.
-        vector[each.channel] = np.float32(_TAKEN * each.low)
+        vector[each.channel] = float(f"{_TAKEN * each.low:.{_DIGITS}g}")
         readers = graph.readers(each.feature_map, vector)
         if readers is not None:
             graph.add_to_bias(graph.maker(graph.maker(each.feature_map).input[0]), -vector)

@@ -1,0 +1,160 @@
+"""The masks of every engine and precision: ``python -m loadtests.quality.engines``.
+
+The gate's own code measures them on the sets of ``make quality``. With ``--write-docs`` it also
+writes the records that the package ships: what was measured of a model on one kind of processor
+need not be measured again on each of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingest.cli.gate import bundled_images
+from loadtests.harness.engine_networks import open_networks
+from loadtests.harness.results import describe_machine, write_between_markers
+from loadtests.quality.cutouts import fetch_packages
+from loadtests.quality.sets import read_set, write_book_set, write_cutout_set
+from serve_app.config import AppConfig, ImageLimits
+from serve_app.errors import ForeedgeError
+from serve_app.imaging.decode import decode_image
+from serve_app.models.derive import (
+    DERIVED_FROM_EVERY,
+    compare_with_rembg,
+    derive_graph,
+    record_of,
+)
+from serve_app.models.engines.network import Pair
+from serve_app.models.engines.processor import Machine, this_machine
+from serve_app.models.engines.records import GateRecord
+from serve_app.models.engines.shipped import shipped_path
+from serve_app.models.gate import Measures
+from serve_app.models.gate_images import GateImage
+from serve_app.models.registry import BUNDLED_MODEL, Weights, locate_weights
+
+DOCS = Path("docs/quality.md")
+IMAGE_SET = "the cut-outs and books of make quality"
+_CUTOUTS, _BOOKS = 98, 36
+
+
+@dataclass(frozen=True, slots=True)
+class PairMeasures:
+    """The measures of a model with an engine and a precision."""
+
+    model: str
+    """Name of the model."""
+    pair: Pair
+    """Engine and precision."""
+    measures: Measures
+    """Distance of its masks from rembg's in float32."""
+
+
+def measure_pairs(
+    weights: Weights, folders: Sequence[Path], machine: Machine
+) -> list[PairMeasures]:
+    """Measure a model with everything that a machine can serve it with.
+
+    Args:
+        weights: The model.
+        folders: Folders of the sets of images.
+        machine: This machine.
+    """
+    networks = open_networks(weights, machine, bundled_images()[::DERIVED_FROM_EVERY])
+    found = compare_with_rembg(weights, list(networks.values()), _images(folders))
+    return [
+        PairMeasures(weights.name, pair, measures)
+        for pair, measures in zip(networks, found, strict=True)
+    ]
+
+
+def _images(folders: Sequence[Path]) -> Iterator[GateImage]:
+    for folder in folders:
+        for each in read_set(folder):
+            yield GateImage(each.name, decode_image(each.data, ImageLimits()).rgb, each.mask)
+
+
+def ship(weights: Weights, found: Sequence[PairMeasures], machine: Machine) -> list[GateRecord]:
+    """Write the records of the pairs that need a gate, and return them."""
+    records = []
+    graph = derive_graph(weights, bundled_images()[::DERIVED_FROM_EVERY])
+    for each in found:
+        if each.pair.changes_numbers:
+            record = record_of(weights, each.pair, graph, machine, IMAGE_SET, each.measures)
+            path = shipped_path(weights.name, each.pair)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
+            records.append(record)
+    return records
+
+
+def pairs_table(found: Sequence[PairMeasures]) -> str:
+    """Return the table of models, engines and precisions."""
+    heads = [
+        "model", "engine", "precision", "mean difference", "IoU with rembg", "within 2",
+        "within 8", "IoU lost", "worst within 8", "reached",
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---|" + "---:|" * 6 + "---|"]
+    for each in found:
+        measures = each.measures
+        cells = [
+            each.model,
+            each.pair.engine,
+            each.pair.precision,
+            f"{measures.difference:.3f}",
+            f"{measures.iou:.4f}",
+            f"{measures.within_2:.2%}",
+            f"{measures.within_8:.2%}",
+            f"{measures.true_iou_loss:+.4f}",
+            f"{measures.worst_within_8:.1%} ({measures.worst})",
+            measures.reached() or "nothing",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure the models that the command line names, and print a table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.quality.engines",
+        description="Compare the masks of every engine and precision with rembg's in float32.",
+    )
+    default = [BUNDLED_MODEL, "u2netp"]
+    parser.add_argument("--models", nargs="+", default=default, help="names of models")
+    parser.add_argument("--count", type=int, help="images of each set, fewer for a quick look")
+    parser.add_argument(
+        "--write-docs", action="store_true", help=f"write {DOCS} and the records that are shipped"
+    )
+    options = parser.parse_args()
+    if options.write_docs and options.count:
+        parser.error("--write-docs needs all images: leave out --count")
+    machine, packages = this_machine(), fetch_packages()
+    folders = [
+        write_cutout_set(packages, "test", options.count or _CUTOUTS),
+        write_book_set(options.count or _BOOKS),
+    ]
+    found = []
+    for name in options.models:
+        weights = locate_weights(name, AppConfig.load())
+        measured = measure_pairs(weights, folders, machine)
+        found += measured
+        if options.write_docs:
+            ship(weights, measured, machine)
+    described = describe_machine()
+    text = (
+        f"{pairs_table(found)}\n\n{found[0].measures.images} images with true masks, on "
+        f"{described['cpu']} ({', '.join(sorted(machine.features))}). ONNX Runtime "
+        f"{described['versions']['onnxruntime']}, OpenVINO {machine.openvino}."
+    )
+    print(text)
+    if options.write_docs:
+        write_between_markers(DOCS, "engines", text)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ForeedgeError as error:
+        sys.exit(f"error: {error.code}: {error.message}")
