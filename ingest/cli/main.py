@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from ingest.cli.bench_node import bench_node
 from ingest.cli.bulk import bulk
 from ingest.cli.demo import demo
 from ingest.cli.exit_codes import exit_code_of
@@ -38,7 +39,13 @@ app = typer.Typer(
     "130 interrupted by Ctrl-C.",
     invoke_without_command=True,
 )
-_APPLICATION: tuple[Callable[..., None], ...] = (demo, serve, smoke, plan)
+_APPLICATION: tuple[Callable[..., None], ...] = (
+    demo,
+    serve,
+    smoke,
+    plan,
+    bench_node,
+)
 _RUNS: tuple[Callable[..., None], ...] = (
     bulk,
     runs,

@@ -11,6 +11,8 @@ from typing import Any
 from serve_app.contracts.precision import Precision
 from serve_app.models.engines.network import Tensor
 
+_CONVOLUTIONS = {"Convolution", "GroupConvolution"}
+"""Types of layers in OpenVINO's report of what it runs."""
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -68,3 +70,17 @@ class OpenVinoNetwork:
         finally:
             self._idle.append(request)
         return answers
+
+    def convolution_kernels(self) -> list[str]:
+        """Return the name of the kernel of each convolution, as OpenVINO reports it."""
+        found = []
+        for operation in self._compiled.get_runtime_model().get_ordered_ops():
+            facts = operation.get_rt_info()
+            if "layerType" in facts and _text(facts["layerType"]) in _CONVOLUTIONS:
+                found.append(_text(facts["primitiveType"]))
+        return found
+
+
+def _text(value: Any) -> str:
+    # OpenVINO wraps the values of these facts.
+    return str(value.astype(str) if hasattr(value, "astype") else value)

@@ -44,6 +44,16 @@ def this_machine() -> Machine:
     return Machine(platform.machine(), read_features(text), openvino_version())
 
 
+def cpu_name() -> str:
+    """Return the name of the processor. Linux on arm64 only knows the architecture."""
+    text = _CPUINFO.read_text("utf-8") if _CPUINFO.is_file() else ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
 def read_features(cpuinfo: str) -> frozenset[str]:
     """Return the features of interest in the text of ``/proc/cpuinfo``."""
     for line in cpuinfo.splitlines():

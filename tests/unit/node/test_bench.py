@@ -1,0 +1,110 @@
+"""The settings that the measurement of a node recommends, and the kernels that it reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ingest.node.bench import fastest_settings
+from ingest.node.kernels import are_fast, convolution_kernels
+from ingest.node.speed import CaseSpeed
+from serve_app.config import SegmenterConfig
+from serve_app.contracts.precision import Engine, Precision
+from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.records import RECIPE_VERSION, GateRecord
+from serve_app.models.gate import Measures
+from tests.support import graphs
+
+
+def speed(engine: Engine, precision: Precision, images_per_s: float, threads: int = 2) -> CaseSpeed:
+    return CaseSpeed(
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        images_per_s=images_per_s,
+        cpu_s_per_image=threads / images_per_s,
+        peak_mb=300,
+    )
+
+
+def gate(precision: Precision, difference: float) -> GateRecord:
+    return GateRecord(
+        model="own",
+        source_sha256="0" * 64,
+        derived_sha256="1" * 64,
+        recipe_version=RECIPE_VERSION,
+        engine="openvino",
+        engine_version="2026.4.1",
+        precision=precision,
+        architecture="x86_64",
+        features=(),
+        image_set="few",
+        measures=Measures(
+            images=3,
+            difference=difference,
+            iou=0.999,
+            within_2=0.9,
+            within_8=0.999,
+            true_iou_loss=0,
+            worst="cat",
+            worst_within_8=0.99,
+        ),
+    )
+
+
+SPEEDS = [
+    speed("onnxruntime", "float32", 5),
+    speed("onnxruntime", "float32", 3, threads=1),
+    speed("openvino", "float32", 6),
+    speed("openvino", "bfloat16", 20),
+    speed("openvino", "float16", 30),
+]
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "float16", "expected"),
+    [
+        (0.1, 0.5, {"exact": 6, "close": 20, "fast": 30}),
+        (0.5, 0.9, {"exact": 6, "close": 6, "fast": 20}),
+        (0.9, 0.9, {"exact": 6, "close": 6, "fast": 6}),
+        (0.1, 0.1, {"exact": 6, "close": 30, "fast": 30}),
+    ],
+)
+def test_the_fastest_settings_have_reached_the_accuracy(
+    bfloat16: float, float16: float, expected: dict[str, float]
+) -> None:
+    found = fastest_settings(SPEEDS, [gate("bfloat16", bfloat16), gate("float16", float16)])
+    assert {each.accuracy: each.images_per_s for each in found} == expected
+    for each in found:
+        # What is recommended is accepted as settings.
+        options = SegmenterConfig(**each.model_dump(exclude={"images_per_s"}))
+        assert options.required_accuracy == each.accuracy
+
+
+def test_a_pair_without_a_gate_is_never_recommended() -> None:
+    assert {each.precision for each in fastest_settings(SPEEDS, [])} == {"float32"}
+
+
+@pytest.mark.parametrize("pair", [EXACT, Pair("openvino", "float32")])
+def test_the_kernels_are_those_that_the_engine_reports(pair: Pair, tmp_path: Path) -> None:
+    graph = graphs.brightness(tmp_path / "own.onnx", batch=1).read_bytes()
+    kernels = convolution_kernels(pair, graph)
+    assert sum(kernels.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("pair", "kernels", "fast"),
+    [
+        (EXACT, {"com.microsoft.nchwc:Conv": 119}, True),
+        (EXACT, {"com.microsoft:FusedConv": 113}, False),
+        (EXACT, {"com.microsoft.nchwc:Conv": 118, "onnx:Conv": 1}, False),
+        (Pair("openvino", "bfloat16"), {"brgconv_avx512_amx_bf16": 118}, True),
+        (Pair("openvino", "float16"), {"gemm_acl_f16": 109, "winograd_acl_f16": 10}, True),
+        (Pair("openvino", "float16"), {"gemm_acl_f16": 109, "ref_any_f16": 10}, False),
+    ],
+)
+def test_a_kernel_that_is_known_to_be_slow_is_named(
+    pair: Pair, kernels: dict[str, int], fast: bool
+) -> None:
+    assert are_fast(pair, kernels) == fast
