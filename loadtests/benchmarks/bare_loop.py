@@ -17,13 +17,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from loadtests.harness.application import engine_settings
 from loadtests.harness.shaped_models import benchmark_model
 from serve_app.config import AppConfig
+from serve_app.contracts.precision import Accuracy
 from serve_app.contracts.recipe import Checks, Recipe
 from serve_app.imaging.compose import compose_cutout
 from serve_app.imaging.decode import decode_image
@@ -119,13 +121,16 @@ def main() -> None:
     parser.add_argument("images", type=Path, nargs="+", help="image files")
     scaling = "also measure how many times the images/s of one thread all threads reach"
     parser.add_argument("--scaling", action="store_true", help=scaling)
+    accuracy = "run the fastest engine and precision with this accuracy instead of the default"
+    parser.add_argument("--accuracy", choices=get_args(Accuracy), help=accuracy)
     options = parser.parse_args()
     # A pipeline replica does the same.
     disable_library_threads()
     keep_freed_memory()
-    config = AppConfig.load(benchmark_model(options.model).settings)
-    model = load_model(options.model, config)
     paths, threads = options.images, options.threads
+    segmenter = {"threads": threads, **engine_settings(options.accuracy)}
+    config = AppConfig.load({**benchmark_model(options.model).settings, "segmenter": segmenter})
+    model = load_model(options.model, config)
     BareLoop(model, config).run(paths[:threads], threads)
     found = BareLoop(model, config).run(paths, threads)
     if options.scaling:

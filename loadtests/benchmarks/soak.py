@@ -20,7 +20,7 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 from matplotlib.axes import Axes
@@ -28,11 +28,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 
-from loadtests.harness.application import post_all, running_application
+from loadtests.harness.application import engine_settings, post_all, running_application
 from loadtests.harness.corpus import corpus
 from loadtests.harness.metering import ray_part
 from loadtests.harness.results import describe_measurement, write_result
 from loadtests.harness.shaped_models import benchmark_model
+from serve_app.contracts.precision import Accuracy
 
 PLOT = Path("docs/images/soak.png")
 
@@ -112,7 +113,8 @@ def main() -> None:
     console = Console()
     model = benchmark_model(options.model)
     images = _choose_images(options.photographs, max(_MIN_IMAGES, options.images))
-    with running_application(model.settings, queue=False) as app:
+    settings = {**model.settings, "segmenter": engine_settings(options.accuracy)}
+    with running_application(settings, queue=False) as app:
         wall_s, samples = _run(f"{app.url}/v1/cutout?min_subject_px=0", images, console)
     replicas: dict[str, Any] = {}
     for part, values in sorted(samples.items()):
@@ -140,6 +142,8 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--images", type=int, default=2_000, help="number of images")
     parser.add_argument("--model", default="folio", help="name of a benchmark model")
+    accuracy = "serve the fastest engine and precision with this accuracy instead of the default"
+    parser.add_argument("--accuracy", choices=get_args(Accuracy), help=accuracy)
     parser.add_argument("--photographs", default="mixed", help="set of images, or folder")
     parser.add_argument("--plot", type=Path, default=PLOT, help="file of the plot")
     return parser.parse_args()

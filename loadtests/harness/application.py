@@ -29,6 +29,7 @@ from loadtests.harness.results import percentile
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, LedgerConfig
 from serve_app.contracts.job import Output
+from serve_app.contracts.precision import Accuracy
 from serve_app.errors import DeadlineExceeded, InternalError
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
@@ -206,12 +207,21 @@ class Foreedge:
         return self._uploaded[path]
 
 
-def single_machine_settings(threads: int) -> dict[str, Any]:
-    """Return the settings that are fastest when everything runs on one machine."""
-    return {
-        "segmenter": {"threads": threads, "placement": "pipeline"},
-        "pipeline": {"threads": threads},
-    }
+def single_machine_settings(threads: int, accuracy: Accuracy | None = None) -> dict[str, Any]:
+    """Return the settings that are fastest when everything runs on one machine.
+
+    Args:
+        threads: Number of images in progress.
+        accuracy: Accuracy with which the fastest engine and precision serves. None stands for the
+            default engine.
+    """
+    segmenter = {"threads": threads, "placement": "pipeline", **engine_settings(accuracy)}
+    return {"segmenter": segmenter, "pipeline": {"threads": threads}}
+
+
+def engine_settings(accuracy: Accuracy | None) -> dict[str, Any]:
+    """Return the settings of the Segmenter that choose the fastest engine with an accuracy."""
+    return {} if accuracy is None else {"engine": "auto", "accuracy": accuracy}
 
 
 @contextmanager

@@ -15,12 +15,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtests.harness.application import Round, running_application, single_machine_settings
+from loadtests.harness.application import (
+    Round,
+    engine_settings,
+    running_application,
+    single_machine_settings,
+)
 from loadtests.harness.results import OUT
 from loadtests.harness.shaped_models import BenchmarkModel
 from loadtests.peers.processes import Measure
 from loadtests.peers.servers import fastest_rembg_s, litserve, mosec, rembg_s
 from loadtests.peers.workers import piped_programs, rembg_p
+from serve_app.config import AppConfig
+from serve_app.contracts.precision import Accuracy
+from serve_app.models.engines.choice import choose_pair
+from serve_app.models.engines.network import Pair
+from serve_app.models.engines.processor import this_machine
+from serve_app.models.engines.records import derived_folder
+from serve_app.models.registry import locate_weights
 
 _CORES = os.cpu_count() or 1
 _CLIENTS = 3 * _CORES
@@ -41,9 +53,18 @@ class SystemGroup:
     """Function that returns the images of one round, from the number that is asked for."""
 
 
-def system_groups(model: BenchmarkModel, console: Console) -> list[SystemGroup]:
-    """Return all systems. The settings of ``rembg s`` are the fastest of a trial."""
-    path = _copy_to_rembg_home(model)
+def system_groups(
+    model: BenchmarkModel, accuracy: Accuracy | None, console: Console
+) -> list[SystemGroup]:
+    """Return all systems. The settings of ``rembg s`` are the fastest of a trial.
+
+    Args:
+        model: Model that all of them run.
+        accuracy: Accuracy with which Foreedge's fastest engine and precision serves. None stands
+            for the default engine.
+        console: Terminal for the trial.
+    """
+    path, pair = _copy_to_rembg_home(model), _served_pair(model, accuracy)
     threads, clients = fastest_rembg_s(path, console)
     workers = f"{_CORES} workers of 1 thread"
     rembg_s_how = (
@@ -54,13 +75,14 @@ def system_groups(model: BenchmarkModel, console: Console) -> list[SystemGroup]:
     return [
         targeted(
             {
-                "foreedge-http": f"{_CORES} threads, model in the pipeline, {_CLIENTS} clients",
-                "foreedge-queue": f"{_CORES} threads, model in the pipeline, p50 and p95 there",
+                "foreedge-http": f"{_CORES} threads, {pair} in the pipeline, {_CLIENTS} clients",
+                "foreedge-queue": f"{_CORES} threads, {pair} in the pipeline, p50 and p95 there",
             },
-            partial(_foreedge, model),
+            partial(_foreedge, model, accuracy),
         ),
         targeted(
-            {"bare-loop": f"our steps in one process, {_CORES} threads"}, partial(_bare_loop, model)
+            {"bare-loop": f"our steps in one process, {_CORES} threads, {pair}"},
+            partial(_bare_loop, model, accuracy),
         ),
         targeted({"rembg-s": rembg_s_how}, partial(rembg_s, path, threads, [clients])),
         SystemGroup(
@@ -95,9 +117,17 @@ def _copy_to_rembg_home(model: BenchmarkModel) -> str:
     return str(copy.resolve())
 
 
+def _served_pair(model: BenchmarkModel, accuracy: Accuracy | None) -> Pair:
+    """Return the engine and precision that serve a model on this machine."""
+    config = AppConfig.load({**model.settings, "segmenter": engine_settings(accuracy)})
+    weights = locate_weights(model.name, config)
+    return choose_pair(weights, config.segmenter, derived_folder(config), this_machine()).pair
+
+
 @contextmanager
-def _foreedge(model: BenchmarkModel) -> Iterator[dict[str, Measure]]:
-    with running_application({**model.settings, **single_machine_settings(_CORES)}) as app:
+def _foreedge(model: BenchmarkModel, accuracy: Accuracy | None) -> Iterator[dict[str, Measure]]:
+    settings = {**model.settings, **single_machine_settings(_CORES, accuracy)}
+    with running_application(settings) as app:
         yield {
             "foreedge-http": partial(app.over_http, clients=_CLIENTS),
             "foreedge-queue": app.through_queue,
@@ -105,10 +135,11 @@ def _foreedge(model: BenchmarkModel) -> Iterator[dict[str, Measure]]:
 
 
 @contextmanager
-def _bare_loop(model: BenchmarkModel) -> Iterator[dict[str, Measure]]:
+def _bare_loop(model: BenchmarkModel, accuracy: Accuracy | None) -> Iterator[dict[str, Measure]]:
     def measure(paths: Sequence[Path]) -> Round:
         command = [sys.executable, "-m", "loadtests.benchmarks.bare_loop", model.name]
         command += [str(_CORES), *map(str, paths)]
+        command += ["--accuracy", accuracy] if accuracy else []
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
         found = json.loads(done.stdout)
         count = len(paths)
