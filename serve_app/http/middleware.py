@@ -26,6 +26,9 @@ from serve_app.errors import (
     ReplicaLost,
 )
 from serve_app.http.problems import not_found_response, problem_response
+from serve_app.http.request_metrics import record_error_of_serve
+from serve_app.serving.metrics import Metrics
+from serve_app.serving.ray_metrics import process_metrics
 
 # Serve would enforce this deadline itself, just before the replica does, with 408 and no code.
 _TIMEOUT = b"x-request-timeout-seconds"
@@ -71,8 +74,15 @@ def middlewares() -> list[Middleware]:
 class ServeErrorMiddleware:
     """Hides some request headers from Serve, and gives Serve's own errors a code."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics | None = None) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Application to wrap.
+            metrics: What to record Serve's errors to. None stands for those of this process.
+        """
         self._app = app
+        self._metrics = process_metrics() if metrics is None else metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -94,7 +104,17 @@ class ServeErrorMiddleware:
 
         await self._app(_scope_for_serve(scope), receive, send_unless_replaced)
         if not started:
-            await _send_problem(replaced_status or 500, scope, receive, send)
+            await self._send_problem(replaced_status or 500, scope, receive, send)
+
+    async def _send_problem(self, status: int, scope: Scope, receive: Receive, send: Send) -> None:
+        path = Request(scope).url.path
+        if status == 404:
+            await not_found_response(path)(scope, receive, send)
+            return
+        message = _SERVE_MESSAGES.get(status, "The endpoint failed. Try again.")
+        error = _SERVE_ERRORS.get(status, ModelUnavailable)(message)
+        record_error_of_serve(self._metrics, error)
+        await problem_response(error, path)(scope, receive, send)
 
 
 class DeadlineHeaderMiddleware:
@@ -217,13 +237,3 @@ def _is_serve_error(start: Message) -> bool:
         return False
     types = [value for name, value in start["headers"] if name.lower() == b"content-type"]
     return not types or types[0].startswith(b"text/plain")
-
-
-async def _send_problem(status: int, scope: Scope, receive: Receive, send: Send) -> None:
-    path = Request(scope).url.path
-    if status == 404:
-        await not_found_response(path)(scope, receive, send)
-        return
-    message = _SERVE_MESSAGES.get(status, "The endpoint failed. Try again.")
-    error = _SERVE_ERRORS.get(status, ModelUnavailable)(message)
-    await problem_response(error, path)(scope, receive, send)

@@ -34,6 +34,7 @@ KEY_IN_SCOPE = "foreedge.api_key"
 _CANCELLED = "cancelled"
 """Code of an image whose client left, or whose request took longer than its time limit."""
 _NO_ROUTE = "none"
+_LIMIT_OF_SERVE = "ray_serve"
 _MOST_KEYS = 50
 _REFUSALS = (Overloaded, RateLimited, Unauthenticated)
 
@@ -88,6 +89,18 @@ class RequestMetrics:
             limit = error.limit if isinstance(error, LimitReached) else ""
             key = self._keys.value(scope.get(KEY_IN_SCOPE, ""))
             self._metrics.add(HTTP_REFUSALS, 1, code, limit, key)
+
+
+def record_error_of_serve(metrics: Metrics, error: ForeedgeError) -> None:
+    """Record a request that Ray Serve answered itself, so that it reached no route.
+
+    Args:
+        metrics: What to record to.
+        error: Error that the answer carries.
+    """
+    metrics.add(HTTP_REQUESTS, 1, _NO_ROUTE, str(error.http_status), error.code)
+    if isinstance(error, _REFUSALS):
+        metrics.add(HTTP_REFUSALS, 1, error.code, _LIMIT_OF_SERVE, "")
 
 
 class MetricsMiddleware:

@@ -279,7 +279,7 @@ HTTP_REFUSALS = Metric(
     "foreedge_http_refusals",
     "counter",
     "Requests refused because of a limit or a missing key. limit is the setting that holds the "
-    "limit or empty, api_key the name of the key or empty.",
+    "limit, ray_serve, or empty, api_key the name of the key or empty.",
     ("code", "limit", "api_key"),
 )
 

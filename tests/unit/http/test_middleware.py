@@ -16,7 +16,9 @@ from serve_app.http.middleware import (
     ServeErrorMiddleware,
     middlewares,
 )
+from serve_app.serving.metrics import HTTP_REFUSALS, HTTP_REQUESTS
 from serve_app.serving.ray_environment import ENVIRONMENT
+from tests.support.recorded_metrics import RecordedMetrics
 
 
 async def ask(app: Any, method: str = "GET", **options: Any) -> httpx.Response:
@@ -49,8 +51,13 @@ async def headers_seen(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_errors_of_serve_get_a_code(
     response: Response | None, status: int, code: str
 ) -> None:
-    answer = await ask(ServeErrorMiddleware(app_of(response)))
+    metrics = RecordedMetrics()
+    answer = await ask(ServeErrorMiddleware(app_of(response), metrics))
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+    counted = {} if status == 404 else {("none", str(status), code): 1}
+    assert metrics.counts(HTTP_REQUESTS) == counted
+    refused = {("overloaded", "ray_serve", ""): 1} if code == "overloaded" else {}
+    assert metrics.counts(HTTP_REFUSALS) == refused
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["instance"] == "/some/path"
     assert ("retry-after" in answer.headers) == (status == 503)
@@ -59,7 +66,9 @@ async def test_errors_of_serve_get_a_code(
 @pytest.mark.parametrize("status", [200, 404, 408, 503])
 async def test_responses_of_a_replica_are_unchanged(status: int) -> None:
     own = JSONResponse({"code": "own"}, status, media_type="application/problem+json")
-    answer = await ask(ServeErrorMiddleware(app_of(own)))
+    metrics = RecordedMetrics()
+    answer = await ask(ServeErrorMiddleware(app_of(own), metrics))
+    assert metrics.names == frozenset(), "the routes record their own answers"
     assert (answer.status_code, answer.json()) == (status, {"code": "own"})
 
 
