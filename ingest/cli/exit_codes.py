@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from serve_app.errors import ForeedgeError, QueueUnavailable, StorageUnavailable
+from serve_app.errors import (
+    DatabaseUnavailable,
+    ForeedgeError,
+    QueueUnavailable,
+    StorageUnavailable,
+)
 
 SUCCESS = 0
 """Everything that was asked for is done."""
@@ -17,7 +22,7 @@ STALLED = 3
 """A run that was waited for cannot end: its queue is empty, and jobs have no result."""
 
 UNAVAILABLE = 4
-"""SQS or S3 did not answer, so nothing is known. The run continues."""
+"""SQS, S3 or the catalog's database did not answer, so nothing is known. The run continues."""
 
 INTERRUPTED = 130
 """Ctrl-C or SIGTERM."""
@@ -28,6 +33,6 @@ OUTPUT_CLOSED = 141
 
 def exit_code_of(error: ForeedgeError) -> int:
     """Return the exit code of a command that an error ended."""
-    if isinstance(error, QueueUnavailable | StorageUnavailable):
+    if isinstance(error, QueueUnavailable | StorageUnavailable | DatabaseUnavailable):
         return UNAVAILABLE
     return FAILED if error.retry == "transient" else WRONG_USAGE

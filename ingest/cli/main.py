@@ -11,6 +11,7 @@ import typer
 
 from ingest.cli.bench_node import bench_node
 from ingest.cli.bulk import bulk
+from ingest.cli.catalog import catalog_app
 from ingest.cli.demo import demo
 from ingest.cli.exit_codes import exit_code_of
 from ingest.cli.ledger_commands import cancel, runs
@@ -35,8 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Remove the background from images, from one over HTTP to millions from a queue.",
     epilog="Exit codes: 0 success. 1 images failed or results are missing. 2 wrong usage or "
-    "configuration. 3 a run that was waited for has stalled. 4 SQS or S3 did not answer. "
-    "130 interrupted by Ctrl-C.",
+    "configuration. 3 a run that was waited for has stalled. 4 SQS, S3 or a database did not "
+    "answer. 130 interrupted by Ctrl-C.",
     invoke_without_command=True,
 )
 _APPLICATION: tuple[Callable[..., None], ...] = (
@@ -59,6 +60,7 @@ _RUNS: tuple[Callable[..., None], ...] = (
 for _command in _APPLICATION:
     app.command(rich_help_panel="Application")(_command)
 app.add_typer(models_app, name="models", rich_help_panel="Application")
+app.add_typer(catalog_app, name="catalog", rich_help_panel="Application")
 for _command in _RUNS:
     app.command(rich_help_panel="Runs")(_command)
 

@@ -1,0 +1,118 @@
+"""``foreedge catalog``: check an installation for catalog jobs, and release jobs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ingest.cli.exit_codes import FAILED
+from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
+from ingest.cli.serve import SetOption
+from ingest.cli.settings import merge_settings, with_bundled_model
+from ingest.cli.terminal import print_json, print_line
+from ingest.smoke.child import run_smoke
+from ingest.units import parse_duration
+from serve_app.config import AppConfig, CatalogConfig
+from serve_app.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from ingest.catalog.check import Finding
+
+catalog_app = typer.Typer(
+    no_args_is_help=True, help="Check and repair jobs on the tables of a book collection."
+)
+
+OlderThanOption = Annotated[
+    str | None,
+    typer.Option("--older-than", help="Leave jobs that were taken lately, e.g. within 15m."),
+]
+
+
+@catalog_app.command("check")
+def check_setup(
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    endpoint_url: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check database, tables, rights, bucket, queue, ledger and models. Exits with 1 if one fails.
+
+    It changes nothing, and cuts out an image with each model if all else is well.
+    """
+    args = with_bundled_model(merge_settings(config, None, None, endpoint_url, settings))
+    loaded = AppConfig.load(args)
+    _require(loaded)
+    # The packages of the catalog are in an extra.
+    from ingest.catalog.check import check_catalog
+
+    failed = False
+    for finding in check_catalog(loaded):
+        failed |= finding.problem is not None
+        _print(finding, as_json)
+    if not failed:
+        report = run_smoke(args, matting=False)
+        failed = report.reason is not None
+        _print_models(report.reason, as_json)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@catalog_app.command("release")
+def release_taken(
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    older_than: OlderThanOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let jobs that were taken wait again, after consumers were killed.
+
+    Stop all consumers first. The worker that Foreedge replaces acknowledges the message of a job
+    that says ``processing``, and does nothing for it.
+    """
+    age_s = 0.0 if older_than is None else parse_duration(older_than)
+    loaded = AppConfig.load(merge_settings(config, None, None, None, settings))
+    catalog = _require(loaded)
+    # The packages of the catalog are in an extra.
+    from ingest.catalog import rows
+    from ingest.catalog.database import Database
+    from ingest.catalog.login import Login
+
+    database = Database(Login(catalog, loaded.aws))
+    try:
+        released = database.run(lambda connection: rows.release(connection, age_s))
+    finally:
+        database.close()
+    if as_json:
+        print_json({"released": released})
+    else:
+        print_line(f"Released {released} jobs.")
+
+
+def _require(config: AppConfig) -> CatalogConfig:
+    if config.catalog is None:
+        raise InvalidConfig(
+            "no catalog is configured; set catalog.images_bucket, and catalog.database_url or "
+            "catalog.database_secret"
+        )
+    return config.catalog
+
+
+def _print(finding: Finding, as_json: bool) -> None:
+    if as_json:
+        content: dict[str, Any] = asdict(finding)
+        print_json({"ok": finding.problem is None, **content})
+    elif finding.problem is None:
+        print_line(f"ok      {finding.check}: {finding.detail}")
+    else:
+        print_line(f"FAILED  {finding.check}: {finding.problem}")
+
+
+def _print_models(reason: str | None, as_json: bool) -> None:
+    if as_json:
+        print_json({"ok": reason is None, "check": "models", "problem": reason, "detail": ""})
+    elif reason is None:
+        print_line("ok      models: each has cut out an image")
+    else:
+        print_line(f"FAILED  models: {reason}")
