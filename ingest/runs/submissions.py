@@ -7,6 +7,7 @@ before it is sent, so that a client learns at once what is wrong with its job.
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ from serve_app.storage.protocol import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+
+_logger = logging.getLogger(__name__)
 
 _MESSAGE_BYTES = 24 * 1024
 """Maximum size of a posted job in bytes."""
@@ -149,7 +152,8 @@ class SqsJobs:
         """Store the manifest of a new run, if its jobs share one output and one recipe.
 
         A manifest has room for one of each, so other runs have none, and their number of jobs is
-        unknown.
+        unknown. So it is if the ledger refuses the manifest: the jobs are on the queue, and a
+        client that got an error would post them again.
         """
         outputs = {job.output for job in jobs}
         recipes = {job.recipe for job in jobs}
@@ -164,7 +168,11 @@ class SqsJobs:
             jobs=len(jobs),
             queue_url=queue.url,
         )
-        write_manifest(RunFolder(self._store, self._config.ledger, run_id), manifest)
+        try:
+            write_manifest(RunFolder(self._store, self._config.ledger, run_id), manifest)
+        except ForeedgeError as error:
+            text = "run %s has no manifest, so that its number of jobs is unknown: %s: %s"
+            _logger.warning(text, run_id, error.code, error.message)
 
 
 def _is_new(job: Job, error: QueueUnavailable | None, run_id: str) -> bool:

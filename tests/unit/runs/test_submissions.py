@@ -114,6 +114,15 @@ def job(number: int, **fields: Any) -> dict[str, Any]:
     return {"source": {"bucket": "b", "key": f"{number}.jpg"}, "output": {"bucket": "b"}, **fields}
 
 
+async def test_jobs_on_the_queue_are_reported_although_the_ledger_refuses_their_manifest(
+    tmp_path: Path, jobs: SqsJobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "b").write_text("no folder, so that nothing can be written")
+    receipts = await jobs.submit([job(number) for number in range(3)])
+    assert [receipt.status for receipt in receipts] == ["queued"] * 3
+    assert f"run {receipts[0].run_id} has no manifest" in caplog.text
+
+
 SNS_ENVELOPE = {"Type": "Notification", "TopicArn": "arn:aws:sns:eu-west-1:1:t", "Message": "{}"}
 
 
