@@ -15,8 +15,8 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
-	test-scaling chaos fuzz check-arm64 check-catalog check-kubernetes check-monitoring check-ray-up \
-	check-terraform \
+	test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring \
+	check-ray-up check-terraform \
 	check-workflows docs lock tag image tune loadtest soak bench bench-graph bench-ingest bench-ledger \
 	bench-overload bench-mixed bench-memory bench-hostile bench-engines bench-peers compare-rembg \
 	quality
@@ -84,6 +84,9 @@ check-kubernetes: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/kubernete
 check-monitoring: $(VENV)/compiled $(DEPLOYMENT)/installed ## Dashboard and alerts, with a real Prometheus
 	$(VENV)/bin/python -m pytest --quiet -rs tests/deployment/test_monitoring_rules.py \
 		tests/deployment/test_monitoring_run.py
+
+check-iam: $(VENV)/installed $(DEPLOYMENT)/installed ## The roles of cluster/terraform, by running (ARGS=--write)
+	$(VENV)/bin/python -m tests.deployment.iam $(ARGS)
 
 check-ray-up: $(VENV)/installed ## cluster/ray-up.yaml, with Ray's EC2 provider and a local EC2
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_ray_up.py

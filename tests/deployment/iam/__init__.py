@@ -1,0 +1,1 @@
+"""Least privilege, found out by running: every role does its work, and nothing else."""
