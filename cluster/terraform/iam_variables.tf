@@ -37,6 +37,12 @@ variable "upload_place" {
   default     = null
 }
 
+variable "catalog_secret" {
+  description = "Name of the secret with the login to the catalog's database (catalog.database_secret). Null without a catalog."
+  type        = string
+  default     = null
+}
+
 variable "nodes_on_ec2" {
   description = "Whether Ray's nodes are EC2 instances that ray up starts. The roles of head and worker then have instance profiles."
   type        = bool

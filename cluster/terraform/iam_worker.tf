@@ -46,6 +46,15 @@ data "aws_iam_policy_document" "worker" {
     resources = ["${local.secrets}:secret:${local.name}/api-keys-??????"]
   }
 
+  dynamic "statement" {
+    for_each = var.catalog_secret == null ? [] : [var.catalog_secret]
+    content {
+      sid       = "ReadDatabaseLogin"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = ["${local.secrets}:secret:${statement.value}-??????"]
+    }
+  }
+
   statement {
     sid       = "FindObjects"
     actions   = ["s3:ListBucket"]

@@ -10,6 +10,8 @@ ledger_bucket = "shelf-staging"
 source_places = ["shelf-staging/photographs/"]
 result_places = ["shelf-staging/cutouts/"]
 
+catalog_secret = "collection/database"
+
 nodes_on_ec2 = true
 principals = {
   operator = ["arn:aws:iam::123456789012:role/engineers"]
