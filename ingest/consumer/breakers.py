@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from serve_app.contracts.place import Place
@@ -86,25 +87,26 @@ class Breakers:
         elif len(breaker.refused) >= self._refusals_until_open:
             breaker.opened_at_s = at_s
 
-    def note_service(
-        self, place: Place, began_s: float, at_s: float, *, conclusive: bool = True
+    def note_services(
+        self, places: Iterable[Place], began_s: float, at_s: float, *, conclusive: bool = True
     ) -> None:
-        """Note that a place has served a job.
+        """Note that places have served a job.
 
         Args:
-            place: The place.
+            places: The places.
             began_s: Beginning of the attempt. A job that began before a refusal may have been
                 served before it, and says nothing about what comes after.
             at_s: The present time.
             conclusive: Whether a refusal may now be held against the next job.
         """
-        breaker = self._breaker(place)
-        if conclusive:
-            if began_s > breaker.served_job_begun_s:
-                breaker.served_job_begun_s = began_s
-            breaker.served_at_s = at_s
-        if began_s >= breaker.refusing_since_s:
-            breaker.close()
+        for place in places:
+            breaker = self._breakers.get(place) or self._breaker(place)
+            if conclusive:
+                if began_s > breaker.served_job_begun_s:
+                    breaker.served_job_begun_s = began_s
+                breaker.served_at_s = at_s
+            if began_s >= breaker.refusing_since_s:
+                breaker.close()
 
     def note_sample(self, at_s: float) -> None:
         """Note that messages were received although a breaker is open."""

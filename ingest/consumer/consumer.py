@@ -17,9 +17,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from ingest.consumer.breakers import Breakers
 from ingest.consumer.job_runner import JobRunner
@@ -41,10 +41,9 @@ from ingest.consumer.verdicts import (
 from ingest.runs.ledger import OutcomeSink
 from ingest.sqs.queue import Message, Queue
 from serve_app.config import QueueConfig
+from serve_app.contracts.job import EventJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import ForeedgeError
-
-T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -254,8 +253,11 @@ class Consumer:
         jobs = await read_jobs(lease.message, self._config)
         if isinstance(jobs, Outcome):
             return [jobs]
+        # This is most messages: one job, which is not an event's.
+        if len(jobs) == 1 and not isinstance(jobs[0], EventJob):
+            return [await self._runner.run_job(jobs[0], lease)]
         run = partial(self._runner.run_job, lease=lease)
-        outcomes = await _gather([run_current(job, run) for job in jobs])
+        outcomes = await asyncio.gather(*[run_current(job, run) for job in jobs])
         return recorded_outcomes(jobs, outcomes)
 
     # done, permanent or transient
@@ -337,8 +339,3 @@ class Consumer:
                     await self._changed.wait()
         except TimeoutError:
             return
-
-
-async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await calls at the same time, but a single call, as in most messages, without a task."""
-    return [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)

@@ -110,12 +110,10 @@ class JobRunner:
         began_s, waited_before_s = self._clock(), run.waited_s
         outcome = await self._run_isolating_suspects(run)
         now_s = self._clock()
-        for place in _places_that_served(job, outcome):
-            self._breakers.note_service(place, began_s, now_s)
+        self._breakers.note_services(_places_that_served(job, outcome), began_s, now_s)
         if outcome.status == "skipped_existing":
             # The result was looked up, which does not show that images are read or results written.
-            for place in _buckets(job):
-                self._breakers.note_service(place, began_s, now_s, conclusive=False)
+            self._breakers.note_services(_buckets(job), began_s, now_s, conclusive=False)
         refusing = _place_that_refused(job, outcome)
         if refusing is not None:
             reason = f"{outcome.code}: {outcome.message}"
@@ -129,14 +127,14 @@ class JobRunner:
         """Run a job together with others, or in isolation if that loses its replica."""
         message_id = run.lease.message.message_id
         if message_id not in self._suspects:
-            outcome = await self._call_pipeline(run)
+            outcome = await self._call_in_time(run)
             if outcome.code != ReplicaLost.code:
                 return outcome
         self.alone += 1
         waits_from = self._clock()
         async with self._isolation:
             run.waited_s += self._clock() - waits_from
-            outcome = await self._call_pipeline(run)
+            outcome = await self._call_in_time(run)
         if outcome.code == ReplicaLost.code:
             text = "job %s lost its replica while it ran in isolation"
             _logger.warning(text, visible(run.job.job_id), extra=_labels(run.job))
@@ -151,46 +149,45 @@ class JobRunner:
         limit_s = self._config.job_deadline_s + run.waited_s
         return min(run.lease.received_at + limit_s, run.lease.jobs_end_at)
 
-    async def _call_pipeline(self, run: _Run) -> Outcome:
-        """Run a job once, when there is room for it."""
+    async def _call_in_time(self, run: _Run) -> Outcome:
+        """Run a job once when there is room, within its deadline, and return errors as outcomes."""
         waits_from = self._clock()
         async with self._slots:
-            run.waited_s += self._clock() - waits_from
-            return await self._call_in_time(run)
-
-    async def _call_in_time(self, run: _Run) -> Outcome:
-        """Run a job once, within its deadline, and return errors as a failed outcome."""
-        job = run.job
-        error: ForeedgeError
-        deadline = asyncio.timeout(self._ends_at(run) - self._clock())
-        try:
-            async with deadline:
-                outcome = await self._process(job)
-        except ForeedgeError as raised:
-            outcome = Outcome.failed(job, raised)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # A call below this one was cancelled, and this task was not.
-            outcome = Outcome.failed(job, InternalError("the call of the pipeline was cancelled"))
-        except Exception as raised:
-            if deadline.expired():
-                limit_s = self._ends_at(run) - run.lease.received_at - run.waited_s
-                error = DeadlineExceeded(
-                    f"no result within {limit_s:g} s of receipt, apart from waiting behind other "
-                    "jobs (queue.job_deadline_s, and the twelve hours of SQS)"
-                )
-            else:
-                text = "job %s failed unexpectedly"
-                _logger.exception(text, visible(job.job_id), extra=_labels(job))
-                error = InternalError(f"{type(raised).__name__}: {raised}")
-            outcome = Outcome.failed(job, error)
+            now_s = self._clock()
+            run.waited_s += now_s - waits_from
+            deadline = asyncio.timeout(self._ends_at(run) - now_s)
+            try:
+                async with deadline:
+                    outcome = await self._process(run.job)
+            except ForeedgeError as raised:
+                outcome = Outcome.failed(run.job, raised)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # A call below this one was cancelled, and this task was not.
+                error = InternalError("the call of the pipeline was cancelled")
+                outcome = Outcome.failed(run.job, error)
+            except Exception as raised:
+                if deadline.expired():
+                    outcome = Outcome.failed(run.job, self._deadline_exceeded(run))
+                else:
+                    text = "job %s failed unexpectedly"
+                    _logger.exception(text, visible(run.job.job_id), extra=_labels(run.job))
+                    error = InternalError(f"{type(raised).__name__}: {raised}")
+                    outcome = Outcome.failed(run.job, error)
         receives = run.lease.message.receive_count
         # At its first delivery, which is that of most messages, there is nothing to change.
         if outcome.receive_count == receives:
             return outcome
         return outcome.model_copy(update={"receive_count": receives})
+
+    def _deadline_exceeded(self, run: _Run) -> DeadlineExceeded:
+        limit_s = self._ends_at(run) - run.lease.received_at - run.waited_s
+        return DeadlineExceeded(
+            f"no result within {limit_s:g} s of receipt, apart from waiting behind other jobs "
+            "(queue.job_deadline_s, and the twelve hours of SQS)"
+        )
 
 
 def _place_that_refused(job: AnyJob, outcome: Outcome) -> Place | None:

@@ -97,5 +97,5 @@ class Recorder:
         finally:
             del self._pending[pending]
         if outcomes:
-            self._breakers.note_service(_LEDGER, began_s, self._clock())
+            self._breakers.note_services((_LEDGER,), began_s, self._clock())
         return True

@@ -136,7 +136,7 @@ def parse_native_message(body: str, defaults: QueueConfig) -> Job:
         )
     if "source" not in content:
         raise InvalidMessage("the message is not a job: it has no 'source'")
-    return _native(content, defaults, _digest(body))
+    return _native(without_nulls(content), defaults, _digest(body))
 
 
 def no_catalog() -> InvalidMessage:
@@ -180,7 +180,6 @@ def without_nulls(value: Any, depth: int = _NESTED_FIELDS) -> Any:
         value = {name: item for name, item in value.items() if item is not None}
     nested = [(name, item) for name, item in value.items() if type(item) is dict]
     for name, item in nested:
-        # Most messages have no null, and are not copied.
         if (kept := without_nulls(item, depth - 1)) is not item:
             value = {**value, name: kept}
     return value
@@ -199,7 +198,9 @@ def _image_jobs(
 ) -> list[Job]:
     """Return the jobs of a message in a shape that names its images."""
     if is_native(content):
-        return [_native(content, defaults, message_id or _digest(body))]
+        # Most messages have no null, and are not searched for one.
+        fields = without_nulls(content) if "null" in body else content
+        return [_native(fields, defaults, message_id or _digest(body))]
     if "Records" in content:
         created = created_by_records(content["Records"])
     elif content.get("Event") == "s3:TestEvent":
@@ -215,7 +216,7 @@ def _image_jobs(
 
 
 def _native(content: dict[str, Any], defaults: QueueConfig, default_id: str) -> Job:
-    fields = {**without_nulls(content)}
+    fields = {**content}
     check_schema(fields.pop("schema", SCHEMA_VERSION))
     fields.setdefault("job_id", default_id)
     if "output" not in fields:

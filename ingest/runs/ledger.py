@@ -69,13 +69,19 @@ def _outcomes(folder: RunFolder, key: str, lines: list[bytes]) -> Iterator[Outco
 class _Part:
     """Records that will be stored together."""
 
-    stored: asyncio.Future[None]
-    """Future that ends when the part is stored or refused."""
+    ended: asyncio.Event
+    """Event that is set when the part is stored or refused."""
     timer: asyncio.TimerHandle
     """Timer that closes the part if it does not fill up in time."""
     opened_at_s: float
     """Time of the first record, by the clock of the event loop."""
     lines: list[bytes] = field(default_factory=list)
+    refusal: ForeedgeError | None = None
+    """Reason why the part was refused, or None."""
+
+    def refuse(self, error: ForeedgeError) -> None:
+        self.refusal = error
+        self.ended.set()
 
 
 class Ledger:
@@ -124,11 +130,12 @@ class Ledger:
         """
         run_id = recorded_run_id(outcome.run_id, outcome.finished_at)
         part = self._open.get(run_id) or self._open_part(run_id)
-        part.lines.append(orjson.dumps(outcome.model_dump(mode="json", exclude_none=True)))
+        part.lines.append(outcome.model_dump_json(exclude_none=True).encode())
         if len(part.lines) >= self._config.part_records:
             self._close_part(run_id)
-        # Others wait for the same part: a waiter that is cancelled must not cancel theirs.
-        await asyncio.shield(part.stored)
+        await part.ended.wait()
+        if part.refusal is not None:
+            raise part.refusal
 
     async def close(self) -> None:
         """Store every open part, and return when each is stored or refused."""
@@ -140,7 +147,7 @@ class Ledger:
     def _open_part(self, run_id: str) -> _Part:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._config.part_interval_s, self._close_part, run_id)
-        part = self._open[run_id] = _Part(loop.create_future(), timer, loop.time())
+        part = self._open[run_id] = _Part(asyncio.Event(), timer, loop.time())
         return part
 
     def _close_part(self, run_id: str) -> None:
@@ -166,15 +173,15 @@ class Ledger:
             except ForeedgeError as error:
                 self.trouble = f"{error.code}: {error.message}"
                 _logger.error("ledger: %s; %d records were refused", error.message, len(part.lines))
-                part.stored.set_exception(error)
+                part.refuse(error)
                 return
             except Exception as error:
                 _logger.exception("ledger: %s could not be stored", key)
-                part.stored.set_exception(InternalError(f"{key} could not be stored: {error}"))
+                part.refuse(InternalError(f"{key} could not be stored: {error}"))
                 return
             else:
                 self.trouble = None
-                part.stored.set_result(None)
+                part.ended.set()
                 waited_s = asyncio.get_running_loop().time() - part.opened_at_s
                 self._on_stored(len(part.lines), waited_s)
                 return

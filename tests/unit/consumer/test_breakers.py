@@ -47,10 +47,10 @@ def test_few_permits_need_fewer_refusals(permits: int, refusals: int) -> None:
 def test_a_job_that_began_before_the_refusals_closes_nothing() -> None:
     breakers = closed()
     refuse(breakers, REFUSALS_UNTIL_OPEN, at_s=10)
-    breakers.note_service(X, began_s=9, at_s=12)
+    breakers.note_services([X], began_s=9, at_s=12)
     assert breakers.is_open(X)
     assert not breakers.has_served_since(X, 10)
-    breakers.note_service(X, began_s=11, at_s=12)
+    breakers.note_services([X], began_s=11, at_s=12)
     assert not breakers.is_open(X)
     assert breakers.has_served_since(X, 10)
     assert breakers.reason is None
@@ -59,7 +59,7 @@ def test_a_job_that_began_before_the_refusals_closes_nothing() -> None:
 def test_a_result_that_existed_closes_a_breaker_but_blames_no_job() -> None:
     breakers = closed()
     refuse(breakers, REFUSALS_UNTIL_OPEN, at_s=10)
-    breakers.note_service(X, began_s=11, at_s=12, conclusive=False)
+    breakers.note_services([X], began_s=11, at_s=12, conclusive=False)
     assert not breakers.is_open(X)
     assert not breakers.has_served_since(X, 0)
     assert not breakers.is_jobs_fault(X, 0, 10_000)
@@ -69,23 +69,23 @@ def test_refusals_count_from_the_last_service() -> None:
     breakers = closed()
     for round_s in range(0, 100, 10):
         refuse(breakers, REFUSALS_UNTIL_OPEN - 1, at_s=round_s)
-        breakers.note_service(X, began_s=round_s + 1, at_s=round_s + 2)
+        breakers.note_services([X], began_s=round_s + 1, at_s=round_s + 2)
     assert not breakers.is_open(X)
 
 
 def test_one_bucket_among_others_does_not_stop_them_and_is_blamed_in_the_end() -> None:
     breakers = closed()
     refuse(breakers, REFUSALS_UNTIL_OPEN, at_s=10)
-    breakers.note_service(OUTPUT, began_s=11, at_s=12)
+    breakers.note_services([OUTPUT], began_s=11, at_s=12)
     assert breakers.most_messages(12, idle=False) == 0, "an output is no source"
-    breakers.note_service(Y, began_s=9, at_s=12)
+    breakers.note_services([Y], began_s=9, at_s=12)
     assert breakers.most_messages(12, idle=False) == 0, "it began before the refusals"
-    breakers.note_service(Y, began_s=11, at_s=13)
+    breakers.note_services([Y], began_s=11, at_s=13)
     assert breakers.most_messages(13, idle=False) is None
     assert breakers.is_open(X)
     assert not breakers.is_jobs_fault(X, 10, 9 + PATIENCE_S)
     assert breakers.is_jobs_fault(X, 10, 10 + PATIENCE_S)
-    breakers.note_service(X, began_s=700, at_s=701)
+    breakers.note_services([X], began_s=700, at_s=701)
     refuse(breakers, REFUSALS_UNTIL_OPEN, at_s=702)
     assert not breakers.is_jobs_fault(X, 702, 703), "patience begins again"
 
@@ -100,7 +100,7 @@ def test_a_job_that_alone_is_refused_is_blamed_after_a_while() -> None:
     breakers = closed()
     refuse(breakers, 1, at_s=10)
     assert not breakers.is_jobs_fault(X, 9, 10**6), "nothing shows that the bucket serves anyone"
-    breakers.note_service(X, began_s=8, at_s=12)
+    breakers.note_services([X], began_s=8, at_s=12)
     assert not breakers.is_jobs_fault(X, 9, 8 + WITH_ONE_S)
     assert breakers.is_jobs_fault(X, 9, 9 + WITH_ONE_S)
 
