@@ -170,6 +170,9 @@ lock: ## New versions into the lock files (needs uv)
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --constraint requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-runtime.lock
+	echo openvino | uv pip compile - --universal --python-version 3.11 \
+		--constraint requirements.lock --no-emit-package numpy \
+		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-openvino.lock
 	uv pip compile requirements-build.in --universal --python-version 3.11 \
 		--constraint requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-build.lock

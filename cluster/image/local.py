@@ -33,7 +33,7 @@ _DEBIAN_PACKAGES = "python3.11,python3.11-venv,libstdc++6,libgomp1,wget"
 _CONTEXT = ("serve_app", "ingest", "cluster/image", "cluster/weights", "cluster/wheelhouse")
 _CONTEXT_FILES = (
     "LICENSE", "README.md", "pyproject.toml", ".dockerignore", "cluster/Dockerfile",
-    "requirements-build.lock", "requirements-runtime.lock",
+    "requirements-build.lock", "requirements-runtime.lock", "requirements-openvino.lock",
 )  # fmt: skip
 _LOCKS = ("requirements-build.lock", "requirements-runtime.lock")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}

@@ -21,7 +21,7 @@ from serve_app.models.engines.records import (
     record_path,
     write_derived,
 )
-from serve_app.models.engines.shipped import find_shipped
+from serve_app.models.engines.shipped import find_shipped, shipped_path
 from serve_app.models.gate import BOUNDS
 from serve_app.models.gate_images import GateImage, draw_gate_images, read_gate_images
 from serve_app.models.registry import locate_weights
@@ -76,6 +76,31 @@ def measure_and_write(
         ) from error
     _report(graph, record, path, print_json if as_json else None)
     return record.measures.reached() is not None
+
+
+def write_shipped_gates(name: str, config: AppConfig, machine: Machine) -> list[Path]:
+    """Write the files of the pairs that the package ships a record of, and return the derived ones.
+
+    Nothing is measured, and nothing is written if OpenVINO is not installed.
+
+    Args:
+        name: Name of a model whose weights are here.
+        config: Settings, which say where the weights are.
+        machine: This machine, whose processor need not run the pairs.
+    """
+    shipped = [pair for pair in GATED if shipped_path(name, pair).is_file()]
+    if machine.openvino is None or not shipped:
+        return []
+    weights = locate_weights(name, config)
+    graph = derive_graph(weights, bundled_images()[::DERIVED_FROM_EVERY])
+    written = []
+    for pair in shipped:
+        record = find_shipped(weights, pair, graph.sha256, machine)
+        if record is not None:
+            path = derived_path(derived_folder(config), name, pair)
+            write_derived(path, graph.content, record)
+            written.append(path)
+    return written
 
 
 def _pair(precision: str | None, machine: Machine) -> Pair:

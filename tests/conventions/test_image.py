@@ -40,6 +40,17 @@ def test_the_image_carries_the_environment_of_ray() -> None:
     assert {name for name in found if name.startswith("RAY_")} <= set(ENVIRONMENT)
 
 
+def test_what_the_image_copies_is_part_of_every_build_context() -> None:
+    """Docker's context leaves everything out that is not named, and so does that of buildah."""
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    copied = {word.removesuffix("/") for line in lines for word in line.split()}
+    kept = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
+    assert "requirements-openvino.lock" in copied
+    assert copied <= set(kept)
+    local = (ROOT / "cluster" / "image" / "local.py").read_text("utf-8")
+    assert {name for name in copied if f'"{name}"' not in local} == set()
+
+
 def test_the_image_says_which_revision_it_is() -> None:
     assert image_environment()[REVISION_VARIABLE] == "${REVISION}"
 

@@ -7,6 +7,7 @@ import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -58,8 +59,13 @@ def reachable(requirements: list[Requirement]) -> set[str]:
     return {name for name, _ in found}
 
 
-def test_the_runtime_lock_has_the_versions_and_hashes_of_the_tests() -> None:
-    runtime, tests = Lock("requirements-runtime.lock"), Lock("requirements.lock")
+INSTALLED = ("requirements-runtime.lock", "requirements-openvino.lock")
+"""What runs in production, and what may be added to it."""
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_lock_of_production_has_the_versions_and_hashes_of_the_tests(name: str) -> None:
+    runtime, tests = Lock(name), Lock("requirements.lock")
     assert runtime.pins
     differ = {name for name, pin in runtime.pins.items() if tests.pins.get(name) != pin}
     assert not differ, "make lock writes both files"
@@ -71,5 +77,11 @@ def test_the_runtime_lock_is_what_the_project_needs_and_nothing_else() -> None:
     assert Lock("requirements-runtime.lock").names_here() == needed, "make lock writes the file"
 
 
-def test_every_package_of_the_runtime_lock_has_hashes() -> None:
-    assert all(hashes for _, hashes in Lock("requirements-runtime.lock").pins.values())
+def test_the_two_locks_of_production_are_what_openvino_needs() -> None:
+    both = set().union(*(Lock(name).names_here() for name in INSTALLED))
+    assert reachable([Requirement("openvino")]) <= both, "make lock writes the file"
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_every_package_of_a_lock_of_production_has_hashes(name: str) -> None:
+    assert all(hashes for _, hashes in Lock(name).pins.values())
