@@ -15,7 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from serve_app.models.registry import BUNDLED_MODEL
+from ingest.node.kernels import are_fast
+from serve_app.config import AppConfig
+from serve_app.imaging.decode import decode_image
+from serve_app.imaging.mask import resize_for_model
+from serve_app.models.derive import derive_graph
+from serve_app.models.engines.network import Pair
+from serve_app.models.gate import MaskPair, Measures, measure_masks
+from serve_app.models.inference import load_model
+from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 from tests.arm64.machine import ROOT, Failed, Machine, missing_tools
 
 CPUS = ("neoverse-n1", "max,pauth-impdef=on,sve=off")
@@ -66,6 +74,37 @@ def check_cutouts(machine: Machine, cpu: str, expected: Path) -> tuple[int, floa
     return most, same
 
 
+def check_float16(machine: Machine) -> tuple[Measures, dict[str, int]]:
+    """Compare a mask by OpenVINO in float16 with that of ONNX Runtime in float32 on this machine.
+
+    Returns:
+        The measures of the gate, and the kernels of the convolutions.
+    """
+    config = AppConfig.load()
+    weights, image = locate_weights(BUNDLED_MODEL, config), _IMAGES / IMAGES[0]
+    graph = derive_graph(weights, [])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "derived.onnx")
+        path.write_bytes(graph.content)
+        code, output, errors = machine.python(
+            CPUS[0], "-m", "tests.arm64.engine_mask", folder, str(path), str(image)
+        )
+        if code:
+            raise Failed(f"{CPUS[0]}: OpenVINO ended with {code}: {errors}")
+        found = np.load(Path(folder, f"{image.stem}.npy"))
+    rgb = decode_image(image.read_bytes(), config.limits).rgb
+    expected = load_model(BUNDLED_MODEL, config).masks(
+        resize_for_model(rgb, weights.facts.size_px)[None]
+    )
+    measures = measure_masks([MaskPair(image.stem, expected[0], found)])
+    if measures.failures("exact"):
+        raise Failed(f"float16 misses the gate: {', '.join(measures.failures('exact'))}")
+    kernels: dict[str, int] = json.loads(output.splitlines()[-1])
+    if not are_fast(Pair("openvino", "float16"), kernels):
+        raise Failed(f"float16 runs with slow kernels: {kernels}")
+    return measures, kernels
+
+
 def check_crash(machine: Machine) -> None:
     """Check that the crash of ONNX Runtime without the CPU's files is reported."""
     hidden = machine.cpuinfo.rename(machine.folder / "cpuinfo")
@@ -97,11 +136,14 @@ def check_all(machine: Machine) -> str:
             found = check_cutouts(machine, cpu, Path(expected))
             most, same = max(most, found[0]), min(same, found[1])
             say(f"{cpu}: cut-outs differ by at most {found[0]}, {found[1]:.4%} within one level")
+    measures, kernels = check_float16(machine)
+    say(f"OpenVINO in float16: {measures.within_2:.2%} within 2 levels, {kernels}")
     check_crash(machine)
     say("the crash without /proc/cpuinfo is a sentence")
     return (
         f"arm64: {wheels} wheels, 0 missing; {len(CPUS)} CPUs, {len(IMAGES)} cut-outs each, "
-        f"at most {most} grey levels, {same:.4%} within one; {haproxy.split(' 20')[0]}; "
+        f"at most {most} grey levels, {same:.4%} within one; float16 {measures.within_2:.2%} "
+        f"within two; {haproxy.split(' 20')[0]}; "
         f"crash reported; {time.monotonic() - began:.0f} s"
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from cluster.image.sandbox import arm_cpuinfo
 
 ROOT = Path(__file__).parents[2]
-LOCK = ROOT / "requirements-runtime.lock"
+LOCKS = (ROOT / "requirements-runtime.lock", ROOT / "requirements-openvino.lock")
 
 TOOLS = {"mmdebstrap": "mmdebstrap", "qemu-aarch64-static": "qemu-user-static"}
 """Debian's packages, by the programs that are needed of them."""
@@ -32,6 +32,8 @@ _UNUSED = {
 """Wheels that are fetched and not unpacked, since the programs that are run here import none."""
 
 _PROCESSORS = 2
+_NEOVERSE_N1 = "0x00000000413fd0c1"
+"""Identification of a core (MIDR_EL1). OpenVINO ends with a segmentation fault without it."""
 
 
 class Failed(Exception):
@@ -108,26 +110,33 @@ class Machine:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("possible", "present", "online"):
             (folder / name).write_text(f"0-{_PROCESSORS - 1}\n")
+        for number in range(_PROCESSORS):
+            registers = folder / f"cpu{number}" / "regs" / "identification"
+            registers.mkdir(parents=True, exist_ok=True)
+            (registers / "midr_el1").write_text(f"{_NEOVERSE_N1}\n")
 
     def _fetch_wheels(self) -> list[Path]:
-        """Return the wheels of the lock for arm64.
+        """Return the wheels of the locks for arm64.
 
         Raises:
             Failed: One does not exist.
         """
         folder = self.folder / "wheels"
-        lock = LOCK.read_bytes()
+        locks = b"".join(path.read_bytes() for path in LOCKS)
         complete = folder / "complete.lock"
-        if not complete.is_file() or complete.read_bytes() != lock:
+        if not complete.is_file() or complete.read_bytes() != locks:
             shutil.rmtree(folder, ignore_errors=True)
             options = ["--quiet", "--no-deps", "--require-hashes", *pip_platform()]
             command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder)]
             done = subprocess.run(
-                [*command, "-r", str(LOCK)], capture_output=True, text=True, check=False
+                [*command, *(word for path in LOCKS for word in ("-r", str(path)))],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode:
                 raise Failed(f"a wheel for arm64 is missing: {done.stderr.strip()}")
-            complete.write_bytes(lock)
+            complete.write_bytes(locks)
             shutil.rmtree(self.folder / "site", ignore_errors=True)
         return sorted(folder.glob("*.whl"))
 
