@@ -97,8 +97,8 @@ def check_float16(machine: Machine) -> tuple[Measures, dict[str, int]]:
         resize_for_model(rgb, weights.facts.size_px)[None]
     )
     measures = measure_masks([MaskPair(image.stem, expected[0], found)])
-    if measures.failures("exact"):
-        raise Failed(f"float16 misses the gate: {', '.join(measures.failures('exact'))}")
+    if not measures.suffices_for("close"):
+        raise Failed(f"float16 misses the gate: {', '.join(measures.failures('close'))}")
     kernels: dict[str, int] = json.loads(output.splitlines()[-1])
     if not are_fast(Pair("openvino", "float16"), kernels):
         raise Failed(f"float16 runs with slow kernels: {kernels}")
