@@ -8,6 +8,9 @@ output "environment" {
     FOREEDGE_QUEUE__JOB_DEADLINE_S       = tostring(local.queue.job_deadline_s)
     FOREEDGE_HTTP__API_KEYS_SECRET       = aws_secretsmanager_secret.api_keys.arn
     FOREEDGE_AWS__REGION                 = var.region
+    FOREEDGE_LEDGER__BUCKET              = var.ledger_bucket
+    FOREEDGE_LEDGER__PREFIX              = var.ledger_prefix
+    FOREEDGE_STORAGE__ALLOWED_BUCKETS    = join(",", distinct([for place in concat(var.source_places, var.result_places, compact([var.upload_place])) : split("/", place)[0]]))
   }
 }
 

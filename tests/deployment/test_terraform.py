@@ -143,10 +143,13 @@ def test_the_application_starts_with_the_output(
 ) -> None:
     for name, text in account.outputs["environment"].items():
         monkeypatch.setenv(name, text)
-    config = AppConfig.load({"ledger.bucket": "shelf"})
+    config = AppConfig.load()
     assert config.aws.region == REGION
     assert config.queue is not None
     assert config.queue.url == account.outputs["environment"]["FOREEDGE_QUEUE__URL"]
+    assert config.ledger is not None
+    assert (config.ledger.bucket, config.ledger.prefix) == ("shelf-staging", "_foreedge/")
+    assert config.storage.allowed_buckets == ("shelf-staging",)
     secret = account.client("secretsmanager").describe_secret(SecretId=config.http.api_keys_secret)
     assert secret["Name"] == "foreedge-staging/api-keys"
 
