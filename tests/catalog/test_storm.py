@@ -1,0 +1,199 @@
+"""Jobs beside users who reorder, upload, delete and queue: no deadlock with us, nothing lost.
+
+The users' transactions are the application's as docs/catalog.md describes them, and may deadlock
+each other. The server's log names the statements of both sides, and ours carry our columns.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+
+import psycopg
+import pytest
+
+from ingest.catalog import rows
+from ingest.catalog.database import Database
+from ingest.catalog.finish import CutoutRow, finish
+from ingest.catalog.rows import Claimed, Missing, Superseded
+from serve_app.contracts.job import CatalogJob
+from serve_app.errors import SourceDeleted
+from tests.catalog.collection import Collection, photographs
+from tests.catalog.test_database import opened
+from tests.support.postgres_server import PostgresServer
+
+BOOKS = 20
+_LOOKS = 100
+_OURS = re.compile(r"FOR NO KEY UPDATE|FOR KEY SHARE NOWAIT|attempt_count|place\.position|AS place")
+"""What the statements of Foreedge have, and those of the users do not."""
+
+
+class User(threading.Thread):
+    """A user who changes books until told to stop, and notes how long each request took."""
+
+    def __init__(self, url: str, books: list[int], seed: int, stop: threading.Event) -> None:
+        super().__init__()
+        self._url, self._books, self._stop_event = url, books, stop
+        self._random = random.Random(seed)
+        self.seconds: list[float] = []
+        self.queued: list[CatalogJob] = []
+
+    def run(self) -> None:
+        actions: list[Callable[[psycopg.Connection, int], None]] = [
+            self._reorder, self._reorder, self._upload, self._delete_image, self._queue,
+        ]  # fmt: skip
+        with psycopg.connect(self._url) as connection:
+            while not self._stop_event.is_set():
+                book = self._random.choice(self._books)
+                began = time.monotonic()
+                try:
+                    self._random.choice(actions)(connection, book)
+                    connection.commit()
+                except (psycopg.errors.DeadlockDetected, psycopg.errors.IntegrityError):
+                    connection.rollback()
+                self.seconds.append(time.monotonic() - began)
+                time.sleep(self._random.uniform(0, 0.01))
+
+    def _ids(self, connection: psycopg.Connection, book: int) -> list[int]:
+        query = "SELECT id FROM book_images WHERE book_id = %s"
+        ids = [row[0] for row in connection.execute(query, [book])]
+        self._random.shuffle(ids)
+        return ids
+
+    def _reorder(self, connection: psycopg.Connection, book: int) -> None:
+        # One UPDATE for each image, in the order of the request, as an ORM sends them.
+        for position, image in enumerate(self._ids(connection, book)):
+            connection.execute(
+                "UPDATE book_images SET display_order = %s, is_primary = %s WHERE id = %s",
+                [position, position == 0, image],
+            )
+
+    def _upload(self, connection: psycopg.Connection, book: int) -> None:
+        connection.execute(
+            "INSERT INTO book_images (book_id, s3_key, display_order, is_primary)"
+            " SELECT %s, gen_random_uuid()::text, count(*), false FROM book_images"
+            " WHERE book_id = %s",
+            [book, book],
+        )
+
+    def _delete_image(self, connection: psycopg.Connection, book: int) -> None:
+        ids = self._ids(connection, book)
+        if len(ids) > 3:
+            connection.execute("DELETE FROM book_images WHERE id = %s", [ids[0]])
+
+    def _queue(self, connection: psycopg.Connection, book: int) -> None:
+        image = next(iter(self._ids(connection, book)), None)
+        [row] = connection.execute(
+            "INSERT INTO image_processing_jobs (book_id, source_image_id) VALUES (%s, %s)"
+            " RETURNING id",
+            [book, image],
+        )
+        self.queued.append(CatalogJob(job_id=str(row[0]), book_id=book, image_id=image))
+
+
+def carry(database: Database, job: CatalogJob) -> None:
+    """Do a consumer's transactions for a job, without the image in between."""
+    try:
+        found = database.run(partial(rows.claim, job=job))
+        for _ in range(_LOOKS):
+            if not isinstance(found, Missing):
+                break
+            # The message comes before its row is committed, and the row may never come.
+            time.sleep(0.02)
+            found = database.run(partial(rows.claim, job=job))
+        if isinstance(found, Claimed):
+            key = f"{job.book_id}_processed_{found.source.id}_f.png"
+            cutout = CutoutRow(found.source.id, key, None, "u2net")
+            database.run(partial(finish, job=job, cutout=cutout))
+    except (Superseded, SourceDeleted):
+        return
+
+
+def storm(
+    databases: Sequence[Database], collection: Collection, seconds: float
+) -> tuple[list[User], list[CatalogJob]]:
+    """Let users and consumers run beside each other, then let the consumers end what is queued.
+
+    Each job is delivered twice, the second time while the first is often worked on.
+    """
+    books = [collection.add_book(*photographs(random.randint(1, 12)))[0] for _ in range(BOOKS)]
+    jobs = [collection.queue(book, None) for book in books for _ in range(5)]
+    stop = threading.Event()
+    users = [User(collection.url, books, seed, stop) for seed in range(3)]
+    lock, sent = threading.Lock(), 0
+
+    def take() -> CatalogJob | None:
+        nonlocal sent
+        while True:
+            with lock:
+                known = jobs + [job for user in users for job in user.queued]
+                if sent < 2 * len(known):
+                    sent += 1
+                    return known[(sent - 1) // 2]
+            if stop.is_set() and not any(user.is_alive() for user in users):
+                return None
+            time.sleep(0.005)
+
+    def consume(database: Database) -> None:
+        while (job := take()) is not None:
+            carry(database, job)
+
+    for user in users:
+        user.start()
+    with ThreadPoolExecutor() as threads:
+        calls = [threads.submit(consume, database) for database in databases for _ in range(2)]
+        stop.wait(seconds)
+        stop.set()
+        for user in users:
+            user.join()
+        for call in calls:
+            call.result()
+    return users, jobs + [job for user in users for job in user.queued]
+
+
+def check_storm(url: str, collection: Collection, postgres: PostgresServer, seconds: float) -> None:
+    before = len(postgres.log())
+    with closing(opened(url)) as one, closing(opened(url)) as other:
+        users, jobs = storm([one, other], collection, seconds)
+        deadlocks = postgres.log()[before:].split("ERROR:  deadlock detected")[1:]
+        # The log names the statements of both sides before its hint.
+        sides = [part.partition("HINT:")[0] for part in deadlocks]
+        assert all("UPDATE book_images" in each or "DELETE" in each for each in sides)
+        assert [each for each in sides if _OURS.search(each)] == []
+        states = collection.rows(
+            "SELECT status, count(*) FROM image_processing_jobs GROUP BY status"
+        )
+        by_state = {row["status"]: row["count"] for row in states}
+        # What stays taken has lost its image, which a consumer then writes as a failure.
+        assert by_state.keys() <= {"completed", "processing"}, by_state
+        assert by_state.get("processing", 0) < len(jobs) / 5
+        twice = "SELECT s3_key FROM book_images GROUP BY s3_key HAVING count(*) > 1"
+        assert collection.rows(twice) == []
+        # Once the users are gone, one job more puts each book in order.
+        for book in {job.book_id for job in jobs}:
+            carry(one, collection.queue(book, None))
+            assert collection.order(book)
+    waits = sorted(second for user in users for second in user.seconds)
+    print(
+        f"{len(jobs)} jobs, {len(waits)} requests of users, {len(deadlocks)} deadlocks of theirs, "
+        f"p99 of a request {waits[int(len(waits) * 0.99)] * 1000:.0f} ms"
+    )
+
+
+def test_a_storm_of_users_meets_no_deadlock_of_ours(
+    url: str, collection: Collection, postgres: PostgresServer
+) -> None:
+    check_storm(url, collection, postgres, seconds=2)
+
+
+@pytest.mark.slow
+def test_a_minute_of_storm_meets_no_deadlock_of_ours(
+    url: str, collection: Collection, postgres: PostgresServer
+) -> None:
+    check_storm(url, collection, postgres, seconds=60)
