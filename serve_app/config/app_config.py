@@ -144,6 +144,12 @@ class AppConfig(BaseSettings):
             raise ValueError("catalog needs queue.url, from which its jobs come")
         if self.catalog is not None and self.storage.local_root is not None:
             raise ValueError("catalog needs S3; do not set storage.local_root")
+        allowed = self.storage.allowed_buckets
+        if self.catalog is not None and allowed and self.catalog.images_bucket not in allowed:
+            raise ValueError(
+                f"catalog.images_bucket {self.catalog.images_bucket} is not one of "
+                "storage.allowed_buckets; add it"
+            )
         return self
 
     @model_validator(mode="after")

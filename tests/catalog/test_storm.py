@@ -6,13 +6,14 @@ each other. The server's log names the statements of both sides, and ours carry 
 
 from __future__ import annotations
 
+import queue
 import random
 import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 
 import psycopg
@@ -37,12 +38,19 @@ _OURS = re.compile(r"FOR NO KEY UPDATE|FOR KEY SHARE NOWAIT|attempt_count|place\
 class User(threading.Thread):
     """A user who changes books until told to stop, and notes how long each request took."""
 
-    def __init__(self, url: str, books: list[int], seed: int, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        url: str,
+        books: list[int],
+        seed: int,
+        stop: threading.Event,
+        messages: queue.Queue[CatalogJob],
+    ) -> None:
         super().__init__()
+        self._messages = messages
         self._url, self._books, self._stop_event = url, books, stop
         self._random = random.Random(seed)
         self.seconds: list[float] = []
-        self.queued: list[CatalogJob] = []
 
     def run(self) -> None:
         actions: list[Callable[[psycopg.Connection, int], None]] = [
@@ -94,7 +102,13 @@ class User(threading.Thread):
             " RETURNING id",
             [book, image],
         )
-        self.queued.append(CatalogJob(job_id=str(row[0]), book_id=book, image_id=image))
+        send(self._messages, CatalogJob(job_id=str(row[0]), book_id=book, image_id=image))
+
+
+def send(messages: queue.Queue[CatalogJob], job: CatalogJob) -> None:
+    """Send the message of a job, which is delivered twice."""
+    messages.put(job)
+    messages.put(job)
 
 
 def carry(database: Database, job: CatalogJob) -> None:
@@ -117,32 +131,22 @@ def carry(database: Database, job: CatalogJob) -> None:
 
 def storm(
     databases: Sequence[Database], collection: Collection, seconds: float
-) -> tuple[list[User], list[CatalogJob]]:
+) -> tuple[list[User], list[int]]:
     """Let users and consumers run beside each other, then let the consumers end what is queued.
 
     Each job is delivered twice, the second time while the first is often worked on.
     """
     books = [collection.add_book(*photographs(random.randint(1, 12)))[0] for _ in range(BOOKS)]
-    jobs = [collection.queue(book, None) for book in books for _ in range(5)]
+    messages: queue.Queue[CatalogJob] = queue.Queue()
     stop = threading.Event()
-    users = [User(collection.url, books, seed, stop) for seed in range(3)]
-    lock, sent = threading.Lock(), 0
-
-    def take() -> CatalogJob | None:
-        nonlocal sent
-        while True:
-            with lock:
-                known = jobs + [job for user in users for job in user.queued]
-                if sent < 2 * len(known):
-                    sent += 1
-                    return known[(sent - 1) // 2]
-            if stop.is_set() and not any(user.is_alive() for user in users):
-                return None
-            time.sleep(0.005)
+    users = [User(collection.url, books, seed, stop, messages) for seed in range(3)]
+    for book in books * 5:
+        send(messages, collection.queue(book, None))
 
     def consume(database: Database) -> None:
-        while (job := take()) is not None:
-            carry(database, job)
+        while not (stop.is_set() and messages.empty() and not any(u.is_alive() for u in users)):
+            with suppress(queue.Empty):
+                carry(database, messages.get(timeout=0.05))
 
     for user in users:
         user.start()
@@ -154,13 +158,13 @@ def storm(
             user.join()
         for call in calls:
             call.result()
-    return users, jobs + [job for user in users for job in user.queued]
+    return users, books
 
 
 def check_storm(url: str, collection: Collection, postgres: PostgresServer, seconds: float) -> None:
     before = len(postgres.log())
     with closing(opened(url)) as one, closing(opened(url)) as other:
-        users, jobs = storm([one, other], collection, seconds)
+        users, books = storm([one, other], collection, seconds)
         deadlocks = postgres.log()[before:].split("ERROR:  deadlock detected")[1:]
         # The log names the statements of both sides before its hint.
         sides = [part.partition("HINT:")[0] for part in deadlocks]
@@ -172,16 +176,17 @@ def check_storm(url: str, collection: Collection, postgres: PostgresServer, seco
         by_state = {row["status"]: row["count"] for row in states}
         # What stays taken has lost its image, which a consumer then writes as a failure.
         assert by_state.keys() <= {"completed", "processing"}, by_state
-        assert by_state.get("processing", 0) < len(jobs) / 5
+        assert by_state.get("processing", 0) < sum(by_state.values()) / 5
         twice = "SELECT s3_key FROM book_images GROUP BY s3_key HAVING count(*) > 1"
         assert collection.rows(twice) == []
         # Once the users are gone, one job more puts each book in order.
-        for book in {job.book_id for job in jobs}:
+        for book in books:
             carry(one, collection.queue(book, None))
             assert collection.order(book)
     waits = sorted(second for user in users for second in user.seconds)
     print(
-        f"{len(jobs)} jobs, {len(waits)} requests of users, {len(deadlocks)} deadlocks of theirs, "
+        f"{sum(by_state.values())} jobs, {len(waits)} requests of users, "
+        f"{len(deadlocks)} deadlocks of theirs, "
         f"p99 of a request {waits[int(len(waits) * 0.99)] * 1000:.0f} ms"
     )
 
