@@ -36,7 +36,7 @@ def settings_of(bench: Bench) -> str:
 
 
 class Deliveries:
-    """A process that takes the job again and again, and dies where it is told to."""
+    """A process that takes the job again and again, and dies at the point that it is given."""
 
     def __init__(self, bench: Bench, job: CatalogJob) -> None:
         self._process = subprocess.Popen(

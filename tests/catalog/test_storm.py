@@ -1,4 +1,4 @@
-"""Jobs beside users who reorder, upload, delete and queue: no deadlock with us, nothing lost.
+"""Jobs next to users who reorder, upload, delete and queue: no deadlock with us, nothing lost.
 
 The users' transactions are the application's as docs/catalog.md describes them, and may deadlock
 each other. The server's log names the statements of both sides, and ours carry our columns.
@@ -41,7 +41,7 @@ _USERS = (
 
 
 class User(threading.Thread):
-    """A user who changes books until told to stop, and notes how long each request took."""
+    """A user who changes books until an event is set, and notes how long each request took."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ def carry(database: Database, job: CatalogJob) -> None:
 def storm(
     databases: Sequence[Database], collection: Collection, seconds: float
 ) -> tuple[list[User], list[int]]:
-    """Let users and consumers run beside each other, then let the consumers end what is queued.
+    """Let users and consumers run at the same time, then let the consumers end what is queued.
 
     Each job is delivered twice, the second time while the first is often worked on.
     """
