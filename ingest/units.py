@@ -13,6 +13,11 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|ms|m|s)")
 _SECONDS = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, as in ``1 run`` and ``2,000 runs``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def parse_count(text: str) -> int:
     """Return the number that a text such as ``10M``, ``2.5k`` or ``1,000`` stands for.
 

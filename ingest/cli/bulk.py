@@ -25,12 +25,13 @@ from ingest.cli.terminal import open_terminal, print_json
 from ingest.cli.watch import STALLED_AFTER, watch_run
 from ingest.local.processes import terminate_as_interrupt
 from ingest.messages.build import new_run_id
-from ingest.runs.cancellation import lift_cancellation
+from ingest.runs.cancellation import is_cancelled, lift_cancellation
 from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
 from ingest.runs.send import RunPlan, open_manifest, plan_run, recipe_argument, send_run
 from ingest.sources.folder import upload_files
+from ingest.sqs.queue_client import QueueClient, check_answers
 from ingest.units import parse_duration
 from serve_app.error_text import visible
 
@@ -117,7 +118,7 @@ def bulk(
         if as_json:
             print_json({"run_id": plan.run_id, "images": images, "sent": False})
         return
-    before = _resume(console, plan, target.url)
+    before = _resume(console, plan, target)
     if before is not None and before.complete:
         _print_already_sent(console, plan.run_id, before)
         if as_json:
@@ -142,17 +143,24 @@ def bulk(
     console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
 
 
-def _resume(console: Console, plan: RunPlan, queue_url: str) -> Sent | None:
+def _resume(console: Console, plan: RunPlan, queue: QueueClient) -> Sent | None:
     """Resume a run if it exists, and return how many of its jobs were sent before."""
     # A run of other images that has this id stays as it is.
-    open_manifest(plan, queue_url)
-    print_resumed(console, plan.folder)
+    open_manifest(plan, queue.url)
+    print_resumed(console, plan.folder, queue)
     return JobList(plan.folder).sent()
 
 
-def print_resumed(console: Console, folder: RunFolder) -> None:
-    """Resume a run if it was cancelled, and say so."""
-    if lift_cancellation(folder):
+def print_resumed(console: Console, folder: RunFolder, queue: QueueClient) -> None:
+    """Resume a run if it was cancelled, and say so.
+
+    Raises:
+        QueueUnavailable: The queue does not answer, so that nothing can be sent. The run stays
+            cancelled.
+    """
+    if is_cancelled(folder):
+        check_answers(queue)
+        lift_cancellation(folder)
         console.print(f"Run {folder.run_id} is not cancelled any more.", highlight=False)
 
 

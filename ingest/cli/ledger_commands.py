@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import (
     ConfigOption,
     EndpointOption,
@@ -25,9 +26,9 @@ from ingest.runs.compaction import compact_results
 from ingest.runs.live import is_live
 from ingest.runs.manifest import read_manifest
 from ingest.runs.run_list import ListedRun, listed_runs, prunable_keys
-from ingest.units import parse_duration
+from ingest.units import counted, parse_duration
 from serve_app.error_text import visible
-from serve_app.errors import InvalidConfig
+from serve_app.errors import InvalidConfig, InvalidMessage
 
 PruneOption = Annotated[
     str | None,
@@ -60,10 +61,15 @@ def runs(
     age = None if prune is None else timedelta(seconds=parse_duration(prune))
     now = datetime.now(UTC)
     with status_line() as line:
-        found = []
-        for run in listed_runs(session.store, session.ledger, now):
+        found: list[ListedRun] = []
+        damaged: dict[str, str] = {}
+
+        def note_damaged(run_id: str, error: InvalidMessage) -> None:
+            damaged[run_id] = error.message
+
+        for run in listed_runs(session.store, session.ledger, now, note_damaged):
             found.append(run)
-            line.update(f"{len(found):,} runs read")
+            line.update(f"{counted(len(found), 'run')} read")
     console = open_terminal(as_json=as_json)
     if age is not None:
         _prune(session, console, found, now - age, now, yes=yes, as_json=as_json)
@@ -74,8 +80,26 @@ def runs(
             print_json(_as_dict(run))
     elif found:
         console.print(_table(found), highlight=False)
-    else:
+    elif not damaged:
         console.print("There are no runs in this ledger.")
+    _name_damaged(damaged, as_json=as_json)
+
+
+def _name_damaged(damaged: dict[str, str], *, as_json: bool) -> None:
+    """Name the runs that cannot be read, and end with the exit code of a failure if there are any.
+
+    Args:
+        damaged: What is wrong with each, by its id.
+        as_json: Whether the output is for a program.
+    """
+    for run_id, reason in damaged.items():
+        if as_json:
+            print_json({"run_id": run_id, "state": "damaged", "reason": reason})
+        else:
+            text = visible(f"Run {run_id} is damaged, and was left out: {reason}")
+            typer.echo(text, err=True)
+    if damaged:
+        raise typer.Exit(FAILED)
 
 
 def cancel(
@@ -104,7 +128,7 @@ def cancel(
     console = open_terminal()
     console.print(
         f"Run {folder.run_id} is cancelled. Within 30 s its messages end as failures with the code "
-        "run_cancelled, and no dead letters.\n"
+        "run_cancelled, and no dead letters. Those that wait for another attempt end at it.\n"
         f"To watch:   foreedge status {folder.run_id} --watch\n"
         f"To resume:  foreedge bulk with --run-id {folder.run_id}, then  foreedge redrive "
         f"{folder.run_id}",
@@ -135,17 +159,18 @@ def _prune(
     if as_json:
         print_json({"deleted": list(old), "objects": objects if old else 0})
     else:
-        console.print(f"Deleted {len(old):,} runs. No image and no result was touched.")
+        console.print(f"Deleted {counted(len(old), 'run')}. No image and no result was touched.")
 
 
 def _confirms(runs: int, objects: int) -> bool:
     """Ask whether runs are to be deleted, and return the answer."""
-    question = f"Delete the records of these {runs:,} runs ({objects:,} objects)?"
+    what = f"{counted(runs, 'run')} ({counted(objects, 'object')})"
+    question = f"Delete the records of {what}?"
     try:
         return typer.confirm(question, err=True)
     except typer.Abort as error:
         raise InvalidConfig(
-            f"{runs:,} runs would be deleted, and nobody answers. Repeat the command with --yes"
+            f"{what} would be deleted, and nobody answers. Repeat the command with --yes"
         ) from error
 
 
@@ -157,7 +182,8 @@ def _compact(console: Console, over: list[ListedRun], *, as_json: bool) -> None:
         before, after = before + done.before, after + done.after
         if as_json:
             print_json({"run_id": run.run_id, "objects_before": done.before, "objects": done.after})
-    console.print(f"{len(over):,} runs have {after:,} objects with results, {before:,} before.")
+    what = f"{counted(len(over), 'run')}: {counted(after, 'object')} with results"
+    console.print(f"{what}, {before:,} before.")
 
 
 def _table(found: list[ListedRun]) -> Table:

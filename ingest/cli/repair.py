@@ -104,7 +104,7 @@ def redrive(
     )
     target = session.queue_client(manifest)
     console = open_terminal(as_json=as_json)
-    print_resumed(console, folder)
+    print_resumed(console, folder, target)
     with running_count("messages sent") as on_sent:
         redriven = redrive_failures(target, folder, manifest, options, rate=rate, on_sent=on_sent)
     _print_redriven(console, manifest.run_id, redriven)
@@ -194,7 +194,7 @@ def verify(
                 raise InvalidConfig(_CANNOT_SEND)
             target = session.queue_client(manifest)
             _check_drained(target, number, force)
-            print_resumed(console, folder)
+            print_resumed(console, folder, target)
             sent = _send_again(target, manifest, verification.incomplete_jobs(), rate)
             console.print(f"{sent:,} jobs are on the queue again.")
     if not found.sound:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from ingest.runs.manifest import read_manifest
 from ingest.runs.parts import part_name, part_time
 from ingest.runs.status import RunMonitor, RunStatus
 from serve_app.config import LedgerConfig
-from serve_app.errors import SourceNotFound
+from serve_app.errors import InvalidMessage, SourceNotFound
 from serve_app.storage.protocol import ObjectStore
 
 _RETENTION = timedelta(days=14)
@@ -50,33 +50,52 @@ class ListedRun:
         return self.status.ended or self.last_at is None or now - self.last_at > _RETENTION
 
 
-def listed_runs(store: ObjectStore, ledger: LedgerConfig, now: datetime) -> Iterator[ListedRun]:
+def listed_runs(
+    store: ObjectStore,
+    ledger: LedgerConfig,
+    now: datetime,
+    on_damaged: Callable[[str, InvalidMessage], None],
+) -> Iterator[ListedRun]:
     """Yield the runs in a ledger by their names, which begin with their times. Blocks.
 
     The records of each are read.
 
+    Args:
+        store: Store of the ledger.
+        ledger: Place of the ledger.
+        now: The present time.
+        on_damaged: Function to call with the id of a run whose manifest or part is damaged, and
+            with what is wrong. The run is left out.
+
     Raises:
-        InvalidMessage: The manifest or a part of a run is damaged.
         ForeedgeError: The store refuses or does not answer.
     """
     for run_id in store.folders(ledger.bucket, f"{ledger.prefix}runs/"):
         if run_id == PROBE_RUN:
             continue
-        folder = RunFolder(store, ledger, run_id)
         try:
-            manifest = read_manifest(folder)
-        except SourceNotFound:
-            # Messages of other producers have results and no manifest.
-            manifest = None
-        monitor = RunMonitor(folder, manifest)
-        try:
-            status = monitor.update()
-        finally:
-            monitor.close()
-        run = ListedRun(folder, status, None if manifest is None else manifest.created_at)
-        if status.jobs is not None and not status.ended and run.is_over(now):
-            run = replace(run, status=replace(status, stalled=True))
-        yield run
+            run = _listed_run(RunFolder(store, ledger, run_id), now)
+        except InvalidMessage as error:
+            on_damaged(run_id, error)
+        else:
+            yield run
+
+
+def _listed_run(folder: RunFolder, now: datetime) -> ListedRun:
+    try:
+        manifest = read_manifest(folder)
+    except SourceNotFound:
+        # Messages of other producers have results and no manifest.
+        manifest = None
+    monitor = RunMonitor(folder, manifest)
+    try:
+        status = monitor.update()
+    finally:
+        monitor.close()
+    run = ListedRun(folder, status, None if manifest is None else manifest.created_at)
+    if status.jobs is not None and not status.ended and run.is_over(now):
+        run = replace(run, status=replace(status, stalled=True))
+    return run
 
 
 def prunable_keys(run: ListedRun, before: datetime, now: datetime) -> list[str]:

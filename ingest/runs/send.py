@@ -30,9 +30,8 @@ from ingest.runs.live import is_live
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
 from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
-from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.queue import check_url
-from ingest.sqs.queue_client import QueueClient
+from ingest.sqs.queue_client import QueueClient, check_answers
 from ingest.sqs.sender import send_messages
 from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.job import DERIVED_ID_HEX_DIGITS, Job, Output, Source
@@ -194,8 +193,7 @@ def send_run(
     """
     check_url(queue.url)
     # Before anything is written, so that a run that cannot start leaves no trace.
-    with map_sqs_errors(f"{queue.url}: GetQueueAttributes"):
-        queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["QueueArn"])
+    check_answers(queue)
     manifest = open_manifest(plan, queue.url)
     lift_cancellation(plan.folder)
     job_list = JobList(plan.folder)

@@ -49,6 +49,12 @@ class Report:
         else:
             self.reason = f"{event['code']}: {event['message']}"
 
+    def read(self, output: str) -> None:
+        """Add the events of a child's output. One that was killed may have left half a line."""
+        for line in output.splitlines(keepends=True):
+            if line.endswith("\n"):
+                self.add(json.loads(line))
+
     def to_json(self) -> str:
         """Return the report as one line of JSON."""
         content = {
@@ -86,8 +92,7 @@ def run_smoke(settings: dict[str, Any], *, matting: bool) -> Report:
             output, errors = child.communicate()
             late = f"the checks did not end within {_TIMEOUT_S} s"
             report.reason = f"{DeadlineExceeded.code}: {late}"
-    for line in output.splitlines():
-        report.add(json.loads(line))
+    report.read(output)
     if report.reason is None and child.returncode:
         report.reason = _explain_end(report.running, child.returncode, errors)
     return report

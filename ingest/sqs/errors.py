@@ -19,6 +19,7 @@ _MISSING = "create it, or correct queue.url and aws.region"
 _DENIED = "the role's policy must allow this action on the queue"
 _KEY = "enable the KMS key of the queue, and allow the role to use it"
 _CREDENTIALS = "renew the credentials, or give the process a role"
+_TOO_MANY = "too many messages are in flight; consumers are not deleting them"
 
 # SQS has these codes in two spellings, one for each of its protocols.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html#API_SendMessage_Errors
@@ -48,7 +49,7 @@ _ADVICE = {
     "InvalidClientTokenId": _CREDENTIALS,
     "UnrecognizedClientException": _CREDENTIALS,
     "SignatureDoesNotMatch": _CREDENTIALS,
-    "OverLimit": "too many messages are in flight; consumers are not deleting them",
+    "OverLimit": _TOO_MANY,
 }
 
 
@@ -81,7 +82,8 @@ def is_timeout(error: QueueUnavailable) -> bool:
 def is_denial(error: QueueUnavailable) -> bool:
     """Return whether a call was refused for a reason that only somebody outside can remove."""
     cause = error.__cause__
-    return isinstance(cause, ClientError) and _advice_on(cause) is not None
+    # Too many messages in flight become fewer without anybody's help.
+    return isinstance(cause, ClientError) and _advice_on(cause) not in (None, _TOO_MANY)
 
 
 def _advice_on(error: Exception) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ingest.sqs.errors import map_sqs_errors
+
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
@@ -16,3 +18,13 @@ class QueueClient:
     client: SQSClient
     url: str
     """URL of the queue."""
+
+
+def check_answers(queue: QueueClient) -> None:
+    """Return if a queue exists and answers. Blocks.
+
+    Raises:
+        QueueUnavailable: It does not exist, refuses, or does not answer.
+    """
+    with map_sqs_errors(f"{queue.url}: GetQueueAttributes"):
+        queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["QueueArn"])

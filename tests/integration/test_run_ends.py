@@ -85,7 +85,7 @@ def test_runs_are_listed_cancelled_compacted_and_pruned_in_s3(shop: Shop, tmp_pa
     assert len(keys) == len(list(folder.part_keys("results"))) == 3
     code, out, _ = shop.run("runs", "--compact")
     assert (code, len(list(folder.part_keys("results")))) == (0, 1)
-    assert "1 objects with results, 3 before" in out
+    assert "1 object with results, 3 before" in out
     assert shop.run("status", "r1", "--watch")[0] == 1
     time.sleep(1)
     code, out, _ = shop.run("runs", "--prune", "1s", "--yes", "--json")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from typer.testing import CliRunner
 
 from ingest.cli import options
@@ -19,7 +20,7 @@ from ingest.runs.ledger_check import check_ledger
 from ingest.runs.manifest import RunManifest, write_manifest
 from serve_app.contracts.job import Output
 from serve_app.contracts.recipe import Recipe
-from serve_app.errors import InvalidConfig, SourceNotFound
+from serve_app.errors import InvalidConfig, QueueUnavailable, SourceNotFound
 from tests.unit.cli.test_cli import LEDGER, Workshop, put
 
 NOW = datetime.now(UTC)
@@ -96,7 +97,7 @@ def test_old_runs_are_deleted_after_a_question(workshop: Workshop) -> None:
     for answer, left in (("n\n", 3), ("y\n", 2)):
         found = CliRunner().invoke(app, [*prune, "--config", str(workshop.config)], input=answer)
         assert found.exit_code == 0
-        assert "Delete the records of these 1 runs (1 objects)?" in found.stderr
+        assert "Delete the records of 1 run (1 object)?" in found.stderr
         assert len(listed(workshop)) == left
     assert set(listed(workshop)) == {"new", "old-with-new-results"}
     assert workshop.store.head("b", "cutouts/old.png") is not None
@@ -129,7 +130,34 @@ def test_the_results_of_runs_that_ended_are_joined(workshop: Workshop) -> None:
     assert len(list(folder(workshop, "running").part_keys("results"))) == 2
     assert listed(workshop) == before
     _, out, _ = workshop.run("runs", "--compact")
-    assert "1 runs have 1 objects with results, 1 before" in out
+    assert "1 run: 1 object with results, 1 before." in out
+
+
+@pytest.mark.parametrize("what", ["manifest", "results"])
+def test_a_damaged_run_is_named_and_the_others_are_listed(workshop: Workshop, what: str) -> None:
+    for run_id in ("a", "b", "c"):
+        add_run(workshop, run_id, 1, 1, "1.jpg")
+    damaged = folder(workshop, "b")
+    key = damaged.key("run.json") if what == "manifest" else next(damaged.part_keys("results"))
+    workshop.store.put("b", key, b"{", "application/json")
+
+    code, out, errors = workshop.run("runs")
+    assert code == 1
+    assert [line.split()[0] for line in out.splitlines()] == ["run", "a", "c"]
+    assert errors.count("\n") == 1
+    assert "Run b is damaged" in errors
+    assert key in errors
+
+    code, out, _ = workshop.run("runs", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert [(line["run_id"], line["state"]) for line in lines] == [
+        ("a", "ended"),
+        ("c", "ended"),
+        ("b", "damaged"),
+    ]
+    code, out, _ = workshop.run("runs", "--compact", "--json")
+    assert (code, len(out.splitlines())) == (1, 3)
 
 
 def test_the_probe_of_a_consumer_is_no_run(workshop: Workshop) -> None:
@@ -171,6 +199,26 @@ def test_a_cancelled_run_that_is_sent_again_is_resumed(workshop: Workshop) -> No
         assert workshop.run("cancel", "r7")[0] == 0
         assert "is not cancelled any more" in workshop.run(*again)[1]
         assert json.loads(workshop.run("status", "r7", "--json")[1])["cancelled"] is False
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("bulk", "s3://b/in/", "--run-id", "r7"), ("redrive", "r7")],
+)
+def test_a_run_stays_cancelled_while_its_queue_does_not_answer(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    put(workshop, "in/1.jpg", "in/bad.jpg")
+    workshop.run("bulk", "s3://b/in/", "--queue", "http://q", "--run-id", "r7")
+    workshop.run("cancel", "r7")
+
+    def refuse(**_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url="http://q")
+
+    monkeypatch.setattr(workshop, "get_queue_attributes", refuse)
+    with pytest.raises(QueueUnavailable, match="GetQueueAttributes"):
+        workshop.run(*command, "--queue", "http://q")
+    assert is_cancelled(folder(workshop, "r7"))
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ingest.consumer.queue_health import QueueHealth
 from ingest.sqs.call_times import (
@@ -15,6 +16,7 @@ from ingest.sqs.call_times import (
     receive_limit_s,
     short_call_s,
 )
+from ingest.sqs.errors import map_sqs_errors
 from serve_app.config import AwsConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
@@ -166,3 +168,20 @@ def test_a_receive_outlasts_its_own_wait_and_ends_within_half_a_minute(wait_s: i
     client = for_receives(AwsConfig(read_timeout_s=3), wait_s)
     assert wait_s < client.read_timeout_s
     assert client.connect_timeout_s + client.read_timeout_s < receive_limit_s(wait_s) < 30
+
+
+@pytest.mark.parametrize(("code", "stays"), [("AccessDenied", True), ("OverLimit", False)])
+async def test_only_what_somebody_must_correct_is_trouble_while_nothing_is_held(
+    code: str, stays: bool
+) -> None:
+    health = QueueHealth(lambda: 1.0)
+
+    async def refused() -> None:
+        with map_sqs_errors("q: ChangeMessageVisibility"):
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, "ChangeMessageVisibility")
+
+    for _ in range(3):
+        with pytest.raises(QueueUnavailable):
+            await health.call("extend", refused(), 1)
+    assert health.trouble(holding=True) is not None
+    assert (health.trouble(holding=False) is not None) is stays
