@@ -12,6 +12,7 @@ from ingest.node.speed import Case, CaseSpeed, measure_case
 from serve_app.config import AppConfig
 from serve_app.contracts.base import Contract
 from serve_app.contracts.precision import Accuracy, Engine, Precision
+from serve_app.errors import ModelUnavailable
 from serve_app.models.derive import DERIVED_FROM_EVERY, DerivedGraph, derive_graph, pass_gate
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import EXACT, GATED, Pair
@@ -113,22 +114,25 @@ def measure_node(
         on_step: Function that is called with the name of each step before it begins.
 
     Raises:
-        ForeedgeError: The weights are missing, or a file cannot be written.
+        ForeedgeError: The weights are missing.
+        OSError: The derived files cannot be written.
     """
     weights, machine = locate_weights(model, config), this_machine()
     refused = {pair: why_not_runnable(pair, machine) for pair in (EXACT, _OPENVINO_EXACT, *GATED)}
-    pairs = [pair for pair, reason in refused.items() if reason is None]
-    gates, graphs = _pass_gates(weights, pairs, config, images, machine, on_step)
-    choices = [
-        Choice(pair, derived_path(derived_folder(config), model, pair) if pair in graphs else None)
-        for pair in pairs
-    ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores, speeds = cores or 1, []
-    for choice in choices:
-        for threads in sorted({1, cores}):
-            on_step(f"speed of {choice.pair} on {threads} thread{'s' * (threads > 1)}")
-            speeds.append(measure_case(Case(weights, choice, threads, seconds)))
+    not_measured = {pair: reason for pair, reason in refused.items() if reason}
+    pairs = [pair for pair in refused if pair not in not_measured]
+    gates, graphs = _pass_gates(weights, pairs, config, images, machine, on_step, not_measured)
+    speeds = []
+    cores = _usable_cores()
+    for pair in [each for each in pairs if each not in not_measured]:
+        derived = derived_path(derived_folder(config), model, pair) if pair in graphs else None
+        try:
+            for threads in sorted({1, cores}):
+                on_step(f"speed of {pair} on {threads} thread{'s' * (threads > 1)}")
+                speeds.append(measure_case(Case(weights, Choice(pair, derived), threads, seconds)))
+        except ModelUnavailable as error:
+            not_measured[pair] = error.message
+    measured = [pair for pair in pairs if pair not in not_measured]
     return NodeReport(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         model=model,
@@ -138,9 +142,9 @@ def measure_node(
         features=sorted(machine.features),
         onnxruntime=runtime_version(),
         openvino=machine.openvino,
-        not_measured={str(pair): reason for pair, reason in refused.items() if reason},
+        not_measured={str(pair): reason for pair, reason in not_measured.items()},
         speeds=speeds,
-        kernels=_kernels(weights, pairs, graphs, on_step),
+        kernels=_kernels(weights, measured, graphs, on_step),
         gates=gates,
         settings=fastest_settings(speeds, gates),
     )
@@ -153,7 +157,12 @@ def _pass_gates(
     images: Sequence[GateImage],
     machine: Machine,
     on_step: Callable[[str], None],
+    not_measured: dict[Pair, str],
 ) -> tuple[list[GateRecord], dict[Pair, DerivedGraph]]:
+    """Return the records of the pairs that need a gate, and what these pairs run.
+
+    Why a pair could not be measured is added to ``not_measured``.
+    """
     gated = [pair for pair in pairs if pair.changes_numbers]
     if not gated:
         return [], {}
@@ -162,13 +171,24 @@ def _pass_gates(
     records = []
     for pair in gated:
         on_step(f"masks of {pair}")
-        record = pass_gate(
-            weights, pair, graph, images, image_set="the bundled images", machine=machine
-        )
+        try:
+            record = pass_gate(
+                weights, pair, graph, images, image_set="the bundled images", machine=machine
+            )
+        except ModelUnavailable as error:
+            not_measured[pair] = error.message
+            continue
         path = derived_path(derived_folder(config), weights.name, pair)
         write_derived(path, graph.content, record)
         records.append(record)
     return records, dict.fromkeys(gated, graph)
+
+
+def _usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _kernels(

@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 
 from serve_app.config import SegmenterConfig
-from serve_app.errors import InvalidConfig
+from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.imaging.mask import resize_for_model, resize_mask
 from serve_app.imaging.pixels import Pixels
 from serve_app.models.engines.network import Network, Pair, Tensor
@@ -134,11 +134,19 @@ def pass_gate(
 
     Raises:
         InvalidConfig: The machine cannot run the pair.
+        ModelUnavailable: OpenVINO cannot load the graph, or cannot be loaded itself.
     """
     reason = why_not_runnable(pair, machine)
     if reason is not None or machine.openvino is None:
         raise InvalidConfig(f"{pair} cannot be measured here: {reason}.")
-    network = OpenVinoNetwork(graph.content, pair.precision, threads=1)
+    try:
+        network = OpenVinoNetwork(graph.content, pair.precision, threads=1)
+    # OpenVINO has no common class for what can be wrong with a graph or a C library.
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ModelUnavailable(
+            f"{pair} cannot run {weights.name} here: {type(error).__name__}: {text}"
+        ) from error
     (measures,) = compare_with_rembg(weights, [network], images)
     return record_of(weights, pair, graph, machine, image_set, measures)
 

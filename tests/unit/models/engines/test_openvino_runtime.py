@@ -12,11 +12,13 @@ import numpy.typing as npt
 import pytest
 
 from serve_app.config import AppConfig, SegmenterConfig
-from serve_app.errors import InvalidConfig
+from serve_app.errors import InvalidConfig, ModelUnavailable
+from serve_app.models.derive import DerivedGraph, pass_gate
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import EXACT, Pair
 from serve_app.models.engines.onnx_runtime import probe_image
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork, openvino_version
+from serve_app.models.engines.processor import Machine
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.folio.synthetic.photograph import draw_photograph
 from serve_app.models.inference import OnnxModel, load_model
@@ -118,3 +120,26 @@ def test_the_next_image_leaves_an_answer_alone(tmp_path: Path) -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert openvino_version() is not None
+
+
+def test_a_graph_that_openvino_cannot_load_is_no_traceback(tmp_path: Path) -> None:
+    weights = weights_of(graphs.brightness(tmp_path / "own.onnx", batch=1))
+    machine = Machine("x86_64", frozenset({"avx512_fp16"}), openvino_version())
+    with pytest.raises(ModelUnavailable, match="openvino float16 cannot run own here"):
+        pass_gate(
+            weights,
+            Pair("openvino", "float16"),
+            DerivedGraph(b"no graph", ()),
+            [],
+            image_set="none",
+            machine=machine,
+        )
+    with pytest.raises(InvalidConfig, match="OpenVINO is not installed"):
+        pass_gate(
+            weights,
+            Pair("openvino", "float16"),
+            DerivedGraph(b"no graph", ()),
+            [],
+            image_set="none",
+            machine=Machine("x86_64", machine.features, None),
+        )
