@@ -315,6 +315,7 @@ def _usage(session: Session, endpoints: Endpoints, environment: Path, image: Pat
 [bold]Everything keeps running until Ctrl-C.[/bold]
 
   HTTP       {endpoints.http}/v1/cutout
+  Operations {endpoints.http}/ops
   Dashboard  {endpoints.dashboard or "not available"}
   Its token  {endpoints.dashboard_token or "none needed"}
   Queue      {session.queue_client().url}

@@ -60,6 +60,7 @@ def serve(
     with serving(args, host=host, port=port, dashboard=dashboard) as endpoints:
         console.print(f"Cut-outs   {endpoints.http}/v1/cutout", highlight=False)
         console.print(f"Readiness  {endpoints.http}/readyz", highlight=False)
+        console.print(f"Operations {endpoints.http}/ops", highlight=False)
         if endpoints.dashboard:
             console.print(f"Dashboard  {endpoints.dashboard}", highlight=False)
         if endpoints.dashboard_token:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -44,6 +44,7 @@ from serve_app.config import QueueConfig
 from serve_app.contracts.job import EventJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import ForeedgeError
+from serve_app.serving.recent_metrics import MOST_FAILURES
 
 _logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class Consumer:
         self._ended = asyncio.Event()
         self._nothing_to_do = 0
         self.stored: Counter[Stored] = Counter()
+        self.failures: deque[Outcome] = deque(maxlen=MOST_FAILURES)
         """Numbers of outcomes that were stored."""
         self._retried: Counter[str] = Counter()
         self.fatal: ForeedgeError | None = None
@@ -292,6 +294,8 @@ class Consumer:
             return False
         for outcome in outcomes:
             self.stored[describe_stored(outcome)] += 1
+            if outcome.status == "failed":
+                self.failures.append(outcome)
         return True
 
     def _retry_later(self, lease: Lease) -> Release:

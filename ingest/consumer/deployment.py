@@ -23,6 +23,7 @@ from ray.serve.handle import DeploymentHandle
 from ingest.consumer.cancelled_runs import CancelledRuns
 from ingest.consumer.consumer import Consumer
 from ingest.consumer.consumer_metrics import ConsumerMetrics, record_backlog
+from ingest.consumer.stats import describe_failure
 from ingest.messages.parse import no_catalog
 from ingest.runs.ledger import Ledger, OutcomeSink
 from ingest.runs.ledger_check import check_ledger
@@ -40,7 +41,13 @@ from serve_app.errors import (
     TransientError,
 )
 from serve_app.serving.handle_calls import call_deployment
-from serve_app.serving.ray_metrics import SAMPLED_EVERY_S, process_metrics, record_build
+from serve_app.serving.ray_metrics import (
+    SAMPLED_EVERY_S,
+    process_metrics,
+    recent_values,
+    record_build,
+)
+from serve_app.serving.recent_metrics import RecentReport
 from serve_app.serving.scaling_trouble import read_scaling_trouble
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
@@ -120,6 +127,11 @@ class SqsIngest:
             **stats,
             **({} if self._catalog is None else {"catalog": await self._catalog.status()}),
         }
+
+    async def recent(self) -> RecentReport:
+        """Return what this replica has done lately, for the operations page."""
+        failed = () if self._consumer is None else tuple(self._consumer.failures)
+        return RecentReport(recent_values(), tuple(map(describe_failure, failed)))
 
     async def __del__(self) -> None:
         """Stop serving; Serve awaits this for up to ``graceful_shutdown_timeout_s``."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ingest.consumer.verdicts import error_of
 from serve_app.contracts.outcome import Outcome
+from serve_app.serving.recent_metrics import RecentFailure
 
 Stored = tuple[str, str, str]
 """Status, error code and model of a stored outcome. Code and model may be empty."""
@@ -16,6 +17,20 @@ def describe_stored(outcome: Outcome) -> Stored:
     """Return what is counted of a stored outcome."""
     model = "" if outcome.cutout is None else outcome.cutout.model
     return outcome.status, error_of(outcome).code if outcome.status == "failed" else "", model
+
+
+def describe_failure(outcome: Outcome) -> RecentFailure:
+    """Return what the operations page says about a failed job."""
+    error, source = error_of(outcome), outcome.source
+    return RecentFailure(
+        at_s=outcome.finished_at.timestamp(),
+        way_in="queue",
+        code=error.code,
+        message=error.message,
+        subject="" if source is None else f"s3://{source.bucket}/{source.key}",
+        job_id=outcome.job_id,
+        run_id=outcome.run_id,
+    )
 
 
 def count_failures(stored: Counter[Stored]) -> dict[str, int]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.config import AppConfig
@@ -30,14 +30,29 @@ from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.ingest_health import summarize_replicas
+from serve_app.http.operations import (
+    Operations,
+    Replicas,
+    describe_replicas,
+    summarize_operations,
+)
+from serve_app.http.replicas import ask_every_replica
 from serve_app.http.request_metrics import RequestMetrics
 from serve_app.http.uploads import CUTOUT_FORM, FormRules, UploadedImage, read_uploaded_image
-from serve_app.serving.handle_calls import call_deployment, map_ray_error
+from serve_app.serving.handle_calls import call_deployment
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 from serve_app.serving.metrics import Metrics
-from serve_app.serving.ray_metrics import process_metrics, record_build, sample_periodically
+from serve_app.serving.ray_metrics import (
+    process_metrics,
+    recent_values,
+    record_build,
+    sample_periodically,
+)
+from serve_app.serving.recent_metrics import RecentReport
 
 _STATUS_TIMEOUT_S = 5.0
+_OPERATIONS_FOR_S = 2.0
+"""Time, in seconds, for which everybody gets the same answer about the operations."""
 
 _logger = logging.getLogger(__name__)
 
@@ -86,6 +101,9 @@ class Endpoint:
         self._pipeline = pipeline
         self._ingest = ingest
         self._models: list[ModelInfo] = []
+        self._operations: Operations | None = None
+        self._operations_until_s = -math.inf
+        self._operations_lock = asyncio.Lock()
         used = process_metrics() if metrics is None else metrics
         self.requests = RequestMetrics(used)
         sample_periodically(lambda: record_build(used))
@@ -177,28 +195,44 @@ class Endpoint:
         """
         if self._ingest is None:
             return None
-        try:
-            try:
-                answers = await _ask_every_replica(self._ingest)
-            except DeploymentUnavailableError:
-                # A handle that is new, or whose replicas were all replaced, does not know them yet.
-                # ``broadcast`` refuses then, whereas ``remote`` waits until it knows one.
-                await call_deployment(self._ingest.status.remote(), _STATUS_TIMEOUT_S)
-                answers = await _ask_every_replica(self._ingest)
-        except ForeedgeError as error:
-            return summarize_replicas([error])
-        except (RayError, RayServeException, TimeoutError) as error:
-            return summarize_replicas([map_ray_error(error)])
-        return summarize_replicas(answers)
+        return summarize_replicas(await ask_every_replica(self._ingest, "status"))
+
+    async def recent(self) -> RecentReport:
+        """Return what this replica has done lately, for the operations page."""
+        return RecentReport(recent_values(), tuple(self.requests.failures))
+
+    async def operations(self) -> Operations:
+        """Return what all replicas did during the last half hour, and how they are now.
+
+        Those who ask at the same time share an answer.
+        """
+        async with self._operations_lock:
+            if time.monotonic() > self._operations_until_s:
+                self._operations = await self._gather_operations()
+                self._operations_until_s = time.monotonic() + _OPERATIONS_FOR_S
+            assert self._operations is not None
+            return self._operations
+
+    async def _gather_operations(self) -> Operations:
+        context = serve.get_replica_context()
+        own = serve.get_deployment_handle(context.deployment, context.app_name)
+        handles = [own, self._pipeline, *([self._ingest] if self._ingest else [])]
+        answers, ingest, replicas = await asyncio.gather(
+            asyncio.gather(*(ask_every_replica(handle, "recent") for handle in handles)),
+            self.ingest_status(),
+            asyncio.to_thread(_count_replicas, context.app_name),
+        )
+        reports = [each for some in answers for each in some if isinstance(each, RecentReport)]
+        return summarize_operations(reports, replicas, ingest, time.time())
 
 
-async def _ask_every_replica(ingest: DeploymentHandle) -> list[Any]:
-    """Return the status, or the exception, of each SqsIngest replica that the handle knows."""
-    # A handle reaches one replica with ``remote``, and all of them with ``broadcast``.
-    answers: list[Any] = await ingest.broadcast("status").results_async(
-        timeout_s=_STATUS_TIMEOUT_S, return_exceptions=True
-    )
-    return answers
+def _count_replicas(application: str) -> list[Replicas]:
+    """Return the replicas of each deployment, as Serve's controller counts them."""
+    deployments = serve.status().applications[application].deployments
+    return [
+        describe_replicas(name, {str(state): n for state, n in found.replica_states.items()})
+        for name, found in deployments.items()
+    ]
 
 
 async def current_endpoint() -> Endpoint:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.error_text import visible
 from serve_app.errors import (
     ForeedgeError,
     InternalError,
@@ -27,6 +29,7 @@ from serve_app.serving.metrics import (
     BoundedLabel,
     Metrics,
 )
+from serve_app.serving.recent_metrics import MOST_FAILURES, RecentFailure
 
 KEY_IN_SCOPE = "foreedge.api_key"
 """Key of an ASGI scope under which the name of the API key is left for the metrics."""
@@ -36,6 +39,7 @@ _CANCELLED = "cancelled"
 _NO_ROUTE = "none"
 _LIMIT_OF_SERVE = "ray_serve"
 _MOST_KEYS = 50
+_MOST_CHARACTERS = 200
 _REFUSALS = (Overloaded, RateLimited, Unauthenticated)
 
 
@@ -45,6 +49,7 @@ class RequestMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._keys = BoundedLabel(_MOST_KEYS)
+        self.failures: deque[RecentFailure] = deque(maxlen=MOST_FAILURES)
 
     @contextmanager
     def image(self) -> Iterator[Callable[[str], None]]:
@@ -85,6 +90,8 @@ class RequestMetrics:
         code = error.code if isinstance(error, ForeedgeError) else ""
         self._metrics.add(HTTP_REQUESTS, 1, route, str(status), code)
         self._metrics.observe(HTTP_REQUEST_SECONDS, seconds, route)
+        if isinstance(error, ForeedgeError) and not isinstance(error, _REFUSALS):
+            self.failures.append(_describe_failure(scope, error))
         if isinstance(error, _REFUSALS):
             limit = error.limit if isinstance(error, LimitReached) else ""
             key = self._keys.value(scope.get(KEY_IN_SCOPE, ""))
@@ -101,6 +108,16 @@ def record_error_of_serve(metrics: Metrics, error: ForeedgeError) -> None:
     metrics.add(HTTP_REQUESTS, 1, _NO_ROUTE, str(error.http_status), error.code)
     if isinstance(error, _REFUSALS):
         metrics.add(HTTP_REFUSALS, 1, error.code, _LIMIT_OF_SERVE, "")
+
+
+def _describe_failure(scope: Scope, error: ForeedgeError) -> RecentFailure:
+    return RecentFailure(
+        at_s=time.time(),
+        way_in="http",
+        code=error.code,
+        message=error.message,
+        subject=visible(f"{scope['method']} {scope['path']}")[:_MOST_CHARACTERS],
+    )
 
 
 class MetricsMiddleware:

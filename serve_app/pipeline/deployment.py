@@ -16,7 +16,13 @@ from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters, RemoteSegmenters
 from serve_app.serving.garbage import freeze_loaded_objects
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
-from serve_app.serving.ray_metrics import process_metrics, record_build, sample_periodically
+from serve_app.serving.ray_metrics import (
+    process_metrics,
+    recent_values,
+    record_build,
+    sample_periodically,
+)
+from serve_app.serving.recent_metrics import RecentReport
 from serve_app.storage import open_store
 
 
@@ -82,6 +88,10 @@ class CutoutPipeline:
     async def models(self) -> list[ModelInfo]:
         """Return the served models, as soon as all of them are loaded."""
         return await self._pipeline.models()
+
+    async def recent(self) -> RecentReport:
+        """Return what this replica has done lately, for the operations page."""
+        return RecentReport(recent_values())
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return this replica's statistics for the autoscaling policy. Ray Serve calls it."""

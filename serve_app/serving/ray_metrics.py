@@ -6,6 +6,7 @@ import functools
 import logging
 import platform
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ import ray
 from ray.serve import metrics as serve_metrics
 
 from serve_app.serving.metrics import BUILD_INFO, UNRECORDED, Metric, Metrics
+from serve_app.serving.recent_metrics import Note, RecentMetrics, RecentValues
 from serve_app.version import find_revision, find_version
 
 SAMPLED_EVERY_S = 5.0
@@ -35,7 +37,8 @@ class RayMetrics:
     def __init__(self) -> None:
         self._made: dict[Metric, Any] = {}
         # Its methods are atomic, so that every thread may append.
-        self._noted: deque[tuple[Metric, tuple[str, ...], float]] = deque()
+        self._noted: deque[Note] = deque()
+        self.recent = RecentMetrics(time.time)
 
     def add(self, metric: Metric, amount: float, *labels: str) -> None:
         """See ``Metrics``."""
@@ -52,8 +55,9 @@ class RayMetrics:
     def flush(self) -> None:
         """Give Ray what was noted. One thread at a time may call it."""
         sums: defaultdict[tuple[Metric, tuple[str, ...]], float] = defaultdict(float)
-        for _ in range(len(self._noted)):
-            metric, labels, value = self._noted.popleft()
+        notes = [self._noted.popleft() for _ in range(len(self._noted))]
+        self.recent.note(notes)
+        for metric, labels, value in notes:
             if metric.kind == "counter":
                 sums[metric, labels] += max(0.0, value)
             elif metric.kind == "gauge":
@@ -74,6 +78,11 @@ class RayMetrics:
 def process_metrics() -> Metrics:
     """Return the metrics of this process. Nothing is recorded in a process outside of Ray."""
     return _ray_metrics() if ray.is_initialized() else UNRECORDED
+
+
+def recent_values() -> RecentValues:
+    """Return what this process has recorded lately."""
+    return _ray_metrics().recent.values()
 
 
 def record_build(metrics: Metrics) -> None:

@@ -1,4 +1,4 @@
-"""Routes of the web pages: the page at ``/`` to try an image, and the documentation at ``/docs``.
+"""Routes of the web pages: ``/`` to try an image, ``/ops`` for operators, and ``/docs``.
 
 Everything that they load comes from this endpoint.
 """
@@ -19,6 +19,9 @@ _MEDIA_TYPES = {
     "index.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "ops.html": "text/html; charset=utf-8",
+    "ops.css": "text/css; charset=utf-8",
+    "ops.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 _HEADERS = {
@@ -37,6 +40,12 @@ _HEADERS = {
 async def show_page() -> Response:
     """Return the page on which an image can be tried."""
     return _static_response("index.html")
+
+
+@router.get("/ops")
+async def show_operations() -> Response:
+    """Return the page that shows how the application does. It asks ``/v1/ops``."""
+    return _static_response("ops.html")
 
 
 @router.get("/page/{name}")
