@@ -28,7 +28,8 @@ from ingest.messages.parse import no_catalog
 from ingest.runs.ledger import Ledger, OutcomeSink
 from ingest.runs.ledger_check import check_ledger
 from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
-from ingest.sqs.queue import SqsQueue, check_url
+from ingest.sqs.queue import SqsQueue
+from ingest.sqs.queue_client import check_url
 from serve_app.config import AppConfig, QueueConfig
 from serve_app.contracts.job import AnyJob, CatalogJob
 from serve_app.contracts.outcome import Outcome

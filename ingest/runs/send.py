@@ -30,8 +30,7 @@ from ingest.runs.live import is_live
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
 from ingest.sources.base import Entry, ImageSource, ListedImages
 from ingest.sources.distinct import Distinct
-from ingest.sqs.queue import check_url
-from ingest.sqs.queue_client import QueueClient, check_answers
+from ingest.sqs.queue_client import QueueClient, check_answers, check_url
 from ingest.sqs.sender import send_messages
 from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.job import DERIVED_ID_HEX_DIGITS, Job, Output, Source

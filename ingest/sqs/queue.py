@@ -19,12 +19,11 @@ from ingest.sqs.dead_letters import Attributes, dead_letter_attributes
 from ingest.sqs.errors import map_sqs_errors
 from ingest.sqs.limits import RECEIVES_AT_ONCE, VISIBILITY_MAX_S
 from ingest.sqs.line import Line
-from ingest.sqs.queue_client import QueueClient
+from ingest.sqs.queue_client import QueueClient, check_url
 from ingest.sqs.redrive_policy import read_redrive_policy
 from ingest.sqs.signed_calls import SignedCalls
 from ingest.sqs.sqs_endpoint import SqsEndpoint
 from serve_app.config import AwsConfig, QueueConfig
-from serve_app.errors import InvalidConfig
 
 _ONCE_CALLS = RECEIVES_AT_ONCE + 8
 _SHORT_CALLS = 32
@@ -282,15 +281,6 @@ class SqsQueue:
         # IAM has no actions for batches, and the text says what a policy must allow.
         with map_sqs_errors(f"{self._url}: {action.removesuffix('Batch')}"):
             return await line.call(action, {"QueueUrl": self._url, **arguments})
-
-
-def check_url(url: str) -> None:
-    """Raise InvalidConfig for a queue of a kind that cannot be served."""
-    if url.endswith(".fifo"):
-        raise InvalidConfig(
-            f"queue.url {url} is a FIFO queue, in which the jobs of a group would run one by one. "
-            "Use a standard queue."
-        )
 
 
 def _message(item: Any) -> Message:

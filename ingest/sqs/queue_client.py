@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingest.sqs.errors import map_sqs_errors
+from serve_app.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -18,6 +19,15 @@ class QueueClient:
     client: SQSClient
     url: str
     """URL of the queue."""
+
+
+def check_url(url: str) -> None:
+    """Raise InvalidConfig for a queue of a kind that cannot be served."""
+    if url.endswith(".fifo"):
+        raise InvalidConfig(
+            f"queue.url {url} is a FIFO queue, in which the jobs of a group would run one by one. "
+            "Use a standard queue."
+        )
 
 
 def check_answers(queue: QueueClient) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingest.sqs.queue import check_url
+from ingest.sqs.queue_client import check_url
 from serve_app.errors import InvalidConfig
 
 
