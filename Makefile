@@ -98,6 +98,9 @@ check-terraform: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/terraform 
 check-workflows: $(VENV)/installed $(DEPLOYMENT)/installed ## .github, with actionlint and zizmor
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_workflows.py
 
+check-first-deployment: $(VENV)/installed $(DEPLOYMENT)/installed ## The commands of that page, with a local AWS
+	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_first_deployment.py
+
 chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks (SEED=n), then outages of a minute
 	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 

@@ -143,6 +143,8 @@ def get(cluster: Cluster, kind: str, arguments: list[str]) -> str:
 
 def smoke_log(cluster: Cluster) -> str:
     """Return what the init container of a worker has printed."""
+    if "smoke_log" in cluster.state:
+        return str(cluster.state["smoke_log"])
     active = cluster.state["active"]
     fault = cluster.fault(active["image"])
     if fault == "no smoke":
