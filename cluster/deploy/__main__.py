@@ -4,7 +4,7 @@ python -m cluster.deploy --image REPOSITORY@sha256:DIGEST --revision COMMIT --ov
     --source s3://BUCKET/KEY --output s3://BUCKET/PREFIX
 
 It needs kubectl with Kustomize 5 and a context. An API key, if the endpoint wants one, is in the
-environment variable FOREEDGE_API_KEY. docs/operations/delivery.md describes the steps.
+environment variable DEPLOYMENT_API_KEY. docs/operations/delivery.md describes the steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEPLOYED, FAILED, WRONG_USAGE, NOT_ROLLED_BACK, INTERRUPTED = 0, 1, 2, 3, 130
 
 _ROOT = Path(__file__).parents[2]
 _OVERLAYS = _ROOT / "cluster" / "kubernetes" / "overlays"
-_API_KEY = "FOREEDGE_API_KEY"
+_API_KEY = "DEPLOYMENT_API_KEY"
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

@@ -205,10 +205,10 @@ def test_the_key_is_sent_and_never_printed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("FOREEDGE_API_KEY", "s3cret-key")
+    monkeypatch.setenv("DEPLOYMENT_API_KEY", "s3cret-key")
     deployed.change(api_key="s3cret-key")
     assert deploy(arguments(tmp_path, NEW, NEW_REVISION)) == DEPLOYED
     assert "s3cret-key" not in "".join(capsys.readouterr())
-    monkeypatch.setenv("FOREEDGE_API_KEY", "another")
+    monkeypatch.setenv("DEPLOYMENT_API_KEY", "another")
     assert deploy(arguments(tmp_path, OLD, OLD_REVISION)) == NOT_ROLLED_BACK
     assert "/v1/cutout?format=png answers 401" in capsys.readouterr().err

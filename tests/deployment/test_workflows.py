@@ -143,7 +143,7 @@ def test_the_step_that_deploys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "CHECK_SOURCE": "s3://images/coffee.jpg",
         "EKS_CLUSTER": "shop",
         "ENVIRONMENT": "FOREEDGE_AWS__REGION=eu-central-1\nFOREEDGE_LEDGER__BUCKET=cutouts",
-        "FOREEDGE_API_KEY": "",
+        "DEPLOYMENT_API_KEY": "",
         "IMAGE_REPOSITORY": REPOSITORY,
         "OVERLAY": str(overlay),
         "REVISION": revision,
