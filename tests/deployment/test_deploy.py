@@ -17,12 +17,15 @@ from cluster.deploy.__main__ import (
     WRONG_USAGE,
     main,
 )
+from cluster.deploy.release import REVISION_LABEL, Release, release_of
 from cluster.deploy.waiting import Clock
 from tests.deployment.kubectl_on_path import REPOSITORY, StandIn, image, install
+from tests.deployment.kubernetes.objects import OVERLAYS, kubectl_problem, of_kind, render
 
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "cluster" / "kubernetes" / "overlays"
 OLD, NEW = image("a"), image("b")
 OLD_REVISION, NEW_REVISION = "a" * 40, "b" * 40
-ROOT = Path(__file__).parents[2]
 
 STEPS = {
     "apply": "denied the request",
@@ -156,6 +159,38 @@ def test_a_queue_with_a_long_backlog_fails_no_deployment(deployed: StandIn, tmp_
     deployed.change(faults={NEW: "a long queue"})
     assert deploy(arguments(tmp_path, NEW, NEW_REVISION)) == DEPLOYED
     assert deployed.active() == NEW
+
+
+@pytest.mark.skipif(kubectl_problem() is not None, reason=str(kubectl_problem()))
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_gets_the_image_the_label_and_the_environment(
+    tmp_path: Path, overlay: str
+) -> None:
+    environment = tmp_path / "environment.env"
+    environment.write_text("FOREEDGE_AWS__REGION=us-east-1\nFOREEDGE_HTTP__MAX_CONCURRENT=7\n")
+    Release(NEW, NEW_REVISION).write_overlay(FOLDER / overlay, tmp_path / "out", environment)
+    objects = render(tmp_path / "out")
+    [service], [variables] = of_kind(objects, "RayService"), of_kind(objects, "ConfigMap")
+    assert release_of(service) == Release(NEW, NEW_REVISION)
+    assert (
+        variables["data"].items()
+        >= {
+            "FOREEDGE_AWS__REGION": "us-east-1",
+            "FOREEDGE_HTTP__MAX_CONCURRENT": "7",
+        }.items()
+    )
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert group["template"]["metadata"]["labels"][REVISION_LABEL] == NEW_REVISION
+        pod = group["template"]["spec"]
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            assert container["image"] == NEW
+            [source] = container["envFrom"]
+            assert source["configMapRef"]["name"] == variables["metadata"]["name"]
+    selectors = [one["spec"]["selector"] for one in of_kind(objects, "PodDisruptionBudget")]
+    assert REVISION_LABEL not in str(selectors)
+    smoke = cluster["workerGroupSpecs"][0]["template"]["spec"]["initContainers"][0]
+    assert (smoke["name"], smoke["command"][:2]) == ("smoke", ["foreedge", "smoke"])
 
 
 def test_an_interruption_applies_the_release_before(deployed: StandIn, tmp_path: Path) -> None:

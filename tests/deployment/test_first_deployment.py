@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,13 @@ from pathlib import Path
 
 import boto3
 import pytest
+import yaml
 
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import answers, free_port
 from serve_app.version import REVISION_VARIABLE
 from tests.deployment.kubectl_on_path import StandIn, install
+from tests.deployment.kubernetes.objects import kubectl_problem, of_kind
 from tests.deployment.terraform import ROOT, TOOLS, Terraform, missing_tools, provider_mirror
 from tests.support.demonstration import START_TIMEOUT_S, STOP_TIMEOUT_S
 
@@ -32,7 +35,14 @@ PROGRAMS = Path(__file__).parent / "programs"
 REGION = "eu-central-1"
 BUCKETS = ("foreedge-terraform-state", "shelf-images", "shelf-cutouts", "shelf-ledger")
 """Buckets of the environment "production" in `cluster/terraform/envs`."""
-FOLDERS = ("cluster/deploy", "cluster/kubernetes/base", "ingest", "serve_app", ".git")
+FOLDERS = (
+    "cluster/__init__.py",
+    "cluster/deploy",
+    "ingest",
+    "serve_app",
+    ".git",
+)
+"""What a stranger uses of the clone, besides what the test makes."""
 MODEL = "folio"
 """The bundled model, which needs no network."""
 
@@ -87,6 +97,10 @@ def aws() -> Iterator[LocalAws]:
         yield server
 
 
+KUBECTL = None if kubectl_problem() else shutil.which("kubectl")
+"""The real kubectl, if there is one with Kustomize 5."""
+
+
 @pytest.fixture
 def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return install(tmp_path, monkeypatch)
@@ -102,9 +116,7 @@ def stranger(
         (clone / folder).parent.mkdir(parents=True, exist_ok=True)
         (clone / folder).symlink_to(ROOT / folder)
     (clone / "cluster" / "Dockerfile").symlink_to(ROOT / "cluster" / "Dockerfile")
-    spot = clone / "cluster" / "kubernetes" / "overlays" / "spot"
-    spot.parent.mkdir()
-    spot.symlink_to(ROOT / "cluster" / "kubernetes" / "overlays" / "spot")
+    shutil.copytree(ROOT / "cluster" / "kubernetes", clone / "cluster" / "kubernetes")
     module = Terraform(clone / "cluster" / "terraform", aws.endpoint_url).folder
     (module / "backend_override.tf.json").write_text(local_backend(aws.endpoint_url))
     programs = tmp_path / "bin"
@@ -178,6 +190,15 @@ def application(stranger: Stranger, revision: str) -> Iterator[str]:
         serve.wait(STOP_TIMEOUT_S)
 
 
+def roles_of_pods(folder: Path) -> list[str]:
+    """Return the roles of the service accounts of what a folder renders."""
+    rendered = subprocess.run(
+        [str(KUBECTL), "kustomize", folder], capture_output=True, text=True, check=True
+    )
+    accounts = of_kind(list(yaml.safe_load_all(rendered.stdout)), "ServiceAccount")
+    return [each["metadata"]["annotations"]["eks.amazonaws.com/role-arn"] for each in accounts]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_stranger_reaches_a_drained_queue(
@@ -199,6 +220,11 @@ def test_a_stranger_reaches_a_drained_queue(
         stranger.follow("7. Drained")
         status = json.loads(stranger.run("foreedge status first --json"))
     assert kubectl.deployed() == (image, revision)
+    if KUBECTL is not None:
+        assert set(roles_of_pods(stranger.clone / "out" / "deploy")) == {
+            "arn:aws:iam::123456789012:role/foreedge-production-head",
+            "arn:aws:iam::123456789012:role/foreedge-production-worker",
+        }
     assert (status["state"], status["counts"]["done"]) == ("ended", status["jobs"])
     assert status["queue"] == {"waiting": 0, "in_flight": 0}
     made = sorted(path.name for path in (stranger.clone / "out" / "first").iterdir())

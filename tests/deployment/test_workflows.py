@@ -178,3 +178,31 @@ def test_the_step_that_describes_the_commit(tmp_path: Path) -> None:
     environment = {**os.environ, "GITHUB_OUTPUT": str(output)}
     subprocess.run(["bash", "-e", "-c", script], cwd=ROOT, env=environment, check=True)
     assert re.fullmatch(r"version=\d+\.\d+\.\d+\ndate_s=\d{10}\n", output.read_text())
+
+
+def test_the_step_that_makes_one_index(tmp_path: Path) -> None:
+    script = step("image", "index", "Make one index for both architectures")["run"]
+    (tmp_path / "digests").mkdir()
+    for digit in "ab":
+        (tmp_path / "digests" / (digit * 64)).touch()
+    tag = f"{REPOSITORY}:{'6' * 40}"
+    docker = tmp_path / "docker"
+    # The tag exists once it was created.
+    docker.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n'
+        f'case "$3" in create) touch {tmp_path}/tag;; *) test -e {tmp_path}/tag;; esac\n'
+    )
+    docker.chmod(0o755)
+    environment = {
+        "GITHUB_SHA": "6" * 40,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "REPOSITORY": REPOSITORY,
+        "RUNNER_TEMP": str(tmp_path),
+    }
+    for _ in range(2):
+        subprocess.run(["bash", "-eo", "pipefail", "-c", script], env=environment, check=True)
+    images = " ".join(f"{REPOSITORY}@sha256:{digit * 64}" for digit in "ab")
+    inspect = f"buildx imagetools inspect {tag}"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    # The second run finds the tag and creates nothing.
+    assert calls == [inspect, f"buildx imagetools create --tag {tag} {images}", inspect, inspect]
