@@ -161,8 +161,8 @@ def serve(active: dict[str, Any], fault: str, api_key: str | None) -> None:
     answers: dict[str, tuple[int, Any]] = {
         "/healthz": (200, {"revision": "old" if fault == "traffic" else active["revision"]}),
         "/v1/cutout": (200, _RESULT + active["image"].encode()),
-        "/v1/jobs": (202, {"queued": 1}),
-        "/v1/jobs/RUN": (200, {"codes": {}, "counts": {"done": done}}),
+        "/v1/jobs": (202, {"queued": 1, "run_id": "named"}),
+        "/v1/jobs/named": (200, {"codes": {}, "counts": {"done": done}}),
         "/readyz": (
             200,
             {"ingest": {"healthy": True, "reason": None, "done": 0, "deleted": 0}},
@@ -173,7 +173,7 @@ def serve(active: dict[str, Any], fault: str, api_key: str | None) -> None:
         "no PNG": {"/v1/cutout": (200, b"<html>")},
         "busy": {"/v1/cutout": (503, {"code": "overloaded"})},
         "job refused": {"/v1/jobs": (400, {"code": "source_not_allowed"})},
-        "job failed": {"/v1/jobs/RUN": (200, {"codes": {"source_forbidden": 1}, "counts": {}})},
+        "job failed": {"/v1/jobs/named": (200, {"codes": {"source_forbidden": 1}, "counts": {}})},
         "a long queue": {
             "/readyz": (200, {"ingest": {"healthy": True, "done": 70, "deleted": 70}})
         },
@@ -189,7 +189,8 @@ def serve(active: dict[str, Any], fault: str, api_key: str | None) -> None:
                 path = request.readline().split()[1].decode().partition("?")[0]
                 headers = read_headers(request)
                 request.read(int(headers.get("content-length", 0)))
-                status, content = answers[path if path in answers else "/v1/jobs/RUN"]
+                # A run that the application has not named is unknown until it has a result.
+                status, content = answers.get(path, (404, {"code": "source_not_found"}))
                 if api_key and path != "/healthz" and headers.get("x-api-key") != api_key:
                     status, content = 401, {"code": "unauthenticated"}
                 body = content if isinstance(content, bytes) else json.dumps(content).encode()
