@@ -16,10 +16,9 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
 	test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring \
-	check-ray-up check-terraform \
-	check-workflows docs lock tag image tune loadtest soak bench bench-graph bench-ingest bench-ledger \
-	bench-overload bench-mixed bench-memory bench-hostile bench-engines bench-peers compare-rembg \
-	quality
+	check-ray-up check-terraform check-workflows check-first-deployment docs lock tag image tune \
+	loadtest soak bench bench-graph bench-ingest bench-ledger bench-overload bench-mixed \
+	bench-memory bench-hostile bench-engines bench-peers compare-rembg quality
 
 help: ## This list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
@@ -98,7 +97,7 @@ check-terraform: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/terraform 
 check-workflows: $(VENV)/installed $(DEPLOYMENT)/installed ## .github, with actionlint and zizmor
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_workflows.py
 
-check-first-deployment: $(VENV)/installed $(DEPLOYMENT)/installed ## The commands of that page, with a local AWS
+check-first-deployment: $(VENV)/installed $(DEPLOYMENT)/installed ## That page, in a local AWS
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_first_deployment.py
 
 chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks (SEED=n), then outages of a minute
