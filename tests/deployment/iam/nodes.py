@@ -55,10 +55,10 @@ def scale(sender: Connection, image: str, subnet: str, group: str) -> None:
         "SecurityGroupIds": [group],
     }
     try:
-        provider.create_node(node, _TAGS, 1)
-        [found] = provider.non_terminated_nodes({"ray-node-type": "worker"})
-        provider.set_node_tags(found, {"ray-node-status": "up-to-date"})
-        provider.terminate_node(found)
+        [made] = provider.create_node(node, _TAGS, 1)
+        assert made in provider.non_terminated_nodes({"ray-node-type": "worker"})
+        provider.set_node_tags(made, {"ray-node-status": "up-to-date"})
+        provider.terminate_node(made)
     except ClientError as error:
         sender.send(str(error))
         sys.exit(1)
