@@ -30,8 +30,8 @@ def images(outcome: str = "done", code: str = "", way_in: str = "queue") -> str:
     return f"ray_foreedge_images_total{{{labels}}}"
 
 
-def requests(status: int, code: str = "") -> str:
-    labels = f'route="/v1/cutout", status="{status}", code="{code}", replica="h"'
+def requests(status: int, code: str = "", route: str = "/v1/cutout") -> str:
+    labels = f'route="{route}", status="{status}", code="{code}", replica="h"'
     return f"ray_foreedge_http_requests_total{{{labels}}}"
 
 
@@ -209,6 +209,8 @@ QUIET = (
             requests(503, "overloaded"): "_x12 5x60",
             refusals("overloaded"): "_x12 5x60",
             requests(500, "replica_lost"): "_x12 2x60",
+            # Probes of replicas that load their models.
+            requests(504, "deadline_exceeded", "/readyz"): "_x12 40x60",
         },
         {minute: set() for minute in range(1, 80)},
     ),
