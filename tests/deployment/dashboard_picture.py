@@ -60,7 +60,8 @@ def _draw_panel(
             axis.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
             drawn += 1
     if drawn:
-        axis.set_ylim(bottom=0)
+        # Room above, so that a line of one value is not on the edge.
+        axis.set_ylim(0, 1.2 * axis.get_ylim()[1])
         axis.legend(fontsize=6, ncols=1 + drawn // _MOST_LINES, loc="upper left", framealpha=0.6)
     else:
         axis.text(0.5, 0.5, "nothing to count in this run", ha="center", fontsize=8)
