@@ -78,7 +78,8 @@ test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle c
 	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py
 
 check-kubernetes: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/kubernetes, with kubectl (CRDS=folder)
-	CRDS="$(CRDS)" $(VENV)/bin/python -m pytest --quiet -rs tests/deployment/kubernetes
+	CRDS="$(CRDS)" $(VENV)/bin/python -m pytest --quiet -rs -m "not slow" \
+		tests/deployment/kubernetes
 
 check-monitoring: $(VENV)/compiled $(DEPLOYMENT)/installed ## Dashboard and alerts, with a real Prometheus
 	$(VENV)/bin/python -m pytest --quiet -rs tests/deployment/test_monitoring_rules.py \

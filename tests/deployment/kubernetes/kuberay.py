@@ -97,7 +97,7 @@ def _faults_of_group(group: Group, cluster: Object) -> Iterator[str]:
     if "labels" in group.start:
         yield "rayStartParams.labels is not supported"
     try:
-        start.make_context("start", _arguments(group))
+        start.make_context("start", ray_start(group))
     except ClickException as error:
         yield f"ray start refuses rayStartParams: {error.format_message()}"
     for key, value in spec.get("labels", {}).items():
@@ -109,7 +109,7 @@ def _faults_of_group(group: Group, cluster: Object) -> Iterator[str]:
         yield from _faults_of_workers(spec, cluster)
 
 
-def _arguments(group: Group) -> list[str]:
+def ray_start(group: Group) -> list[str]:
     """Return the arguments of ``ray start``, as ``convertParamMap`` of pod.go makes them."""
     made = ["--head"] if group.is_head else []
     for name, value in group.start.items():
