@@ -114,7 +114,7 @@ def test_all_deployments_and_existing_names_are_checked(loaded: dict[str, set[st
     ("module", "foreign"),
     [
         # Ray Serve itself imports FastAPI, so that the replicas above cannot do without.
-        ("serve_app.segmenter.deployment", {"ray", "fastapi", "starlette"}),
+        ("serve_app.models.inference", {"ray", "fastapi", "starlette", "boto3"}),
         # Every process that starts Ray imports this for the path of a middleware.
         ("serve_app.serving.ray_environment", {"fastapi", "starlette", "serve_app.http"}),
         ("serve_app", {"ray", "pydantic", "serve_app.app", "serve_app.config"}),
