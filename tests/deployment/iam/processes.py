@@ -27,6 +27,9 @@ from ingest.cli.main import main
 from ingest.consumer.deployment import SqsIngest
 from ingest.runs.submissions import SqsJobs
 from ingest.scaling.policy import BacklogReader
+from ingest.sqs.backlog import Backlog, read_backlog
+from ingest.sqs.queue_client import QueueClient
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Job
 from serve_app.contracts.model import ModelInfo
@@ -210,6 +213,8 @@ def worker(sender: Connection, messages: int) -> None:
 
 async def _consume(messages: int) -> str:
     config = AppConfig.load({})
+    assert config.queue is not None
+    queue = QueueClient(aws_client("sqs", config.aws), config.queue.url)
     handle: Any = LocalHandle(_Application(config))
     # Serve creates a replica in the same way, since the initialization is asynchronous.
     ingest = SqsIngest.__new__(SqsIngest)
@@ -217,7 +222,9 @@ async def _consume(messages: int) -> str:
     give_up_at = time.monotonic() + _PATIENCE_S - 5
     while time.monotonic() < give_up_at:
         status = await ingest.status()
-        if status.get("deleted", 0) >= messages and not status["unsettled"]:
+        settled = status.get("deleted", 0) >= messages and not status["unsettled"]
+        # A message that was delivered twice is deleted twice.
+        if settled and await asyncio.to_thread(read_backlog, queue) == Backlog(0, 0):
             await ingest.__del__()
             return ""
         # Before it serves, the reason may be that it has just begun, without a code.
