@@ -14,8 +14,8 @@ DEPLOYMENT := .venv-deployment
 PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check format lint types imports spelling unit coverage test test-slow \
-	test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring \
+.PHONY: help demo check format lint types imports spelling unit coverage test \
+	integration test-slow test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring check-pods \
 	check-ray-up check-terraform check-workflows check-first-deployment docs lock tag image tune \
 	loadtest soak bench bench-graph bench-ingest bench-ledger bench-overload bench-mixed \
 	bench-memory bench-hostile bench-engines bench-peers compare-rembg quality
@@ -54,12 +54,9 @@ spelling: $(VENV)/installed ## Spelling only
 unit: $(VENV)/compiled ## Unit tests, and tests of the conventions: no Ray, no network
 	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) tests/unit tests/conventions
 
-check-catalog: $(VENV)/installed ## All tests of catalog jobs, on a Postgres of their own
-	$(VENV)/bin/python -m pytest --quiet tests/catalog
-
-coverage: $(VENV)/compiled ## Branch coverage of the unit tests, with its floor
+coverage: $(VENV)/compiled ## The same, with the branch coverage and its floor
 	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) --cov --cov-report=term:skip-covered \
-		tests/unit
+		tests/unit tests/conventions
 
 docs: $(VENV)/installed ## Write the pages that are made from the code
 	$(VENV)/bin/python -m docs.generate_configuration
@@ -68,11 +65,17 @@ docs: $(VENV)/installed ## Write the pages that are made from the code
 	$(VENV)/bin/python -m tests.support.openapi_file
 
 ##@ Test
-test: unit $(VENV)/weights ## All tests except the slow ones
+test: unit integration ## All tests except the slow ones
+
+integration: $(VENV)/compiled $(VENV)/weights ## Those of them that unit leaves out
 	$(VENV)/bin/python -m pytest -m "not slow" --ignore tests/unit --ignore tests/conventions
 
 test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 10,000 requests, the wheel
-	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py
+	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py \
+		--ignore tests/catalog --ignore tests/deployment/kubernetes
+
+check-catalog: $(VENV)/installed ## All tests of catalog jobs, the slow ones too
+	$(VENV)/bin/python -m pytest --quiet tests/catalog
 
 test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle cores)
 	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py
@@ -80,6 +83,9 @@ test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle c
 check-kubernetes: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/kubernetes, with kubectl (CRDS=folder)
 	CRDS="$(CRDS)" $(VENV)/bin/python -m pytest --quiet -rs -m "not slow" \
 		tests/deployment/kubernetes
+
+check-pods: $(VENV)/installed ## The pods of cluster/kubernetes, run without Kubernetes (needs root)
+	$(VENV)/bin/python -m pytest --quiet -rs -m slow tests/deployment/kubernetes
 
 check-monitoring: $(VENV)/compiled $(DEPLOYMENT)/installed ## Dashboard and alerts, with a real Prometheus
 	$(VENV)/bin/python -m pytest --quiet -rs tests/deployment/test_monitoring_rules.py \

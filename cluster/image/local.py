@@ -39,7 +39,7 @@ _LOCKS = ("requirements-build.lock", "requirements-runtime.lock")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 """Linux's names of the architectures, by those of images."""
 _TOOLS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
-_EMULATOR = {"qemu-aarch64-static": "qemu-user-static"}
+_EMULATOR = {"qemu-aarch64-static": "qemu-user-static", "arch-test": "arch-test"}
 
 
 class BuildFailed(Exception):
