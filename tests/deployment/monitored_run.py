@@ -210,7 +210,11 @@ def discovery_file() -> Path:
 def _kill_replica(deployment: str) -> None:
     name = f"ray::ServeReplica:foreedge:{deployment}"
     processes = psutil.Process().children(recursive=True)
-    next(each for each in processes if each.cmdline()[:1] == [name]).kill()
+    titles = {each: " ".join(each.cmdline()).strip() for each in processes if each.is_running()}
+    # While a method runs, its name may follow that of the replica.
+    found = [each for each, title in titles.items() if title.startswith(name)]
+    assert found, f"no {name} in {sorted(titles.values())}"
+    found[0].kill()
 
 
 def _wait_until_ready(url: str) -> None:
