@@ -33,7 +33,7 @@ from serve_app.serving.recent_metrics import (
 _RATE_SLOTS = 6
 """Slots of which the present rate is the mean: those of the last whole minute."""
 _GAUGE_SLOTS = 3
-"""Slots for which the last value of a gauge is the present one. The backlog is read every 15 s."""
+"""Slots for which a value of a gauge holds. The backlog is read every 15 s."""
 _STOPPING = "STOPPING"
 _RUNNING = "RUNNING"
 
@@ -155,8 +155,8 @@ def summarize_operations(
                 at=_time(slot * SLOT_S),
                 done=round(done.get(slot, 0) / SLOT_S, 2),
                 failed=round(failed.get(slot, 0) / SLOT_S, 2),
-                waiting=waiting.get(slot),
-                in_flight=in_flight.get(slot),
+                waiting=_latest(waiting, slot),
+                in_flight=_latest(in_flight, slot),
             )
             for slot in slots
         ],
@@ -206,9 +206,11 @@ def _gauge(
 
 
 def _latest(by_slot: dict[int, int], present: int) -> int | None:
-    """Return the value of the last slot that has one, unless that is long ago."""
-    slots = [slot for slot in by_slot if slot > present - _GAUGE_SLOTS]
-    return by_slot[max(slots)] if slots else None
+    """Return the last value of a gauge at a slot, unless it is older than what it is read for."""
+    for slot in range(present, present - _GAUGE_SLOTS, -1):
+        if slot in by_slot:
+            return by_slot[slot]
+    return None
 
 
 def _backlog(reports: Sequence[RecentReport], present: int) -> QueueState | None:

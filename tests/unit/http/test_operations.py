@@ -79,6 +79,8 @@ def test_the_backlog_is_the_largest_that_a_replica_read() -> None:
         "drained_in_s": 500,
     }
     assert (found.history[-2].waiting, found.history[-2].in_flight) == (900, 64)
+    # It is read every 15 s, and holds until then.
+    assert found.history[-1].waiting == 900
     assert found.history[0].waiting is None
 
 
