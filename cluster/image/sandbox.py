@@ -75,6 +75,8 @@ def _run(root: Path, environment: list[str], arch: str, *command: str) -> str:
     with tempfile.NamedTemporaryFile("w") as cpuinfo:
         cpuinfo.write(arm_cpuinfo(1))
         cpuinfo.flush()
+        # The user in the sandbox is not the one who made the file.
+        Path(cpuinfo.name).chmod(0o644)
         # The mounts end with the process.
         done = subprocess.run(
             ["unshare", "--mount", "--", "bash", "-c", _MOUNTS, "sandbox", root,
