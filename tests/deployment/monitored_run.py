@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import yaml
 
 from ingest.local.application import Endpoints, serving
@@ -24,6 +23,7 @@ from ingest.local.ports import free_port
 from serve_app.config import AppConfig
 from serve_app.models.registry import BUNDLED_MODEL
 from tests.support.images import book, jpeg
+from tests.support.replica_processes import replica_processes
 from tests.support.running_app import App, Aws
 
 PROMETHEUS = shutil.which("prometheus")
@@ -163,7 +163,7 @@ def run_with_everything(app: App) -> None:
     # extended meanwhile.
     status = next(each for each in app.follow(monitor) if each.finished >= _JOBS // 10)
     assert status.finished < _JOBS, "the run ended too soon"
-    _kill_replica("CutoutPipeline")
+    replica_processes("CutoutPipeline")[0].kill()
     key = {"X-API-Key": _KEY}
     options = {"min_subject_px": 1}
     for number in range(_REQUESTS):
@@ -205,16 +205,6 @@ def discovery_file() -> Path:
 
     assert _global_node is not None
     return Path(_global_node.get_session_dir_path()) / "prom_metrics_service_discovery.json"
-
-
-def _kill_replica(deployment: str) -> None:
-    name = f"ray::ServeReplica:foreedge:{deployment}"
-    processes = psutil.Process().children(recursive=True)
-    titles = {each: " ".join(each.cmdline()).strip() for each in processes if each.is_running()}
-    # While a method runs, its name may follow that of the replica.
-    found = [each for each, title in titles.items() if title.startswith(name)]
-    assert found, f"no {name} in {sorted(titles.values())}"
-    found[0].kill()
 
 
 def _wait_until_ready(url: str) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -25,6 +24,7 @@ from serve_app.models.engines.processor import pairs_by_speed, this_machine
 from serve_app.models.engines.records import derived_folder, derived_path, write_derived
 from serve_app.models.registry import locate_weights
 from tests.support.images import book, jpeg
+from tests.support.replica_processes import replica_processes
 
 FOREEDGE = Path(sys.executable).parent / "foreedge"
 WITHIN_S = 120.0
@@ -93,11 +93,6 @@ def wait_for_answer(client: httpx.Client) -> tuple[Pair, str]:
     raise AssertionError(f"no answer within {WITHIN_S} s")
 
 
-def segmenters_of(process: subprocess.Popen[bytes]) -> list[Any]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "Segmenter-folio" in " ".join(child.cmdline())]
-
-
 @pytest.mark.slow
 def test_a_killed_replica_comes_back_with_the_same_engine(tmp_path: Path) -> None:
     expected, port = write_gate(tmp_path), free_port()
@@ -107,9 +102,10 @@ def test_a_killed_replica_comes_back_with_the_same_engine(tmp_path: Path) -> Non
     ):
         pair, etag = wait_for_answer(client)
         assert pair == expected
-        (before,) = segmenters_of(process)
+        command = psutil.Process(process.pid)
+        (before,) = replica_processes("Segmenter-folio", of=command)
         before.kill()
         before.wait(timeout=30)
         assert wait_for_answer(client) == (pair, etag)
-        (after,) = segmenters_of(process)
+        (after,) = replica_processes("Segmenter-folio", of=command)
         assert after.pid != before.pid

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from ray import serve
 
 from serve_app.app import build
 from serve_app.contracts.recipe import MEDIA_TYPES
 from tests.support.images import book, jpeg
+from tests.support.replica_processes import replica_processes
 from tests.support.running_app import App, Aws
 
 BOOK = jpeg(book().image)
@@ -116,7 +116,8 @@ def test_requests_of_a_replica_that_dies_fail_with_a_code(app: App, local_aws: A
         with ThreadPoolExecutor(8) as pool:
             clients = [pool.submit(post_until_it_is_back) for _ in range(8)]
             time.sleep(2)
-            _replica_process("ray::ServeReplica:mortal:HttpApi").kill()
+            [replica] = replica_processes("HttpApi", "mortal")
+            replica.kill()
             died.set()
             answers = [answer for client in clients for answer in client.result()]
         responses = [answer for answer in answers if isinstance(answer, httpx.Response)]
@@ -132,13 +133,3 @@ def test_requests_of_a_replica_that_dies_fail_with_a_code(app: App, local_aws: A
                 assert answer.json()["code"] in {"replica_lost", "model_unavailable", "overloaded"}
         last = [client.result()[-1] for client in clients]
         assert [getattr(answer, "status_code", answer) for answer in last] == [200] * 8
-
-
-def _replica_process(name: str) -> psutil.Process:
-    """Return the process of a deployment with one replica."""
-    [found] = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.cmdline()[:1] == [name]
-    ]
-    return found
