@@ -2,9 +2,9 @@
 
 ``python -m loadtests.benchmarks.batching`` writes ``out/bench/batching.csv`` and prints a table.
 There are three kinds of work: an expensive model (u2netp's shape) and a cheap one (folio), both
-fanned out over threads as on a CPU, and a stand-in for an accelerator, which sleeps for as long as
-a batch would take. Images arrive as a Poisson process, at shares of the rate that ``Batcher``
-reaches when all images are submitted at once.
+fanned out over threads, and a stand-in for an accelerator, which sleeps for as long as a batch
+would take. Images arrive as a Poisson process, at shares of the rate that ``Batcher`` reaches when
+all images are submitted at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from serve_app.segmenter.batcher import Batcher
 THREADS = 2
 MAX_BATCH_SIZE = 8
 ACCELERATOR_RUN_S, ACCELERATOR_ITEM_S = 0.04, 0.004
-"""Fixed time of a run and time for each image, of the order of a U²-Net on a GPU."""
+"""Fixed time of a run and time for each image, so that large batches are much cheaper."""
 
 ACCELERATOR = "accelerator"
 
@@ -62,7 +62,7 @@ class Workload:
     """Approximate duration of a batch of one, which is the wait of one contender."""
     image: Image
     fan_out: bool
-    """Run the images of a batch one by one on several threads, as on a CPU."""
+    """Run the images of a batch one by one on several threads."""
     images: int
 
 

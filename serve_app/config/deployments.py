@@ -88,9 +88,10 @@ class SegmenterConfig(Section):
     """Number of images that ``fan_out`` runs at the same time, each on one thread. With ``stack``,
     the number of threads of the one run."""
     execution: Literal["fan_out", "stack"] = "fan_out"
-    """How a replica runs the images that wait. ``fan_out`` (for CPUs): each thread runs the next
-    image. ``stack`` (for GPUs): one run of the graph takes up to ``max_batch_size`` images, which
-    needs a dynamic batch axis."""
+    """How a replica runs the images that wait. ``fan_out``, for the most images/s: each thread runs
+    the next image. ``stack``, for the shortest time of one image while cores are idle: all threads
+    share one run of the graph, which takes up to ``max_batch_size`` images if its batch axis is
+    dynamic."""
     max_batch_size: Positive = 8
     """Maximum number of images in one run of the graph with ``stack``."""
     max_ongoing: Positive = 256
@@ -101,7 +102,7 @@ class SegmenterConfig(Section):
     batch."""
     rewrite_graph: bool = True
     """Whether a model's graph is rewritten for CPUs when it is loaded: the same masks within one
-    grey level, which the replica checks, for less time. It has no effect on GPUs."""
+    grey level, which the replica checks, for less time."""
     engine: EngineSetting = "onnxruntime"
     """Library that runs the models. ``openvino`` needs the extra of that name, and ``fan_out``.
     ``auto`` takes the fastest engine and precision that the processor runs well and that have

@@ -50,6 +50,13 @@ def test_every_recipe_field_preset_and_model_is_named() -> None:
     assert set(MODEL_FACTS) - names == set()
 
 
+def test_nothing_promises_what_was_never_run_on() -> None:
+    # The changelog says what was removed.
+    for name in [*PAGES, *CODE]:
+        if name != "CHANGELOG.md":
+            assert not re.search(r"\b(GPUs?|CUDA\w*)\b", text(name)), name
+
+
 def test_the_serve_file_is_a_valid_configuration() -> None:
     [block] = re.findall(r"```yaml\n(.*?)```", text("README.md"), re.DOTALL)
     [application] = yaml.safe_load(block)["applications"]

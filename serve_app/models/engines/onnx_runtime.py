@@ -1,4 +1,4 @@
-"""ONNX Runtime, on a CPU with a rewritten graph if its probe mask is the same."""
+"""ONNX Runtime, with a rewritten graph if its probe mask is the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from serve_app.models.graph_rewrites import optimize_for_cpu
 
 _logger = logging.getLogger(__name__)
 
-_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+_PROVIDERS = ("CPUExecutionProvider",)
+"""A build of ONNX Runtime may have others, whose masks nobody has compared with rembg's."""
 _PROBE_SEED = 1
 MAX_LEVELS_APART = 1
 """Largest difference, in grey levels, between the masks of a graph and of its rewritten form."""
@@ -65,9 +66,9 @@ def session_options(config: SegmenterConfig) -> ort.SessionOptions:
 def open_onnx_runtime(path: Path, config: SegmenterConfig, probe: Probe) -> OnnxRuntimeNetwork:
     """Return a network for a model file.
 
-    On a CPU the graph is rewritten (``graph_rewrites``) if ``config.rewrite_graph`` is on. The
-    rewritten graph serves only if its mask of a probe image is that of the file, within one grey
-    level. Otherwise the file serves as it is, and a warning says why.
+    The graph is rewritten (``graph_rewrites``) if ``config.rewrite_graph`` is on. The rewritten one
+    serves only if its mask of a probe image is that of the file, within one grey level. Otherwise
+    the file serves as it is, and a warning says why.
 
     Args:
         path: ONNX file.
@@ -78,16 +79,14 @@ def open_onnx_runtime(path: Path, config: SegmenterConfig, probe: Probe) -> Onnx
     Raises:
         Exception: The file is not an ONNX model. ONNX Runtime has no common class for this.
     """
-    available = ort.get_available_providers()
-    providers = [provider for provider in _PROVIDERS if provider in available]
     options = session_options(config)
 
     def opened(graph: Path | bytes) -> OnnxRuntimeNetwork:
-        return OnnxRuntimeNetwork(ort.InferenceSession(graph, options, providers=providers))
+        return OnnxRuntimeNetwork(ort.InferenceSession(graph, options, providers=_PROVIDERS))
 
     as_it_is = opened(path)
     expected = probe(as_it_is)
-    if providers != ["CPUExecutionProvider"] or not config.rewrite_graph:
+    if not config.rewrite_graph:
         return as_it_is
     # Two sessions of a large model at the same time could exhaust the memory.
     del as_it_is
