@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, Row, Select, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ingest.catalog.login import Login
@@ -45,6 +46,16 @@ _LOCAL_SETTINGS = text(
     idle=f"{_IDLE_TIMEOUT_S}s",
 )
 """The same as three SET LOCAL, in one round trip."""
+_STREAM_ROWS = 1_000
+"""Number of rows that a server-side cursor hands over at a time."""
+_STREAM_TIMEOUT_S = 600
+"""Longest time, in seconds, that a stream may take until its first rows, and that whoever reads it
+may take for some of them."""
+_STREAM_SETTINGS = text(
+    "SELECT set_config('transaction_read_only', 'on', true), "
+    "set_config('statement_timeout', :limit, true), "
+    "set_config('idle_in_transaction_session_timeout', :limit, true)"
+).bindparams(limit=f"{_STREAM_TIMEOUT_S}s")
 
 
 class RowsChanged(TryAgain):
@@ -113,22 +124,47 @@ class Database:
             DatabaseUnavailable: The database does not answer, or not now.
             InternalError: The database refuses a statement.
         """
+        with self._mapped(), self._engine.begin() as connection:
+            connection.execute(_LOCAL_SETTINGS)
+            result = work(connection)
+        self._trouble = None
+        return result
+
+    def stream(self, query: Select[*tuple[Any, ...]]) -> Iterator[Row[*tuple[Any, ...]]]:
+        """Yield the rows of a query by a server-side cursor, in a transaction that only reads.
+
+        All rows are of one moment, and few of them are in memory. The transaction ends with the
+        iterator.
+
+        Args:
+            query: Query to run.
+
+        Raises:
+            DatabaseUnavailable: The database does not answer, or not now.
+            InternalError: The database refuses the query.
+        """
         try:
-            with self._engine.begin() as connection:
-                connection.execute(_LOCAL_SETTINGS)
-                result = work(connection)
+            with self._mapped(), self._engine.begin() as connection:
+                connection.execute(_STREAM_SETTINGS)
+                yield from connection.execution_options(yield_per=_STREAM_ROWS).execute(query)
+        except TryAgain as again:
+            raise again.error from again
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Raise our errors in place of those of SQLAlchemy, and note what they say."""
+        try:
+            yield
         except SQLAlchemyError as error:
             mapped = map_database_error(error)
             self._note(mapped)
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 _logger.info("catalog: a connection to the database was lost")
             raise mapped from error
-        self._trouble = None
-        return result
-
-    def close(self) -> None:
-        """Close the connections that are not in use."""
-        self._engine.dispose()
 
     def _note(self, error: Exception) -> None:
         if isinstance(error, TryAgain):

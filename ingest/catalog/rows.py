@@ -31,7 +31,7 @@ from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidMessage, SourceDeleted
 
 _REASON_LENGTH = 1_000
-_IMAGE_COLUMNS = (
+IMAGE_COLUMNS = (
     IMAGES.c.id,
     IMAGES.c.s3_key,
     IMAGES.c.image_type,
@@ -39,6 +39,7 @@ _IMAGE_COLUMNS = (
     IMAGES.c.is_primary,
     IMAGES.c.is_background_processed,
 )
+"""Columns of a ``BookImage``, in its order."""
 
 
 JobRow = Row[*tuple[Any, ...]]
@@ -227,7 +228,7 @@ def lock_job(connection: Connection, job: CatalogJob, *, nowait: bool) -> JobRow
 
 def read_images(connection: Connection, book_id: int) -> list[BookImage]:
     """Return the images of a book as they are now."""
-    query = select(*_IMAGE_COLUMNS).where(IMAGES.c.book_id == book_id)
+    query = select(*IMAGE_COLUMNS).where(IMAGES.c.book_id == book_id)
     return [BookImage(*row) for row in connection.execute(query)]
 
 

@@ -1,4 +1,4 @@
-"""``foreedge catalog``: check an installation for catalog jobs, and release jobs."""
+"""``foreedge catalog``: check an installation for catalog jobs, release jobs, list their images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ingest.cli.catalog_database import open_database, require_catalog
+from ingest.cli.catalog_manifest import print_manifest
 from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
@@ -14,8 +16,7 @@ from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.cli.terminal import print_json, print_line
 from ingest.smoke.child import run_smoke
 from ingest.units import parse_duration
-from serve_app.config import AppConfig, CatalogConfig
-from serve_app.errors import InvalidConfig
+from serve_app.config import AppConfig
 
 if TYPE_CHECKING:
     from ingest.catalog.check import Finding
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 catalog_app = typer.Typer(
     no_args_is_help=True, help="Check and repair jobs on the tables of a book collection."
 )
+catalog_app.command("manifest")(print_manifest)
 
 OlderThanOption = Annotated[
     str | None,
@@ -43,7 +45,7 @@ def check_setup(
     """
     args = with_bundled_model(merge_settings(config, None, None, endpoint_url, settings))
     loaded = AppConfig.load(args)
-    _require(loaded)
+    require_catalog(loaded)
     # The packages of the catalog are in an extra.
     from ingest.catalog.check import check_catalog
 
@@ -73,30 +75,15 @@ def release_taken(
     """
     age_s = 0.0 if older_than is None else parse_duration(older_than)
     loaded = AppConfig.load(merge_settings(config, None, None, None, settings))
-    catalog = _require(loaded)
-    # The packages of the catalog are in an extra.
-    from ingest.catalog import rows
-    from ingest.catalog.database import Database
-    from ingest.catalog.login import Login
+    with open_database(loaded) as database:
+        # The packages of the catalog are in an extra.
+        from ingest.catalog import rows
 
-    database = Database(Login(catalog, loaded.aws))
-    try:
         released = database.run(lambda connection: rows.release(connection, age_s))
-    finally:
-        database.close()
     if as_json:
         print_json({"released": released})
     else:
         print_line(f"Released {released} jobs.")
-
-
-def _require(config: AppConfig) -> CatalogConfig:
-    if config.catalog is None:
-        raise InvalidConfig(
-            "no catalog is configured; set catalog.images_bucket, and catalog.database_url or "
-            "catalog.database_secret"
-        )
-    return config.catalog
 
 
 def _print(finding: Finding, as_json: bool) -> None:

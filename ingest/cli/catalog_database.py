@@ -1,0 +1,51 @@
+"""The database of the catalog, as commands open it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from serve_app.config import AppConfig, CatalogConfig
+from serve_app.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from ingest.catalog.database import Database
+
+
+def require_catalog(config: AppConfig) -> CatalogConfig:
+    """Return the settings of the catalog.
+
+    Raises:
+        InvalidConfig: No catalog is configured.
+    """
+    if config.catalog is None:
+        raise InvalidConfig(
+            "no catalog is configured; set catalog.images_bucket, and catalog.database_url or "
+            "catalog.database_secret"
+        )
+    return config.catalog
+
+
+@contextmanager
+def open_database(config: AppConfig) -> Iterator[Database]:
+    """Open the database of the catalog, and close it at the end of the context.
+
+    Raises:
+        InvalidConfig: No catalog is configured, or its packages are missing.
+    """
+    catalog = require_catalog(config)
+    try:
+        # SQLAlchemy and psycopg are in the extra ``catalog``, which few installations have.
+        from ingest.catalog.database import Database
+        from ingest.catalog.login import Login
+    except ImportError as error:
+        raise InvalidConfig(
+            f"catalog needs packages that are missing ({error}). Install them with: "
+            "pip install 'foreedge[catalog]'"
+        ) from error
+    database = Database(Login(catalog, config.aws))
+    try:
+        yield database
+    finally:
+        database.close()
