@@ -32,7 +32,7 @@ from ingest.runs.manifest import RunManifest
 from ingest.runs.send import RunPlan, open_manifest, plan_run, recipe_argument, send_run
 from ingest.sources.folder import upload_files
 from ingest.sqs.queue_client import QueueClient, check_answers
-from ingest.units import parse_duration
+from ingest.units import counted, parse_duration
 from serve_app.error_text import visible
 
 _SHOWN_IMAGES = 3
@@ -134,7 +134,7 @@ def bulk(
         again["--all-names"] = all_names or None
         _print_stopped(console, plan, source, again)
         raise typer.Exit(INTERRUPTED) from None
-    console.print(f"{manifest.jobs:,} messages are on the queue.")
+    console.print(f"Messages sent: {manifest.jobs:,}")
     _print_undecodable(console, plan)
     if as_json:
         print_json({"run_id": plan.run_id, "images": manifest.jobs, "sent": True})
@@ -188,7 +188,7 @@ def _send(
     """Upload the images of a folder and send the run, while a bar shows the progress."""
     before = JobList(plan.folder).sent()
     if before is not None:
-        console.print(f"Resuming after {before.jobs:,} messages that were already sent.")
+        console.print(f"Resuming after {counted(before.jobs, 'message')}.")
     console.print(f"Run     {plan.run_id}", highlight=False)
     with terminate_as_interrupt(), progress_bar(console) as progress:
         if run.uploads and before is None:
@@ -199,7 +199,7 @@ def _send(
 
 def _print_plan(console: Console, plan: RunPlan, recipe: str) -> None:
     total = plan.source.total
-    images = "Images" if total is None else f"{total:,} images"
+    images = "Images" if total is None else counted(total, "image")
     _print_text(console, f"{images} from {plan.description}")
     entries = plan.entries()
     for _, entry in zip(range(_SHOWN_IMAGES), entries, strict=False):
@@ -221,9 +221,9 @@ def _count(console: Console, plan: RunPlan) -> int:
         return plan.source.total
     with console.status("Counting …"):
         number = sum(1 for _ in plan.entries())
-    console.print(f"{number:,} images, each counted once", highlight=False)
+    console.print(f"{counted(number, 'image')}, each counted once", highlight=False)
     if skipped := plan.source.skipped:
-        console.print(f"  {skipped:,} other files skipped", highlight=False)
+        console.print(f"  {counted(skipped, 'other file')} skipped", highlight=False)
     _print_undecodable(console, plan)
     return number
 
@@ -238,8 +238,8 @@ def _print_undecodable(console: Console, plan: RunPlan) -> None:
 
 def _print_already_sent(console: Console, run_id: str, sent: Sent) -> None:
     console.print(
-        f"Run {run_id} was already sent with all of its {sent.jobs:,} images, so nothing was sent "
-        "now.\n"
+        f"Run {run_id} was already sent with all of its {counted(sent.jobs, 'image')}, so nothing "
+        "was sent now.\n"
         f"To send its failures again:  foreedge redrive {run_id}\n"
         f"To check for missing results:  foreedge verify {run_id}",
         highlight=False,
@@ -258,9 +258,7 @@ def _print_stopped(
         options: Values of the options by name. None is left out, and True stands for a flag.
     """
     sent = JobList(plan.folder).sent()
-    console.print(
-        f"Stopped. {sent.jobs if sent else 0:,} messages are on the queue and nothing is lost."
-    )
+    console.print(f"Stopped after {counted(sent.jobs if sent else 0, 'message')}. Nothing is lost.")
     words = ["foreedge", "bulk", source]
     for name, value in options.items():
         if value is not None:

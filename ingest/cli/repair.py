@@ -46,6 +46,7 @@ from ingest.runs.verify import IncompleteJob, Verification, VerificationResult
 from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import send_messages
+from ingest.units import counted
 from serve_app.error_text import visible
 from serve_app.errors import InvalidConfig, QueueUnavailable, SourceNotFound
 
@@ -139,7 +140,7 @@ def _print_incomplete(console: Console, others: int) -> None:
 
 
 def _print_redriven(console: Console, run_id: str, redriven: Redriven) -> None:
-    console.print(f"{len(redriven.job_ids):,} failed jobs are on the queue again.")
+    console.print(f"Failed jobs sent again: {len(redriven.job_ids):,}")
     if redriven.waiting:
         console.print(
             f"  {redriven.waiting:,} more were redriven before and have no new result yet. If they "
@@ -196,41 +197,43 @@ def verify(
             _check_drained(target, number, force)
             print_resumed(console, folder, target)
             sent = _send_again(target, manifest, verification.incomplete_jobs(), rate)
-            console.print(f"{sent:,} jobs are on the queue again.")
+            console.print(f"Jobs sent again: {sent:,}")
     if not found.sound:
         raise typer.Exit(FAILED)
 
 
 def _describe_verified(run_id: str, found: VerificationResult) -> str:
     lines = [
-        f"[bold]{found.ended:,}[/bold] of {found.jobs:,} jobs have exactly one outcome. "
-        f"{found.objects:,} objects were looked up."
+        f"Jobs with exactly one outcome: [bold]{found.ended:,}[/bold] of {found.jobs:,}. "
+        f"Objects looked up: {found.objects:,}."
     ]
     if not found.has_list:
         lines = [
             f"[yellow]Run {run_id} has no list of its jobs, because it was not sent by foreedge "
             f"bulk.[/yellow]",
-            f"  {found.ended:,} jobs have an outcome. {found.objects:,} objects were looked up.",
+            f"  Jobs with an outcome: {found.ended:,}. Objects looked up: {found.objects:,}.",
         ]
     resume = f"Resume it with foreedge bulk and --run-id {run_id}"
     if found.without_outcome:
         unknown = "" if found.has_list else ". Nobody knows which: their producer has to send them"
-        lines.append(f"  [red]{found.without_outcome:,} jobs have no outcome[/red]{unknown}")
+        lines.append(f"  [red]Jobs without an outcome: {found.without_outcome:,}[/red]{unknown}")
     if found.unsent:
-        lines.append(f"    {found.unsent:,} of them were not sent yet. {resume}")
+        lines.append(f"    Not sent yet: {found.unsent:,}. {resume}")
     if found.without_object:
-        lines.append(f"  [red]{found.without_object:,} jobs have no object[/red]")
+        lines.append(f"  [red]Jobs without their object: {found.without_object:,}[/red]")
     if not found.listed:
         lines.append(
             "  [red]The list of jobs is not complete[/red], because the run is still being sent "
             f"or was stopped. {resume}"
         )
     if found.failed:
-        lines.append(f"  {found.failed:,} outcomes are failures:  foreedge errors {run_id}")
+        lines.append(f"  Failures: {found.failed:,}. See foreedge errors {run_id}")
     if found.duplicates:
-        lines.append(f"  {found.duplicates:,} more records, from repeated deliveries and redrives")
+        lines.append(
+            f"  Further records, from repeated deliveries and redrives: {found.duplicates:,}"
+        )
     if found.unlisted:
-        lines.append(f"  {found.unlisted:,} outcomes are of jobs that are not in the list")
+        lines.append(f"  Outcomes of jobs that are not in the list: {found.unlisted:,}")
     if found.sound:
         lines.append("[green]Nothing is missing.[/green]")
     return "\n".join(lines)
@@ -249,9 +252,10 @@ def _check_drained(target: QueueClient, number: int, force: bool) -> None:
     held = read_backlog(target)
     if (held.waiting or held.in_flight) and not force:
         raise QueueUnavailable(
-            f"{target.url} still holds {held.waiting:,} messages, and {held.in_flight:,} are in "
-            f"flight. Some of the {number:,} jobs may only be waiting there. Wait until the queue "
-            "is empty, or use --force: a job that is sent twice costs time but makes one object"
+            f"{target.url} still holds {counted(held.waiting, 'message')}, and {held.in_flight:,} "
+            f"more in flight. Some of the {counted(number, 'job')} may only be waiting there. Wait "
+            "until the queue is empty, or use --force: a job that is sent twice costs time but "
+            "makes one object"
         )
 
 

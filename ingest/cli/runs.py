@@ -30,7 +30,7 @@ from ingest.runs.manifest import manifest_of
 from ingest.runs.records import Record, Records
 from ingest.runs.report import read_report, source_url
 from ingest.runs.status import RunMonitor
-from ingest.units import parse_duration
+from ingest.units import counted, parse_duration
 from serve_app.error_text import visible
 from serve_app.errors import ForeedgeError, InvalidConfig
 
@@ -125,7 +125,8 @@ def report(
     console = open_terminal()
     console.print(describe_run(content.status), highlight=False)
     if reason is not None:
-        text = f"[yellow]The page lacks {len(refused):,} images, which could not be read.[/yellow] "
+        lacking = counted(len(refused), "image")
+        text = f"[yellow]The page lacks {lacking} that could not be read.[/yellow] "
         console.print(f"{text}{escape(visible(reason))}", highlight=False, soft_wrap=True)
     console.print(f"Report  {visible(str(page))}", markup=False, highlight=False, soft_wrap=True)
 
@@ -167,7 +168,7 @@ def errors(
 
 def _print_failures(console: Console, counts: dict[str, int], failures: Iterable[Record]) -> None:
     total = sum(counts.values())
-    console.print(f"{total:,} failed jobs", highlight=False)
+    console.print(counted(total, "failed job"), highlight=False)
     for code, count in counts.items():
         console.print(f"  {visible(code)}: {count:,}", markup=False, highlight=False)
     for record in itertools.islice(failures, _SHOWN_FAILURES):

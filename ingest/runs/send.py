@@ -213,8 +213,8 @@ def send_run(
         send_messages(queue, bodies, checkpoint.advance, rate=rate)
     except ForeedgeError as error:
         raise type(error)(
-            f"{error.message} -- {checkpoint.sent:,} messages are on the queue and nothing is "
-            f"lost: bulk with --run-id {plan.run_id} resumes from there"
+            f"{error.message} -- messages sent: {checkpoint.sent:,}. Nothing is lost: bulk with "
+            f"--run-id {plan.run_id} resumes from there"
         ) from error
     finally:
         try:

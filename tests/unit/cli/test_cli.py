@@ -126,7 +126,7 @@ def test_a_dry_run_sends_and_writes_nothing(workshop: Workshop) -> None:
 
     assert code == 0
     assert "2 images, each counted once" in out
-    assert "1 other files skipped" in out
+    assert "1 other file skipped" in out
     assert "s3://b/in/1.jpg" in out
     assert "s3://b/cutouts/" in out
     assert workshop.sent == []
@@ -309,7 +309,7 @@ def test_live_stands_for_todays_messages(workshop: Workshop) -> None:
 
     _, out, _ = workshop.run("status", "live")
     assert "2 images have a result (live-2" in out
-    assert "1 failed jobs" in workshop.run("errors", "live")[1]
+    assert "1 failed job" in workshop.run("errors", "live")[1]
     assert workshop.run("report", "live", "--out", str(workshop.root / "out"))[0] == 0
     assert workshop.run("verify", "live")[0] == 0
     with pytest.raises(InvalidConfig, match="no end to wait for"):
