@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from typing import Any
 
 from ingest.catalog import rows
@@ -12,8 +13,11 @@ from ingest.catalog.database import Database
 from ingest.catalog.login import Login
 from ingest.catalog.process import CatalogProcess, CatalogRecorder, Process
 from ingest.catalog.rows import JobCounts
+from ingest.catalog.sweep import Swept, sweep_queue
+from ingest.catalog.sweep_schedule import SweepSchedule
 from ingest.catalog.tables import check_tables
 from ingest.catalog.transactions import Transactions
+from ingest.catalog.unsent import Wanted
 from ingest.runs.ledger import OutcomeSink
 from serve_app.config import AwsConfig, CatalogConfig
 from serve_app.errors import ForeedgeError
@@ -41,7 +45,10 @@ class Catalog:
             store: Object store of the images.
             stale_after_s: Time, in seconds, after which no consumer works on a job any more.
         """
+        self.swept: Counter[str] = Counter()
+        """Number of rows that the sweeps of this process saw, by what happened to them."""
         self._config = config
+        self._aws = aws
         self._store = store
         self._stale_after_s = stale_after_s
         self._database = Database(Login(config, aws))
@@ -49,6 +56,7 @@ class Catalog:
         self._health: dict[str, Any] = {"reason": "the database was not asked yet"}
         self._looked_at: float | None = None
         self._look: asyncio.Task[None] | None = None
+        self._sweeps: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
         """Check that the database answers and has the tables.
@@ -68,6 +76,21 @@ class Catalog:
         """Return the rows of final failures before a ledger."""
         return CatalogRecorder(ledger, self._transactions)
 
+    def start_sweeps(self, queue_url: str) -> None:
+        """Send the jobs that need a message, every five minutes, until the catalog is closed.
+
+        Args:
+            queue_url: URL of the queue.
+        """
+        schedule = SweepSchedule(
+            # Connections of its own, so that no job waits for a sweep.
+            Database(Login(self._config, self._aws)),
+            sweep_queue(queue_url, self._aws),
+            Wanted(self._config.lost_after_s, self._stale_after_s),
+            self._note_sweep,
+        )
+        self._sweeps = asyncio.create_task(schedule.run())
+
     async def status(self) -> dict[str, Any]:
         """Return the health of the database and the numbers of its jobs. It never raises.
 
@@ -85,9 +108,13 @@ class Catalog:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._look is not None:
-            self._look.cancel()
+        for task in (self._look, self._sweeps):
+            if task is not None:
+                task.cancel()
         self._transactions.close()
+
+    def _note_sweep(self, swept: Swept) -> None:
+        self.swept.update(swept.ends)
 
     async def _look_now(self) -> None:
         began_s = time.monotonic()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Row, Select, create_engine, text
+from sqlalchemy import Connection, Row, Select, create_engine, func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ingest.catalog.login import Login
@@ -46,6 +46,10 @@ _LOCAL_SETTINGS = text(
     idle=f"{_IDLE_TIMEOUT_S}s",
 )
 """The same as three SET LOCAL, in one round trip."""
+_HELD_LOCK_TIMEOUT_S = 60
+_LOCK_SETTINGS = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', :idle, true)"
+).bindparams(idle=f"{_HELD_LOCK_TIMEOUT_S}s")
 _STREAM_ROWS = 1_000
 """Number of rows that a server-side cursor hands over at a time."""
 _STREAM_TIMEOUT_S = 600
@@ -129,6 +133,29 @@ class Database:
             result = work(connection)
         self._trouble = None
         return result
+
+    @contextmanager
+    def locked(self, number: int) -> Iterator[Callable[[], object] | None]:
+        """Hold a lock that one process has at a time. It locks no row.
+
+        It belongs to a transaction, and not to a session, so that a pooler may stand between. The
+        server frees it 60 s after its holder was last heard of.
+
+        Args:
+            number: Number of the lock in the database.
+
+        Yields:
+            A function to call while the lock is held, at least every 60 s. None if another process
+            holds the lock.
+
+        Raises:
+            TryAgain: The connection was lost.
+            DatabaseUnavailable: The database does not answer, or not now.
+        """
+        with self._mapped(), self._engine.begin() as connection:
+            connection.execute(_LOCK_SETTINGS)
+            taken = connection.scalar(select(func.pg_try_advisory_xact_lock(number)))
+            yield (lambda: connection.execute(_LOCK_SETTINGS)) if taken else None
 
     def stream(self, query: Select[*tuple[Any, ...]]) -> Iterator[Row[*tuple[Any, ...]]]:
         """Yield the rows of a query by a server-side cursor, in a transaction that only reads.

@@ -56,6 +56,7 @@ JOBS = Table(
     Column("created_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
     Column("completed_at", DateTime(timezone=True)),
+    Column("queue_retry_count", Integer, nullable=False),
 )
 ACTIVE = ("pending", "processing")
 """States in which a job blocks another one for the same image."""

@@ -9,6 +9,7 @@ import typer
 
 from ingest.cli.catalog_database import open_database, require_catalog
 from ingest.cli.catalog_manifest import print_manifest
+from ingest.cli.catalog_sweep import sweep_jobs
 from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
@@ -25,6 +26,7 @@ catalog_app = typer.Typer(
     no_args_is_help=True, help="Check and repair jobs on the tables of a book collection."
 )
 catalog_app.command("manifest")(print_manifest)
+catalog_app.command("sweep")(sweep_jobs)
 
 OlderThanOption = Annotated[
     str | None,

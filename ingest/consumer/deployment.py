@@ -167,6 +167,8 @@ class SqsIngest:
         queue = self._queue = await self._until_it_succeeds(
             lambda: SqsQueue.open(self._queue_config, self._aws)
         )
+        if self._catalog is not None:
+            self._catalog.start_sweeps(self._queue_config.url)
         self._consumer = Consumer(
             queue,
             process,

@@ -86,6 +86,11 @@ def is_denial(error: QueueUnavailable) -> bool:
     return isinstance(cause, ClientError) and _advice_on(cause) not in (None, _TOO_MANY)
 
 
+def is_refused_message(error: QueueUnavailable) -> bool:
+    """Return whether SQS answered, and did not take one message of a batch."""
+    return error.__cause__ is None
+
+
 def _advice_on(error: Exception) -> str | None:
     if isinstance(error, NoCredentialsError):
         return _CREDENTIALS

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from serve_app.config.section import NonEmpty, NotNegative, Section
+from serve_app.config.section import NonEmpty, NotNegative, Seconds, Section
 from serve_app.contracts.object_names import BucketName
 
 _SCHEMES = ("postgresql://", "postgres://")
@@ -29,6 +29,9 @@ class CatalogConfig(Section):
     row_wait_s: NotNegative = 10
     """Time, in seconds, for which a message waits for the row of its job. The application sends the
     message before it commits the row."""
+    lost_after_s: Seconds = 86_400
+    """Time, in seconds, for which a job may wait until it is sent again, since its message may be
+    lost. A second message for a job that still waits does no harm."""
 
     @model_validator(mode="after")
     def _check_database(self) -> Self:
