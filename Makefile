@@ -15,7 +15,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test \
-	integration test-slow test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring check-pods \
+	integration test-slow test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring check-nodes check-pods \
 	check-ray-up check-terraform check-workflows check-first-deployment docs lock tag image tune \
 	loadtest soak bench bench-graph bench-ingest bench-ledger bench-overload bench-mixed \
 	bench-memory bench-hostile bench-engines bench-peers compare-rembg quality
@@ -86,6 +86,9 @@ check-kubernetes: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/kubernete
 
 check-pods: $(VENV)/installed ## The pods of cluster/kubernetes, run without Kubernetes (needs root)
 	$(VENV)/bin/python -m pytest --quiet -rs -m slow tests/deployment/kubernetes
+
+check-nodes: $(VENV)/installed ## Three machines that come, go and die (needs root; ARGS="--only notice")
+	$(VENV)/bin/python -m tests.nodes $(ARGS)
 
 check-monitoring: $(VENV)/compiled $(DEPLOYMENT)/installed ## Dashboard and alerts, with a real Prometheus
 	$(VENV)/bin/python -m pytest --quiet -rs tests/deployment/test_monitoring_rules.py \

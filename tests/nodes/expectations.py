@@ -1,0 +1,45 @@
+"""What each scenario must have shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.nodes.rig import Result
+
+_UNDISTURBED = ("stranger", "elsewhere", "notice", "update")
+"""Scenarios in which no request fails."""
+
+
+def broken_promises(result: Result) -> list[str]:
+    """Return what a scenario has shown and should not have, as sentences."""
+    return [*_of_jobs(result), *_of_requests(result), *_of_facts(result)]
+
+
+def _of_jobs(result: Result) -> Iterator[str]:
+    if not result.verdict.good:
+        yield f"{result.name}: not every job has one outcome and one result: {result.verdict}."
+
+
+def _of_requests(result: Result) -> Iterator[str]:
+    if not result.requests:
+        yield f"{result.name}: no request was sent."
+    if result.name in _UNDISTURBED and result.failed:
+        yield f"{result.name}: requests failed: {result.failed}."
+
+
+def _of_facts(result: Result) -> Iterator[str]:
+    promised: dict[str, dict[str, Any]] = {
+        "stranger": {
+            "strangers that joined": 0,
+            "dashboard, without a token": 401,
+            "dashboard, other token": 403,
+            "dashboard, token": 200,
+        },
+        "elsewhere": {"machines without HttpApi": 2, "images sent there": {"200": 20}},
+        "notice": {"ended by itself": True},
+        "update": {"revisions afterwards": ["two"]},
+    }
+    for name, value in promised.get(result.name, {}).items():
+        if result.facts.get(name) != value:
+            yield f"{result.name}: {name}: {result.facts.get(name)}, not {value}."
