@@ -1,8 +1,9 @@
 """Write the files that are made of others: ``python -m cluster.monitoring.dashboard``.
 
 ``foreedge-dashboard.json`` is the dashboard for Grafana, made of ``panels.yaml``.
-``prometheus-rule.yaml`` gives the rules of ``rules.yaml`` to the operator of Kubernetes. ``make
-docs`` runs this, and a test fails when a file is out of date.
+``prometheus-rule.yaml`` gives the rules of ``rules.yaml`` to the operator of Kubernetes. ``foreedge
+serve --monitor`` gets copies of ``rules.yaml`` and ``prometheus.yml``. ``make docs`` runs this, and
+a test fails when a file is out of date.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import yaml
 FOLDER = Path(__file__).parent
 PANELS = FOLDER / "panels.yaml"
 RULES = FOLDER / "rules.yaml"
+_LOCAL = FOLDER.parents[1] / "ingest" / "local" / "monitoring"
 
 _FILTER = 'namespace=~"$namespace"'
 _COLUMNS, _WIDTH, _HEIGHT = 24, 12, 8
@@ -70,7 +72,13 @@ def files() -> dict[Path, str]:
     return {
         FOLDER / "foreedge-dashboard.json": json.dumps(dashboard(), indent=1) + "\n",
         FOLDER / "prometheus-rule.yaml": prometheus_rule(),
+        **{_LOCAL / path.name: _copy(path) for path in (RULES, FOLDER / "prometheus.yml")},
     }
+
+
+def _copy(path: Path) -> str:
+    head = f"# A copy of cluster/monitoring/{path.name}, made by `make docs`.\n#\n"
+    return head + path.read_text("utf-8")
 
 
 def _panels() -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from ingest.cli.options import (
 from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.cli.terminal import open_terminal, print_json
 from ingest.local.application import serving
+from ingest.local.monitor import find_monitor
 from ingest.local.processes import wait_for_interrupt
 from serve_app.config import AppConfig
 from serve_app.http.api_keys import read_api_keys
@@ -34,6 +35,14 @@ ModelsOption = Annotated[
     list[str] | None, typer.Option("--model", help="Model to serve. Repeatable.")
 ]
 DashboardOption = Annotated[bool, typer.Option("--dashboard", help="Run Ray's dashboard as well.")]
+MonitorOption = Annotated[
+    bool,
+    typer.Option(
+        "--monitor",
+        help="Run Prometheus as well, with our alerts, and Ray's dashboard. Prometheus must be "
+        "installed.",
+    ),
+]
 
 
 def serve(
@@ -43,6 +52,7 @@ def serve(
     settings: SetOption = None,
     model: ModelsOption = None,
     dashboard: DashboardOption = False,
+    monitor: MonitorOption = False,
     as_json: JsonOption = False,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
@@ -57,7 +67,10 @@ def serve(
     # Only to report wrong keys now. Each HttpApi replica reads them again.
     read_api_keys(loaded.http, loaded.aws)
     console = open_terminal(as_json=as_json)
-    with serving(args, host=host, port=port, dashboard=dashboard) as endpoints:
+    prometheus = find_monitor() if monitor else None
+    with serving(
+        args, host=host, port=port, dashboard=dashboard or monitor, monitor=prometheus
+    ) as endpoints:
         console.print(f"Cut-outs   {endpoints.http}/v1/cutout", highlight=False)
         console.print(f"Readiness  {endpoints.http}/readyz", highlight=False)
         console.print(f"Operations {endpoints.http}/ops", highlight=False)
@@ -65,6 +78,8 @@ def serve(
             console.print(f"Dashboard  {endpoints.dashboard}", highlight=False)
         if endpoints.dashboard_token:
             console.print(f"Its token  {endpoints.dashboard_token}", highlight=False)
+        if endpoints.prometheus:
+            console.print(f"Prometheus {endpoints.prometheus}/alerts", highlight=False)
         if as_json:
             print_json(asdict(endpoints))
         if not loaded.http.authenticates:

@@ -9,11 +9,12 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ingest.local.monitor import Monitor, announced, monitoring
 from ingest.local.ports import answers, free_port, is_free
 from ingest.local.processes import terminate_as_interrupt, without_preemption
 from ingest.local.socket_folders import haproxy_parent, ray_temporary_folder
@@ -75,6 +76,8 @@ class Endpoints:
     """URL of Ray's dashboard. None if it does not run."""
     dashboard_token: str | None = None
     """Token that the dashboard asks for. None if Ray has none."""
+    prometheus: str | None = None
+    """URL of Prometheus. None if it does not run."""
 
 
 def needed_cpus(config: AppConfig) -> int:
@@ -101,6 +104,7 @@ def local_serve(
     port: int,
     dashboard: bool = False,
     quiet: bool = True,
+    monitor: Monitor | None = None,
 ) -> Iterator[Endpoints]:
     """Run Ray Serve without an application while the context lasts.
 
@@ -112,12 +116,15 @@ def local_serve(
         port: Port of the HTTP endpoint.
         dashboard: Whether to run Ray's dashboard.
         quiet: Whether to keep the logs of Ray and its workers off the terminal.
+        monitor: Prometheus to run. It reads a list that only Ray's dashboard writes.
 
     Raises:
         InvalidConfig: ``RAY_TMPDIR`` is too long for the sockets of Ray.
+        InternalError: Prometheus did not start.
+        DeadlineExceeded: Prometheus was not ready in time.
     """
     level = logging.ERROR if quiet else logging.INFO
-    with ray_environment(), without_preemption():
+    with ray_environment(), announced(monitor), without_preemption():
         # Lazy, because Ray reads these variables when it is imported, and commands start without.
         import ray
         from ray import serve
@@ -132,17 +139,21 @@ def local_serve(
             _temp_dir=ray_temporary_folder(),
         )
     # After ray.init, whose own SIGTERM handler would skip the clean stop.
-    with terminate_as_interrupt():
-        try:
-            logging.getLogger("ray.serve").setLevel(level)
-            serve.start(http_options={"host": host, "port": port}, proxy_location="HeadOnly")
-            link = getattr(context, "dashboard_url", None)
-            if dashboard and link:
-                yield Endpoints(f"http://{host}:{port}", f"http://{link}", _dashboard_token())
-            else:
-                yield Endpoints(f"http://{host}:{port}", None)
-        finally:
-            ray.shutdown()
+    with terminate_as_interrupt(), ExitStack() as ending:
+        ending.callback(ray.shutdown)
+        logging.getLogger("ray.serve").setLevel(level)
+        serve.start(http_options={"host": host, "port": port}, proxy_location="HeadOnly")
+        if monitor is not None:
+            session = Path(context.address_info["session_dir"])
+            ending.enter_context(monitoring(monitor, session))
+        link = getattr(context, "dashboard_url", None)
+        shown = dashboard and link
+        yield Endpoints(
+            f"http://{host}:{port}",
+            f"http://{link}" if shown else None,
+            _dashboard_token() if shown else None,
+            monitor.url if monitor else None,
+        )
 
 
 def _dashboard_token() -> str | None:
@@ -164,6 +175,7 @@ def serving(
     port: int,
     dashboard: bool = False,
     quiet: bool = False,
+    monitor: Monitor | None = None,
 ) -> Iterator[Endpoints]:
     """Run the application while the context lasts.
 
@@ -173,13 +185,14 @@ def serving(
         port: Port of the HTTP endpoint.
         dashboard: Whether to run Ray's dashboard.
         quiet: Whether to keep the logs of Ray and its workers off the terminal.
+        monitor: Prometheus to run, which takes ``dashboard``.
 
     Raises:
         InvalidConfig: The settings are wrong, or the port is in use.
         ModelChecksumMismatch: The weights of a model are not those of its release.
         ModelUnavailable: The weights of a model are not on this machine.
-        InternalError: A replica did not start. The message says why.
-        DeadlineExceeded: The application was not ready in time.
+        InternalError: A replica or Prometheus did not start. The message says why.
+        DeadlineExceeded: The application or Prometheus was not ready in time.
     """
     config = AppConfig.load(args)
     if not is_free(host, port):
@@ -195,7 +208,9 @@ def serving(
         for name in config.served_models:
             locate_weights(name, config)
     num_cpus = max(os.cpu_count() or 1, needed_cpus(config))
-    with local_serve(num_cpus, host=host, port=port, dashboard=dashboard, quiet=quiet) as endpoints:
+    with local_serve(
+        num_cpus, host=host, port=port, dashboard=dashboard, quiet=quiet, monitor=monitor
+    ) as endpoints:
         try:
             try:
                 serve.run(application, name=APPLICATION, route_prefix="/")
