@@ -42,10 +42,10 @@ from serve_app.errors import (
     TransientError,
 )
 from serve_app.serving.handle_calls import call_deployment
+from serve_app.serving.kept_reports import keep_replica_reports, own_report
 from serve_app.serving.ray_metrics import (
     SAMPLED_EVERY_S,
     process_metrics,
-    recent_values,
     record_build,
 )
 from serve_app.serving.recent_metrics import RecentReport
@@ -104,6 +104,7 @@ class SqsIngest:
         self._trouble = "the models are not loaded yet"
         self._serving = asyncio.create_task(self._serve())
         self._recording = asyncio.create_task(self._keep_recording())
+        keep_replica_reports(self._report)
 
     async def check_health(self) -> None:
         """Raise if this replica does not serve any more and another one might. Serve calls this."""
@@ -131,8 +132,11 @@ class SqsIngest:
 
     async def recent(self) -> RecentReport:
         """Return what this replica has done lately, for the operations page."""
+        return self._report()
+
+    def _report(self) -> RecentReport:
         failed = () if self._consumer is None else tuple(self._consumer.failures)
-        return RecentReport(recent_values(), tuple(map(describe_failure, failed)))
+        return own_report(map(describe_failure, failed))
 
     async def __del__(self) -> None:
         """Stop serving; Serve awaits this for up to ``graceful_shutdown_timeout_s``."""

@@ -29,6 +29,7 @@ from ingest.sqs.queue_client import QueueClient
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
 from serve_app.error_text import safe_text
+from serve_app.serving.kept_reports import keep_controller_reports
 from serve_app.serving.ray_metrics import process_metrics
 from serve_app.serving.scaling_trouble import TroubleNotStored, report_scaling_trouble
 from serve_app.serving.service_time import SECONDS_PER_IMAGE
@@ -162,6 +163,7 @@ class BacklogPolicy:
         if measured:
             seconds_per_image = self._scaler.seconds_per_image
             name = ctx.deployment_id.name
+            keep_controller_reports(ctx.deployment_id.app_name)
             self._metrics.record_decision(name, needed, seconds_per_image)
             if self._reader is not None and reading is not None:
                 self._metrics.record_backlog(name, reading, seconds_per_image, current)

@@ -40,11 +40,11 @@ from serve_app.http.replicas import ask_every_replica
 from serve_app.http.request_metrics import RequestMetrics
 from serve_app.http.uploads import CUTOUT_FORM, FormRules, UploadedImage, read_uploaded_image
 from serve_app.serving.handle_calls import call_deployment
+from serve_app.serving.kept_reports import keep_replica_reports, kept_reports, own_report
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 from serve_app.serving.metrics import Metrics
 from serve_app.serving.ray_metrics import (
     process_metrics,
-    recent_values,
     record_build,
     sample_periodically,
 )
@@ -107,6 +107,7 @@ class Endpoint:
         used = process_metrics() if metrics is None else metrics
         self.requests = RequestMetrics(used)
         sample_periodically(lambda: record_build(used))
+        keep_replica_reports(self._report)
 
     @asynccontextmanager
     async def deadline(self, requested_s: float | None) -> AsyncIterator[None]:
@@ -199,7 +200,10 @@ class Endpoint:
 
     async def recent(self) -> RecentReport:
         """Return what this replica has done lately, for the operations page."""
-        return RecentReport(recent_values(), tuple(self.requests.failures))
+        return self._report()
+
+    def _report(self) -> RecentReport:
+        return own_report(self.requests.failures)
 
     async def operations(self) -> Operations:
         """Return what all replicas did during the last half hour, and how they are now.
@@ -223,6 +227,8 @@ class Endpoint:
             asyncio.to_thread(_count_replicas, context.app_name),
         )
         reports = [each for some in answers for each in some if isinstance(each, RecentReport)]
+        present = [report.replica for report in reports]
+        reports += await asyncio.to_thread(kept_reports, context.app_name, present)
         return summarize_operations(reports, replicas, ingest, time.time())
 
 

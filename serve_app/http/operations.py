@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from serve_app.serving.metrics import (
+    DRAIN_SECONDS,
     IMAGES,
     MESSAGES_IN_FLIGHT,
     OLDEST_RECEIVED_SECONDS,
@@ -49,6 +50,10 @@ class QueueState(BaseModel):
     drained_in_s: float | None = Field(
         description="Seconds until the backlog is empty at the rate of the last minute. Null if "
         "nothing was processed."
+    )
+    policy_drained_in_s: float | None = Field(
+        description="Seconds in which the replicas that run or start drain the backlog, as the "
+        "autoscaling policy computes it for the slowest deployment. Null without autoscaling."
     )
 
 
@@ -129,7 +134,7 @@ def summarize_operations(
     """Return one answer from the reports of all replicas.
 
     Args:
-        reports: Reports of the replicas that answered.
+        reports: Reports of the replicas that answered, and what the others have stored.
         replicas: Replicas of each deployment.
         ingest: Health of the consumers. None if no queue is served.
         now_s: The present time, in seconds since 1970.
@@ -229,15 +234,28 @@ def _backlog(reports: Sequence[RecentReport], present: int) -> QueueState | None
         in_flight=held,
         oldest_s=oldest or 0,
         drained_in_s=0 if not left else round(left / rate, 1) if rate else None,
+        policy_drained_in_s=_by_the_policy(reports, present),
     )
+
+
+def _by_the_policy(reports: Sequence[RecentReport], present: int) -> float | None:
+    """Return the longest of the times that the policy computed lately for its deployments."""
+    latest = [
+        by_slot[max(by_slot)]
+        for report in reports
+        for (name, _), by_slot in report.values.gauges.items()
+        if name == DRAIN_SECONDS.name and max(by_slot) > present - _GAUGE_SLOTS
+    ]
+    return round(max(latest), 1) if latest else None
 
 
 def _stages(reports: Sequence[RecentReport]) -> list[Stage]:
     buckets: dict[str, tuple[int, ...]] = {}
     for report in reports:
-        for (name, labels), counted in report.values.distributions.items():
+        for (name, labels), by_slot in report.values.distributions.items():
             if name == STAGE_SECONDS.name:
-                buckets[labels[0]] = add_buckets(buckets.get(labels[0], ()), counted)
+                for counted in by_slot.values():
+                    buckets[labels[0]] = add_buckets(buckets.get(labels[0], ()), counted)
     bounds = STAGE_SECONDS.buckets
     return [
         Stage(

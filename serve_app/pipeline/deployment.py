@@ -15,10 +15,10 @@ from serve_app.imaging.matting import preload_matting
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters, RemoteSegmenters
 from serve_app.serving.garbage import freeze_loaded_objects
+from serve_app.serving.kept_reports import keep_replica_reports, own_report
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 from serve_app.serving.ray_metrics import (
     process_metrics,
-    recent_values,
     record_build,
     sample_periodically,
 )
@@ -62,6 +62,7 @@ class CutoutPipeline:
             pipeline.sample()
 
         sample_periodically(sample)
+        keep_replica_reports(own_report)
         freeze_loaded_objects()
 
     async def process(self, job: Job) -> Outcome:
@@ -91,7 +92,7 @@ class CutoutPipeline:
 
     async def recent(self) -> RecentReport:
         """Return what this replica has done lately, for the operations page."""
-        return RecentReport(recent_values())
+        return own_report()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return this replica's statistics for the autoscaling policy. Ray Serve calls it."""

@@ -2,18 +2,20 @@
 
 Ray exports metrics, and keeps none. Each process therefore remembers a few of its own in slots of
 ten seconds, which are the same in every process, so that ``http.operations`` can add them up.
+``kept_reports`` stores them for the time after its end.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Literal
+from typing import Literal, TypeVar
 
 from serve_app.serving.metrics import (
+    DRAIN_SECONDS,
     IMAGES,
     MESSAGES_IN_FLIGHT,
     OLDEST_RECEIVED_SECONDS,
@@ -30,7 +32,14 @@ DISTRIBUTION_SLOTS = 30
 """Slots of which distributions are given: those of five minutes."""
 
 REMEMBERED = frozenset(
-    {IMAGES, MESSAGES_IN_FLIGHT, OLDEST_RECEIVED_SECONDS, QUEUE_MESSAGES, STAGE_SECONDS}
+    {
+        DRAIN_SECONDS,
+        IMAGES,
+        MESSAGES_IN_FLIGHT,
+        OLDEST_RECEIVED_SECONDS,
+        QUEUE_MESSAGES,
+        STAGE_SECONDS,
+    }
 )
 """The metrics that are remembered."""
 
@@ -39,6 +48,7 @@ MOST_FAILURES = 20
 
 Series = tuple[str, tuple[str, ...]]
 """Name of a metric and the values of its labels."""
+_Value = TypeVar("_Value")
 Note = tuple[Metric, tuple[str, ...], float]
 """A metric, the values of its labels, and what was recorded."""
 
@@ -51,8 +61,8 @@ class RecentValues:
     """Sums of counters by slot."""
     gauges: dict[Series, dict[int, float]] = field(default_factory=dict)
     """Last values of gauges by slot."""
-    distributions: dict[Series, tuple[int, ...]] = field(default_factory=dict)
-    """Observations in each bucket of a histogram, and beyond the last one."""
+    distributions: dict[Series, dict[int, tuple[int, ...]]] = field(default_factory=dict)
+    """Observations in each bucket of a histogram, and beyond the last one, by slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,8 @@ class RecentReport:
     values: RecentValues = RecentValues()
     failures: tuple[RecentFailure, ...] = ()
     """The last failures of the replica, at most ``MOST_FAILURES``."""
+    replica: str = ""
+    """Unique id of the replica. Empty if it is another process, or has ended."""
 
 
 class _Slot:
@@ -116,26 +128,43 @@ class RecentMetrics:
         """Return what is remembered."""
         found = RecentValues()
         with self._lock:
-            present = int(self._now_s()) // SLOT_S
             for slot in self._slots:
-                if slot.number <= present - SLOTS:
-                    continue
                 for series, count in slot.counts.items():
                     found.counts.setdefault(series, {})[slot.number] = count
                 for series, value in slot.gauges.items():
                     found.gauges.setdefault(series, {})[slot.number] = value
-                if slot.number > present - DISTRIBUTION_SLOTS:
-                    for series, buckets in slot.distributions.items():
-                        found.distributions[series] = add_buckets(
-                            found.distributions.get(series, ()), buckets
-                        )
-        return found
+                for series, buckets in slot.distributions.items():
+                    found.distributions.setdefault(series, {})[slot.number] = tuple(buckets)
+        return without_old_slots(found, self._now_s())
 
     def _present_slot(self) -> _Slot:
         number = int(self._now_s()) // SLOT_S
         if not self._slots or self._slots[-1].number < number:
             self._slots.append(_Slot(number))
         return self._slots[-1]
+
+
+def without_old_slots(values: RecentValues, now_s: float) -> RecentValues:
+    """Return values without the slots that are too old to be remembered.
+
+    Args:
+        values: What a process has recorded.
+        now_s: The present time, in seconds since 1970.
+    """
+    present = int(now_s) // SLOT_S
+    return RecentValues(
+        counts=_since(values.counts, present - SLOTS),
+        gauges=_since(values.gauges, present - SLOTS),
+        distributions=_since(values.distributions, present - DISTRIBUTION_SLOTS),
+    )
+
+
+def last_slot(values: RecentValues) -> int | None:
+    """Return the newest slot in which anything was recorded, or None."""
+    every = (values.counts, values.gauges, values.distributions)
+    return max(
+        (slot for some in every for by_slot in some.values() for slot in by_slot), default=None
+    )
 
 
 def add_buckets(some: Iterable[int], others: Iterable[int]) -> tuple[int, ...]:
@@ -166,6 +195,16 @@ def quantile(buckets: Iterable[int], bounds: tuple[float, ...], share: float) ->
             return lower + (upper - lower) * (rank - below) / count
         below, lower = below + count, upper
     return bounds[-1] if sum(counted) else 0.0
+
+
+def _since(
+    series: Mapping[Series, Mapping[int, _Value]], after: int
+) -> dict[Series, dict[int, _Value]]:
+    kept = {
+        each: {slot: value for slot, value in by_slot.items() if slot > after}
+        for each, by_slot in series.items()
+    }
+    return {each: by_slot for each, by_slot in kept.items() if by_slot}
 
 
 def _add(slot: _Slot, metric: Metric, labels: tuple[str, ...], value: float) -> None:

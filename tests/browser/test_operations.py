@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from serve_app.http.operations import Replicas, summarize_operations
-from serve_app.serving.metrics import IMAGES, MESSAGES_IN_FLIGHT, QUEUE_MESSAGES, STAGE_SECONDS
+from serve_app.serving.metrics import (
+    DRAIN_SECONDS,
+    IMAGES,
+    MESSAGES_IN_FLIGHT,
+    QUEUE_MESSAGES,
+    STAGE_SECONDS,
+)
 from serve_app.serving.recent_metrics import (
     SLOT_S,
     RecentFailure,
@@ -35,6 +41,7 @@ def answer(ingest: dict[str, Any], *, running: int = 2, done: int = 40, failed: 
                 (QUEUE_MESSAGES, ("visible",), 6000 - 43 * index),
                 (QUEUE_MESSAGES, ("not_visible",), 64),
                 (MESSAGES_IN_FLIGHT, (), 64),
+                (DRAIN_SECONDS, ("CutoutPipeline",), 130),
                 (STAGE_SECONDS, ("decode",), 0.02),
                 (STAGE_SECONDS, ("segment",), 0.4),
             ]
@@ -61,6 +68,7 @@ def test_a_healthy_run(page: Any, page_url: str) -> None:
     assert page.inner_text("#rate") == "4.3"
     assert page.inner_text("#waiting") == "883"
     assert page.inner_text("#drained") == "4 min"
+    assert page.inner_text("#policy") == "2 min"
     assert page.inner_text("#failed") == "360"
     assert "no_subject" in page.inner_text("#codes")
     assert "s3://photos/a.jpg" in page.inner_text("#failures")

@@ -33,6 +33,8 @@ from serve_app.config import AppConfig
 from serve_app.contracts.job import Job, Output
 from serve_app.contracts.outcome import Outcome
 from serve_app.replica_options import pipeline_replicas, segmenter_replicas
+from serve_app.serving.kept_reports import kept_reports
+from serve_app.serving.metrics import DRAIN_SECONDS
 from serve_app.serving.service_time import ServiceTime
 from serve_app.storage import open_store
 
@@ -206,6 +208,9 @@ def test_a_burst_is_drained_in_time_and_an_empty_queue_shrinks(app: Running) -> 
         seen.add(app.wanted())
         return app.messages() == 0
 
+    # For /ops, which cannot ask the controller.
+    kept = {name for report in kept_reports(APP) for name, _ in report.values.gauges}
+    assert DRAIN_SECONDS.name in kept
     wait_for(drained, 2 * DRAIN_TARGET_S)
     took_s = time.monotonic() - began
     print(f"drained in {took_s:.1f} s of {DRAIN_TARGET_S} s")

@@ -5,10 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+from ingest.local.application import APPLICATION
+from serve_app.models.registry import BUNDLED_MODEL
+from serve_app.serving.kept_reports import ReportKeeper, kept_reports
+from serve_app.serving.metrics import IMAGES
+from serve_app.serving.recent_metrics import SLOT_S, SLOTS, RecentMetrics, RecentReport
 from tests.support.images import book, jpeg
 from tests.support.running_app import App
 
 BOOK = jpeg(book().image)
+OVER_HTTP = ("http", "done", "", BUNDLED_MODEL)
 METRICS_FLUSHED_S = 2.0
 """Metrics are noted once a second, and an answer is shared for two."""
 
@@ -45,6 +53,46 @@ def test_every_replica_is_asked(app: App) -> None:
     assert sum(moment["done"] for moment in found["history"]) > 0
     if found["ingest"] is not None:
         assert isinstance(found["ingest"]["healthy"], bool)
+
+
+def report(images: int, before_s: float = 0) -> RecentReport:
+    """Return the report of a process that processed images some seconds ago."""
+    recent = RecentMetrics(lambda: time.time() - before_s)
+    recent.note([(IMAGES, ("queue", "done", "", "ended"), images)])
+    return RecentReport(recent.values())
+
+
+def test_what_ended_replicas_did_is_kept(app: App) -> None:
+    before = ask(app)["outcomes"].get("done", 0)
+    ReportKeeper(APPLICATION, "ended", lambda: report(1000)).keep()
+    time.sleep(METRICS_FLUSHED_S)
+    assert ask(app)["outcomes"]["done"] >= before + 1000
+    # A replica that answers for itself does not count twice.
+    series = (IMAGES.name, ("queue", "done", "", "ended"))
+    assert any(series in each.values.counts for each in kept_reports(APPLICATION))
+    assert not any(series in each.values.counts for each in kept_reports(APPLICATION, ["ended"]))
+
+
+def test_every_replica_stores_its_report(app: App) -> None:
+    app.post(BOOK)
+    counted = {"images": 0, "stages": 0}
+    deadline = time.monotonic() + 30
+    while not all(counted.values()) and time.monotonic() < deadline:
+        time.sleep(1)
+        kept = kept_reports(APPLICATION)
+        counted["images"] = sum((IMAGES.name, OVER_HTTP) in each.values.counts for each in kept)
+        counted["stages"] = sum(bool(each.values.distributions) for each in kept)
+    assert min(counted.values()) >= 1, counted
+
+
+def test_reports_that_are_too_old_are_removed(app: App) -> None:
+    old = report(1, before_s=SLOTS * SLOT_S + 60)
+    ReportKeeper("another", "old", lambda: old).keep()
+    prefix = b"recent another "
+    store = internal_kv_get_gcs_client()
+    assert len(store.internal_kv_keys(prefix, b"foreedge", 5)) == 1
+    assert kept_reports("another") == []
+    assert store.internal_kv_keys(prefix, b"foreedge", 5) == []
 
 
 def test_the_page_is_served(app: App) -> None:

@@ -17,7 +17,7 @@ router = APIRouter(tags=["status"])
 async def report_operations(endpoint: CurrentEndpoint) -> Operations:
     """Report what all replicas did during the last half hour, and how they are now.
 
-    The page `/ops` shows it. Replicas that have ended are not asked, so that what they did is
-    missing. Prometheus keeps everything, and for longer.
+    The page `/ops` shows it. Replicas that have ended count as well, but for what they did in their
+    last seconds. Prometheus keeps everything, and for longer.
     """
     return await endpoint.operations()

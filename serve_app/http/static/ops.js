@@ -46,6 +46,8 @@ function show(found) {
   $("oldest").textContent = backlog ? duration(backlog.oldest_s) : "–";
   $("drained").textContent = !backlog ? "–"
     : backlog.drained_in_s === null ? "not draining" : duration(backlog.drained_in_s);
+  const policy = backlog?.policy_drained_in_s ?? null;
+  $("policy").textContent = policy === null ? "–" : duration(policy);
   $("failed").textContent = number.format(failed);
   $("failed").className = failed ? "missing" : "";
   fill("stages", found.stages, ({ name, images, median_s, p95_s }) =>

@@ -6,6 +6,7 @@ from typing import Any
 
 from serve_app.http.operations import Operations, describe_replicas, summarize_operations
 from serve_app.serving.metrics import (
+    DRAIN_SECONDS,
     IMAGES,
     MESSAGES_IN_FLIGHT,
     OLDEST_RECEIVED_SECONDS,
@@ -77,11 +78,27 @@ def test_the_backlog_is_the_largest_that_a_replica_read() -> None:
         "oldest_s": 40,
         # Requests over HTTP drain no queue.
         "drained_in_s": 500,
+        "policy_drained_in_s": None,
     }
     assert (found.history[-2].waiting, found.history[-2].in_flight) == (900, 64)
     # It is read every 15 s, and holds until then.
     assert found.history[-1].waiting == 900
     assert found.history[0].waiting is None
+
+
+def test_the_policy_says_how_long_its_slowest_deployment_takes() -> None:
+    waiting, held = (QUEUE_MESSAGES, ("visible",)), (QUEUE_MESSAGES, ("not_visible",))
+    pipeline, model = (DRAIN_SECONDS, ("CutoutPipeline",)), (DRAIN_SECONDS, ("Segmenter-folio",))
+    found = summarize(
+        report((*waiting, 5), (*held, 0)),
+        report((*pipeline, 900), (*pipeline, 120), (*model, 240.04)),
+    ).backlog
+    assert found is not None
+    # The last value of each counts, and nothing was processed in the last minute.
+    assert (found.policy_drained_in_s, found.drained_in_s) == (240, None)
+    old = summarize(report((*waiting, 5), (*held, 0)), report((*model, 240), before_s=120)).backlog
+    assert old is not None
+    assert old.policy_drained_in_s is None
 
 
 def test_a_queue_that_nobody_drains_has_no_end() -> None:

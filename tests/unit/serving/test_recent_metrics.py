@@ -59,7 +59,7 @@ def test_distributions_are_those_of_five_minutes() -> None:
     recent = RecentMetrics(clock)
     for seconds in (0.001, 0.002, 1000.0):
         recent.note([(STAGE_SECONDS, ("decode",), seconds)])
-    buckets = recent.values().distributions[STAGE_SECONDS.name, ("decode",)]
+    [buckets] = recent.values().distributions[STAGE_SECONDS.name, ("decode",)].values()
     assert (buckets[0], buckets[1], buckets[-1], sum(buckets)) == (1, 1, 1, 3)
     clock.now_s += DISTRIBUTION_SLOTS * SLOT_S
     assert recent.values().distributions == {}
