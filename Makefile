@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11; do \
 	$$python -c 'import venv, ssl' 2>/dev/null && echo $$python && break; done)
 COUNT ?= 24
 JOBS ?= 2000
+PHOTOGRAPHS ?= 300
 ARCH ?= amd64
 HOST ?= http://127.0.0.1:8000
 VENV := .venv
@@ -72,7 +73,7 @@ integration: $(VENV)/compiled $(VENV)/weights ## Those of them that unit leaves 
 
 test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 10,000 requests, the wheel
 	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py \
-		--ignore tests/catalog --ignore tests/deployment/kubernetes
+		--ignore tests/catalog --ignore tests/deployment/kubernetes --ignore tests/autoscaling
 
 check-catalog: $(VENV)/installed ## All tests of catalog jobs, the slow ones too
 	$(VENV)/bin/python -m pytest --quiet tests/catalog
@@ -93,6 +94,9 @@ check-nodes: $(VENV)/installed ## Three machines that come, go and die (needs ro
 check-monitoring: $(VENV)/compiled $(DEPLOYMENT)/installed ## Dashboard and alerts, with a real Prometheus
 	$(VENV)/bin/python -m pytest --quiet -rs tests/deployment/test_monitoring_rules.py \
 		tests/deployment/test_monitoring_run.py
+
+check-nodes: $(VENV)/compiled ## Nodes of Ray that come and go, on one machine (PHOTOGRAPHS=300, needs root)
+	PHOTOGRAPHS=$(PHOTOGRAPHS) $(VENV)/bin/python -m pytest --quiet -rs tests/autoscaling
 
 check-iam: $(VENV)/installed $(DEPLOYMENT)/installed ## The roles of cluster/terraform, by running (ARGS=--write)
 	$(VENV)/bin/python -m tests.deployment.iam $(ARGS)
