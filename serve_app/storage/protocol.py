@@ -25,6 +25,8 @@ class ObjectInfo:
     """ETag of the object, without quotation marks."""
     model: str | None = None
     """Name of the model that a result was made with. None if the store does not keep it."""
+    media_type: str | None = None
+    """Media type of the object. None if the store does not keep it, or a listing does not say."""
 
 
 class ObjectStore(Protocol):

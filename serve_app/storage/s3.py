@@ -101,7 +101,13 @@ class S3Store:
             raise map_s3_error(error, f"s3://{bucket}/{key}") from error
         model = answer.get("Metadata", {}).get(_MODEL)
         etag = answer["ETag"].strip('"')
-        return ObjectInfo(key, answer["ContentLength"], etag, unquote(model) if model else None)
+        return ObjectInfo(
+            key,
+            answer["ContentLength"],
+            etag,
+            unquote(model) if model else None,
+            answer.get("ContentType"),
+        )
 
     def get(
         self,
