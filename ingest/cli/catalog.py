@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ingest.cli.catalog_compare import compare_results
 from ingest.cli.catalog_database import open_database, require_catalog
 from ingest.cli.catalog_manifest import print_manifest
 from ingest.cli.catalog_sweep import sweep_jobs
+from ingest.cli.catalog_verify import verify_collection
 from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
@@ -27,6 +29,8 @@ catalog_app = typer.Typer(
 )
 catalog_app.command("manifest")(print_manifest)
 catalog_app.command("sweep")(sweep_jobs)
+catalog_app.command("compare")(compare_results)
+catalog_app.command("verify")(verify_collection)
 
 OlderThanOption = Annotated[
     str | None,

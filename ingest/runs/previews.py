@@ -43,13 +43,14 @@ class PreviewReader:
     def source(self, record: Record, side_px: int) -> Preview | None:
         """Return a preview of a job's image, or None if it cannot be read. Blocks."""
         source = record.get("source") or {}
-        return self._read(source.get("bucket"), source.get("key"), side_px)
+        return self.object(source.get("bucket"), source.get("key"), side_px)
 
     def result(self, record: Record, side_px: int) -> Preview | None:
         """Return a preview of a job's cut-out, or None if it cannot be read. Blocks."""
-        return self._read(record.get("output_bucket"), record.get("output_key"), side_px)
+        return self.object(record.get("output_bucket"), record.get("output_key"), side_px)
 
-    def _read(self, bucket: str | None, key: str | None, side_px: int) -> Preview | None:
+    def object(self, bucket: str | None, key: str | None, side_px: int) -> Preview | None:
+        """Return a preview of an object, or None if there is none or it cannot be read. Blocks."""
         if bucket is None or key is None:
             return None
         try:
@@ -79,13 +80,23 @@ def make_preview(data: bytes, limits: ImageLimits, side_px: int) -> Preview | No
                 return None
             image.draft("RGB", (2 * side_px, 2 * side_px))
             image = ImageOps.exif_transpose(image)
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-            image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-            buffer = io.BytesIO()
-            # A cut-out as PNG is ten times as large.
-            image.save(buffer, "WEBP", quality=80, method=4)
+            return embed_image(image, side_px)
     # Pillow's plugins raise nearly anything for a broken file. The page then lacks one preview.
     except Exception:  # noqa: BLE001
         return None
+
+
+def embed_image(image: Image.Image, side_px: int) -> Preview:
+    """Return a small copy of an image as a preview.
+
+    Args:
+        image: The image.
+        side_px: Longest side of the preview in pixels.
+    """
+    small = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    # A cut-out as PNG is ten times as large.
+    small.save(buffer, "WEBP", quality=80, method=4)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return Preview(f"data:image/webp;base64,{encoded}", image.width, image.height)
+    return Preview(f"data:image/webp;base64,{encoded}", small.width, small.height)

@@ -95,7 +95,7 @@ def render_report_page(
         small = partial(reader.source, side_px=_FAILURE_SIDE_PX)
         shown = pool.map(small, failures) if sample_size else [None] * len(failures)
         return (
-            _environment()
+            page_environment()
             .get_template("report.html.j2")
             .render(
                 report=report,
@@ -117,7 +117,8 @@ def _cards(
     return map(ResultCard, records, before, after)
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """Return the templates of pages, which share a style."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ingest.runs"),
         autoescape=True,
