@@ -84,6 +84,21 @@ def convert_to_srgb(image: Image.Image, container: Container, read_wide: ReadWid
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def is_srgb(container: Container) -> bool:
+    """Return whether the colours of an image of mode RGB with 8 bits are sRGB as they are.
+
+    Args:
+        container: What its file says of its colours.
+
+    Raises:
+        UnsupportedFormat: The colours are of a high dynamic range.
+    """
+    profile = declared_profile(container)
+    if not profile:
+        return True
+    return len(profile) <= _CACHED_PROFILE_BYTES and _cached_transform(profile, "RGB") is None
+
+
 def declared_profile(container: Container) -> bytes | None:
     """Return the ICC profile of an image, or one that does what its file says otherwise.
 

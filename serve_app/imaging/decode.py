@@ -23,11 +23,11 @@ from serve_app.errors import (
     UnsupportedFormat,
 )
 from serve_app.imaging.bounds.files import bound_file
-from serve_app.imaging.colour import convert_to_srgb, declared_profile
+from serve_app.imaging.colour import convert_to_srgb, declared_profile, is_srgb
 from serve_app.imaging.formats.container import Container, check_sides
 from serve_app.imaging.formats.heif import without_exif
 from serve_app.imaging.formats.kinds import read_container
-from serve_app.imaging.jpeg_pixels import load_jpeg
+from serve_app.imaging.jpeg_pixels import load_jpeg, read_sound_jpeg
 from serve_app.imaging.metadata import NO_METADATA, ImageMetadata, read_metadata, read_orientation
 from serve_app.imaging.pixels import Pixels
 from serve_app.imaging.samples import separate_transparency, wide_samples
@@ -38,6 +38,8 @@ Image.MAX_IMAGE_PIXELS = None
 
 _logger = logging.getLogger(__name__)
 
+_IS_UPRIGHT = 1
+"""EXIF orientation of an image that is upright."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -138,6 +140,10 @@ def decode_image(data: bytes, limits: ImageLimits, keep_metadata: bool = False) 
     """
     container = _split(data, limits)
     try:
+        rgb = _read_plain_jpeg(container, limits)
+        if rgb is not None:
+            metadata = read_metadata(container, _IS_UPRIGHT, keep=keep_metadata)
+            return DecodedImage(rgb, None, metadata)
         image = _load_webp(container) if container.still_size else _load(container, limits)
         return _convert(container, image, keep_metadata)
     except (MemoryError, ForeedgeError):
@@ -145,6 +151,16 @@ def decode_image(data: bytes, limits: ImageLimits, keep_metadata: bool = False) 
     # Decoders raise nearly anything on broken data.
     except Exception as error:
         raise _undecodable(container, error) from error
+
+
+def _read_plain_jpeg(container: Container, limits: ImageLimits) -> Pixels | None:
+    """Return the pixels of an upright JPEG image in sRGB, or None for any other file."""
+    if container.format != "JPEG" or read_orientation(container) != _IS_UPRIGHT:
+        return None
+    if not is_srgb(container):
+        return None
+    with _open(container, limits) as image:
+        return read_sound_jpeg(image, container.pixels)
 
 
 def _convert(container: Container, image: Image.Image, keep_metadata: bool) -> DecodedImage:

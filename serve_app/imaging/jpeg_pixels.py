@@ -10,9 +10,11 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from serve_app.imaging.bounds.jpeg import END_OF_IMAGE, FRAMES, START_OF_SCAN, read_segments
+from serve_app.imaging.pixels import Pixels
 
 _END = bytes([0xFF, END_OF_IMAGE])
 _NOISE = bytes(range(251, 7, -9)) * 40
@@ -50,6 +52,35 @@ class _Scans(NamedTuple):
     """Position after the last scan."""
 
 
+def read_sound_jpeg(image: Image.Image, data: bytes) -> Pixels | None:
+    """Return the pixels of a JPEG file of colours that has nothing to judge, or None.
+
+    Pillow decodes them into memory of its own, with four bytes for a pixel, from which they are
+    copied twice. This is the same libjpeg-turbo with the same settings, straight into an array. It
+    raises on every warning that Pillow keeps to itself, and then ``load_jpeg`` judges the file.
+
+    Args:
+        image: Image of the file that Pillow has opened, and whose pixels are not decoded.
+        data: Content of the file, from which metadata was left out.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+    """
+    if image.mode != "RGB" or data.endswith(_FILLED_UP):
+        return None
+    scans = _read_scans(data)
+    if not (scans.complete and scans.has_end):
+        return None
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError:
+        return None
+    height, width, _ = pixels.shape
+    if (width, height) != image.size or _is_filled_up(pixels[-_BLOCK_PX:, -_BLOCK_PX:]):
+        return None
+    return pixels
+
+
 def load_jpeg(image: Image.Image, data: bytes) -> Image.Image:
     """Return a JPEG image with its pixels decoded.
 
@@ -83,7 +114,11 @@ def _may_be_filled_up(image: Image.Image) -> bool:
     """Return whether the last block of an image is what libjpeg fills a cut-off one up with."""
     width, height = image.size
     corner = image.crop((max(0, width - _BLOCK_PX), max(0, height - _BLOCK_PX), width, height))
-    return bool(np.isin(np.asarray(corner), _GREYS).all())
+    return _is_filled_up(np.asarray(corner))
+
+
+def _is_filled_up(block: Pixels) -> bool:
+    return bool(np.isin(block, _GREYS).all())
 
 
 def _load_without_end(data: bytes) -> Image.Image:
