@@ -144,9 +144,7 @@ def _measure_idle() -> dict[str, float]:
 
 def _round_numbers(found: Round, idle: dict[str, float]) -> dict[str, float]:
     """Return a round's numbers, with the CPU seconds for each image that each part used."""
-    numbers = found.numbers(leave_out=NOT_IN_PRODUCTION)
-    for part, seconds in found.cpu_s.items():
-        numbers[f"cpu of {part}"] = seconds / found.images
+    numbers = found.numbers(leave_out=NOT_IN_PRODUCTION) | found.cpu_of_parts()
     replicas = sum(seconds for part, seconds in found.cpu_s.items() if part in REPLICA_PARTS)
     numbers["replicas_cpu_s_per_image"] = replicas / found.images
     numbers["idle_cpu_s_per_image"] = (

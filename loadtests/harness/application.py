@@ -34,6 +34,9 @@ from serve_app.errors import DeadlineExceeded, InternalError
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
 
+CPU_OF = "cpu of "
+"""Beginning of the names of numbers that are CPU seconds of one part of a system."""
+
 _BUCKET, _QUEUE = "bench", "bench"
 _STALLED_AFTER_S = 120.0
 _TIMEOUT_S = 120.0
@@ -69,6 +72,10 @@ class Round:
             "peak_rss_mb": peak_mb,
             "png_mb_per_image": self.output_bytes / self.images / 1e6,
         }
+
+    def cpu_of_parts(self) -> dict[str, float]:
+        """Return the CPU seconds for each image of every part, also of those that do not count."""
+        return {f"{CPU_OF}{part}": seconds / self.images for part, seconds in self.cpu_s.items()}
 
 
 @dataclass(frozen=True, slots=True)

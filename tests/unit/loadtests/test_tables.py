@@ -11,7 +11,7 @@ from loadtests.harness.application import Round
 from loadtests.harness.metering import ray_part
 from loadtests.harness.results import median_of, percentile, replace_between_markers
 from loadtests.load.shapes import UserCurve
-from loadtests.peers.comparison import headline, markdown, ratios
+from loadtests.peers.comparison import headline, markdown, parts, ratios
 
 
 def test_numbers_of_a_round() -> None:
@@ -70,6 +70,18 @@ def test_ratios_report_whether_targets_were_reached() -> None:
         "foreedge-queue takes 1.16 x the CPU seconds of the bare loop (aim 1.15 x: MISSED)",
     ]
     assert ratios("u2net", systems)[-1].endswith("bare loop")
+
+
+def test_each_part_of_a_system_is_named_with_what_does_not_count() -> None:
+    systems = _systems(foreedge_queue=5.0, bare_loop=7.0)
+    cpu_s = {"SqsIngest": 0.004, "CutoutPipeline": 0.2, "local S3 and SQS": 0.02}
+    found = Round(2, 1.0, [0.5, 0.5], {part: 2 * each for part, each in cpu_s.items()}, {}, 100)
+    systems["foreedge-queue"] |= found.cpu_of_parts()
+    systems["bare-loop"] |= Round(1, 1.0, [1.0], {"all": 0.2}, {}, 100).cpu_of_parts()
+    assert parts(systems) == [
+        "foreedge-queue, CPU ms for each image: CutoutPipeline 200.0, SqsIngest 4.0; not counted: "
+        "local S3 and SQS 20"
+    ]
 
 
 def test_the_table_of_a_document_replaces_the_last_one() -> None:
