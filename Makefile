@@ -29,8 +29,9 @@ help: ## This list
 demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
-tune: $(VENV)/weights ## The fastest settings for this machine (P95=2s, MODEL=folio)
-	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL))
+tune: $(VENV)/weights ## The fastest settings for this machine (P95=2s, MODEL=folio, ACCURACY=close)
+	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL)) \
+		$(if $(ACCURACY),--accuracy $(ACCURACY))
 
 ##@ Develop
 check: format lint unit ## Everything to run before a commit, in under a minute
@@ -62,6 +63,7 @@ coverage: $(VENV)/compiled ## The same, with the branch coverage and its floor
 docs: $(VENV)/installed ## Write the pages that are made from the code
 	$(VENV)/bin/python -m docs.generate_configuration
 	$(VENV)/bin/python -m docs.generate_metrics
+	$(VENV)/bin/python -m docs.generate_plans
 	$(VENV)/bin/python -m cluster.monitoring.dashboard
 	$(VENV)/bin/python -m tests.support.openapi_file
 

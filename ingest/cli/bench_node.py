@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from ingest.cli.options import JsonOption
 from ingest.cli.terminal import open_terminal, print_json, print_line
 from serve_app.config import AppConfig
+from serve_app.contracts.precision import Accuracy
+from serve_app.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from ingest.node.report import NodeReport
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="Model to measure, whose weights are on this machine.")
@@ -17,34 +23,71 @@ ModelOption = Annotated[
 SecondsOption = Annotated[
     float, typer.Option("--seconds", min=0.1, help="Seconds for which each speed is measured.")
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="File for the report, as JSON.")]
+OutOption = Annotated[
+    Path,
+    typer.Option("--out", help="JSON file for the report. The settings go next to it, as .yaml."),
+]
+AccuracyOption = Annotated[
+    str, typer.Option("--accuracy", help="Accuracy of the settings: exact, close or fast.")
+]
+EmulatedOption = Annotated[
+    bool,
+    typer.Option(
+        "--emulated",
+        help="The processor is an emulated one: run everything once, to see the kernels.",
+    ),
+]
 
 
 def bench_node(
     model: ModelOption = "u2netp",
     seconds: SecondsOption = 4.0,
+    accuracy: AccuracyOption = "exact",
     out: OutOption = Path("node.json"),
+    emulated: EmulatedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure every engine and precision that this machine can run.
 
-    Writes speed, memory, masks and kernels to one file, and the files that a replica needs to
-    serve in another precision. It takes about three minutes.
+    Writes speed, memory, masks and kernels to one file, which foreedge plan reads as a profile.
+    Next to it are the fastest settings, for foreedge serve --config. It also writes the files that
+    a replica needs to serve in another precision. It takes about three minutes.
     """
     # Lazy: no other command loads an engine.
     from ingest.cli.gate import bundled_images
-    from ingest.node.bench import measure_node, write_node_report
+    from ingest.node.bench import measure_node
+    from ingest.node.report import write_node_report, write_node_settings
 
+    try:
+        wanted = TypeAdapter[Accuracy](Accuracy).validate_python(accuracy)
+    except ValidationError as error:
+        raise InvalidConfig(
+            f"--accuracy {accuracy!r} is unknown. Use one of {', '.join(get_args(Accuracy))}"
+        ) from error
     terminal = open_terminal(as_json=True)
     with terminal.status("") as status:
         report = measure_node(
-            model, AppConfig.load(), bundled_images(), seconds=seconds, on_step=status.update
+            model,
+            AppConfig.load(),
+            [] if emulated else bundled_images(),
+            seconds=seconds,
+            emulated=emulated,
+            on_step=status.update,
         )
     write_node_report(report, out)
+    if not emulated:
+        write_node_settings(report, wanted, out.with_suffix(".yaml"))
     if as_json:
         print_json(report.model_dump(mode="json"))
         return
+    _print_report(report)
+    print_line(f"{out}" if emulated else f"{out}, {out.with_suffix('.yaml')} ({accuracy})")
+
+
+def _print_report(report: NodeReport) -> None:
     print_line(f"{report.model} on {report.cpu}, {report.cores} cores")
+    if report.emulated:
+        print_line("  The processor is emulated: the times mean nothing.")
     for speed in report.speeds:
         title = f"{speed.engine} {speed.precision}, {speed.threads} thread(s)"
         print_line(
@@ -63,4 +106,3 @@ def bench_node(
             f"segmenter.precision={best.precision} segmenter.accuracy={best.accuracy} "
             f"segmenter.threads={best.threads}"
         )
-    print_line(str(out))

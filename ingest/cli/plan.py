@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from ingest.cli.options import JsonOption
-from ingest.cli.plan_plot import plot_plan
-from ingest.cli.plan_tables import plan_as_json, print_plan
 from ingest.cli.terminal import open_terminal, print_json, print_line
-from ingest.scaling.capacity_plan import compare_families, make_plan
-from ingest.scaling.plan_inputs import find_instance, read_prices, read_profile
-from ingest.scaling.sizing import PlanRequest
 from ingest.units import parse_count, parse_duration
 
 ImageCountOption = Annotated[str, typer.Option(help="Number of images, e.g. 250k or 10M.")]
@@ -23,9 +18,14 @@ DeadlineOption = Annotated[
 InstanceOption = Annotated[str, typer.Option(help="EC2 instance type of the nodes.")]
 SpotOption = Annotated[bool, typer.Option("--spot", help="Use spot nodes.")]
 ModelOption = Annotated[str, typer.Option(help="Model to plan for; must be in the profile.")]
+EngineOption = Annotated[str, typer.Option(help="Engine that runs the model, as segmenter.engine.")]
+PrecisionOption = Annotated[str, typer.Option(help="Its precision, as segmenter.precision.")]
 ProfileOption = Annotated[
     Path | None,
-    typer.Option(help="JSON file of measured times. Default: the profile in the package."),
+    typer.Option(
+        help="JSON file of measured times: a profile, or what foreedge bench-node wrote. Default: "
+        "the profile in the package."
+    ),
 ]
 PriceOption = Annotated[
     float | None,
@@ -57,6 +57,8 @@ def plan(
     instance: InstanceOption = "c8g.4xlarge",
     spot: SpotOption = False,
     model: ModelOption = "u2netp",
+    engine: EngineOption = "onnxruntime",
+    precision: PrecisionOption = "float32",
     profile: ProfileOption = None,
     price: PriceOption = None,
     spot_fraction: SpotFractionOption = None,
@@ -70,12 +72,20 @@ def plan(
 
     The run is simulated with measured times per image and the real autoscaling policy.
     """
+    # Lazy: what knows engines imports NumPy, which no other command does.
+    from ingest.cli.plan_plot import plot_plan
+    from ingest.cli.plan_tables import Comparisons, plan_as_json, print_plan
+    from ingest.scaling.capacity_plan import compare_engines, compare_families, make_plan
+    from ingest.scaling.plan_inputs import find_instance, parse_pair, read_prices, read_profile
+    from ingest.scaling.sizing import PlanRequest
+
     prices = read_prices()
     request = PlanRequest(
         images=parse_count(images),
         deadline_s=parse_duration(deadline),
         instance=find_instance(instance, prices),
         model=model,
+        pair=parse_pair(f"{engine} {precision}"),
         spot=spot,
         price_per_hour=price,
         spot_fraction=spot_fraction,
@@ -88,7 +98,10 @@ def plan(
     if as_json:
         print_json(plan_as_json(made))
     else:
-        print_plan(made, compare_families(request, measured, prices), open_terminal())
+        others = Comparisons(
+            compare_families(request, measured, prices), compare_engines(request, measured, prices)
+        )
+        print_plan(made, others, open_terminal())
     if plot is not None:
         plot_plan(made, plot)
         if not as_json:

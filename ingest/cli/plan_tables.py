@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -11,16 +12,29 @@ from rich.table import Table
 from ingest.scaling.capacity_plan import CapacityPlan
 from ingest.scaling.plan_inputs import NODE_RESERVE
 from ingest.units import format_duration
+from serve_app.models.engines.network import EXACT
 
 _LOW_UTILISATION = 0.6
 
 
-def print_plan(plan: CapacityPlan, others: list[CapacityPlan], console: Console) -> None:
-    """Print a plan, a comparison with other instance families, and the settings to run it."""
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Plans of the same run with one thing changed, the plan itself included."""
+
+    families: list[CapacityPlan]
+    """Plans on other instance families."""
+    engines: list[CapacityPlan]
+    """Plans with other engines and precisions."""
+
+
+def print_plan(plan: CapacityPlan, others: Comparisons, console: Console) -> None:
+    """Print a plan, comparisons with other instances and engines, and the settings to run it."""
     console.print(_summary(plan))
     console.print(_limits(plan))
-    if len(others) > 1:
-        console.print(_comparison(others))
+    if len(others.families) > 1:
+        console.print(_family_table(others.families))
+    if len(others.engines) > 1:
+        console.print(_engine_table(others.engines))
     console.print("Settings to run it", style="bold")
     console.print(yaml.safe_dump(plan.settings, sort_keys=False), markup=False, highlight=False)
     console.print("Notes", style="bold")
@@ -31,8 +45,9 @@ def print_plan(plan: CapacityPlan, others: list[CapacityPlan], console: Console)
 def plan_title(plan: CapacityPlan) -> str:
     """Return one line that says what was planned."""
     request = plan.request
+    engine = "" if request.pair == EXACT else f" ({request.pair})"
     return (
-        f"{request.images:,} images with {request.model} within "
+        f"{request.images:,} images with {request.model}{engine} within "
         f"{format_duration(request.deadline_s)} on {request.instance.name}"
     )
 
@@ -48,6 +63,8 @@ def plan_as_json(plan: CapacityPlan) -> dict[str, Any]:
         "images": plan.request.images,
         "deadline_s": plan.request.deadline_s,
         "instance": plan.request.instance.name,
+        "engine": plan.request.pair.engine,
+        "precision": plan.request.pair.precision,
         "spot": plan.request.spot,
         "nodes": plan.nodes,
         "node_cpus": plan.request.offered_cpus,
@@ -56,14 +73,12 @@ def plan_as_json(plan: CapacityPlan) -> dict[str, Any]:
         "hours": round(plan.hours, 3),
         "node_hours": round(plan.timeline.node_hours, 2),
         "images_per_s": round(plan.images_per_s, 2),
-        "images_per_s_per_vcpu": round(
-            plan.images_per_s / (plan.nodes * plan.request.instance.vcpus), 4
-        ),
+        "images_per_s_per_vcpu": round(plan.images_per_s_per_vcpu, 4),
         "cost_usd": {
             "nodes": round(plan.compute_cost, 2),
             "requests": round(plan.request_cost, 2),
-            "nodes_per_1000_images": round(plan.compute_cost * 1000 / plan.request.images, 6),
-            "requests_per_1000_images": round(plan.request_cost * 1000 / plan.request.images, 6),
+            "nodes_per_1000_images": round(plan.node_cost_per_thousand, 6),
+            "requests_per_1000_images": round(plan.request_cost_per_thousand, 6),
             "price_per_hour": round(plan.price_per_hour, 5),
         },
         "settings": plan.settings,
@@ -76,7 +91,6 @@ def _summary(plan: CapacityPlan) -> Table:
     instance = request.instance
     kind = "spot" if request.spot else "on demand"
     replicas = ", ".join(f"{count} {name}" for name, count in plan.replicas.items())
-    thousands = request.images / 1000
     rows = {
         "Nodes": f"{plan.nodes} of {instance.name} ({kind}), {instance.vcpus} vCPUs each, "
         f"{instance.family.processor}",
@@ -84,13 +98,13 @@ def _summary(plan: CapacityPlan) -> Table:
         "CPUs per replica": f"{plan.sizing.pipeline.cpus:g} (Ray offers {request.offered_cpus:g} "
         "on a node)",
         "Rate": f"{plan.images_per_s:,.1f} images/s at the peak, "
-        f"{plan.images_per_s / (plan.nodes * instance.vcpus):.2f} per vCPU",
+        f"{plan.images_per_s_per_vcpu:.2f} per vCPU",
         "Time": f"{format_duration(plan.hours * 3600)} of {format_duration(request.deadline_s)}",
         "Node-hours": f"{timeline.node_hours:,.1f} ({plan.utilisation:.0%} of their CPU time used)",
         "Cost of nodes": f"${plan.compute_cost:,.2f} at ${plan.price_per_hour:.4f} per node-hour",
         "Cost of requests": f"${plan.request_cost:,.2f} (S3 and SQS)",
-        "Cost of 1,000 images": f"${plan.compute_cost / thousands:.4f} nodes, "
-        f"${plan.request_cost / thousands:.4f} requests",
+        "Cost of 1,000 images": f"${plan.node_cost_per_thousand:.4f} nodes, "
+        f"${plan.request_cost_per_thousand:.4f} requests",
     }
     if request.spot:
         rows["Lost nodes"] = f"{timeline.lost_nodes}, replaced (assuming 1 % per hour)"
@@ -106,13 +120,27 @@ def _time_notes(plan: CapacityPlan) -> list[str]:
     profile, request = plan.profile, plan.request
     factor = request.time_factor or request.instance.family.time_factor
     origin = "given" if request.time_factor else "ASSUMED, not measured"
+    method = f" {profile.method}" if profile.method else ""
     notes = [
         f"Seconds per image: measured on {profile.machine}, {profile.measured_on}, with "
-        f"{profile.images}.",
+        f"{profile.images}.{method}",
         f"Factor for {request.instance.name}: {factor:g} ({origin}). One thread takes "
         f"{plan.times.segment_s:.3f} s in the model and {plan.times.pixels_s:.3f} s for the rest.",
     ]
-    if request.model not in profile.segment_s:
+    family = request.instance.family
+    if request.time_factor is None and profile.architecture not in ("", family.arch):
+        notes.append(
+            f"The profile is of {profile.architecture}, and {request.instance.name} is "
+            f"{family.arch}, where {request.pair.engine} runs convolutions with other kernels. "
+            "Run foreedge bench-node on the instance before money depends on it."
+        )
+    notes += [f"Not measured then: {what}, {why}." for what, why in profile.from_elsewhere.items()]
+    if request.pair.changes_numbers:
+        notes.append(
+            f"{request.pair} serves only once its masks have passed the gate on such a processor "
+            "(foreedge models gate)."
+        )
+    if request.model not in profile.names(request.pair):
         notes.append(
             f"{request.model}: measured with a graph of the same shape and random weights, which "
             "takes the same time."
@@ -165,7 +193,24 @@ def _limits(plan: CapacityPlan) -> Table:
     return table
 
 
-def _comparison(plans: list[CapacityPlan]) -> Table:
+def _engine_table(plans: list[CapacityPlan]) -> Table:
+    table = Table(title="Same run with other engines", title_justify="left")
+    names = ("engine", "model s", "nodes", "time", "cost", "1,000 images")
+    for name in names:
+        table.add_column(name, justify="left" if name == "engine" else "right")
+    for plan in plans:
+        table.add_row(
+            str(plan.request.pair),
+            f"{plan.times.segment_s:.3f}",
+            str(plan.nodes),
+            format_duration(plan.hours * 3600),
+            f"${plan.compute_cost:,.2f}",
+            f"${plan.node_cost_per_thousand:.4f}",
+        )
+    return table
+
+
+def _family_table(plans: list[CapacityPlan]) -> Table:
     table = Table(
         title="Same run on other families (their factors are assumed)", title_justify="left"
     )

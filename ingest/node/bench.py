@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ingest.node.kernels import are_fast, convolution_kernels
-from ingest.node.speed import Case, CaseSpeed, measure_case
+from ingest.node.pixels import measure_pixels_s
+from ingest.node.profile import describe_processors, profile_of
+from ingest.node.report import NodeReport, NodeSettings, PairKernels
+from ingest.node.speed import Case, CaseSpeed, measure_case, measure_here
+from ingest.scaling.plan_inputs import read_profile
 from serve_app.config import AppConfig
-from serve_app.contracts.base import Contract
-from serve_app.contracts.precision import Accuracy, Engine, Precision
 from serve_app.errors import ModelUnavailable
-from serve_app.models.derive import DERIVED_FROM_EVERY, DerivedGraph, derive_graph, pass_gate
+from serve_app.models.derive import DERIVED_FROM_EVERY, derive_graph, pass_gate
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import EXACT, GATED, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
-from serve_app.models.engines.processor import (
-    Machine,
-    cpu_name,
-    this_machine,
-    why_not_runnable,
-)
+from serve_app.models.engines.processor import Machine, cpu_name, this_machine, why_not_runnable
 from serve_app.models.engines.records import (
     GateRecord,
     derived_folder,
@@ -31,69 +30,12 @@ from serve_app.models.engines.records import (
 )
 from serve_app.models.gate import BOUNDS
 from serve_app.models.gate_images import GateImage
+from serve_app.models.graph_folding import read_folded
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.registry import Weights, locate_weights
 
 _OPENVINO_EXACT = Pair("openvino", "float32")
-
-
-class PairKernels(Contract):
-    """The kernels of a model's convolutions with an engine and a precision."""
-
-    engine: Engine
-    """Library that runs them."""
-    precision: Precision
-    """Precision that they run in."""
-    kernels: dict[str, int]
-    """Number of convolutions by kernel, by the library's own names."""
-    fast: bool
-    """Whether none of these kernels is known to be slow."""
-
-
-class NodeSettings(Contract):
-    """The settings with which a model has most masks per second and an accuracy."""
-
-    engine: Engine
-    """``segmenter.engine``."""
-    precision: Precision
-    """``segmenter.precision``."""
-    accuracy: Accuracy
-    """``segmenter.accuracy``."""
-    threads: int
-    """``segmenter.threads``."""
-    images_per_s: float
-    """Masks per second."""
-
-
-class NodeReport(Contract):
-    """What was measured on a node."""
-
-    measured_at: str
-    """Time of the measurement, ISO 8601."""
-    model: str
-    """Name of the model."""
-    cpu: str
-    """Name of the processor."""
-    architecture: str
-    """Architecture of the machine."""
-    cores: int
-    """Number of cores that the process may use."""
-    features: list[str]
-    """Features of the processor that choose the kernels."""
-    onnxruntime: str
-    """Version of ONNX Runtime."""
-    openvino: str | None
-    """Version of OpenVINO, or None if it is not installed."""
-    not_measured: dict[str, str]
-    """Reasons by the pairs that this node cannot run."""
-    speeds: list[CaseSpeed]
-    """Speed of each pair, on one thread and on all cores."""
-    kernels: list[PairKernels]
-    """Kernels of each pair."""
-    gates: list[GateRecord]
-    """Records of the pairs that change numbers, as they were written for the replicas."""
-    settings: list[NodeSettings]
-    """Fastest settings for each accuracy."""
+_PIXEL_RUNS = 15
 
 
 def measure_node(
@@ -102,6 +44,7 @@ def measure_node(
     images: Sequence[GateImage],
     *,
     seconds: float,
+    emulated: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> NodeReport:
     """Measure a model with everything that this node can run, and write the files of the gates.
@@ -111,77 +54,166 @@ def measure_node(
         config: Settings, which say where the weights and the derived files are.
         images: Images of the gate.
         seconds: Time for each speed.
+        emulated: Whether the processor is an emulated one. Then each pair runs once, to show that
+            it runs and with which kernels. No mask is compared and nothing is written, and neither
+            settings nor a profile follow from the times.
         on_step: Function that is called with the name of each step before it begins.
 
     Raises:
         ForeedgeError: The weights are missing.
         OSError: The derived files cannot be written.
     """
-    weights, machine = locate_weights(model, config), this_machine()
-    refused = {pair: why_not_runnable(pair, machine) for pair in (EXACT, _OPENVINO_EXACT, *GATED)}
-    not_measured = {pair: reason for pair, reason in refused.items() if reason}
-    pairs = [pair for pair in refused if pair not in not_measured]
-    gates, graphs = _pass_gates(weights, pairs, config, images, machine, on_step, not_measured)
-    speeds = []
-    cores = _usable_cores()
-    for pair in [each for each in pairs if each not in not_measured]:
-        derived = derived_path(derived_folder(config), model, pair) if pair in graphs else None
-        try:
-            for threads in sorted({1, cores}):
-                on_step(f"speed of {pair} on {threads} thread{'s' * (threads > 1)}")
-                speeds.append(measure_case(Case(weights, Choice(pair, derived), threads, seconds)))
-        except ModelUnavailable as error:
-            not_measured[pair] = error.message
-    measured = [pair for pair in pairs if pair not in not_measured]
-    return NodeReport(
-        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=model,
-        cpu=cpu_name(),
-        architecture=machine.architecture,
-        cores=cores,
-        features=sorted(machine.features),
-        onnxruntime=runtime_version(),
-        openvino=machine.openvino,
-        not_measured={str(pair): reason for pair, reason in not_measured.items()},
-        speeds=speeds,
-        kernels=_kernels(weights, measured, graphs, on_step),
-        gates=gates,
-        settings=fastest_settings(speeds, gates),
-    )
+    weights = locate_weights(model, config)
+    if emulated:
+        with tempfile.TemporaryDirectory(prefix="foreedge-") as folder:
+            return _Measurement(weights, images, Path(folder), 0.0, on_step).emulated()
+    return _Measurement(weights, images, derived_folder(config), seconds, on_step).on_this_node()
 
 
-def _pass_gates(
-    weights: Weights,
-    pairs: Sequence[Pair],
-    config: AppConfig,
-    images: Sequence[GateImage],
-    machine: Machine,
-    on_step: Callable[[str], None],
-    not_measured: dict[Pair, str],
-) -> tuple[list[GateRecord], dict[Pair, DerivedGraph]]:
-    """Return the records of the pairs that need a gate, and what these pairs run.
+@dataclass(slots=True)
+class _Measurement:
+    """The measurement of one model."""
 
-    Why a pair could not be measured is added to ``not_measured``.
-    """
-    gated = [pair for pair in pairs if pair.changes_numbers]
-    if not gated:
-        return [], {}
-    on_step("derived graph")
-    graph = derive_graph(weights, images[::DERIVED_FROM_EVERY])
-    records = []
-    for pair in gated:
-        on_step(f"masks of {pair}")
-        try:
-            record = pass_gate(
-                weights, pair, graph, images, image_set="the bundled images", machine=machine
+    weights: Weights
+    images: Sequence[GateImage]
+    folder: Path
+    """Folder for the derived files."""
+    seconds: float
+    on_step: Callable[[str], None]
+    machine: Machine = field(default_factory=this_machine)
+    not_measured: dict[Pair, str] = field(default_factory=dict)
+    """Why a pair could not be measured."""
+
+    def on_this_node(self) -> NodeReport:
+        """Return the report with settings and a profile."""
+        pairs = self._runnable_pairs()
+        gates, graphs = self._pass_gates(pairs)
+        threads = sorted({1, _usable_cores()})
+        report = self._report(pairs, graphs, threads, measure_case)
+        report = report.model_copy(update={"gates": gates})
+        self.on_step("pixels")
+        pixels_s = measure_pixels_s(self.weights.facts.size_px, _PIXEL_RUNS)
+        machine = describe_processors(report.cores, report.cpu, report.architecture)
+        profile = profile_of(
+            report.model, report.speeds, pixels_s, machine, report.architecture, read_profile(None)
+        )
+        settings = fastest_settings(report.speeds, gates)
+        return report.model_copy(update={"settings": settings, "profile": profile})
+
+    def emulated(self) -> NodeReport:
+        """Return the report whose times mean nothing."""
+        pairs = self._runnable_pairs()
+        # Its nearly constant channels change no kernel, and to find them would take a minute.
+        folded = read_folded(self.weights.path, batches=False)
+        content = folded.SerializeToString() if folded else self.weights.path.read_bytes()
+        graphs = {pair: content for pair in pairs if pair.changes_numbers}
+        for pair, graph in graphs.items():
+            derived_path(self.folder, self.weights.name, pair).write_bytes(graph)
+        # Another process would take half a minute to start.
+        report = self._report(pairs, graphs, [1], measure_here)
+        return report.model_copy(update={"emulated": True})
+
+    def _runnable_pairs(self) -> list[Pair]:
+        """Return the pairs that this machine runs."""
+        return [pair for pair in (EXACT, _OPENVINO_EXACT, *GATED) if self._is_runnable(pair)]
+
+    def _report(
+        self,
+        pairs: Sequence[Pair],
+        graphs: dict[Pair, bytes],
+        threads: Sequence[int],
+        measure: Callable[[Case], CaseSpeed],
+    ) -> NodeReport:
+        """Return the report without what follows from it.
+
+        Args:
+            pairs: Pairs to measure, unless ``not_measured`` has them.
+            graphs: What the pairs that change numbers run.
+            threads: Numbers of images at the same time.
+            measure: Function that measures a case.
+        """
+        speeds = []
+        for pair in [each for each in pairs if each not in self.not_measured]:
+            derived = derived_path(self.folder, self.weights.name, pair)
+            choice = Choice(pair, derived if pair in graphs else None)
+            speeds += self._speeds(choice, threads, measure)
+        measured = [pair for pair in pairs if pair not in self.not_measured]
+        return NodeReport(
+            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            model=self.weights.name,
+            cpu=cpu_name(),
+            architecture=self.machine.architecture,
+            cores=_usable_cores(),
+            features=sorted(self.machine.features),
+            onnxruntime=runtime_version(),
+            openvino=self.machine.openvino,
+            not_measured={str(pair): reason for pair, reason in self.not_measured.items()},
+            speeds=speeds,
+            kernels=self._kernels(measured, graphs),
+        )
+
+    def _is_runnable(self, pair: Pair) -> bool:
+        reason = why_not_runnable(pair, self.machine)
+        if reason is not None:
+            self.not_measured[pair] = reason
+        return reason is None
+
+    def _pass_gates(self, pairs: Sequence[Pair]) -> tuple[list[GateRecord], dict[Pair, bytes]]:
+        """Return the records of the pairs that need a gate, and what these pairs run."""
+        gated = [pair for pair in pairs if pair.changes_numbers]
+        if not gated:
+            return [], {}
+        self.on_step("derived graph")
+        graph = derive_graph(self.weights, self.images[::DERIVED_FROM_EVERY])
+        records = []
+        for pair in gated:
+            self.on_step(f"masks of {pair}")
+            try:
+                record = pass_gate(
+                    self.weights,
+                    pair,
+                    graph,
+                    self.images,
+                    image_set="the bundled images",
+                    machine=self.machine,
+                )
+            except ModelUnavailable as error:
+                self.not_measured[pair] = error.message
+                continue
+            path = derived_path(self.folder, self.weights.name, pair)
+            write_derived(path, graph.content, record)
+            records.append(record)
+        return records, dict.fromkeys(gated, graph.content)
+
+    def _speeds(
+        self, choice: Choice, threads: Sequence[int], measure: Callable[[Case], CaseSpeed]
+    ) -> list[CaseSpeed]:
+        """Return the speeds of a pair, or none if its engine cannot serve the model."""
+        speeds = []
+        for count in threads:
+            self.on_step(f"speed of {choice.pair} on {count} thread{'s' * (count > 1)}")
+            try:
+                speeds.append(measure(Case(self.weights, choice, count, self.seconds)))
+            except ModelUnavailable as error:
+                self.not_measured[choice.pair] = error.message
+                return []
+        return speeds
+
+    def _kernels(self, pairs: Sequence[Pair], graphs: dict[Pair, bytes]) -> list[PairKernels]:
+        self.on_step("kernels")
+        exact = optimize_for_cpu(self.weights.path, batches=False)
+        found = []
+        for pair in pairs:
+            kernels = convolution_kernels(pair, graphs.get(pair, exact))
+            found.append(
+                PairKernels(
+                    engine=pair.engine,
+                    precision=pair.precision,
+                    kernels=kernels,
+                    fast=are_fast(pair, kernels),
+                )
             )
-        except ModelUnavailable as error:
-            not_measured[pair] = error.message
-            continue
-        path = derived_path(derived_folder(config), weights.name, pair)
-        write_derived(path, graph.content, record)
-        records.append(record)
-    return records, dict.fromkeys(gated, graph)
+        return found
 
 
 def _usable_cores() -> int:
@@ -189,25 +221,6 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _kernels(
-    weights: Weights,
-    pairs: Sequence[Pair],
-    graphs: dict[Pair, DerivedGraph],
-    on_step: Callable[[str], None],
-) -> list[PairKernels]:
-    on_step("kernels")
-    exact = optimize_for_cpu(weights.path, batches=False)
-    found = []
-    for pair in pairs:
-        graph = graphs[pair].content if pair in graphs else exact
-        kernels = convolution_kernels(pair, graph)
-        fast = are_fast(pair, kernels)
-        found.append(
-            PairKernels(engine=pair.engine, precision=pair.precision, kernels=kernels, fast=fast)
-        )
-    return found
 
 
 def fastest_settings(
@@ -237,9 +250,3 @@ def fastest_settings(
             )
         )
     return found
-
-
-def write_node_report(report: NodeReport, path: Path) -> None:
-    """Write a report as one JSON file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(report.model_dump_json(indent=2) + "\n", "utf-8")

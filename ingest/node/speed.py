@@ -64,10 +64,15 @@ def measure_case(case: Case) -> CaseSpeed:
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure_here, case).result()
+        return pool.submit(measure_here, case).result()
 
 
-def _measure_here(case: Case) -> CaseSpeed:
+def measure_here(case: Case) -> CaseSpeed:
+    """Measure a case in this process, whose other memory then counts too.
+
+    Raises:
+        ModelUnavailable: The engine cannot serve the model.
+    """
     model = OnnxModel(case.weights, SegmenterConfig(threads=case.threads), case.choice)
     if model.choice.refused:
         raise ModelUnavailable(f"{case.weights.name}: {model.choice.refused}")
@@ -75,7 +80,8 @@ def _measure_here(case: Case) -> CaseSpeed:
 
     def work() -> int:
         count = 0
-        while not done.is_set():
+        # At least one image, however short the time is.
+        while not count or not done.is_set():
             model.masks(image)
             count += 1
         return count

@@ -26,6 +26,7 @@ from ingest.scaling.timeline import Timeline
 from ingest.units import format_duration
 from serve_app.config import AppConfig, ScalingConfig
 from serve_app.errors import InvalidConfig
+from serve_app.models.engines.network import EXACT
 
 MIN_DEADLINE_S = 300.0
 
@@ -98,6 +99,21 @@ class CapacityPlan:
         return self.request.images * self.prices.requests.per_image
 
     @property
+    def node_cost_per_thousand(self) -> float:
+        """US dollars for the nodes of 1,000 images."""
+        return self.compute_cost * 1000 / self.request.images
+
+    @property
+    def request_cost_per_thousand(self) -> float:
+        """US dollars for the requests of 1,000 images."""
+        return self.request_cost * 1000 / self.request.images
+
+    @property
+    def images_per_s_per_vcpu(self) -> float:
+        """Images per second of one vCPU at the peak."""
+        return self.images_per_s / (self.nodes * self.request.instance.vcpus)
+
+    @property
     def limits(self) -> dict[str, tuple[float, float]]:
         """What one process of the control plane must do, and the most that was measured."""
         measured, sizing = self.profile.control_plane, self.sizing
@@ -117,7 +133,8 @@ def make_plan(request: PlanRequest, profile: Profile, prices: Prices) -> Capacit
     take time to start and spot nodes are lost, ends before the deadline.
 
     Raises:
-        InvalidConfig: The deadline cannot be met, or the instance is too small for a replica.
+        InvalidConfig: The deadline cannot be met, the instance is too small for a replica or cannot
+            run the engine, or the profile has no time for the model with it.
     """
     if request.deadline_s < MIN_DEADLINE_S:
         raise InvalidConfig(f"--deadline must be at least {format_duration(MIN_DEADLINE_S)}")
@@ -125,6 +142,11 @@ def make_plan(request: PlanRequest, profile: Profile, prices: Prices) -> Capacit
         raise InvalidConfig(
             f"--node-cpus: {request.instance.name} has {request.instance.vcpus} vCPUs, fewer than "
             f"{request.node_cpus:g}"
+        )
+    if (reason := request.instance.family.why_not(request.pair)) is not None:
+        raise InvalidConfig(
+            f"--engine: {request.instance.name} ({request.instance.family.processor}) cannot run "
+            f"{request.pair}: {reason}"
         )
     times = image_times(request, profile)
     stages = choose_stages(request, profile.control_plane, times)
@@ -151,13 +173,24 @@ def compare_families(request: PlanRequest, profile: Profile, prices: Prices) -> 
     size = request.instance.name.partition(".")[2]
     plans = []
     for name, family in prices.families.items():
-        if size not in family.sizes:
+        if size not in family.sizes or family.why_not(request.pair) is not None:
             continue
         instance = find_instance(f"{name}.{size}", prices)
         # A given price or factor belongs to the requested instance alone.
         other = replace(request, instance=instance, price_per_hour=None, time_factor=None)
         asked = request if instance == request.instance else other
         plans.append(make_plan(asked, profile, prices))
+    return plans
+
+
+def compare_engines(request: PlanRequest, profile: Profile, prices: Prices) -> list[CapacityPlan]:
+    """Return the plans of the same run with every measured pair that the instance can run."""
+    plans = []
+    for pair in profile.pairs():
+        measured = profile.names(pair)
+        is_measured = request.model in measured or f"{request.model}-shaped" in measured
+        if is_measured and request.instance.family.why_not(pair) is None:
+            plans.append(make_plan(replace(request, pair=pair), profile, prices))
     return plans
 
 
@@ -201,6 +234,8 @@ def _settings(
     """Return the settings of AppConfig that run the plan."""
     defaults = AppConfig.load({}).pipeline
     pixel_threads, threads = round(sizing.pipeline.cpus), round(sizing.segmenter.cpus)
+    pair = request.pair
+    engine = {} if pair == EXACT else {"engine": pair.engine, "precision": pair.precision}
     decoded_pixels = sizing.ongoing_each * profile.image_pixels
     return {
         "models": [request.model],
@@ -211,7 +246,7 @@ def _settings(
             "max_ongoing": max(defaults.max_ongoing, sizing.ongoing_each),
             "max_decoded_bytes": max(defaults.max_decoded_bytes, BYTES_PER_PIXEL * decoded_pixels),
         },
-        "segmenter": {"threads": threads, "num_cpus": threads},
+        "segmenter": {**engine, "threads": threads, "num_cpus": threads},
         "autoscaling": {
             "max_replicas": max(sizing.replicas.values()),
             "drain_target_s": round(sizing.target_s),

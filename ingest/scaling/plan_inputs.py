@@ -16,10 +16,13 @@ from pydantic import Field, ValidationError
 from serve_app.config import NonEmpty, Positive, Seconds, Section
 from serve_app.contracts.base import describe_validation_error
 from serve_app.errors import InvalidConfig
+from serve_app.models.engines.network import EXACT, GATED, Pair
+from serve_app.models.engines.processor import Machine, why_not_runnable
 
 NODE_RESERVE = 0.05
 """Assumed share of a node that Ray, the operating system and the HTTP proxy take."""
 
+_OPENVINO_EXACT = Pair("openvino", "float32")
 _SQS_REQUESTS = 0.6
 _GETS = 3
 
@@ -39,31 +42,66 @@ class Profile(Section):
     measured_on: NonEmpty
     """Date of the measurement."""
     machine: NonEmpty
+    """Number and name of the processors."""
+    architecture: str = ""
+    """Architecture of that machine, such as ``x86_64``. Empty if the profile does not say it."""
+    method: str = ""
+    """How the seconds were taken, and what else the machine did."""
     commands: tuple[str, ...]
     """Commands that repeat the measurement."""
     images: NonEmpty
     """Description of the measured images."""
     image_pixels: Positive
     segment_s: dict[str, Seconds] = Field(min_length=1)
-    """Seconds in the model, by name. ``-shaped`` marks graphs of that shape with random weights."""
+    """Seconds in the model with ONNX Runtime in float32, by name. ``-shaped`` marks graphs of that
+    shape with random weights."""
+    other_engines_s: dict[str, dict[str, Seconds]] = Field(default_factory=dict)
+    """The same with other engines and precisions, such as ``openvino bfloat16``."""
     pixels_s: Seconds
     """Seconds to decode, resize, compose and encode."""
     overhead_s: float = Field(ge=0)
     """CPU seconds that the application adds per image."""
     control_plane: ControlPlane
     replica_start_s: Seconds
+    """Seconds until a new replica takes images."""
+    from_elsewhere: dict[str, str] = Field(default_factory=dict)
+    """Origin of each of these fields that was not measured together with the others."""
 
-    def segment(self, model: str) -> float:
+    def pairs(self) -> list[Pair]:
+        """Return the engines and precisions that were measured.
+
+        Raises:
+            InvalidConfig: The profile names one that does not exist.
+        """
+        return [EXACT, *(parse_pair(name) for name in self.other_engines_s)]
+
+    def names(self, pair: Pair) -> dict[str, float]:
+        """Return the seconds per image of each model that was measured with a pair.
+
+        Raises:
+            InvalidConfig: None was.
+        """
+        found = self.segment_s if pair == EXACT else self.other_engines_s.get(str(pair))
+        if found is None:
+            measured = ", ".join(map(str, self.pairs()))
+            raise InvalidConfig(
+                f"--engine: {pair} is not in the profile, which has {measured}. Measure it on the "
+                "instance: foreedge bench-node, then --profile"
+            )
+        return found
+
+    def segment(self, model: str, pair: Pair = EXACT) -> float:
         """Return the seconds per image of a model.
 
         Raises:
-            InvalidConfig: The model was not measured.
+            InvalidConfig: The model was not measured, or not with this pair.
         """
+        names = self.names(pair)
         for name in (model, f"{model}-shaped"):
-            if name in self.segment_s:
-                return self.segment_s[name]
+            if name in names:
+                return names[name]
         raise InvalidConfig(
-            f"--model: {model!r} is not in the profile, which has {', '.join(self.segment_s)}"
+            f"--model: {model!r} is not in the profile, which has {', '.join(names)} for {pair}"
         )
 
 
@@ -75,7 +113,14 @@ class Family(Section):
     per_vcpu_hour: Seconds
     spot_fraction: float = Field(gt=0, le=1)
     time_factor: Seconds
+    features: frozenset[str]
+    """Features of its processors that decide which engines they run well."""
     sizes: dict[str, Positive]
+
+    def why_not(self, pair: Pair) -> str | None:
+        """Return why these instances cannot run an engine and precision, or None if they can."""
+        # OpenVINO has wheels for both architectures, which the plan takes to be installed.
+        return why_not_runnable(pair, Machine(self.arch, self.features, openvino="a release"))
 
 
 class Requests(Section):
@@ -119,18 +164,36 @@ class Instance:
         return self.vcpus * (1 - NODE_RESERVE)
 
 
+def parse_pair(text: str) -> Pair:
+    """Return the pair that a text such as ``openvino bfloat16`` names.
+
+    Raises:
+        InvalidConfig: There is no such engine or precision.
+    """
+    for pair in (EXACT, _OPENVINO_EXACT, *GATED):
+        if text == str(pair):
+            return pair
+    known = ", ".join(map(str, (EXACT, _OPENVINO_EXACT, *GATED)))
+    raise InvalidConfig(f"{text!r} is no engine with a precision. There are {known}")
+
+
 def read_profile(path: Path | None) -> Profile:
     """Return the profile in a file, or the one in the package.
 
     Args:
-        path: A JSON file. None: the profile in the package.
+        path: A JSON file: a profile, or a report of ``foreedge bench-node``, which has one. None:
+            the profile in the package.
 
     Raises:
         InvalidConfig: The file cannot be read or is not a profile.
     """
     try:
-        text = _packaged("profile.json") if path is None else path.read_text("utf-8")
-        return Profile.model_validate(json.loads(text))
+        found = json.loads(_packaged("profile.json") if path is None else path.read_text("utf-8"))
+        if isinstance(found, dict) and "profile" in found:
+            found = found["profile"]
+            if found is None:
+                raise ValueError("its processor was emulated, so that no time in it means anything")
+        return Profile.model_validate(found)
     except (OSError, ValueError) as error:
         if isinstance(error, ValidationError):
             reason = describe_validation_error(error)

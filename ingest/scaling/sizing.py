@@ -10,6 +10,7 @@ from ingest.scaling.plan_inputs import ControlPlane, Instance, Profile
 from ingest.scaling.simulation_inputs import StageModel
 from serve_app.config import AppConfig, QueueConfig, ScalingConfig
 from serve_app.errors import InvalidConfig
+from serve_app.models.engines.network import EXACT, Pair
 
 _MAX_LOAD = 0.8
 """Share of a measured limit of the control plane that a plan uses at most."""
@@ -31,6 +32,8 @@ class PlanRequest:
     deadline_s: float
     instance: Instance
     model: str
+    pair: Pair = EXACT
+    """Engine and precision that run the model."""
     spot: bool = False
     price_per_hour: float | None = None
     """US dollars per node-hour. None: the price in the table."""
@@ -87,7 +90,7 @@ def image_times(request: PlanRequest, profile: Profile) -> ImageTimes:
     factor = request.time_factor or request.instance.family.time_factor
     factor *= max(1.0, request.offered_cpus / request.instance.usable_cpus)
     return ImageTimes(
-        segment_s=profile.segment(request.model) * factor,
+        segment_s=profile.segment(request.model, request.pair) * factor,
         pixels_s=(profile.pixels_s + profile.overhead_s) * factor,
     )
 

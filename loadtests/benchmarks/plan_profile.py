@@ -3,38 +3,48 @@
 Run it on the instance type to plan for. It writes ``out/bench/profile.json``, for
 ``foreedge plan --profile out/bench/profile.json --time-factor 1``.
 
-The CPU seconds that the model and the pixel work take for an image are those of the bare loop on
-one thread. The seconds that the application adds, and the rate of one ingest actor, come from the
-results of ``make bench`` and ``make bench-ingest`` in ``out/bench``. Run these two first.
+The CPU seconds that the model takes with each engine and precision, and those of the pixel work,
+are measured here, on one thread. The seconds that the application adds, and the rate of one ingest
+actor, come from the results of ``make bench`` and ``make bench-ingest`` in ``out/bench``. Run these
+two first, or take them from another profile (``--application``). ``foreedge bench-node`` measures
+one model in the same way without the benchmarks.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from ingest.scaling.plan_inputs import ControlPlane, Profile
+from ingest.node.pixels import HEIGHT, WIDTH, measure_pixels_s
+from ingest.node.profile import describe_processors
+from ingest.node.speed import Case, measure_case
+from ingest.scaling.plan_inputs import ControlPlane, Profile, read_profile
 from loadtests.benchmarks import handle_calls
-from loadtests.benchmarks.stages import stages_s
-from loadtests.harness.corpus import corpus
-from loadtests.harness.results import describe_machine
-from loadtests.harness.shaped_models import benchmark_model
+from loadtests.harness.results import describe_machine, measure_busy_cores
+from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
+from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
-from serve_app.models.registry import BUNDLED_MODEL
+from serve_app.models.derive import derive_graph
+from serve_app.models.engines.choice import Choice
+from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.processor import pairs_by_speed, this_machine, why_not_runnable
+from serve_app.models.facts import MODEL_FACTS
+from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
 OUT = Path("out/bench/profile.json")
 OVERHEAD = Path("out/bench/overhead.json")
 INGEST = Path("out/bench/ingest.json")
-IMAGES = {BUNDLED_MODEL: 48, "u2netp": 16, "u2net": 8, "isnet-general-use": 4}
-"""Number of images that each model is measured with."""
+MODELS = (BUNDLED_MODEL, "u2netp", "u2net", "isnet-general-use")
+"""Models that are measured."""
 
-_SET = "1600x1200"
+_COMMAND = "python -m loadtests.benchmarks.plan_profile"
+_PIXEL_RUNS = 31
 _REPLICA_START_S = 10.0
 """Assumed start-up time of a replica, most of which imports Ray and ONNX Runtime."""
 
@@ -78,57 +88,106 @@ def ingest_per_s(results: list[dict[str, Any]]) -> float:
     return min(1e6 / float(on_ray[0]), float(like_sqs[0]))
 
 
-def machine_name() -> str:
-    """Return the processor and the number of vCPUs of this machine, in words."""
-    found = describe_machine()
-    return f"{found['cores']} vCPUs of {found['cpu']} ({found['architecture']})"
+def application_of(profile: Path | None) -> dict[str, Any]:
+    """Return the fields of a profile that only a running application shows.
 
+    Args:
+        profile: Profile that has them already. None: the results in ``out/bench``.
 
-def measure(models: Sequence[str]) -> Profile:
-    """Measure a profile with some models."""
+    Raises:
+        InvalidConfig: The profile or the results cannot be used.
+    """
+    if profile is not None:
+        base = read_profile(profile)
+        names = ("overhead_s", "control_plane", "replica_start_s")
+        origin = f"taken from a profile of {base.machine}, {base.measured_on}"
+        return {
+            **{name: getattr(base, name) for name in names},
+            "from_elsewhere": dict.fromkeys(names, origin),
+        }
     control = ControlPlane(
         ingest_per_s=round(ingest_per_s(_read_results(INGEST)), 1),
         handle_calls_per_s=round(handle_calls.measure(), 1),
     )
-    segment_s: dict[str, float] = {}
-    pixels_s = 0.0
+    return {
+        "overhead_s": round(overhead_s(_read_results(OVERHEAD)), 4),
+        "control_plane": control,
+        "replica_start_s": _REPLICA_START_S,
+        "from_elsewhere": {"replica_start_s": "assumed"},
+    }
+
+
+def segment_s(model: BenchmarkModel, seconds: float, rounds: int) -> dict[Pair, float]:
+    """Return the CPU seconds of an image with each pair that this machine runs well.
+
+    Args:
+        model: The model.
+        seconds: Time of a round, in which at least one image is measured.
+        rounds: Rounds, in turns, of which the smallest result counts: what other work on the
+            machine adds, such as misses of a shared cache, never makes it smaller.
+    """
+    weights = locate_weights(model.name, AppConfig.load(model.settings))
+    machine = this_machine()
+    pairs = [EXACT, Pair("openvino", "float32"), *pairs_by_speed(machine)]
+    runnable = [pair for pair in pairs if why_not_runnable(pair, machine) is None]
+    with tempfile.TemporaryDirectory(prefix="foreedge-") as folder:
+        derived = Path(folder, "derived.onnx")
+        derived.write_bytes(derive_graph(weights, []).content)
+        choices = [Choice(pair, derived if pair.changes_numbers else None) for pair in runnable]
+        found = [
+            [measure_case(Case(weights, choice, 1, seconds)).cpu_s_per_image for choice in choices]
+            for _ in range(rounds)
+        ]
+    return {pair: min(each[place] for each in found) for place, pair in enumerate(runnable)}
+
+
+def measure(models: Sequence[str], rounds: int, seconds: float, base: Path | None) -> Profile:
+    """Measure a profile with some models. See ``segment_s`` and ``application_of``."""
+    application, busy, machine = application_of(base), measure_busy_cores(), describe_machine()
+    times: dict[Pair, dict[str, float]] = {}
     for name in models:
         model = benchmark_model(name)
-        stages = stages_s(name, corpus(_SET, IMAGES[name]))
-        segment_s[name if model.has_true_weights else f"{name}-shaped"] = round(
-            stages.pop("infer"), 4
-        )
-        pixels_s = pixels_s or sum(stages.values())
-    with Image.open(corpus(_SET, 1)[0]) as image:
-        pixels = image.width * image.height
+        title = name if model.has_true_weights else f"{name}-shaped"
+        for pair, value in segment_s(model, seconds, rounds).items():
+            times.setdefault(pair, {})[title] = value
+            print(f"{title}, {pair}: {value:.4f} s", file=sys.stderr, flush=True)
+    size_px = MODEL_FACTS[models[0]].size_px
+    pixels_s = min(measure_pixels_s(size_px, _PIXEL_RUNS) for _ in range(rounds))
+    commands = (_COMMAND,) if base else ("make bench", "make bench-ingest", _COMMAND)
     return Profile(
         measured_on=f"{datetime.now(UTC):%Y-%m-%d}",
-        machine=machine_name(),
-        commands=("make bench", "make bench-ingest", "python -m loadtests.benchmarks.plan_profile"),
-        images=f"JPEG of {_SET} to PNG",
-        image_pixels=pixels,
-        segment_s=segment_s,
+        machine=describe_processors(machine["cores"], machine["cpu"], machine["architecture"]),
+        architecture=machine["architecture"],
+        method=f"CPU seconds of whole processes on one thread, the smallest of {rounds} rounds, "
+        f"with {busy:g} of the cores busy with other work before.",
+        commands=commands,
+        images=f"JPEG of {WIDTH}x{HEIGHT} to PNG",
+        image_pixels=WIDTH * HEIGHT,
+        segment_s=times.pop(EXACT),
+        other_engines_s={str(pair): found for pair, found in times.items()},
         pixels_s=round(pixels_s, 4),
-        overhead_s=round(overhead_s(_read_results(OVERHEAD)), 4),
-        control_plane=control,
-        replica_start_s=_REPLICA_START_S,
+        **application,
     )
 
 
 def main() -> None:
     """Measure a profile, print it, and write it."""
     parser = argparse.ArgumentParser(
-        prog="python -m loadtests.benchmarks.plan_profile",
-        description="Measure the profile of this machine that foreedge plan uses.",
+        prog=_COMMAND, description="Measure the profile of this machine that foreedge plan uses."
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="JSON file of the profile")
-    models = list(IMAGES)
-    parser.add_argument("--models", nargs="+", default=models, choices=models, help="models")
+    add = parser.add_argument
+    add("--out", type=Path, default=OUT, help="JSON file of the profile")
+    add("--models", nargs="+", default=list(MODELS), choices=MODELS, help="models")
+    add("--rounds", type=int, default=3, help="rounds, the smallest result of which counts")
+    add("--seconds", type=float, default=2.0, help="seconds of each measurement")
+    application = "profile that has what the application costs, instead of the results in out/bench"
+    add("--application", type=Path, help=application)
     options = parser.parse_args()
-    for path, target in ((OVERHEAD, "bench"), (INGEST, "bench-ingest")):
-        if not path.is_file():
-            parser.error(f"{path} does not exist. Run make {target} first.")
-    profile = measure(options.models)
+    if options.application is None:
+        for path, target in ((OVERHEAD, "bench"), (INGEST, "bench-ingest")):
+            if not path.is_file():
+                parser.error(f"{path} does not exist. Run make {target}, or give --application.")
+    profile = measure(options.models, options.rounds, options.seconds, options.application)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(profile.model_dump(mode="json"), indent=2)
     options.out.write_text(text + "\n", "utf-8")

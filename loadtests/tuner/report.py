@@ -14,7 +14,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from loadtests.tuner.trials import Setting, Trial, frontier
+from loadtests.tuner.trials import DEFAULT_PAIR, Setting, Trial, frontier
 
 _COLORS = {"fan_out": "#4c78a8", "stack": "#f58518"}
 _PLACEMENTS = (("deployment", "o", "a deployment"), ("pipeline", "^", "the pipeline"))
@@ -30,6 +30,8 @@ def write_yaml(path: Path, config: dict[str, Any], notes: Sequence[str]) -> None
 def describe_setting(setting: Setting) -> str:
     """Return a setting in a few words."""
     batch = "" if setting.execution == "fan_out" else f", batch {setting.max_batch_size}"
+    if setting.pair != DEFAULT_PAIR:
+        batch += f", {setting.pair}"
     if setting.placement == "pipeline":
         return (
             f"{setting.execution}, model in {setting.pipelines} pipelines x "

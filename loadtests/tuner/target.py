@@ -1,7 +1,7 @@
 """The application that the tuner changes through Serve's REST API.
 
-Replicas, ongoing requests and ``user_config`` change without a restart. Another placement or
-execution needs other sessions, and therefore restarts the replicas.
+Replicas, ongoing requests and ``user_config`` change without a restart. Another placement,
+execution, engine or precision needs other sessions, and therefore restarts the replicas.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from ingest.local.application import APPLICATION, local_serve
 from ingest.local.aws import use_dummy_credentials
 from ingest.local.ports import answers, free_port
+from loadtests.tuner.pairs import pair_settings
 from loadtests.tuner.trials import Setting
 from serve_app.config import AppConfig
 from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
@@ -105,9 +106,9 @@ def _map_client_errors(dashboard: str) -> Iterator[None]:
 def application_config(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Return a setting as an application of a Serve configuration.
 
-    The arguments stay the same as long as placement and execution do, because Serve restarts the
-    replicas of an application when its arguments change. A model in the pipeline takes no
-    ``user_config``, so that all of its settings are arguments.
+    The arguments stay the same as long as placement, execution and engine do, because Serve
+    restarts the replicas of an application when its arguments change. A model in the pipeline takes
+    no ``user_config``, so that all of its settings are arguments.
     """
     deployments: list[dict[str, Any]] = [
         {"name": "CutoutPipeline", "num_replicas": setting.pipelines}
@@ -117,7 +118,11 @@ def application_config(args: dict[str, Any], setting: Setting) -> dict[str, Any]
         args = tuned_args(args, replace(setting, pipelines=1))
     else:
         fan_out = setting.execution == "fan_out"
-        own: dict[str, Any] = {"placement": "deployment", "execution": setting.execution}
+        own: dict[str, Any] = {
+            "placement": "deployment",
+            "execution": setting.execution,
+            **pair_settings(setting.pair),
+        }
         if not fan_out:
             # The threads that share one run belong to the session.
             own["threads"] = setting.threads
@@ -149,6 +154,7 @@ def tuned_args(args: dict[str, Any], setting: Setting) -> dict[str, Any]:
         **args.get("segmenter", {}),
         "placement": setting.placement,
         "execution": setting.execution,
+        **pair_settings(setting.pair),
         "threads": setting.threads,
         "max_batch_size": setting.max_batch_size,
     }

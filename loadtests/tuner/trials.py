@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.errors import InvalidConfig
+from serve_app.models.engines.network import EXACT
+
+DEFAULT_PAIR = str(EXACT)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,10 +31,15 @@ class Setting:
     """Ongoing requests of a Segmenter."""
     pipelines: int = 1
     """Replicas of CutoutPipeline."""
+    pair: str = DEFAULT_PAIR
+    """Engine and precision, such as ``openvino bfloat16``."""
 
     def normalized(self) -> Setting:
         """Return the setting with every field that makes no difference set to one value."""
         batch = 1 if self.execution == "fan_out" else self.max_batch_size
+        if self.execution == "stack" and self.pair != DEFAULT_PAIR:
+            # Other engines run one image on each thread only.
+            return replace(self, pair=DEFAULT_PAIR).normalized()
         if self.placement == "pipeline":
             return replace(self, segmenters=1, max_batch_size=batch, max_ongoing=batch)
         return replace(

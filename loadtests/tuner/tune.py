@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -25,6 +25,7 @@ from ingest.cli.settings import read_settings_file
 from ingest.units import parse_duration
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from loadtests.tuner.driver import TrialDriver
+from loadtests.tuner.pairs import find_pairs
 from loadtests.tuner.report import describe_setting, write_page, write_yaml
 from loadtests.tuner.search import Search, Space, grid_size
 from loadtests.tuner.target import (
@@ -35,6 +36,7 @@ from loadtests.tuner.target import (
     tuned_args,
 )
 from loadtests.tuner.trials import Setting, Trial, Trials
+from serve_app.contracts.precision import Accuracy
 from serve_app.errors import ForeedgeError, InvalidConfig
 
 _PLACEMENTS = ("deployment", "pipeline")
@@ -61,7 +63,9 @@ def _parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     p95 = "objective for the 95th percentile of latencies, e.g. 2s (default: throughput alone)"
     add("--p95", help=p95)
-    add("--model", default="folio", help="folio, u2netp, u2net or isnet-general-use")
+    add("--model", default="u2netp", help="folio, u2netp, u2net or isnet-general-use")
+    accuracy = "segmenter.accuracy, for which engines and precisions must have passed the gate"
+    add("--accuracy", choices=get_args(Accuracy), help=accuracy)
     add("--config", type=Path, help="YAML file with settings that all trials share")
     add("--corpus", default="1600x1200", help="set of loadtests.harness.corpus, or folder")
     dashboard = "URL of the dashboard of a running Ray to tune, e.g. http://host:8265"
@@ -95,6 +99,9 @@ class Tuning:
         self._p95_s = None if options.p95 is None else parse_duration(options.p95)
         self._model: BenchmarkModel = benchmark_model(options.model)
         self._shared = read_settings_file(options.config) if options.config else {}
+        if options.accuracy is not None:
+            segmenter = {**self._shared.get("segmenter", {}), "accuracy": options.accuracy}
+            self._shared = {**self._shared, "segmenter": segmenter}
         self._args = {**self._shared, **self._model.settings}
         self._ladder = sorted(set(options.users))
         names = (
@@ -107,6 +114,7 @@ class Tuning:
             "max_ongoing",
         )
         self._space: Space = {name: tuple(getattr(options, name)) for name in names}
+        self._space["pair"] = find_pairs(self._model.name, self._args)
 
     def run(self) -> None:
         """Search, and write the results.
@@ -193,6 +201,8 @@ class Tuning:
             f"Machine: {_machine_name()}.",
             f"Chosen: {describe_setting(winner.setting)}: {winner.images_per_s:.2f} images/s, "
             f"p95 {winner.p95_s:.2f} s at {winner.users} users, the median of {count}.",
+            f"Engines tried: {', '.join(self._space['pair'])}, those that serve here with accuracy "
+            f"{self._options.accuracy or 'exact'}.",
             f"{len(settings)} of {grid_size(self._space)} settings tried, {len(trials)} trials.",
         ]
         if not winner.meets(self._p95_s):

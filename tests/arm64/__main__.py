@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from ingest.node.kernels import are_fast
+from ingest.node.report import NodeReport
 from serve_app.config import AppConfig
 from serve_app.imaging.decode import decode_image
 from serve_app.imaging.mask import resize_for_model
 from serve_app.models.derive import derive_graph
-from serve_app.models.engines.network import Pair
+from serve_app.models.engines.network import EXACT, Pair
 from serve_app.models.gate import MaskPair, Measures, measure_masks
 from serve_app.models.inference import load_model
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
@@ -34,6 +35,8 @@ IMAGES = ("coffee.jpg", "officer.jpg", "photographer.jpg")
 _FOLDER = ROOT / "out" / "arm64"
 _IMAGES = ROOT / "ingest" / "local" / "real_photographs"
 _SMOKE = ("-c", "from ingest.cli.main import main; main()", "smoke", "--model", BUNDLED_MODEL)
+_BENCH_NODE = (*_SMOKE[:2], "bench-node", "--emulated", "--model", BUNDLED_MODEL)
+_PAIRS = (EXACT, Pair("openvino", "float32"), Pair("openvino", "float16"))
 _CUTOUTS = ("-m", "tests.arm64.cutouts")
 _SAME_LEVELS = 1
 _MIN_SAME = 0.999
@@ -105,6 +108,25 @@ def check_float16(machine: Machine) -> tuple[Measures, dict[str, int]]:
     return measures, kernels
 
 
+def check_bench_node(machine: Machine) -> NodeReport:
+    """Run ``foreedge bench-node`` to its end, and check what it reports of an arm64 CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "node.json")
+        code, _, errors = machine.python(CPUS[0], *_BENCH_NODE, "--out", str(out))
+        if code:
+            raise Failed(f"{CPUS[0]}: foreedge bench-node ended with {code}: {errors}")
+        report = NodeReport.model_validate_json(out.read_bytes())
+    kernels = {Pair(each.engine, each.precision): each for each in report.kernels}
+    if report.architecture != "aarch64" or set(kernels) != set(_PAIRS):
+        raise Failed(f"foreedge bench-node has measured {list(map(str, kernels))}: {report}")
+    if kernels[_PAIRS[0]].fast or not kernels[_PAIRS[2]].fast:
+        # ONNX Runtime's wheels for arm64 have no convolutions on blocked feature maps.
+        raise Failed(f"foreedge bench-node misjudges the kernels: {report.kernels}")
+    if not report.emulated or report.settings or report.profile is not None:
+        raise Failed("foreedge bench-node recommends settings by times of an emulated CPU")
+    return report
+
+
 def check_crash(machine: Machine) -> None:
     """Check that the crash of ONNX Runtime without the CPU's files is reported."""
     hidden = machine.cpuinfo.rename(machine.folder / "cpuinfo")
@@ -138,12 +160,14 @@ def check_all(machine: Machine) -> str:
             say(f"{cpu}: cut-outs differ by at most {found[0]}, {found[1]:.4%} within one level")
     measures, kernels = check_float16(machine)
     say(f"OpenVINO in float16: {measures.within_2:.2%} within 2 levels, {kernels}")
+    report = check_bench_node(machine)
+    say(f"foreedge bench-node reports the kernels of {len(report.kernels)} pairs")
     check_crash(machine)
     say("the crash without /proc/cpuinfo is a sentence")
     return (
         f"arm64: {wheels} wheels, 0 missing; {len(CPUS)} CPUs, {len(IMAGES)} cut-outs each, "
         f"at most {most} grey levels, {same:.4%} within one; float16 {measures.within_2:.2%} "
-        f"within two; {haproxy.split(' 20')[0]}; "
+        f"within two; bench-node ends; {haproxy.split(' 20')[0]}; "
         f"crash reported; {time.monotonic() - began:.0f} s"
     )
 

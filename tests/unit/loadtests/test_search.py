@@ -17,6 +17,7 @@ SPACE: Space = {
     "segmenters": (1, 2),
     "max_batch_size": (4, 8),
     "pipelines": (1, 2),
+    "pair": ("onnxruntime float32", "openvino bfloat16"),
 }
 LADDER = (1, 2, 4, 8, 16, 32)
 
@@ -32,6 +33,9 @@ class SimulatedMachine:
         self.asked.append((setting, users))
         threads = min(4, setting.threads * setting.segmenters)
         capacity = 10.0 * threads * (0.6 if setting.execution == "stack" else 1)
+        if setting.pair == "openvino bfloat16":
+            assert setting.execution == "fan_out"
+            capacity *= 1.1
         capacity = min(capacity, 25.0 * setting.pipelines)
         alone_s = 0.1
         rate = min(capacity, users / alone_s)
@@ -53,6 +57,7 @@ def test_the_best_of_the_space_is_found_with_a_fraction_of_the_grid(tmp_path: Pa
     assert best.execution == "fan_out"
     assert best.threads * best.segmenters >= 4
     assert best.pipelines == 2
+    assert best.pair == "openvino bfloat16"
     assert len(machine.asked) < grid_size(SPACE) * len(LADDER) / 2
     # Stacking is tried with batches, although fanning out has no use for their size.
     assert max(setting.max_batch_size for setting, _ in machine.asked) == 8
@@ -62,8 +67,8 @@ def test_the_objective_is_kept(tmp_path: Path) -> None:
     best, _, trials = search_all(tmp_path, 0.3)
     assert best is not None
     chosen = [trial for trial in trials if trial.setting == best and trial.p95_s <= 0.3]
-    # Eight users at 40 a second: 0.2 s x 1.2.
-    assert max(trial.images_per_s for trial in chosen) == 40
+    # Eight users at 44 a second: 0.18 s x 1.2.
+    assert max(trial.images_per_s for trial in chosen) == pytest.approx(44)
 
 
 def test_placement_and_threads_are_varied_together(tmp_path: Path) -> None:

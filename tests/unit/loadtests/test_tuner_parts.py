@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -15,16 +16,19 @@ from ray.serve.schema import ServeDeploySchema
 from ingest.cli.settings import read_settings_file
 from loadtests.benchmarks.plan_profile import ingest_per_s, overhead_s
 from loadtests.tuner.driver import read_stats
+from loadtests.tuner.pairs import find_pairs
 from loadtests.tuner.report import write_page, write_yaml
 from loadtests.tuner.target import application_config, serve_config, tuned_args
 from loadtests.tuner.trials import Setting, Trial
 from serve_app import app
 from serve_app.config import AppConfig
 from serve_app.errors import InternalError, InvalidConfig
+from serve_app.models.engines.processor import this_machine
 
 ARGS: dict[str, Any] = {"models": ["folio"], "segmenter": {"timeout_s": 30}}
 STACKED = Setting("stack", segmenters=2, threads=4, max_batch_size=6, max_ongoing=32, pipelines=3)
 INSIDE = Setting(placement="pipeline", threads=3, pipelines=2)
+EXACT, FLOAT32 = "onnxruntime float32", "openvino float32"
 ROOT = Path(__file__).parents[3]
 
 
@@ -79,6 +83,20 @@ def test_the_file_of_a_winner_with_the_model_in_the_pipeline(tmp_path: Path) -> 
     segmenter, pipeline = config.segmenter, config.pipeline
     assert (segmenter.placement, segmenter.threads, segmenter.timeout_s) == ("pipeline", 3, 30)
     assert (pipeline.replicas, pipeline.threads, pipeline.num_cpus) == (2, 3, 3)
+
+
+def test_the_file_of_a_winner_with_another_engine(tmp_path: Path) -> None:
+    segmenter = winner(replace(INSIDE, pair="openvino bfloat16"), tmp_path).segmenter
+    assert (segmenter.engine, segmenter.precision) == ("openvino", "bfloat16")
+    one, other = (application_config(ARGS, Setting(pair=each)) for each in (EXACT, FLOAT32))
+    assert one["args"] != other["args"]
+    assert AppConfig.load(other["args"]).segmenter.engine == "openvino"
+
+
+def test_the_tuner_tries_no_pair_whose_masks_have_not_passed_the_gate(tmp_path: Path) -> None:
+    args = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": {"accuracy": "close"}}
+    float32 = (EXACT, FLOAT32) if this_machine().openvino else (EXACT,)
+    assert find_pairs("folio", args) == float32
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cluster").glob("serve*.yaml")), ids=str)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ingest.node.bench import fastest_settings
 from ingest.node.kernels import are_fast, convolution_kernels
+from ingest.node.profile import profile_of
+from ingest.node.report import NodeReport, write_node_report, write_node_settings
 from ingest.node.speed import CaseSpeed
-from serve_app.config import SegmenterConfig
+from ingest.scaling.plan_inputs import read_profile
+from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.precision import Engine, Precision
+from serve_app.errors import InvalidConfig
 from serve_app.models.engines.network import EXACT, Pair
 from serve_app.models.engines.records import RECIPE_VERSION, GateRecord
 from serve_app.models.gate import Measures
@@ -53,6 +59,7 @@ def gate(precision: Precision, difference: float) -> GateRecord:
     )
 
 
+BFLOAT16 = Pair("openvino", "bfloat16")
 SPEEDS = [
     speed("onnxruntime", "float32", 5),
     speed("onnxruntime", "float32", 3, threads=1),
@@ -80,6 +87,59 @@ def test_the_fastest_settings_have_reached_the_accuracy(
         # What is recommended is accepted as settings.
         options = SegmenterConfig(**each.model_dump(exclude={"images_per_s"}))
         assert options.required_accuracy == each.accuracy
+
+
+def test_a_profile_has_the_times_of_one_thread_and_says_what_is_not_measured() -> None:
+    speeds = [
+        *SPEEDS,
+        speed("openvino", "bfloat16", 12, threads=1),
+    ]
+    base = read_profile(None)
+    profile = profile_of("own", speeds, 0.03, "2 vCPUs of a test (x86_64)", "x86_64", base)
+    assert profile.segment("own") == pytest.approx(1 / 3)
+    assert profile.pairs() == [EXACT, BFLOAT16]
+    assert profile.segment("own", BFLOAT16) == pytest.approx(1 / 12)
+    assert (profile.pixels_s, profile.overhead_s) == (0.03, base.overhead_s)
+    assert set(profile.from_elsewhere) == {"overhead_s", "control_plane", "replica_start_s"}
+    assert base.machine in profile.from_elsewhere["overhead_s"]
+
+
+def report(**fields: Any) -> NodeReport:
+    """Return a report of a node."""
+    return NodeReport(
+        measured_at="2026-01-01T00:00:00+00:00",
+        model="own",
+        cpu="a test",
+        architecture="x86_64",
+        cores=2,
+        features=[],
+        onnxruntime="1",
+        openvino=None,
+        not_measured={},
+        speeds=SPEEDS,
+        kernels=[],
+        gates=[],
+        **fields,
+    )
+
+
+def test_the_settings_of_an_accuracy_are_a_file_that_serves(tmp_path: Path) -> None:
+    settings = fastest_settings(SPEEDS, [gate("bfloat16", 0.1)])
+    path = tmp_path / "new" / "node.yaml"
+    write_node_settings(report(settings=settings), "close", path)
+    found = AppConfig.load(yaml.safe_load(path.read_text("utf-8")) | {"models": ["folio"]})
+    assert (found.segmenter.engine, found.segmenter.precision) == ("openvino", "bfloat16")
+    assert found.segmenter.accuracy == "close"
+    assert "20 masks/s" in path.read_text("utf-8")
+
+
+def test_no_settings_and_no_profile_follow_from_an_emulated_processor(tmp_path: Path) -> None:
+    emulated = report(emulated=True)
+    with pytest.raises(InvalidConfig, match="emulated"):
+        write_node_settings(emulated, "exact", tmp_path / "node.yaml")
+    write_node_report(emulated, tmp_path / "node.json")
+    with pytest.raises(InvalidConfig, match="emulated"):
+        read_profile(tmp_path / "node.json")
 
 
 def test_a_pair_without_a_gate_is_never_recommended() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,18 @@ from typer.testing import CliRunner
 
 from ingest.cli.main import app
 from ingest.cli.plan_plot import plot_plan
-from ingest.cli.plan_tables import plan_notes, print_plan
-from ingest.scaling.capacity_plan import CapacityPlan, compare_families, make_plan
+from ingest.cli.plan_tables import Comparisons, plan_as_json, plan_notes, print_plan
+from ingest.scaling.capacity_plan import (
+    CapacityPlan,
+    compare_engines,
+    compare_families,
+    make_plan,
+)
 from ingest.scaling.plan_inputs import Profile, find_instance, read_prices, read_profile
 from ingest.scaling.sizing import PlanRequest
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
+from serve_app.models.engines.network import EXACT, Pair
 
 PROFILE = Profile.model_validate(
     {
@@ -32,6 +39,7 @@ PROFILE = Profile.model_validate(
         "images": "none",
         "image_pixels": 2_000_000,
         "segment_s": {"fast": 0.02, "u2net-shaped": 2.0},
+        "other_engines_s": {"openvino bfloat16": {"u2net-shaped": 0.5}},
         "pixels_s": 0.18,
         "overhead_s": 0.02,
         "control_plane": {"ingest_per_s": 100, "handle_calls_per_s": 400},
@@ -39,6 +47,8 @@ PROFILE = Profile.model_validate(
     }
 )
 PRICES = read_prices()
+C7I = find_instance("c7i.4xlarge", PRICES)
+BFLOAT16 = Pair("openvino", "bfloat16")
 
 
 @cache
@@ -112,6 +122,27 @@ def test_ingest_actors_follow_their_measured_limit() -> None:
     assert made.nodes >= made.settings["queue"]["consumers"]
 
 
+def test_another_engine_has_its_own_times_and_settings() -> None:
+    exact, close = plan(instance="c7i.4xlarge"), plan(instance="c7i.4xlarge", pair=BFLOAT16)
+    assert close.times.segment_s == exact.times.segment_s / 4
+    assert close.times.pixels_s == exact.times.pixels_s
+    assert close.nodes < exact.nodes
+    assert close.node_cost_per_thousand < exact.node_cost_per_thousand / 2
+    segmenter = close.settings["segmenter"]
+    assert (segmenter["engine"], segmenter["precision"]) == ("openvino", "bfloat16")
+    assert AppConfig.load({"segmenter": segmenter}).segmenter.required_accuracy == "fast"
+    assert "engine" not in exact.settings["segmenter"]
+    assert "passed the gate" in "\n".join(plan_notes(close))
+    assert plan_as_json(close)["precision"] == "bfloat16"
+    # Only Sapphire Rapids has AMX, and "fast" was measured with one engine.
+    families = compare_families(close.request, PROFILE, PRICES)
+    assert [each.request.instance.name for each in families] == ["c7i.4xlarge"]
+    engines = compare_engines(exact.request, PROFILE, PRICES)
+    assert [each.request.pair for each in engines] == [EXACT, BFLOAT16]
+    alone = compare_engines(plan(model="fast").request, PROFILE, PRICES)
+    assert [each.request.pair for each in alone] == [EXACT]
+
+
 def test_prices() -> None:
     made = plan()
     assert made.price_per_hour == pytest.approx(0.63808)
@@ -140,6 +171,9 @@ def test_spot_nodes_are_lost_and_the_deadline_is_still_met() -> None:
         ({"instance": "c8g.medium"}, "too few CPUs"),
         ({"instance": "c8g.xlarge", "node_cpus": 8}, "4 vCPUs, fewer than 8"),
         ({"model": "sam"}, "fast, u2net-shaped"),
+        ({"pair": BFLOAT16}, r"Graviton4.*no amx_bf16"),
+        ({"pair": BFLOAT16, "instance": "c7i.large", "model": "fast"}, "has u2net-shaped for"),
+        ({"pair": Pair("openvino", "float16")}, r"not in the profile.*bench-node"),
         ({"deadline_s": 60}, "at least 5 min"),
         ({"deadline_s": 300, "node_start_s": 900}, "more time"),
     ],
@@ -152,7 +186,11 @@ def test_what_cannot_be_planned(change: dict[str, Any], message: str) -> None:
 def test_the_packaged_profile_has_the_models_that_are_served() -> None:
     profile = read_profile(None)
     for model in ("folio", "u2netp", "u2net", "isnet-general-use"):
-        assert profile.segment(model) > 0
+        assert profile.segment(model) > profile.segment(model, BFLOAT16) > 0
+    # The default model with its true weights.
+    assert {"folio", "u2netp"} <= set(profile.segment_s) & set(profile.names(BFLOAT16))
+    assert profile.architecture == "x86_64"
+    assert profile.method
 
 
 def test_a_profile_that_is_none(tmp_path: Path) -> None:
@@ -165,6 +203,13 @@ def test_a_profile_that_is_none(tmp_path: Path) -> None:
     path.write_text(json.dumps({"machine": "x"}))
     with pytest.raises(InvalidConfig, match="segment_s"):
         read_profile(path)
+    path.write_text(json.dumps({"profile": None}))
+    with pytest.raises(InvalidConfig, match="emulated"):
+        read_profile(path)
+    names = {**PROFILE.model_dump(mode="json"), "other_engines_s": {"tpu int2": {"u2net": 1}}}
+    path.write_text(json.dumps(names))
+    with pytest.raises(InvalidConfig, match="tpu int2"):
+        compare_engines(plan().request, read_profile(path), PRICES)
 
 
 def test_what_is_assumed_is_said() -> None:
@@ -179,6 +224,18 @@ def test_what_is_assumed_is_said() -> None:
     assert "random weights" not in given
 
 
+def test_a_profile_of_another_architecture_is_said() -> None:
+    profile = PROFILE.model_copy(
+        update={"architecture": "x86_64", "from_elsewhere": {"overhead_s": "assumed"}}
+    )
+    request = replace(plan(1_000, 1_800).request, time_factor=None)
+    said = "\n".join(plan_notes(make_plan(request, profile, PRICES)))
+    assert "c8g.4xlarge is aarch64, where onnxruntime runs convolutions with other kernels" in said
+    assert "overhead_s, assumed" in said
+    same = "\n".join(plan_notes(make_plan(replace(request, instance=C7I), profile, PRICES)))
+    assert "other kernels" not in same
+
+
 def test_a_run_that_is_small_for_its_node_is_told_so() -> None:
     assert "smaller instance" in "\n".join(plan_notes(plan(10_000)))
     assert "smaller instance" not in "\n".join(plan_notes(plan(10_000_000)))
@@ -187,9 +244,12 @@ def test_a_run_that_is_small_for_its_node_is_told_so() -> None:
 def test_the_tables_fit_a_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     made, small = plan(), plan(1_000, 1_800)
-    print_plan(made, compare_families(small.request, PROFILE, PRICES), console)
+    families = compare_families(small.request, PROFILE, PRICES)
+    engines = compare_engines(replace(small.request, instance=C7I), PROFILE, PRICES)
+    print_plan(made, Comparisons(families, engines), console)
     text = console.export_text()
     assert "c7i.4xlarge" in text
+    assert "openvino bfloat16" in text
     assert f"{made.nodes} of c8g.4xlarge" in text
 
 

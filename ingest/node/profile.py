@@ -1,0 +1,63 @@
+"""The profile for ``foreedge plan`` that follows from the speeds of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from ingest.node.pixels import HEIGHT, WIDTH
+from ingest.node.speed import CaseSpeed
+from ingest.scaling.plan_inputs import Profile
+from serve_app.models.engines.network import EXACT, Pair
+
+COMMAND = "foreedge bench-node"
+
+_NEEDS_RAY = ("overhead_s", "control_plane", "replica_start_s")
+"""What only a running application shows."""
+
+
+def describe_processors(cores: int, cpu: str, architecture: str) -> str:
+    """Return the processors of a machine in words."""
+    return f"{cores} vCPUs of {cpu} ({architecture})"
+
+
+def profile_of(
+    model: str,
+    speeds: Sequence[CaseSpeed],
+    pixels_s: float,
+    machine: str,
+    architecture: str,
+    base: Profile,
+) -> Profile:
+    """Return the profile of a node. What needs Ray is that of another profile, and says so.
+
+    Args:
+        model: Name of the model that was measured.
+        speeds: Speeds of its pairs. Those on one thread count, and one of them is the default pair.
+        pixels_s: CPU seconds of one image without the model.
+        machine: The processors in words.
+        architecture: Architecture of these processors.
+        base: Profile that has the rest.
+    """
+    seconds = {
+        Pair(each.engine, each.precision): each.cpu_s_per_image
+        for each in speeds
+        if each.threads == 1
+    }
+    origin = f"taken from a profile of {base.machine}, {base.measured_on}"
+    return Profile(
+        measured_on=date.today().isoformat(),
+        machine=machine,
+        architecture=architecture,
+        method="CPU seconds of whole processes on one thread.",
+        commands=(f"{COMMAND} --model {model}",),
+        images=f"JPEG of {WIDTH}x{HEIGHT} to PNG",
+        image_pixels=WIDTH * HEIGHT,
+        segment_s={model: seconds.pop(EXACT)},
+        other_engines_s={str(pair): {model: value} for pair, value in seconds.items()},
+        pixels_s=round(pixels_s, 4),
+        overhead_s=base.overhead_s,
+        control_plane=base.control_plane,
+        replica_start_s=base.replica_start_s,
+        from_elsewhere=dict.fromkeys(_NEEDS_RAY, origin),
+    )

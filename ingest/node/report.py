@@ -1,0 +1,107 @@
+"""The report of what was measured on a node, and its two files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from ingest.node.speed import CaseSpeed
+from ingest.scaling.plan_inputs import Profile
+from serve_app.contracts.base import Contract
+from serve_app.contracts.precision import Accuracy, Engine, Precision
+from serve_app.errors import InvalidConfig
+from serve_app.models.engines.records import GateRecord
+
+
+class PairKernels(Contract):
+    """The kernels of a model's convolutions with an engine and a precision."""
+
+    engine: Engine
+    """Library that runs them."""
+    precision: Precision
+    """Precision that they run in."""
+    kernels: dict[str, int]
+    """Number of convolutions by kernel, by the library's own names."""
+    fast: bool
+    """Whether none of these kernels is known to be slow."""
+
+
+class NodeSettings(Contract):
+    """The settings with which a model has most masks per second and an accuracy."""
+
+    engine: Engine
+    """``segmenter.engine``."""
+    precision: Precision
+    """``segmenter.precision``."""
+    accuracy: Accuracy
+    """``segmenter.accuracy``."""
+    threads: int
+    """``segmenter.threads``."""
+    images_per_s: float
+    """Masks per second."""
+
+
+class NodeReport(Contract):
+    """What was measured on a node."""
+
+    measured_at: str
+    """Time of the measurement, ISO 8601."""
+    model: str
+    """Name of the model."""
+    cpu: str
+    """Name of the processor."""
+    architecture: str
+    """Architecture of the machine."""
+    cores: int
+    """Number of cores that the process may use."""
+    features: list[str]
+    """Features of the processor that choose the kernels."""
+    onnxruntime: str
+    """Version of ONNX Runtime."""
+    openvino: str | None
+    """Version of OpenVINO, or None if it is not installed."""
+    not_measured: dict[str, str]
+    """Reasons by the pairs that this node cannot run."""
+    speeds: list[CaseSpeed]
+    """Speed of each pair, on one thread and on all cores."""
+    kernels: list[PairKernels]
+    """Kernels of each pair."""
+    gates: list[GateRecord] = Field(default_factory=list)
+    """Records of the pairs that change numbers, as they were written for the replicas."""
+    settings: list[NodeSettings] = Field(default_factory=list)
+    """Fastest settings for each accuracy. None if the processor was emulated."""
+    profile: Profile | None = None
+    """Profile for ``foreedge plan``. None if the processor was emulated."""
+    emulated: bool = False
+    """Whether the processor was emulated. Then no time in the report means anything."""
+
+
+def write_node_report(report: NodeReport, path: Path) -> None:
+    """Write a report as one JSON file, which ``foreedge plan --profile`` reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report.model_dump_json(indent=2) + "\n", "utf-8")
+
+
+def write_node_settings(report: NodeReport, accuracy: Accuracy, path: Path) -> None:
+    """Write the fastest settings for an accuracy, as a file for ``foreedge serve --config``.
+
+    Raises:
+        InvalidConfig: The processor was emulated, so that there are none.
+    """
+    best = next((each for each in report.settings if each.accuracy == accuracy), None)
+    if best is None:
+        raise InvalidConfig("no settings follow from the times of an emulated processor")
+    segmenter = best.model_dump(exclude={"images_per_s"})
+    settings: dict[str, Any] = {
+        "models": [report.model],
+        "segmenter": {**segmenter, "num_cpus": best.threads},
+    }
+    head = (
+        f"# Measured on {report.cpu}, {report.cores} cores, by foreedge bench-node, "
+        f"{report.measured_at}:\n# {best.images_per_s:g} masks/s.\n"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(head + yaml.safe_dump(settings, sort_keys=False), "utf-8")

@@ -1,0 +1,44 @@
+"""The engines and precisions that the tuner may choose on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve_app.config import AppConfig
+from serve_app.models.engines.choice import choose_pair
+from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.processor import pairs_by_speed, this_machine
+from serve_app.models.engines.records import derived_folder
+from serve_app.models.registry import locate_weights
+
+
+def find_pairs(model: str, args: dict[str, Any]) -> tuple[str, ...]:
+    """Return the pairs that would serve a model here and that its processor runs well.
+
+    A precision that changes numbers is one of them if its masks have passed the gate for the
+    ``segmenter.accuracy`` of the arguments (``foreedge models gate``).
+
+    Args:
+        model: Name of the model.
+        args: Arguments of the application, without engine and precision.
+
+    Returns:
+        Their names, such as ``openvino bfloat16``. The default pair is the first.
+    """
+    machine = this_machine()
+    candidates = [EXACT, Pair("openvino", "float32"), *pairs_by_speed(machine)]
+    found = []
+    for pair in candidates:
+        segmenter = {**args.get("segmenter", {}), **pair_settings(str(pair))}
+        config = AppConfig.load({**args, "segmenter": segmenter})
+        weights = locate_weights(model, config)
+        choice = choose_pair(weights, config.segmenter, derived_folder(config), machine)
+        if choice.refused is None:
+            found.append(str(pair))
+    return tuple(found)
+
+
+def pair_settings(pair: str) -> dict[str, str]:
+    """Return the settings of the section ``segmenter`` that a pair stands for."""
+    engine, _, precision = pair.partition(" ")
+    return {"engine": engine, "precision": precision}
