@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 import time
 from pathlib import Path
 
@@ -18,13 +19,14 @@ _PICTURE = ROOT / "docs" / "images" / "node-autoscaling.png"
 
 def summarize(run: BacklogRun) -> str:
     """Return what a table does not say."""
-    return (
+    text = (
         f"{len(run.jobs)} images: {len(run.records)} outcomes, {len(run.lost)} lost, "
         f"{len(run.double)} double, {run.results} results. A node has {NODE_CPUS} CPUs for Ray, "
         f"and the machine {describe_machine()['cores']} cores for all of them. The autoscaler "
         f"decides every {AUTOSCALER_EVERY_S} s and gives up a node after {IDLE_S} s without work "
         f"({time.strftime('%d %B %Y', time.gmtime())})."
     )
+    return textwrap.fill(text, 108)
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ AUTOSCALER_EVERY_S = 1
 """Seconds between two decisions of the autoscaler, which are 5 by default."""
 
 _ADDRESS = "127.0.0.1"
+_ATTEMPTS = 4
+"""Starts of the head. Ray gives up one that takes over 30 s, as on a machine with other work."""
 _GCS = f"{_ADDRESS}:6379"
 """Address of the head. Ray's provider starts nodes that join this port."""
 _HEAD_ID = "f" * 51 + "00000"
@@ -91,8 +93,9 @@ def start_head(folder: Path) -> None:
     """
     config = folder / "cluster.yaml"
     config.write_text(yaml.safe_dump(cluster_config()))
+    program = str(Path(sys.executable).with_name("ray"))
     command = [
-        str(Path(sys.executable).with_name("ray")),
+        program,
         "start",
         "--head",
         "--num-cpus=0",
@@ -103,7 +106,14 @@ def start_head(folder: Path) -> None:
         "--include-dashboard=false",
     ]
     with ray_environment():
-        subprocess.run(command, env=os.environ | _MACHINERY, check=True, stdout=sys.stderr)
+        for _ in range(_ATTEMPTS):
+            started = subprocess.run(
+                command, env=os.environ | _MACHINERY, check=False, stdout=sys.stderr
+            )
+            if started.returncode == 0:
+                break
+            # It ends the processes of this namespace only.
+            subprocess.run([program, "stop", "--force"], check=True, stdout=sys.stderr)
         ray.init(address=_GCS, log_to_driver=False, logging_level="ERROR")
 
 
