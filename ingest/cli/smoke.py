@@ -12,11 +12,14 @@ from ingest.cli.options import ConfigOption
 from ingest.cli.serve import ModelsOption, SetOption
 from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.cli.terminal import print_line
-from ingest.smoke.child import run_smoke
+from ingest.smoke.child import DEFAULT_TIMEOUT_S, run_smoke
+from ingest.units import format_duration, parse_duration
 from serve_app.config import AppConfig
 from serve_app.error_text import visible
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.registry import BUNDLED_MODEL, find_downloaded_file
+
+_DEFAULT_TIMEOUT = format_duration(DEFAULT_TIMEOUT_S)
 
 InstalledOption = Annotated[
     bool,
@@ -24,6 +27,9 @@ InstalledOption = Annotated[
 ]
 MattingOption = Annotated[
     bool, typer.Option("--matting", help="Load matting too (a minute if it was never used).")
+]
+TimeoutOption = Annotated[
+    str, typer.Option("--timeout", help="Maximum time of all checks together, such as 10min.")
 ]
 
 
@@ -33,11 +39,13 @@ def smoke(
     model: ModelsOption = None,
     installed: InstalledOption = False,
     matting: MattingOption = False,
+    timeout: TimeoutOption = _DEFAULT_TIMEOUT,
 ) -> None:
     """Cut out an image with every model, and print one line of JSON. Exits with 1 if it fails.
 
     It also starts HAProxy's binary and writes to each folder that must be writable.
     """
+    timeout_s = parse_duration(timeout)
     args = merge_settings(config, None, None, None, settings)
     if model:
         args["models"] = list(model)
@@ -48,7 +56,7 @@ def smoke(
         args["models_on_request"] = []
     args = with_bundled_model(args)
     AppConfig.load(args)
-    report = run_smoke(args, matting=matting)
+    report = run_smoke(args, matting=matting, timeout_s=timeout_s)
     print_line(report.to_json())
     if report.reason is not None:
         print(f"error: {visible(report.reason)}", file=sys.stderr)

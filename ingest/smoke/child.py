@@ -18,7 +18,9 @@ from serve_app.errors import DeadlineExceeded, InternalError, ModelUnavailable
 from serve_app.version import find_revision, find_version
 
 _COMMAND = ("-m", "ingest.smoke")
-_TIMEOUT_S = 600
+DEFAULT_TIMEOUT_S = 600.0
+_START = ("the start", "the process of the checks")
+"""Name and library of what runs before the first check begins."""
 _OUT_OF_MEMORY = (
     "which the kernel sends if the memory is over its limit. Give the container more memory"
 )
@@ -55,6 +57,14 @@ class Report:
             if line.endswith("\n"):
                 self.add(json.loads(line))
 
+    def end_late(self, timeout_s: float) -> None:
+        """Let the check that is running be the reason, since the time is over."""
+        name, _ = self.running or _START
+        self.reason = (
+            f"{DeadlineExceeded.code}: {name} did not end within {timeout_s:g} s, the time for all "
+            "checks. Give them more with --timeout, as on an emulated processor."
+        )
+
     def to_json(self) -> str:
         """Return the report as one line of JSON."""
         content = {
@@ -69,15 +79,19 @@ class Report:
         return json.dumps(content)
 
 
-def run_smoke(settings: dict[str, Any], *, matting: bool) -> Report:
+def run_smoke(
+    settings: dict[str, Any], *, matting: bool, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> Report:
     """Run all checks in a child process and return what they found.
 
     Args:
         settings: Settings of the application, which were validated.
         matting: Whether the arithmetic of matting is checked too.
+        timeout_s: Maximum time of all checks together, in seconds.
     """
     task = json.dumps({"settings": settings, "matting": matting}, default=str)
     report = Report()
+    late = False
     with subprocess.Popen(
         [sys.executable, *_COMMAND],
         stdin=subprocess.PIPE,
@@ -86,14 +100,15 @@ def run_smoke(settings: dict[str, Any], *, matting: bool) -> Report:
         text=True,
     ) as child:
         try:
-            output, errors = child.communicate(task, timeout=_TIMEOUT_S)
+            output, errors = child.communicate(task, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             child.kill()
             output, errors = child.communicate()
-            late = f"the checks did not end within {_TIMEOUT_S} s"
-            report.reason = f"{DeadlineExceeded.code}: {late}"
+            late = True
     report.read(output)
-    if report.reason is None and child.returncode:
+    if report.reason is None and late:
+        report.end_late(timeout_s)
+    elif report.reason is None and child.returncode:
         report.reason = _explain_end(report.running, child.returncode, errors)
     return report
 
@@ -106,7 +121,7 @@ def _explain_end(running: tuple[str, str] | None, code: int, errors: str) -> str
         code: Exit code of the child. A shell between us adds 128 to the number of a signal.
         errors: What the child printed on its standard error.
     """
-    name, library = running or ("start", "the process of the checks")
+    name, library = running or _START
     number = -code if code < 0 else code - 128
     try:
         died_of = signal.Signals(number).name

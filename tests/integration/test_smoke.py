@@ -72,6 +72,13 @@ def test_a_library_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
     assert report["reason"] == "internal_error: ImportError: libgomp.so.1: no such file"
 
 
+def test_checks_that_take_too_long_are_ended() -> None:
+    code, report, errors = run_smoke("--model", "folio", "--timeout", "10ms")
+    assert code == 1
+    assert report["reason"].startswith("deadline_exceeded: the start did not end within 0.01 s")
+    assert "--timeout" in errors
+
+
 def test_missing_weights_fail(tmp_path: Path) -> None:
     code, report, errors = run_smoke("--model", "u2net", U2NET_HOME=str(tmp_path))
     assert code == 1
