@@ -173,7 +173,10 @@ class Database:
         try:
             with self._mapped(), self._engine.begin() as connection:
                 connection.execute(_STREAM_SETTINGS)
-                yield from connection.execution_options(yield_per=_STREAM_ROWS).execute(query)
+                streaming = connection.execution_options(yield_per=_STREAM_ROWS)
+                # Closed here, since a reader that stops early leaves the cursor open.
+                with streaming.execute(query) as rows:
+                    yield from rows
         except TryAgain as again:
             raise again.error from again
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, literal_column, select
 
 from ingest.catalog.database import Database
 from ingest.catalog.rows import IMAGE_COLUMNS
 from ingest.catalog.rules import BookImage, choose_source
-from ingest.catalog.tables import IMAGES, JOBS
+from ingest.catalog.tables import ACTIVE, BOOKS, IMAGES, JOBS
 
 
 class ChosenImage(NamedTuple):
@@ -56,3 +57,54 @@ def images_of_jobs(database: Database, *, completed: bool) -> Iterator[ChosenIma
             if chosen is not None and chosen.id not in seen:
                 seen.add(chosen.id)
                 yield ChosenImage(book_id, chosen, job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class BookChoice:
+    """A choice of books that have images and no cut-out."""
+
+    books: tuple[int, ...] | None = None
+    """Ids of the books. None for all."""
+    status: str | None = None
+    """Status of the books in the application, such as ``ON_HAND``. None for all."""
+    failed: bool = False
+    """Whether books whose job has failed are wanted too. They would fail again if nothing has
+    changed since."""
+
+    def condition(self) -> ColumnElement[bool]:
+        """Return the condition on a book."""
+        images = select(IMAGES.c.id).where(IMAGES.c.book_id == BOOKS.c.id).correlate(BOOKS)
+        busy = (*ACTIVE, "queue_failed", *(() if self.failed else ("failed",)))
+        jobs = select(JOBS.c.id).where(JOBS.c.book_id == BOOKS.c.id, JOBS.c.status.in_(busy))
+        wanted = [~images.where(IMAGES.c.is_background_processed).exists(), ~jobs.exists()]
+        if self.books is not None:
+            wanted.append(BOOKS.c.id.in_(self.books))
+        if self.status is not None:
+            # Not one of the columns that every consumer needs.
+            wanted.append(literal_column("books.status") == self.status)
+        return and_(*wanted)
+
+
+def unprocessed_books(
+    database: Database, choice: BookChoice, after: int = 0
+) -> Iterator[ChosenImage]:
+    """Yield an image of each book that has images and no cut-out, in the order of the ids. Blocks.
+
+    Args:
+        database: Database of the application.
+        choice: Choice of the books.
+        after: Id of the book after which to begin.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
+    query = (
+        select(IMAGES.c.book_id, *IMAGE_COLUMNS)
+        .join(BOOKS, BOOKS.c.id == IMAGES.c.book_id)
+        .where(BOOKS.c.id > after, choice.condition())
+        .order_by(IMAGES.c.book_id)
+    )
+    for book_id, images in itertools.groupby(database.stream(query), itemgetter(0)):
+        chosen = choose_source([BookImage(*row[1:]) for row in images], None)
+        if chosen is not None:
+            yield ChosenImage(book_id, chosen)

@@ -23,6 +23,7 @@ from ingest.catalog.unsent import (
     ABANDONED,
     MOST_RESENDS,
     UNDER_WAY,
+    UNDER_WAY_MESSAGE,
     Found,
     UnsentJob,
     Wanted,
@@ -186,7 +187,7 @@ def _send_locked(connection: Connection, queue: QueueClient, job: UnsentJob | No
         return INVALID
     # Before the message: a job that may not wait must not be sent again and again.
     if not let_wait(connection, job):
-        close_unsent(connection, job, UNDER_WAY, "another job for the same image is active")
+        close_unsent(connection, job, UNDER_WAY, UNDER_WAY_MESSAGE)
         return UNDER_WAY
     [refusal] = send_batch(queue, [body], attempts=1)
     if refusal is not None:

@@ -28,6 +28,7 @@ ABANDONED = "abandoned"
 """Code of a job that was sent again as often as is allowed, and never ended."""
 UNDER_WAY = "superseded"
 """Code of a job that was not sent, because another job for its image is active."""
+UNDER_WAY_MESSAGE = "another job for the same image is active"
 
 _NEVER = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _RUN_MARK = re.compile(r"queued: run (\S+)")

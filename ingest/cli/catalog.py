@@ -9,6 +9,7 @@ import typer
 
 from ingest.cli.catalog_compare import compare_results
 from ingest.cli.catalog_database import open_database, require_catalog
+from ingest.cli.catalog_enqueue import enqueue_books
 from ingest.cli.catalog_manifest import print_manifest
 from ingest.cli.catalog_sweep import sweep_jobs
 from ingest.cli.catalog_verify import verify_collection
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 catalog_app = typer.Typer(
     no_args_is_help=True, help="Check and repair jobs on the tables of a book collection."
 )
+catalog_app.command("enqueue")(enqueue_books)
 catalog_app.command("manifest")(print_manifest)
 catalog_app.command("sweep")(sweep_jobs)
 catalog_app.command("compare")(compare_results)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from serve_app.config import AppConfig, CatalogConfig
+from serve_app.config.catalog import missing_packages
 from serve_app.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ def open_database(config: AppConfig) -> Iterator[Database]:
         from ingest.catalog.database import Database
         from ingest.catalog.login import Login
     except ImportError as error:
-        raise InvalidConfig(
-            f"catalog needs packages that are missing ({error}). Install them with: "
-            "pip install 'foreedge[catalog]'"
-        ) from error
+        raise missing_packages(error) from error
     database = Database(Login(catalog, config.aws))
     try:
         yield database

@@ -31,6 +31,7 @@ from ingest.sqs.backoff import RETRY_BASE_S, RETRY_MAX_S, backoff_s
 from ingest.sqs.queue import SqsQueue
 from ingest.sqs.queue_client import check_url
 from serve_app.config import AppConfig, QueueConfig
+from serve_app.config.catalog import missing_packages
 from serve_app.contracts.job import AnyJob, CatalogJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import (
@@ -252,10 +253,7 @@ def _open_catalog(config: AppConfig, stale_after_s: float, store: ObjectStore) -
         # SQLAlchemy and psycopg are in the extra ``catalog``, which few installations have.
         from ingest.catalog.catalog import Catalog
     except ImportError as error:
-        raise InvalidConfig(
-            f"catalog needs packages that are missing ({error}). Install them with: "
-            "pip install 'foreedge[catalog]'"
-        ) from error
+        raise missing_packages(error) from error
     return Catalog(config.catalog, config.aws, store, stale_after_s)
 
 

@@ -27,8 +27,12 @@ def message_body(
         run_id: Id of the run.
         output: Output of the run, as a message carries it.
         recipe: Recipe of the run, as a message carries it: a preset's name or an object.
-        entry: Image to process.
+        entry: Image to process. The job of a collection has the message of its kind, since one
+            that named the image would make a cut-out that no table knows.
     """
+    if entry.book_id is not None:
+        ids = {"book_id": entry.book_id, "image_id": entry.image_id}
+        return catalog_message_body(CatalogJob(job_id=entry.job_id or "", run_id=run_id, **ids))
     source = {"bucket": entry.bucket, "key": entry.key}
     if entry.version_id:
         source["version_id"] = entry.version_id

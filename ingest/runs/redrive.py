@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ingest.messages.build import catalog_message_body, message_body
+from ingest.messages.build import message_body
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
 from ingest.runs.record_table import REDRIVEN
@@ -32,7 +32,6 @@ from ingest.sqs.limits import BATCH_ENTRIES
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
 from ingest.sqs.sender import send_messages
-from serve_app.contracts.job import CatalogJob
 from serve_app.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -103,9 +102,9 @@ def redrive_failures(
         records.update()
         failures = _Failures(records, options.code)
         while batch := list(itertools.islice(failures, _PART_RECORDS)):
+            _refuse_recipe(batch, options)
             bodies = [
-                _catalog_body(manifest.run_id, record)
-                or message_body(
+                message_body(
                     manifest.run_id, output, recipe, _entry(record, options.as_they_are_now)
                 )
                 for record in batch
@@ -245,21 +244,29 @@ def _release(queue: QueueClient, handles: list[str]) -> None:
         )
 
 
-def _catalog_body(run_id: str, record: Record) -> str | None:
-    """Return the message of a book collection's job, or None for another job.
-
-    A message that named the image instead would make a cut-out that no table knows.
-    """
-    if record.get("book_id") is None:
-        return None
-    ids = {"book_id": record["book_id"], "image_id": record.get("image_id")}
-    return catalog_message_body(CatalogJob(job_id=record["job_id"], run_id=run_id, **ids))
+def _refuse_recipe(records: list[Record], options: RedriveOptions) -> None:
+    """Refuse another recipe for jobs of a book collection, whose messages carry none."""
+    book = next((each["book_id"] for each in records if each.get("book_id") is not None), None)
+    if options.recipe is not None and book is not None:
+        raise InvalidConfig(
+            f"the run has jobs of a book collection, such as one of book {book}, which are always "
+            "made by the recipe catalog. Leave out --recipe"
+        )
 
 
 def _entry(record: Record, as_they_are_now: bool) -> Entry:
-    source = record["source"]
+    # A job of a collection may have failed before its image was known.
+    source = record.get("source") or {"bucket": "", "key": ""}
     etag = None if as_they_are_now else source.get("etag")
-    return Entry(source["bucket"], source["key"], etag, source.get("version_id"), record["job_id"])
+    return Entry(
+        source["bucket"],
+        source["key"],
+        etag,
+        source.get("version_id"),
+        record["job_id"],
+        record.get("book_id"),
+        record.get("image_id"),
+    )
 
 
 def _record_redriven(folder: RunFolder, failures: list[Record]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -49,6 +49,10 @@ class RunPlan:
     output: Output
     recipe: str | dict[str, Any]
     """Recipe as messages carry it: the name of a preset, or an object."""
+    limit: int | None = None
+    """Most images of the run. None for all of them."""
+    command: str = "bulk"
+    """Command that sends the run, for advice."""
 
     @property
     def run_id(self) -> str:
@@ -66,7 +70,9 @@ class RunPlan:
             InvalidConfig: The source does not have the known images at its beginning any more.
         """
         if self.source.ordered:
-            for entry in self.source.entries(after.key if after else None):
+            found = self.source.entries(self.source.place_of(after) if after else None)
+            wanted = None if self.limit is None else max(0, self.limit - known)
+            for entry in itertools.islice(found, wanted):
                 yield self._with_job_id(entry)
             return
         entries = self._distinct_entries()
@@ -127,10 +133,7 @@ def plan_run(
     Raises:
         InvalidConfig: There are no images, or the run's name or a key is not allowed.
     """
-    if folder.run_id == INVALID_RUN or is_live(folder.run_id):
-        raise InvalidConfig(
-            f"run_id: {folder.run_id!r} is reserved for messages of other producers; choose another"
-        )
+    refuse_reserved(folder.run_id)
     if not isinstance(source, ImageSource):
         source = ListedImages(source)
     plan = RunPlan(folder, description, source, output, recipe)
@@ -148,6 +151,30 @@ def plan_run(
     except ValidationError as error:
         raise InvalidConfig(describe_validation_error(error)) from error
     return plan
+
+
+def refuse_reserved(run_id: str) -> None:
+    """Raise InvalidConfig for the name of a run that other producers' messages have."""
+    if run_id == INVALID_RUN or is_live(run_id):
+        raise InvalidConfig(
+            f"run_id: {run_id!r} is reserved for messages of other producers; choose another"
+        )
+
+
+class SendEntries(Protocol):
+    """A function that sends the jobs of a run in the order of its list."""
+
+    def __call__(
+        self, queue: QueueClient, entries: Iterator[Entry], on_sent: Callable[[int], None]
+    ) -> None:
+        """Send jobs. Blocks.
+
+        Args:
+            queue: Queue to send to.
+            entries: Jobs to send.
+            on_sent: Function to call with the number of jobs that were sent since its last call,
+                once all earlier ones are on the queue.
+        """
 
 
 class Observer(Protocol):
@@ -172,6 +199,7 @@ def send_run(
     plan: RunPlan,
     observer: Observer = _ignore_progress,
     rate: float | None = None,
+    send: SendEntries | None = None,
 ) -> RunManifest:
     """List the jobs of a run and send them, resuming a run that was stopped. Blocks.
 
@@ -180,6 +208,7 @@ def send_run(
         plan: The run.
         observer: Function to call after each batch.
         rate: Maximum number of messages per second; None for no limit.
+        send: Function that sends the jobs. None for one that sends their messages.
 
     Returns:
         The manifest of the run. If every job had been sent before, nothing is sent now.
@@ -204,17 +233,13 @@ def send_run(
     checkpoint = _Checkpoint(job_list, writer, before.jobs, observer)
     checkpoint.store()
     writer.start()
-    output = plan.output.model_dump()
-    bodies = (
-        message_body(plan.run_id, output, plan.recipe, entry)
-        for entry in writer.entries(before.jobs)
-    )
+    send = send or _messages_of(plan, rate)
     try:
-        send_messages(queue, bodies, checkpoint.advance, rate=rate)
+        send(queue, writer.entries(before.jobs), checkpoint.advance)
     except ForeedgeError as error:
         raise type(error)(
-            f"{error.message} -- messages sent: {checkpoint.sent:,}. Nothing is lost: bulk with "
-            f"--run-id {plan.run_id} resumes from there"
+            f"{error.message} -- messages sent: {checkpoint.sent:,}. Nothing is lost: "
+            f"{plan.command} with --run-id {plan.run_id} resumes from there"
         ) from error
     finally:
         try:
@@ -222,6 +247,17 @@ def send_run(
         finally:
             writer.stop()
     return writer.manifest
+
+
+def _messages_of(plan: RunPlan, rate: float | None) -> SendEntries:
+    """Return the function that sends the messages of a run's jobs."""
+    output = plan.output.model_dump()
+
+    def send(queue: QueueClient, entries: Iterator[Entry], on_sent: Callable[[int], None]) -> None:
+        bodies = (message_body(plan.run_id, output, plan.recipe, entry) for entry in entries)
+        send_messages(queue, bodies, on_sent, rate=rate)
+
+    return send
 
 
 class _Checkpoint:

@@ -46,6 +46,10 @@ class Entry(NamedTuple):
     version_id: str | None = None
     job_id: str | None = None
     """Id of the job. None: it is derived from the run and the object."""
+    book_id: int | None = None
+    """Id of the book, if the job is one of a collection. Its message then names no object."""
+    image_id: int | None = None
+    """Id of the image that such a job asks for."""
 
 
 class ImageSource(ABC):
@@ -71,8 +75,12 @@ class ImageSource(ABC):
         """Yield the images. Blocks.
 
         Args:
-            after: Key after which to resume. Only an ``ordered`` source accepts one.
+            after: Place after which to resume. Only an ``ordered`` source accepts one.
         """
+
+    def place_of(self, entry: Entry) -> str:
+        """Return the place of an image in an ``ordered`` source: its key, if nothing else is."""
+        return entry.key
 
 
 class ListedImages(ImageSource):

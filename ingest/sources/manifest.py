@@ -87,7 +87,7 @@ class ManifestSource(ImageSource):
                         bad.append(f"line {number}: {error}")
                 else:
                     self.buckets.add(entry.bucket)
-                    total += images.add(*entry)
+                    total += images.add(*entry[:5])
         if bad:
             more = f"; and {bad_lines - len(bad)} more" if bad_lines > len(bad) else ""
             raise InvalidConfig(

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from serve_app.config.section import NonEmpty, NotNegative, Seconds, Section
 from serve_app.contracts.object_names import BucketName
+from serve_app.errors import InvalidConfig
 
 _SCHEMES = ("postgresql://", "postgres://")
 
@@ -44,3 +45,11 @@ class CatalogConfig(Section):
             # The text must not quote the URL, which has a password.
             raise ValueError("catalog.database_url must begin with postgresql://")
         return self
+
+
+def missing_packages(error: ImportError) -> InvalidConfig:
+    """Return the error of an installation without the packages of the catalog."""
+    return InvalidConfig(
+        f"catalog needs packages that are missing ({error}). Install them with: "
+        "pip install 'foreedge[catalog]'"
+    )

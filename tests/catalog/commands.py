@@ -26,10 +26,10 @@ def settings_file(bench: Bench, folder: Path) -> str:
     return str(file)
 
 
-def command(*words: str, settings: str) -> str:
-    """Return what a command of ``foreedge`` prints, which must succeed."""
+def command(*words: str, settings: str, code: int = 0) -> str:
+    """Return what a command of ``foreedge`` prints, which must end with an exit code."""
     answer = CliRunner().invoke(app, [*words, "--config", settings])
-    assert answer.exit_code == 0, (answer.output, answer.exception)
+    assert answer.exit_code == code, (answer.output, answer.exception)
     return answer.stdout
 
 

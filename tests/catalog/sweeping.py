@@ -97,3 +97,15 @@ def application_sweep(url: str, send: Callable[[dict[str, Any]], None]) -> int:
             )
             connection.commit()
     return len(rows)
+
+
+def add_unqueued(collection: Collection, number: int, key: str = "shared.jpg") -> list[int]:
+    """Add books that have one image each, all of them the same object, and return their ids."""
+    rows = collection.rows(
+        "WITH book AS (INSERT INTO books (title) SELECT n::text FROM generate_series(1, %s) n"
+        " RETURNING id) INSERT INTO book_images (book_id, s3_key, display_order, is_primary)"
+        " SELECT id, %s, 0, true FROM book RETURNING book_id",
+        number,
+        key,
+    )
+    return sorted(row["book_id"] for row in rows)

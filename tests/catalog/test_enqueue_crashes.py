@@ -1,0 +1,150 @@
+"""``foreedge catalog enqueue`` that is killed, and over tables with a million rows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest.catalog.database import Database
+from tests.catalog.bench import Bench, jpeg
+from tests.catalog.collection import Collection
+from tests.catalog.commands import command, json_answer, settings_file
+from tests.catalog.sweeping import add_unqueued, received, swept
+from tests.support.fault_effects import kill_caller
+from tests.support.fault_proxy import Answer, Effect, Forward, Proxy, Request
+
+SEND = "sqs:SendMessageBatch"
+MAIN = (
+    "import resource, sys; from ingest.cli.main import app\n"
+    "app(standalone_mode=False)\n"
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+)
+"""The command, which then prints the most memory that it had, in KiB."""
+
+
+@pytest.fixture
+def proxy(bench: Bench) -> Iterator[Proxy]:
+    with Proxy(bench.aws.endpoint_url) as opened:
+        yield opened
+
+
+def enqueue(settings: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, "catalog", "enqueue", "--config", settings, "--json", *words],
+        check=False, timeout=600, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def later(requests: int, effect: Effect) -> Effect:
+    """Forward some requests, and then use an effect."""
+    numbers = itertools.count()
+
+    async def counted(request: Request, forward: Forward) -> Answer | None:
+        if next(numbers) < requests:
+            return await forward(request)
+        return await effect(request, forward)
+
+    return counted
+
+
+def killed(settings: str, proxy: Proxy, action: str, name: str, effect: Effect) -> None:
+    proxy.add(action, effect, name=name)
+    answer = enqueue(settings, "--run-id", "r1", "--endpoint-url", proxy.endpoint_url)
+    assert answer.returncode == -9, answer.stderr
+    proxy.clear()
+
+
+@pytest.mark.parametrize("number", [150, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_a_run_that_is_killed_three_times_gives_each_book_one_job(
+    number: int, bench: Bench, collection: Collection, proxy: Proxy, tmp_path: Path
+) -> None:
+    settings = settings_file(bench, tmp_path)
+    books = add_unqueued(collection, number)
+    bench.s3.put_object(Bucket=bench.bucket, Key="books/shared.jpg", Body=jpeg())
+    some = number // 20
+    for action, name, effect in (
+        # Between the rows and the first message, among the messages, and after the last one.
+        (SEND, "*", kill_caller()),
+        (SEND, "*", later(some, kill_caller(after=True))),
+        ("s3:PutObject", "*sent.json", later(1, kill_caller())),
+    ):
+        killed(settings, proxy, action, name, effect)
+    answer = enqueue(settings, "--run-id", "r1")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout) == {"run_id": "r1", "books": number, "sent": True}
+    answer = enqueue(settings, "--run-id", "r1")
+    assert json.loads(answer.stdout) == {"run_id": "r1", "books": number, "sent": False}
+    rows = collection.rows("SELECT * FROM image_processing_jobs ORDER BY book_id")
+    assert [row["book_id"] for row in rows] == books
+    assert {row["status"] for row in rows} == {"pending"}
+    if number > 1_000:
+        sent = [body["job_id"] for body in received(bench)]
+        assert sorted(set(sent)) == sorted(str(row["id"]) for row in rows)
+        # No part of the list is sent more often than the run was begun.
+        assert len(sent) <= 4 * number
+        return
+    async with bench.consuming():
+        await bench.drained()
+    rows = collection.rows("SELECT * FROM image_processing_jobs")
+    assert {row["status"] for row in rows} == {"completed"}
+    cutouts = collection.rows("SELECT * FROM book_images WHERE is_background_processed")
+    assert sorted(row["book_id"] for row in cutouts) == books
+    found = json_answer("status", "r1", settings=settings)
+    assert (found["counts"]["done"], found["missing"]) == (number, 0)
+
+
+def test_the_sweep_sends_what_a_killed_run_has_left(
+    bench: Bench, database: Database, collection: Collection, proxy: Proxy, tmp_path: Path
+) -> None:
+    books = add_unqueued(collection, 12)
+    killed(settings_file(bench, tmp_path), proxy, SEND, "*", kill_caller())
+    rows = collection.rows("SELECT status FROM image_processing_jobs")
+    assert {row["status"] for row in rows} == {"queue_failed"}
+    assert swept(bench, database).ends == {"sent": len(books)}
+    bodies = received(bench)
+    assert sorted(body["book_id"] for body in bodies) == books
+    assert {body["run_id"] for body in bodies} == {"r1"}
+
+
+def test_a_rate_keeps_few_rows_unsent(
+    bench: Bench, collection: Collection, proxy: Proxy, tmp_path: Path
+) -> None:
+    """Rows that wait for their turn would be sent by a sweep, faster than the rate allows."""
+    add_unqueued(collection, 35)
+    unsent: list[int] = []
+
+    async def count(request: Request, forward: Forward) -> Answer:
+        query = "SELECT 1 FROM image_processing_jobs WHERE status = 'queue_failed'"
+        unsent.append(len(collection.rows(query)))
+        return await forward(request)
+
+    proxy.add(SEND, count)
+    settings = settings_file(bench, tmp_path)
+    words = ["--rate", "1000", "--endpoint-url", proxy.endpoint_url]
+    command("catalog", "enqueue", *words, settings=settings)
+    assert unsent == [10, 10, 10, 5]
+
+
+@pytest.mark.slow
+def test_a_million_books_are_counted_in_little_memory(
+    bench: Bench, collection: Collection, tmp_path: Path
+) -> None:
+    add_unqueued(collection, 1)
+    collection.execute(
+        "INSERT INTO books (title) SELECT n::text FROM generate_series(1, 999999) n;"
+        "INSERT INTO book_images (book_id, s3_key, display_order, is_primary)"
+        " SELECT id, id || '_a.jpg', 0, true FROM books WHERE id > 1;"
+        "ANALYZE"
+    )
+    answer = enqueue(settings_file(bench, tmp_path), "--dry-run")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["books"] == 1_000_000
+    kib = int(answer.stderr.splitlines()[-1])
+    print(f"{kib / 1024:.0f} MiB")
+    assert kib * 1024 < 200_000_000
