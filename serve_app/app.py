@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve import Application
@@ -15,6 +15,7 @@ from ray.serve.schema import LoggingConfig
 from ingest.consumer.deployment import SqsIngest
 from ingest.runs.submissions import SqsJobs
 from serve_app.config import AppConfig, QueueConfig
+from serve_app.config.catalog import missing_packages
 from serve_app.errors import InvalidConfig
 from serve_app.http.deployment import HttpApi
 from serve_app.models.registry import check_model_exists
@@ -28,6 +29,9 @@ from serve_app.replica_options import (
     warn_if_images_wait_in_serve,
 )
 from serve_app.segmenter.deployment import Segmenter
+
+if TYPE_CHECKING:
+    from serve_app.contracts.retry import QueueFailedJobs
 
 _LEDGER_FLUSH_S = 8.0
 """Time, in seconds, in which a consumer that stops must write the last results to the ledger."""
@@ -129,5 +133,17 @@ def _http_deployment(
             max_queued_requests=most,
             ray_actor_options={"num_cpus": options.num_cpus},
         )
-        .bind(config, pipeline, ingest, SqsJobs(config))
+        .bind(config, pipeline, ingest, SqsJobs(config), queue_failed=_queue_failed_jobs(config))
     )
+
+
+def _queue_failed_jobs(config: AppConfig) -> QueueFailedJobs | None:
+    """Return the jobs of the catalog that SQS did not take. None if no catalog is configured."""
+    if config.catalog is None or config.queue is None:
+        return None
+    try:
+        # SQLAlchemy and psycopg are in the extra ``catalog``, which few installations have.
+        from ingest.catalog.retry import CatalogRetry
+    except ImportError as error:
+        raise missing_packages(error) from error
+    return CatalogRetry(config.catalog, config.queue.url, config.aws)

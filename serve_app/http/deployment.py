@@ -30,12 +30,12 @@ from serve_app.http.middleware import (
 from serve_app.http.openapi import DescribedApi
 from serve_app.http.problems import error_responses, install_error_handlers
 from serve_app.http.request_metrics import KEY_IN_SCOPE, MetricsMiddleware
-from serve_app.http.routes import cutout, health, jobs, operations, pages, rembg
+from serve_app.http.routes import catalog, cutout, health, jobs, operations, pages, rembg
 from serve_app.version import find_version
 
 _logger = logging.getLogger(__name__)
 
-KEYED_ROUTERS = (cutout.router, jobs.router, operations.router, rembg.router)
+KEYED_ROUTERS = (cutout.router, jobs.router, catalog.router, operations.router, rembg.router)
 """Routers whose routes need an API key if keys are configured."""
 
 OPEN_ROUTERS = (health.router, pages.router)

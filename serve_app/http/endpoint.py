@@ -25,6 +25,7 @@ from serve_app.config import AppConfig
 from serve_app.contracts.model import ModelInfo, requested_models
 from serve_app.contracts.recipe import Recipe
 from serve_app.contracts.rendered import Rendered
+from serve_app.contracts.retry import QueueFailedJobs
 from serve_app.contracts.submission import JobQueue
 from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http.admission import ByteBudget, ConcurrencyLimit
@@ -70,6 +71,7 @@ class Endpoint:
         ingest: DeploymentHandle | None,
         jobs: JobQueue,
         metrics: Metrics | None = None,
+        queue_failed: QueueFailedJobs | None = None,
     ) -> None:
         """Create the endpoint.
 
@@ -80,6 +82,7 @@ class Endpoint:
             ingest: Handle of SqsIngest, or None if the application serves no queue.
             jobs: Queue for the jobs that clients submit.
             metrics: What to record metrics to. None stands for those of this process.
+            queue_failed: Jobs of a book collection that SQS did not take. None without a catalog.
 
         Raises:
             InvalidConfig: API keys are configured, but their source has none.
@@ -89,6 +92,7 @@ class Endpoint:
         http = config.http
         self.config = config
         self.jobs = jobs
+        self.queue_failed = queue_failed
         self.keys = ApiKeys(http, config.aws) if http.authenticates else None
         if self.keys is None:
             _logger.warning(
