@@ -32,7 +32,7 @@ def table(results: Sequence[Result]) -> str:
 
 def _row(result: Result) -> tuple[str, ...]:
     verdict = result.verdict
-    failed = ", ".join(f"{count} {name}" for name, count in sorted(result.failed.items()))
+    failed = ", ".join(f"{name}: {count}" for name, count in sorted(result.failed.items()))
     return (
         _title(result),
         f"{verdict.outcomes} of {verdict.jobs}",
