@@ -115,6 +115,9 @@ class Cluster:
             *("--node-ip-address={address}", "--dashboard-host=0.0.0.0", *_PORTS),
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
         ]
+        if password := self._variables.get("REDIS_PASSWORD"):
+            # KubeRay adds it too. Ray itself does not look for the variable.
+            command.append(f"--redis-password={password}")
         environment = self.environment("head")
         return self._network.boot(f"head{self._count}", command, environment, address=address)
 

@@ -220,6 +220,8 @@ class Network:
         _ip(f"link set far{number} netns {pid} name eth0")
         inside = f"nsenter --target {pid} --net ip "
         for step in (
+            # Peers that knew the last machine with this address need no new answer about it.
+            f"link set eth0 address {_hardware_address(machine.address)}",
             f"addr add {machine.address}/24 dev eth0",
             "link set eth0 up",
             # Ray takes the address from which it would reach the internet.
@@ -243,6 +245,10 @@ def _kept(tmp: Path) -> list[str]:
             inside = shlex.quote(str(tmp / folder.relative_to("/tmp")))
             steps += [f"mkdir -p {inside}", f"mount --rbind {shlex.quote(str(folder))} {inside}"]
     return steps
+
+
+def _hardware_address(address: str) -> str:
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
 
 
 def _ip(arguments: str) -> None:

@@ -156,9 +156,11 @@ class Rig:
 
     def until_whole(self) -> float:
         """Wait until every replica runs on a machine that lives, and return the seconds."""
-        return self.cluster.until(
-            lambda: self.cluster.is_whole(self._expected), f"replicas are {self._expected}"
-        )
+        return self.cluster.until(self.is_whole, f"replicas are {self._expected}")
+
+    def is_whole(self) -> bool:
+        """Return whether every replica runs on a machine that lives."""
+        return self.cluster.is_whole(self._expected)
 
     def machines_with(self, deployment: str) -> set[str]:
         """Return the addresses of the machines with a replica of a deployment."""
