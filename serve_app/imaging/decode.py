@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -38,8 +40,6 @@ Image.MAX_IMAGE_PIXELS = None
 
 _logger = logging.getLogger(__name__)
 
-_IS_UPRIGHT = 1
-"""EXIF orientation of an image that is upright."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,6 +50,16 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """Transposition that turns an image of each EXIF orientation upright."""
+_TURNS: dict[int, Callable[[Pixels], cv2.typing.MatLike]] = {
+    2: partial(cv2.flip, flipCode=1),
+    3: partial(cv2.rotate, rotateCode=cv2.ROTATE_180),
+    4: partial(cv2.flip, flipCode=0),
+    5: cv2.transpose,
+    6: partial(cv2.rotate, rotateCode=cv2.ROTATE_90_CLOCKWISE),
+    7: lambda rgb: cv2.transpose(cv2.rotate(rgb, cv2.ROTATE_180)),
+    8: partial(cv2.rotate, rotateCode=cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+"""The same for pixels that are in an array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +152,9 @@ def decode_image(data: bytes, limits: ImageLimits, keep_metadata: bool = False) 
     try:
         rgb = _read_plain_jpeg(container, limits)
         if rgb is not None:
-            metadata = read_metadata(container, _IS_UPRIGHT, keep=keep_metadata)
-            return DecodedImage(rgb, None, metadata)
+            orientation = read_orientation(container)
+            metadata = read_metadata(container, orientation, keep=keep_metadata)
+            return DecodedImage(_turned(rgb, orientation), None, metadata)
         image = _load_webp(container) if container.still_size else _load(container, limits)
         return _convert(container, image, keep_metadata)
     except (MemoryError, ForeedgeError):
@@ -154,13 +165,17 @@ def decode_image(data: bytes, limits: ImageLimits, keep_metadata: bool = False) 
 
 
 def _read_plain_jpeg(container: Container, limits: ImageLimits) -> Pixels | None:
-    """Return the pixels of an upright JPEG image in sRGB, or None for any other file."""
-    if container.format != "JPEG" or read_orientation(container) != _IS_UPRIGHT:
-        return None
-    if not is_srgb(container):
+    """Return the pixels of a JPEG image in sRGB as they are stored, or None for any other file."""
+    if container.format != "JPEG" or not is_srgb(container):
         return None
     with _open(container, limits) as image:
         return read_sound_jpeg(image, container.pixels)
+
+
+def _turned(rgb: Pixels, orientation: int) -> Pixels:
+    """Return the pixels of an image with an EXIF orientation, upright."""
+    turn = _TURNS.get(orientation)
+    return rgb if turn is None else np.asarray(turn(rgb), np.uint8)
 
 
 def _convert(container: Container, image: Image.Image, keep_metadata: bool) -> DecodedImage:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from serve_app.config import ImageLimits
 from serve_app.imaging.decode import decode_image
@@ -106,8 +106,14 @@ def test_files_with_a_doubt_are_left_to_pillow(data: bytes) -> None:
     assert sound(data) is None
 
 
-def test_a_turned_image_is_upright() -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_image_is_what_pillow_makes_of_it(orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    turned = encoded(PICTURE, exif=exif)
-    assert decode_image(turned, LIMITS).rgb.shape == (PICTURE.width, PICTURE.height, 3)
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(PICTURE, exif=exif)
+    found = decode_image(data, LIMITS).rgb
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(found, np.asarray(upright))
+    assert found.flags.c_contiguous
+    # It has not gone through Pillow's memory, whose arrays cannot be written.
+    assert found.flags.writeable
