@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 from ingest.catalog import rows
+from ingest.catalog.catalog_metrics import record_answer, record_counts
 from ingest.catalog.database import Database
 from ingest.catalog.login import Login
 from ingest.catalog.process import CatalogProcess, CatalogRecorder, Process
@@ -21,6 +22,7 @@ from ingest.catalog.unsent import Wanted
 from ingest.runs.ledger import OutcomeSink
 from serve_app.config import AwsConfig, CatalogConfig
 from serve_app.errors import ForeedgeError
+from serve_app.serving.metrics import UNRECORDED, Metrics
 from serve_app.storage.protocol import ObjectStore
 
 _logger = logging.getLogger(__name__)
@@ -35,7 +37,12 @@ class Catalog:
     """The application's database, its jobs, and its health. Belongs to one event loop."""
 
     def __init__(
-        self, config: CatalogConfig, aws: AwsConfig, store: ObjectStore, stale_after_s: float
+        self,
+        config: CatalogConfig,
+        aws: AwsConfig,
+        store: ObjectStore,
+        stale_after_s: float,
+        metrics: Metrics = UNRECORDED,
     ) -> None:
         """Open no connection yet.
 
@@ -44,14 +51,16 @@ class Catalog:
             aws: Settings of the connection to Secrets Manager.
             store: Object store of the images.
             stale_after_s: Time, in seconds, after which no consumer works on a job any more.
+            metrics: Metrics of the process.
         """
         self.swept: Counter[str] = Counter()
         """Number of rows that the sweeps of this process saw, by what happened to them."""
+        self._metrics = metrics
         self._config = config
         self._aws = aws
         self._store = store
         self._stale_after_s = stale_after_s
-        self._database = Database(Login(config, aws))
+        self._database = Database(Login(config, aws), metrics=metrics)
         self._transactions = Transactions(self._database)
         self._health: dict[str, Any] = {"reason": "the database was not asked yet"}
         self._looked_at: float | None = None
@@ -106,6 +115,10 @@ class Catalog:
         trouble = self._database.trouble
         return self._health if trouble is None else {**self._health, "reason": trouble}
 
+    async def record(self) -> None:
+        """Record the health of the database and the numbers of its jobs as metrics."""
+        record_answer(self._metrics, (await self.status())["reason"])
+
     def close(self) -> None:
         """Close the connections."""
         for task in (self._look, self._sweeps):
@@ -128,6 +141,7 @@ class Catalog:
             self._health = {"reason": f"{error.code}: {error.message}"}
         else:
             self._health = _healthy(counts, (answered_s - began_s) * 1000)
+            record_counts(self._metrics, counts)
         self._looked_at = asyncio.get_running_loop().time()
 
 

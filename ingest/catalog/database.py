@@ -18,10 +18,12 @@ import psycopg
 from sqlalchemy import Connection, Row, Select, create_engine, func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from ingest.catalog.catalog_metrics import record_repetition
 from ingest.catalog.login import Login
 from ingest.catalog.sql_errors import map_database_error
 from ingest.catalog.try_again import CONTENDED_S, Repetitions, TryAgain
 from serve_app.errors import DatabaseUnavailable, InternalError
+from serve_app.serving.metrics import CATALOG_TRANSACTION_SECONDS, UNRECORDED, Metrics
 
 T = TypeVar("T")
 
@@ -73,13 +75,17 @@ class RowsChanged(TryAgain):
 class Database:
     """The database of the application. Threads can share it."""
 
-    def __init__(self, login: Login, *, patience_s: float = CONTENDED_S) -> None:
+    def __init__(
+        self, login: Login, *, patience_s: float = CONTENDED_S, metrics: Metrics = UNRECORDED
+    ) -> None:
         """Open no connection yet.
 
         Args:
             login: Options of the connections.
             patience_s: Time, in seconds, for which rows may be held by others.
+            metrics: Metrics of the transactions.
         """
+        self._metrics = metrics
         self.patience_s = patience_s
         """Time, in seconds, for which a transaction is repeated while others hold its rows."""
         self._login = login
@@ -128,10 +134,12 @@ class Database:
             DatabaseUnavailable: The database does not answer, or not now.
             InternalError: The database refuses a statement.
         """
+        began_s = time.monotonic()
         with self._mapped(), self._engine.begin() as connection:
             connection.execute(_LOCAL_SETTINGS)
             result = work(connection)
         self._trouble = None
+        self._metrics.observe(CATALOG_TRANSACTION_SECONDS, time.monotonic() - began_s)
         return result
 
     @contextmanager
@@ -198,6 +206,7 @@ class Database:
 
     def _note(self, error: Exception) -> None:
         if isinstance(error, TryAgain):
+            record_repetition(self._metrics, error)
             self._trouble = None if error.contended else error.error.message
         elif isinstance(error, DatabaseUnavailable | InternalError):
             self._trouble = error.message

@@ -44,6 +44,7 @@ from serve_app.errors import (
 )
 from serve_app.serving.handle_calls import call_deployment
 from serve_app.serving.kept_reports import keep_replica_reports, own_report
+from serve_app.serving.metrics import Metrics
 from serve_app.serving.ray_metrics import (
     SAMPLED_EVERY_S,
     process_metrics,
@@ -99,7 +100,9 @@ class SqsIngest:
         record_part = self._consumer_metrics.record_part
         self._ledger = Ledger(self._store, config.ledger, on_stored=record_part)
         self._cancelled_runs = CancelledRuns.in_ledger(self._store, config.ledger)
-        self._catalog = _open_catalog(config, config.queue.job_deadline_s, self._store)
+        self._catalog = _open_catalog(
+            config, config.queue.job_deadline_s, self._store, self._metrics
+        )
         self._queue: SqsQueue | None = None
         self._consumer: Consumer | None = None
         self._trouble = "the models are not loaded yet"
@@ -195,6 +198,8 @@ class SqsIngest:
                 # The health says if the queue does not answer.
                 with suppress(QueueUnavailable):
                     record_backlog(self._metrics, await self._queue.backlog())
+                if self._catalog is not None:
+                    await self._catalog.record()
             await asyncio.sleep(SAMPLED_EVERY_S)
 
     def _record_consumer(self) -> None:
@@ -236,13 +241,16 @@ class SqsIngest:
         return outcome
 
 
-def _open_catalog(config: AppConfig, stale_after_s: float, store: ObjectStore) -> Catalog | None:
+def _open_catalog(
+    config: AppConfig, stale_after_s: float, store: ObjectStore, metrics: Metrics
+) -> Catalog | None:
     """Return the catalog, or None if none is configured.
 
     Args:
         config: Settings of the application.
         stale_after_s: Time, in seconds, after which no consumer works on a job any more.
         store: Object store of the images.
+        metrics: Metrics of the process.
 
     Raises:
         InvalidConfig: The packages of the catalog are not installed.
@@ -254,7 +262,7 @@ def _open_catalog(config: AppConfig, stale_after_s: float, store: ObjectStore) -
         from ingest.catalog.catalog import Catalog
     except ImportError as error:
         raise missing_packages(error) from error
-    return Catalog(config.catalog, config.aws, store, stale_after_s)
+    return Catalog(config.catalog, config.aws, store, stale_after_s, metrics)
 
 
 def accepted_in_flight(config: AppConfig, queue: QueueConfig) -> int:

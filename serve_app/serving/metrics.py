@@ -239,6 +239,44 @@ LEDGER_LAG_SECONDS = Metric(
     "Seconds for which the oldest record that is not stored has waited.",
 )
 
+# the catalog
+
+CATALOG_JOBS = Metric(
+    "foreedge_catalog_jobs",
+    "gauge",
+    "Jobs of the collection's table by their state. All consumers report the same table.",
+    ("state",),
+)
+CATALOG_OLDEST_PENDING_SECONDS = Metric(
+    "foreedge_catalog_oldest_pending_seconds",
+    "gauge",
+    "Age, in seconds, of the oldest job that says pending, and 0 if there is none.",
+)
+CATALOG_STALE_JOBS = Metric(
+    "foreedge_catalog_stale_jobs",
+    "gauge",
+    "Jobs that say processing, and that no consumer can still work on.",
+)
+CATALOG_DATABASE_HEALTHY = Metric(
+    "foreedge_catalog_database_healthy",
+    "gauge",
+    "1 if the database of the catalog lets jobs work, else 0. /readyz says why.",
+)
+CATALOG_TRANSACTION_SECONDS = Metric(
+    "foreedge_catalog_transaction_seconds",
+    "histogram",
+    "Seconds of each transaction on the collection's tables, from its begin to its commit.",
+    (),
+    _SECONDS,
+)
+CATALOG_REPETITIONS = Metric(
+    "foreedge_catalog_repetitions",
+    "counter",
+    "Transactions that were rolled back and are tried again. reason is rows_held or "
+    "connection_lost.",
+    ("reason",),
+)
+
 # scaling
 
 DRAIN_SECONDS = Metric(

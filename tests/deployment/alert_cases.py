@@ -44,6 +44,11 @@ def serve(name: str, deployment: str, replica: str = "") -> str:
     return f"ray_serve_{name}{{{labels}}}"
 
 
+CATALOG_HEALTHY = 'ray_foreedge_catalog_database_healthy{replica="a"}'
+CATALOG_OLDEST = 'ray_foreedge_catalog_oldest_pending_seconds{replica="a"}'
+CATALOG_UNSENT = 'ray_foreedge_catalog_jobs{state="queue_failed", replica="a"}'
+CATALOG_GIVEN_UP = 'ray_foreedge_catalog_jobs{state="permanently_failed", replica="a"}'
+CATALOG_STALE = 'ray_foreedge_catalog_stale_jobs{replica="a"}'
 STARTED = serve("replica_startup_latency_ms_count", "CutoutPipeline")
 
 
@@ -167,6 +172,26 @@ FIRING = (
         },
         {14: set(), 20: {"ForeedgeHttpRefusals"}, 46: set()},
     ),
+    Case(
+        "ForeedgeCatalogDatabase",
+        {CATALOG_HEALTHY: "1x9 0x19 1x20"},
+        {14: set(), 17: {"ForeedgeCatalogDatabase"}, 31: set()},
+    ),
+    Case(
+        "ForeedgeCatalogJobsWait",
+        {CATALOG_OLDEST: "80000+600x30 0x20"},
+        {24: set(), 29: {"ForeedgeCatalogJobsWait"}, 33: set()},
+    ),
+    Case(
+        "ForeedgeCatalogJobsUnsent",
+        {CATALOG_UNSENT: "0x9 3x39 0x20", CATALOG_GIVEN_UP: "0x70"},
+        {38: set(), 42: {"ForeedgeCatalogJobsUnsent"}, 51: set()},
+    ),
+    Case(
+        "ForeedgeCatalogJobsStale",
+        {CATALOG_STALE: "0x9 2x39 0x20"},
+        {38: set(), 42: {"ForeedgeCatalogJobsStale"}, 51: set()},
+    ),
 )
 """Each alert fires at its minute, and ends when its reason has ended."""
 
@@ -227,6 +252,11 @@ QUIET = (
             images("failed", "corrupt_image"): "10x720",
             DEAD: "10x720",
             LAG: "0x720",
+            CATALOG_HEALTHY: "1x720",
+            CATALOG_OLDEST: "0+60x30 0x690",
+            # The sweep takes up to 5 minutes.
+            CATALOG_UNSENT: "0x100 4x5 0x610",
+            CATALOG_STALE: "0x300 1x20 0x400",
             DECODED: "0x720",
             DECODED_LIMIT: "100x720",
             requests(200): "100x720",

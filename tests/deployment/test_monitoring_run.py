@@ -44,6 +44,7 @@ NO_DATA = {
     "ray_foreedge_messages_retried_total": "needs an outage (tests/faults), or two lost replicas",
     "ray_foreedge_messages_released_total": "needs the same",
     "ray_foreedge_leases_lost_total": "needs a queue that does not answer (tests/faults)",
+    "ray_foreedge_catalog_": "needs a book collection (tests/catalog)",
 }
 """Metrics of which a run without an outage has nothing to count, with the reason."""
 
