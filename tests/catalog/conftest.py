@@ -13,6 +13,7 @@ from ingest.local.aws import LocalAws, use_dummy_credentials
 from serve_app.config import AwsConfig, CatalogConfig
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection
+from tests.catalog.quick_bench import QuickBench
 from tests.support.postgres_server import PostgresServer
 
 SCHEMA = Path(__file__).with_name("schema.sql")
@@ -34,8 +35,10 @@ def template(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def url(postgres: PostgresServer, template: str) -> str:
-    return postgres.url(postgres.create(template))
+def url(postgres: PostgresServer, template: str) -> Iterator[str]:
+    name = postgres.create(template)
+    yield postgres.url(name)
+    postgres.drop(name)
 
 
 @pytest.fixture
@@ -67,3 +70,8 @@ def aws() -> Iterator[LocalAws]:
 @pytest.fixture
 def bench(aws: LocalAws, collection: Collection) -> Bench:
     return Bench(aws, collection)
+
+
+@pytest.fixture
+def quick_bench(tmp_path: Path, collection: Collection) -> QuickBench:
+    return QuickBench(tmp_path, collection)

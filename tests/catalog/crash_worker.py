@@ -24,7 +24,7 @@ from ingest.runs.ledger import Ledger
 from serve_app.config import AppConfig
 from serve_app.contracts.job import CatalogJob
 from serve_app.storage import open_store
-from tests.catalog.bench import StandInPipeline
+from tests.catalog.stand_in_pipeline import StandInPipeline
 
 _CALLS = ("head", "get", "put", "put_if_absent")
 

@@ -17,9 +17,10 @@ from ingest.cli.main import app
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectInfo
 from serve_app.storage.s3 import S3Store
-from tests.catalog.bench import Bench, jpeg
+from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, Image
 from tests.catalog.commands import settings_file
+from tests.catalog.stand_in_pipeline import jpeg
 
 OLD = "{book}_processed_0f0f0f0f-1111-4222-8333-444444444444.png"
 

@@ -45,6 +45,7 @@ from serve_app.segmenter.deployment import model_info
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
 from tests.support.fault_proxy import Proxy, recorded_before_deleted
+from tests.support.running_consumer import running_consumer
 
 RECIPE = {"checks": {"min_subject_px": 1}}
 MAX_RECEIVES = 4
@@ -117,13 +118,10 @@ async def consuming(config: AppConfig) -> AsyncIterator[Consumer]:
     queue = await SqsQueue.open(config.queue, config.aws)
     pipeline = ImagePipeline(config, store, Models(), imaging_threads(config.pipeline))
     ledger = Ledger(store, config.ledger, retry_base_s=0.1)
-    consumer = Consumer(queue, pipeline.process, ledger, config.queue)
-    running = asyncio.create_task(consumer.run())
     try:
-        yield consumer
+        async with running_consumer(queue, pipeline.process, ledger, config.queue) as consumer:
+            yield consumer
     finally:
-        await consumer.stop()
-        await running
         await queue.close()
 
 

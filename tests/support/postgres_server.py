@@ -29,6 +29,7 @@ PASSWORD = "s3cr:t/p@ss%word"
 QUOTED_PASSWORD = "s3cr%3At%2Fp%40ss%25word"
 _USER = "postgres"
 _START_S = 60.0
+_ROOM_BYTES = 2 * 1024**3
 _SETTINGS = {
     # Nothing here outlives the tests.
     "fsync": "off",
@@ -48,12 +49,19 @@ def _binaries() -> Path:
     return (Path(package.origin).parent / "pginstall18" / "bin").resolve()
 
 
+def _memory() -> str | None:
+    """Return a folder in memory with enough room. Each test makes hundreds of files."""
+    folder = "/dev/shm"
+    roomy = Path(folder).is_dir() and shutil.disk_usage(folder).free >= _ROOM_BYTES
+    return folder if roomy and os.access(folder, os.W_OK) else None
+
+
 class PostgresServer:
     """A context manager that runs a server. ``create`` makes databases on it."""
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="foreedge-pg-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="foreedge-pg-", dir=_memory()))
         self._process: subprocess.Popen[bytes] | None = None
         # The server refuses to run as root.
         self._user: dict[str, Any] = {}
@@ -75,6 +83,12 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         self.stop("immediate")
         shutil.rmtree(self._folder)
+
+    @property
+    def pid(self) -> int:
+        """Id of the server's process, the parent of those of its connections."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def data(self) -> Path:
@@ -130,6 +144,13 @@ class PostgresServer:
                 )
             )
         return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database, and end its connections."""
+        with self.connect("postgres") as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            )
 
     def connect(self, database: str) -> psycopg.Connection[Any]:
         """Return a connection of the superuser, which commits each statement."""
