@@ -51,9 +51,18 @@ def opened(url: str, *, patience_s: float = 10) -> Database:
     return Database(Login(settings, AwsConfig()), patience_s=patience_s)
 
 
-def opened_by_secret(name: str, aws: AwsConfig, clock: Callable[[], float]) -> Database:
+class OldLogin(Login):
+    """The old worker's login, which read its secret once for each process."""
+
+    def renewed(self) -> dict[str, Any]:
+        return self.options()
+
+
+def opened_by_secret(
+    name: str, aws: AwsConfig, clock: Callable[[], float], kind: type[Login] = Login
+) -> Database:
     settings = CatalogConfig.model_validate({"database_secret": name, "images_bucket": BUCKET})
-    return Database(Login(settings, aws, clock))
+    return Database(kind(settings, aws, clock))
 
 
 def one(connection: Connection) -> int:
@@ -232,16 +241,20 @@ def test_a_password_that_was_rotated_is_read_again_at_once(
     with (
         postgres.connect(name) as admin,
         closing(opened_by_secret(name, aws.aws, lambda: next(minutes))) as database,
+        closing(opened_by_secret(name, aws.aws, lambda: next(minutes), OldLogin)) as old,
     ):
         role = f"rotated_{name}".encode()
         admin.execute(b"CREATE ROLE " + role + b" LOGIN PASSWORD '" + PASSWORD.encode() + b"'")
-        assert database.run(one) == 1
+        assert database.run(one) == old.run(one) == 1
         admin.execute(b"ALTER ROLE " + role + b" PASSWORD 'new'")
         client.put_secret_value(
             SecretId=name, SecretString=json.dumps({**content, "password": "new"})
         )
         database.close()
+        old.close()
         assert database.run(one) == 1
+        with pytest.raises(DatabaseUnavailable, match="password authentication failed"):
+            old.run(one)
 
 
 @pytest.mark.parametrize(
