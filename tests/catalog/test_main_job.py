@@ -6,13 +6,11 @@ The checker is written from docs/catalog.md. It shares no code with ``ingest``.
 from __future__ import annotations
 
 import random
-from functools import partial
+import re
 
-from ingest.catalog import rows
-from ingest.catalog.database import Database
-from ingest.catalog.finish import CutoutRow, Entered, finish
-from ingest.catalog.rows import Claimed
+from serve_app.contracts.job import CatalogJob
 from tests.catalog.collection import Collection, Image, Record
+from tests.catalog.quick_bench import QuickBench
 
 BOOKS = 200
 KINDS = ("title_page", "binding", "cover", "spine", "detail", None)
@@ -52,31 +50,41 @@ def expected_source(images: list[Record], asked: int | None) -> int:
     return found
 
 
-def test_two_hundred_books_are_what_the_document_says(
-    database: Database, collection: Collection
-) -> None:
+async def test_two_hundred_books_are_what_the_document_says(quick_bench: QuickBench) -> None:
     chance = random.Random(7)
+    collection = quick_bench.collection
+    wanted: list[tuple[CatalogJob, int, list[Record]]] = []
     for _ in range(BOOKS):
         book, ids = collection.add_book(*a_book(chance))
         asked = chance.choice([*ids, None])
-        job = collection.queue(book, asked)
         before = collection.images(book)
-        found = database.run(partial(rows.claim, job=job))
-        assert isinstance(found, Claimed)
-        source = expected_source(before, asked)
-        assert found.source.id == source
-        cutout = CutoutRow(source, f"{book}_processed_{source}_f.png", None, "u2net-alpha")
-        entered = database.run(partial(finish, job=job, cutout=cutout))
-        assert entered == Entered(cutout.s3_key)
-        made, *others = collection.order(book)
-        kept = [row["id"] for row in before if row["id"] != source]
-        assert others == [*kept, source]
-        unchanged = ("s3_key", "image_type", "is_background_processed", "caption")
-        for row in collection.images(book):
-            if row["id"] != made:
-                [old] = [each for each in before if each["id"] == row["id"]]
-                assert {name: row[name] for name in unchanged} == {
-                    name: old[name] for name in unchanged
-                }
-    states = collection.rows("SELECT DISTINCT status FROM image_processing_jobs")
-    assert states == [{"status": "completed"}]
+        wanted.append((collection.queue(book, asked), expected_source(before, asked), before))
+        quick_bench.upload(book)
+    uploaded = quick_bench.objects()
+    await quick_bench.serve(*(job for job, _, _ in wanted))
+    made = [check_book(collection, job, source, before) for job, source, before in wanted]
+    assert quick_bench.objects() - uploaded == {
+        f"books/{prefix}{key}" for key in made for prefix in ("", "thumb_")
+    }
+    assert uploaded <= quick_bench.objects()
+    assert quick_bench.dead_letters() == []
+
+
+def check_book(collection: Collection, job: CatalogJob, source: int, before: list[Record]) -> str:
+    """Check the rows of a book whose job is done, and return the key of its cut-out."""
+    made, *others = collection.order(job.book_id)
+    kept = [row["id"] for row in before if row["id"] != source]
+    assert others == [*kept, source]
+    row = collection.job(job)
+    assert (row["status"], row["processed_image_id"]) == ("completed", made)
+    assert (row["failure_reason"], row["attempt_count"]) == (None, 1)
+    unchanged = ("s3_key", "image_type", "is_background_processed", "caption")
+    new, *images = collection.images(job.book_id)
+    for image in images:
+        [old] = [each for each in before if each["id"] == image["id"]]
+        assert {name: image[name] for name in unchanged} == {name: old[name] for name in unchanged}
+    assert new["is_background_processed"]
+    assert new["image_type"] is new["caption"] is new["content_hash"] is None
+    assert re.fullmatch(rf"{job.book_id}_processed_{source}_[0-9a-f]+\.png", new["s3_key"])
+    assert new["cloudfront_url"] == f"https://cdn.example/books/{new['s3_key']}"
+    return str(new["s3_key"])
