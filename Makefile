@@ -18,7 +18,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 .PHONY: help demo check format lint types imports spelling unit coverage test \
 	integration test-slow test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring check-nodes check-pods \
 	check-ray-up check-terraform check-workflows check-first-deployment docs lock tag image tune \
-	loadtest soak bench bench-graph bench-ingest bench-ledger bench-overload bench-mixed \
+	loadtest soak bench bench-catalog bench-graph bench-ingest bench-ledger bench-overload bench-mixed \
 	bench-memory bench-hostile bench-engines bench-peers compare-rembg quality
 
 help: ## This list
@@ -151,6 +151,9 @@ bench-peers: $(VENV)/installed $(PEERS)/installed ## Foreedge and rembg s (ARGS=
 
 bench-ingest: $(VENV)/installed ## Messages/s, CPU and memory of one consumer
 	$(VENV)/bin/python -m loadtests.benchmarks.consumer
+
+bench-catalog: $(VENV)/installed ## Catalog jobs/s of one consumer with a Postgres next to it
+	$(VENV)/bin/python -m tests.catalog.throughput
 
 bench-ledger: $(VENV)/installed ## status, report and verify of a run of a million jobs
 	$(VENV)/bin/python -m loadtests.benchmarks.runs

@@ -1,0 +1,94 @@
+"""A benchmark: catalog jobs per second of one consumer, with Postgres next to it.
+
+    python -m tests.catalog.throughput [JOBS]
+
+The pipeline copies its image, and the queue and the objects are in this machine's memory and files,
+so that what is measured is the consumer, its transactions and the database. Each book has 3 images.
+The processor's time is that of this process and of the server, for machines that do other work too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+from serve_app.serving.metrics import CATALOG_TRANSACTION_SECONDS
+from tests.catalog.collection import Collection, photographs
+from tests.catalog.quick_bench import QuickBench
+from tests.support.postgres_server import PostgresServer
+from tests.support.recorded_metrics import RecordedMetrics
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+_JOBS = 2_000
+_IN_FLIGHT = 64
+_CORES = 2
+
+
+def server_cpu_s(server: PostgresServer) -> float:
+    """Return the processor time of a server and of all its connections, in seconds."""
+    ticks = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        # Its parent is the server, or it is the server. Both are after the name in brackets.
+        if server.pid in (int(folder.name), int(fields[1])):
+            ticks += int(fields[11]) + int(fields[12])
+            if int(folder.name) == server.pid:
+                ticks += int(fields[13]) + int(fields[14])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def own_cpu_s() -> float:
+    """Return the processor time of this process, in seconds."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+async def measure(bench: QuickBench, jobs: int) -> float:
+    """Process jobs, and return the seconds that it took."""
+    books = [bench.collection.add_book(*photographs(3)) for _ in range(jobs)]
+    bench.upload(*(book for book, _ in books))
+    bench.send(*(bench.collection.queue(book, images[0]) for book, images in books))
+    began_s = time.monotonic()
+    async with bench.consuming():
+        await bench.drained()
+        return time.monotonic() - began_s
+
+
+def main() -> None:
+    """Measure, and print a line of numbers."""
+    jobs = int(sys.argv[1]) if len(sys.argv) > 1 else _JOBS
+    with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
+        name = server.create()
+        with server.connect(name) as connection:
+            connection.execute(SCHEMA.read_bytes())
+        with closing(Collection(server.url(name))) as collection:
+            metrics = RecordedMetrics()
+            bench = QuickBench(Path(folder), collection, max_in_flight=_IN_FLIGHT)
+            bench.metrics = metrics
+            asyncio.run(measure(bench, 50))
+            server_before, before = server_cpu_s(server), own_cpu_s()
+            wall_s = asyncio.run(measure(bench, jobs))
+            own_ms = (own_cpu_s() - before) / jobs * 1_000
+            server_ms = (server_cpu_s(server) - server_before) / jobs * 1_000
+        seconds = metrics.observed(CATALOG_TRANSACTION_SECONDS)[()]
+        p99_ms = statistics.quantiles(seconds, n=100)[98] * 1_000
+    cores_do = min(1_000 / own_ms, _CORES * 1_000 / (own_ms + server_ms))
+    print(
+        f"{jobs} jobs in {wall_s:.1f} s: {jobs / wall_s:.0f} jobs/s; a job takes {own_ms:.1f} ms"
+        f" of processor in the consumer and {server_ms:.1f} ms in Postgres, so that {_CORES} cores"
+        f" do {cores_do:.0f} jobs/s; p99 of a transaction {p99_ms:.0f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
