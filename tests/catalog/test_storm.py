@@ -11,6 +11,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -61,7 +62,7 @@ class User(threading.Thread):
         actions: list[Callable[[psycopg.Connection, int], None]] = [
             self._reorder, self._reorder, self._upload, self._delete_image, self._queue,
         ]  # fmt: skip
-        with psycopg.connect(self._url) as connection:
+        with psycopg.connect(self._url, application_name="user") as connection:
             while not self._stop_event.is_set():
                 book = self._random.choice(self._books)
                 began = time.monotonic()
@@ -112,6 +113,39 @@ class User(threading.Thread):
         send(self._messages, CatalogJob(job_id=str(row[0]), book_id=book, image_id=image))
 
 
+class Looks(threading.Thread):
+    """Looks at what the users' requests wait for, until an event is set."""
+
+    _QUERY = (
+        "SELECT coalesce(bool_or(o.application_name = 'foreedge'), false), count(o.pid) > 0"
+        " FROM pg_stat_activity a LEFT JOIN LATERAL unnest(pg_blocking_pids(a.pid)) b ON true"
+        " LEFT JOIN pg_stat_activity o ON o.pid = b WHERE a.datname = current_database()"
+        " AND a.application_name = 'user' AND a.state = 'active' GROUP BY a.pid"
+    )
+
+    def __init__(self, url: str, stop: threading.Event) -> None:
+        super().__init__()
+        self._url, self._stop_event = url, stop
+        self.seen: Counter[str] = Counter()
+        """Number of active requests that were seen, by whom they wait for."""
+
+    def run(self) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            while not self._stop_event.wait(0.01):
+                for ours, blocked in connection.execute(self._QUERY.encode()):
+                    self.seen["ours" if ours else "each other" if blocked else "no lock"] += 1
+
+    def share(self, whom: str) -> float:
+        """Return the share of requests that waited for somebody."""
+        return self.seen[whom] / max(1, self.seen.total())
+
+
+def p99_ms(users: Sequence[User]) -> float:
+    """Return the time in milliseconds that 99 % of the requests stay below."""
+    waits = sorted(second for user in users for second in user.seconds)
+    return waits[int(len(waits) * 0.99)] * 1000
+
+
 def send(messages: queue.Queue[CatalogJob], job: CatalogJob) -> None:
     """Send the message of a job, which is delivered twice."""
     messages.put(job)
@@ -138,7 +172,7 @@ def carry(database: Database, job: CatalogJob) -> None:
 
 def storm(
     databases: Sequence[Database], collection: Collection, seconds: float
-) -> tuple[list[User], list[int]]:
+) -> tuple[list[User], list[int], Looks]:
     """Let users and consumers run at the same time, then let the consumers end what is queued.
 
     Each job is delivered twice, the second time while the first is often worked on.
@@ -155,8 +189,9 @@ def storm(
             with suppress(queue.Empty):
                 carry(database, messages.get(timeout=0.05))
 
-    for user in users:
-        user.start()
+    looks = Looks(collection.url, stop)
+    for each in (looks, *users):
+        each.start()
     with ThreadPoolExecutor() as threads:
         calls = [threads.submit(consume, database) for database in databases for _ in range(2)]
         stop.wait(seconds)
@@ -165,13 +200,16 @@ def storm(
             user.join()
         for call in calls:
             call.result()
-    return users, books
+    looks.join()
+    return users, books, looks
 
 
 def check_storm(url: str, collection: Collection, postgres: PostgresServer, seconds: float) -> None:
+    alone, _, _ = storm([], collection, seconds / 2)
+    collection.execute("DELETE FROM books")
     before = len(postgres.log())
     with closing(opened(url)) as one, closing(opened(url)) as other:
-        users, books = storm([one, other], collection, seconds)
+        users, books, looks = storm([one, other], collection, seconds)
         deadlocks = postgres.log()[before:].split("ERROR:  deadlock detected")[1:]
         # The log names the statements of both sides before its hint.
         sides = [part.partition("HINT:")[0] for part in deadlocks]
@@ -191,11 +229,11 @@ def check_storm(url: str, collection: Collection, postgres: PostgresServer, seco
         for book in books:
             carry(one, collection.queue(book, None))
             assert collection.order(book)
-    waits = sorted(second for user in users for second in user.seconds)
     print(
-        f"{sum(by_state.values())} jobs, {len(waits)} requests of users, "
-        f"{len(deadlocks)} deadlocks of theirs, "
-        f"p99 of a request {waits[int(len(waits) * 0.99)] * 1000:.0f} ms"
+        f"{sum(by_state.values())} jobs, {sum(len(user.seconds) for user in users)} requests of"
+        f" users, {len(deadlocks)} deadlocks of theirs; p99 of a request {p99_ms(users):.0f} ms,"
+        f" without us {p99_ms(alone):.0f} ms; of the requests that were seen,"
+        f" {looks.share('ours'):.1%} waited for us, {looks.share('each other'):.1%} for each other"
     )
 
 
