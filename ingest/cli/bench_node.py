@@ -34,7 +34,7 @@ EmulatedOption = Annotated[
     bool,
     typer.Option(
         "--emulated",
-        help="The processor is an emulated one: run everything once, to see the kernels.",
+        help="The processor is an emulated one: report the kernels, and no times.",
     ),
 ]
 
@@ -87,7 +87,9 @@ def bench_node(
 def _print_report(report: NodeReport) -> None:
     print_line(f"{report.model} on {report.cpu}, {report.cores} cores")
     if report.emulated:
-        print_line("  The processor is emulated: the times mean nothing.")
+        print_line(
+            "  The processor is emulated. Its times would mean nothing, so none were measured."
+        )
     for speed in report.speeds:
         title = f"{speed.engine} {speed.precision}, {speed.threads} thread(s)"
         print_line(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from ingest.node.kernels import are_fast, convolution_kernels
 from ingest.node.pixels import measure_pixels_s
 from ingest.node.profile import describe_processors, profile_of
 from ingest.node.report import NodeReport, NodeSettings, PairKernels
-from ingest.node.speed import Case, CaseSpeed, measure_case, measure_here
+from ingest.node.speed import Case, CaseSpeed, measure_case
 from ingest.scaling.plan_inputs import read_profile
 from serve_app.config import AppConfig
 from serve_app.errors import ModelUnavailable
@@ -54,20 +53,17 @@ def measure_node(
         config: Settings, which say where the weights and the derived files are.
         images: Images of the gate.
         seconds: Time for each speed.
-        emulated: Whether the processor is an emulated one. Then each pair runs once, to show that
-            it runs and with which kernels. No mask is compared and nothing is written, and neither
-            settings nor a profile follow from the times.
+        emulated: Whether the processor is an emulated one, whose times mean nothing. Then only the
+            kernels are reported, and nothing is written.
         on_step: Function that is called with the name of each step before it begins.
 
     Raises:
         ForeedgeError: The weights are missing.
         OSError: The derived files cannot be written.
     """
-    weights = locate_weights(model, config)
-    if emulated:
-        with tempfile.TemporaryDirectory(prefix="foreedge-") as folder:
-            return _Measurement(weights, images, Path(folder), 0.0, on_step).emulated()
-    return _Measurement(weights, images, derived_folder(config), seconds, on_step).on_this_node()
+    weights, folder = locate_weights(model, config), derived_folder(config)
+    measurement = _Measurement(weights, images, folder, seconds, on_step)
+    return measurement.kernels_alone() if emulated else measurement.on_this_node()
 
 
 @dataclass(slots=True)
@@ -89,7 +85,7 @@ class _Measurement:
         pairs = self._runnable_pairs()
         gates, graphs = self._pass_gates(pairs)
         threads = sorted({1, _usable_cores()})
-        report = self._report(pairs, graphs, threads, measure_case)
+        report = self._report(pairs, graphs, threads)
         report = report.model_copy(update={"gates": gates})
         self.on_step("pixels")
         pixels_s = measure_pixels_s(self.weights.facts.size_px, _PIXEL_RUNS)
@@ -100,18 +96,14 @@ class _Measurement:
         settings = fastest_settings(report.speeds, gates)
         return report.model_copy(update={"settings": settings, "profile": profile})
 
-    def emulated(self) -> NodeReport:
-        """Return the report whose times mean nothing."""
+    def kernels_alone(self) -> NodeReport:
+        """Return the report of an emulated processor."""
         pairs = self._runnable_pairs()
         # Its nearly constant channels change no kernel, and to find them would take a minute.
         folded = read_folded(self.weights.path, batches=False)
         content = folded.SerializeToString() if folded else self.weights.path.read_bytes()
         graphs = {pair: content for pair in pairs if pair.changes_numbers}
-        for pair, graph in graphs.items():
-            derived_path(self.folder, self.weights.name, pair).write_bytes(graph)
-        # Another process would take half a minute to start.
-        report = self._report(pairs, graphs, [1], measure_here)
-        return report.model_copy(update={"emulated": True})
+        return self._report(pairs, graphs, []).model_copy(update={"emulated": True})
 
     def _runnable_pairs(self) -> list[Pair]:
         """Return the pairs that this machine runs."""
@@ -122,21 +114,19 @@ class _Measurement:
         pairs: Sequence[Pair],
         graphs: dict[Pair, bytes],
         threads: Sequence[int],
-        measure: Callable[[Case], CaseSpeed],
     ) -> NodeReport:
         """Return the report without what follows from it.
 
         Args:
             pairs: Pairs to measure, unless ``not_measured`` has them.
             graphs: What the pairs that change numbers run.
-            threads: Numbers of images at the same time.
-            measure: Function that measures a case.
+            threads: Numbers of images at the same time that speeds are measured with.
         """
         speeds = []
         for pair in [each for each in pairs if each not in self.not_measured]:
             derived = derived_path(self.folder, self.weights.name, pair)
             choice = Choice(pair, derived if pair in graphs else None)
-            speeds += self._speeds(choice, threads, measure)
+            speeds += self._speeds(choice, threads)
         measured = [pair for pair in pairs if pair not in self.not_measured]
         return NodeReport(
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -185,15 +175,13 @@ class _Measurement:
             records.append(record)
         return records, dict.fromkeys(gated, graph.content)
 
-    def _speeds(
-        self, choice: Choice, threads: Sequence[int], measure: Callable[[Case], CaseSpeed]
-    ) -> list[CaseSpeed]:
+    def _speeds(self, choice: Choice, threads: Sequence[int]) -> list[CaseSpeed]:
         """Return the speeds of a pair, or none if its engine cannot serve the model."""
         speeds = []
         for count in threads:
             self.on_step(f"speed of {choice.pair} on {count} thread{'s' * (count > 1)}")
             try:
-                speeds.append(measure(Case(self.weights, choice, count, self.seconds)))
+                speeds.append(measure_case(Case(self.weights, choice, count, self.seconds)))
             except ModelUnavailable as error:
                 self.not_measured[choice.pair] = error.message
                 return []

@@ -66,7 +66,7 @@ class NodeReport(Contract):
     not_measured: dict[str, str]
     """Reasons by the pairs that this node cannot run."""
     speeds: list[CaseSpeed]
-    """Speed of each pair, on one thread and on all cores."""
+    """Speed of each pair, on one thread and on all cores. None if the processor was emulated."""
     kernels: list[PairKernels]
     """Kernels of each pair."""
     gates: list[GateRecord] = Field(default_factory=list)
@@ -76,7 +76,7 @@ class NodeReport(Contract):
     profile: Profile | None = None
     """Profile for ``foreedge plan``. None if the processor was emulated."""
     emulated: bool = False
-    """Whether the processor was emulated. Then no time in the report means anything."""
+    """Whether the processor was emulated. Its times mean nothing, so that there are none."""
 
 
 def write_node_report(report: NodeReport, path: Path) -> None:

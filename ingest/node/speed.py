@@ -64,15 +64,10 @@ def measure_case(case: Case) -> CaseSpeed:
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure_here, case).result()
+        return pool.submit(_measure_here, case).result()
 
 
-def measure_here(case: Case) -> CaseSpeed:
-    """Measure a case in this process, whose other memory then counts too.
-
-    Raises:
-        ModelUnavailable: The engine cannot serve the model.
-    """
+def _measure_here(case: Case) -> CaseSpeed:
     model = OnnxModel(case.weights, SegmenterConfig(threads=case.threads), case.choice)
     if model.choice.refused:
         raise ModelUnavailable(f"{case.weights.name}: {model.choice.refused}")
