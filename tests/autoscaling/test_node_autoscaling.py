@@ -60,7 +60,7 @@ def test_nodes_without_work_are_given_up(run: BacklogRun) -> None:
     most = max(each.nodes for each in run.samples)
     drained = [each for each in run.samples if each.at_s >= run.moments["drained"]]
     # The least replicas stay, on as many nodes as they happen to be.
-    kept = [each for each in drained if each.at_s < run.moments["application deleted"]]
+    kept = [each for each in drained if each.at_s <= run.moments["idle nodes given up"]]
     assert kept[-1].nodes < most
     assert all(each.running >= 4 for each in kept)
     assert drained[-1].nodes == drained[-1].running == 0
