@@ -64,6 +64,7 @@ docs: $(VENV)/installed ## Write the pages that are made from the code
 	$(VENV)/bin/python -m docs.generate_configuration
 	$(VENV)/bin/python -m docs.generate_metrics
 	$(VENV)/bin/python -m docs.generate_plans
+	$(VENV)/bin/python -m docs.generate_schemas
 	$(VENV)/bin/python -m cluster.monitoring.dashboard
 	$(VENV)/bin/python -m tests.support.openapi_file
 

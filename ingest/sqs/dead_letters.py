@@ -15,9 +15,15 @@ Attributes = Mapping[str, Mapping[str, Any]]
 _OWN_PREFIX = "foreedge."
 JOB_ID_ATTRIBUTE = "foreedge.job_id"
 """Attribute of a dead letter that names its job."""
-_DROPPED = "foreedge.dropped"
+CODE_ATTRIBUTE = "foreedge.code"
+"""Attribute of a dead letter with the code of the error."""
+REASON_ATTRIBUTE = "foreedge.reason"
+"""Attribute of a dead letter with the text of the error."""
+DROPPED_ATTRIBUTE = "foreedge.dropped"
+"""Attribute of a dead letter that names the attributes for which there was no room."""
 _VALUES = ("DataType", "StringValue", "BinaryValue")
-_ATTRIBUTE_CHARACTERS = 1_000
+MAX_ATTRIBUTE_CHARACTERS = 1_000
+"""Longest value of an attribute that we write, in characters."""
 # SQS accepts the characters of XML 1.0.
 _REFUSED_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -45,12 +51,12 @@ def dead_letter_attributes(
     }
     room_bytes = PAYLOAD_BYTES - len(body.encode())
     # These two are short, and say which job failed.
-    first = fitting_attributes({"foreedge.code": code, JOB_ID_ATTRIBUTE: job_id}, room_bytes)
+    first = fitting_attributes({CODE_ATTRIBUTE: code, JOB_ID_ATTRIBUTE: job_id}, room_bytes)
     room_bytes -= sum(map(_size, first, map(_text, first.values())))
     kept = _fitting_producers(carried, room_bytes, MESSAGE_ATTRIBUTES - len(first) - 1)
     room_bytes -= sum(map(_size, kept, kept.values()))
     dropped = ", ".join(name for name in carried if name not in kept)
-    last = fitting_attributes({_DROPPED: dropped, "foreedge.reason": reason}, room_bytes)
+    last = fitting_attributes({DROPPED_ATTRIBUTE: dropped, REASON_ATTRIBUTE: reason}, room_bytes)
     return {name: _text(text) for name, text in (first | last).items()} | kept
 
 
@@ -79,7 +85,7 @@ def fitting_attributes(texts: Mapping[str, str | None], room_bytes: int) -> dict
 
 def accepted_text(text: str) -> str:
     """Return a text that SQS accepts as an attribute's value: without odd characters, and short."""
-    return _REFUSED_CHARACTERS.sub("\ufffd", text)[:_ATTRIBUTE_CHARACTERS]
+    return _REFUSED_CHARACTERS.sub("\ufffd", text)[:MAX_ATTRIBUTE_CHARACTERS]
 
 
 def _fitting_producers(

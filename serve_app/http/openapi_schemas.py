@@ -143,7 +143,8 @@ _JOB: dict[str, Any] = {
 
 JOBS_BODY: dict[str, Any] = {
     "required": True,
-    "description": f"One job, or an array of up to {MAX_JOBS:,} jobs.",
+    "description": f"One job, or an array of up to {MAX_JOBS:,} jobs. The JSON Schema of a job is "
+    "docs/schemas/native-message.json in the repository, next to those of all other messages.",
     "content": {
         "application/json": {
             "schema": {"oneOf": [_JOB, {"type": "array", "items": _JOB, "maxItems": MAX_JOBS}]}
