@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,17 +12,13 @@ from ingest.cli.catalog_enqueue import enqueue_books
 from ingest.cli.catalog_manifest import print_manifest
 from ingest.cli.catalog_sweep import sweep_jobs
 from ingest.cli.catalog_verify import verify_collection
-from ingest.cli.exit_codes import FAILED
+from ingest.cli.doctor import print_findings
 from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
 from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.cli.terminal import print_json, print_line
-from ingest.smoke.child import run_smoke
 from ingest.units import parse_duration
 from serve_app.config import AppConfig
-
-if TYPE_CHECKING:
-    from ingest.catalog.check import Finding
 
 catalog_app = typer.Typer(
     no_args_is_help=True, help="Check and repair jobs on the tables of a book collection."
@@ -49,24 +44,12 @@ def check_setup(
 ) -> None:
     """Check database, tables, rights, bucket, queue, ledger and models. Exits with 1 if one fails.
 
-    It changes nothing, and cuts out an image with each model if all else is well.
+    It changes nothing, and cuts out an image with each model if all else is well. It is the same as
+    foreedge doctor, and needs settings with a catalog.
     """
     args = with_bundled_model(merge_settings(config, None, None, endpoint_url, settings))
-    loaded = AppConfig.load(args)
-    require_catalog(loaded)
-    # The packages of the catalog are in an extra.
-    from ingest.catalog.check import check_catalog
-
-    failed = False
-    for finding in check_catalog(loaded):
-        failed |= finding.problem is not None
-        _print(finding, as_json)
-    if not failed:
-        report = run_smoke(args, matting=False)
-        failed = report.reason is not None
-        _print_models(report.reason, as_json)
-    if failed:
-        raise typer.Exit(FAILED)
+    require_catalog(AppConfig.load(args))
+    print_findings(args, as_json)
 
 
 @catalog_app.command("release")
@@ -92,22 +75,3 @@ def release_taken(
         print_json({"released": released})
     else:
         print_line(f"Released {released} jobs.")
-
-
-def _print(finding: Finding, as_json: bool) -> None:
-    if as_json:
-        content: dict[str, Any] = asdict(finding)
-        print_json({"ok": finding.problem is None, **content})
-    elif finding.problem is None:
-        print_line(f"ok      {finding.check}: {finding.detail}")
-    else:
-        print_line(f"FAILED  {finding.check}: {finding.problem}")
-
-
-def _print_models(reason: str | None, as_json: bool) -> None:
-    if as_json:
-        print_json({"ok": reason is None, "check": "models", "problem": reason, "detail": ""})
-    elif reason is None:
-        print_line("ok      models: each has cut out an image")
-    else:
-        print_line(f"FAILED  models: {reason}")

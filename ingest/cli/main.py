@@ -13,6 +13,7 @@ from ingest.cli.bench_node import bench_node
 from ingest.cli.bulk import bulk
 from ingest.cli.catalog import catalog_app
 from ingest.cli.demo import demo
+from ingest.cli.doctor import doctor
 from ingest.cli.exit_codes import exit_code_of
 from ingest.cli.ledger_commands import cancel, runs
 from ingest.cli.models import models_app
@@ -44,6 +45,7 @@ _APPLICATION: tuple[Callable[..., None], ...] = (
     demo,
     serve,
     smoke,
+    doctor,
     plan,
     bench_node,
 )

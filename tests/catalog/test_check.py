@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from ingest.catalog.check import check_catalog
 from ingest.cli.main import app
+from ingest.smoke.doctor import examine_places
 from serve_app.config import AppConfig
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, photographs
@@ -27,7 +29,7 @@ GRANT USAGE ON SEQUENCE book_images_id_seq TO {role};
 
 
 def problems(config: AppConfig) -> dict[str, str]:
-    return {each.check: each.problem for each in check_catalog(config) if each.problem is not None}
+    return {each.check: each.problem for each in examine_places(config) if each.problem is not None}
 
 
 def changed(config: AppConfig, section: str, **values: Any) -> AppConfig:
@@ -57,18 +59,22 @@ def test_a_sound_set_up_has_no_problem_and_is_not_changed(
     tables = ("books", "book_images", "image_processing_jobs")
     before = [collection.rows(f"SELECT * FROM {table} ORDER BY id") for table in tables]
     objects = bench.objects()
-    found = list(check_catalog(sound))
+    found = list(examine_places(sound))
     assert [each for each in found if each.problem is not None] == []
     assert [each.check for each in found] == [
         "database",
         "tables",
         "rights in the database",
         "s3:ListBucket",
+        "s3:GetObject",
         "s3:PutObject",
         "images in the bucket",
         "queue and dead-letter queue",
+        "sqs:ReceiveMessage",
         "sqs:ChangeMessageVisibility",
         "sqs:DeleteMessage",
+        "sqs:SendMessage",
+        "sqs:SendMessage",
         "ledger",
     ]
     after = [collection.rows(f"SELECT * FROM {table} ORDER BY id") for table in tables]
@@ -113,8 +119,24 @@ def test_what_is_wrong_in_the_database_is_named(
     assert SECRET not in problem
 
 
-def test_other_settings_that_are_wrong_are_named(sound: AppConfig, bench: Bench) -> None:
+def with_another_password(config: AppConfig) -> AppConfig:
+    url = config.catalog.database_url.get_secret_value()  # type: ignore[union-attr]
+    return changed(config, "catalog", database_url=url.replace(SECRET, "hunter3"))
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Yield the URL of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_other_settings_that_are_wrong_are_named(
+    sound: AppConfig, bench: Bench, silent: str
+) -> None:
     lonely = bench.sqs.create_queue(QueueName=f"{bench.bucket}-lonely")["QueueUrl"]
+    orphan = bench.aws.create_queue(f"{bench.bucket}-orphan")
+    bench.sqs.delete_queue(QueueUrl=f"{orphan}-dead")
     bench.aws.create_bucket(f"{bench.bucket}-empty")
     cases: dict[str, tuple[AppConfig, str, str]] = {
         "a bucket that is missing": (
@@ -137,19 +159,23 @@ def test_other_settings_that_are_wrong_are_named(sound: AppConfig, bench: Bench)
             "queue and dead-letter queue",
             "redrive policy",
         ),
+        "a dead-letter queue that is missing": (
+            changed(sound, "queue", url=orphan),
+            "queue and dead-letter queue",
+            f"{bench.bucket}-orphan-dead",
+        ),
+        "an AWS that does not answer": (
+            changed(sound, "aws", endpoint_url=silent),
+            "ledger",
+            silent,
+        ),
         "a ledger that is missing": (
             changed(sound, "ledger", bucket="nowhere"),
             "ledger",
             "nowhere",
         ),
         "a password that is wrong": (
-            changed(
-                sound,
-                "catalog",
-                database_url=sound.catalog.database_url.get_secret_value().replace(  # type: ignore[union-attr]
-                    SECRET, "hunter3"
-                ),
-            ),
+            with_another_password(sound),
             "database",
             "password authentication failed",
         ),
@@ -167,7 +193,11 @@ def test_other_settings_that_are_wrong_are_named(sound: AppConfig, bench: Bench)
 
 
 def test_the_commands(
-    sound: AppConfig, bench: Bench, collection: Collection, tmp_path: Any
+    sound: AppConfig,
+    bench: Bench,
+    collection: Collection,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = {
         "models": ["folio"],
@@ -193,6 +223,16 @@ def test_the_commands(
     answer = run.invoke(app, ["catalog", "check", "--config", str(file)])
     assert answer.exit_code == 1
     assert "FAILED  tables:" in answer.output
+    assert SECRET not in answer.output
+
+    collection.execute("ALTER TABLE book_images RENAME first TO is_primary")
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    wrong = ["--set", "models=[u2net]", "--config", str(file)]
+    answer = run.invoke(app, ["doctor", *wrong])
+    assert answer.exit_code == 1
+    assert "ok      database: PostgreSQL" in answer.output
+    assert "FAILED  models: " in answer.output
+    assert "u2net" in answer.output
     assert SECRET not in answer.output
 
     book, _ = collection.add_book()

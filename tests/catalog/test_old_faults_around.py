@@ -22,9 +22,9 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from ingest.catalog import rules
-from ingest.catalog.check import check_catalog
 from ingest.catalog.login import read_secret
 from ingest.cli.main import app
+from ingest.smoke.doctor import examine_places
 from serve_app.config import AppConfig
 from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import parse_recipe
@@ -108,7 +108,7 @@ def test_20_the_check_needs_what_a_job_needs() -> None:
             "catalog": {"database_url": "postgresql://u:p@127.0.0.1:9/db", "images_bucket": "b"},
         }
     )
-    check_smoke(healthy=next(check_catalog(config)).problem is None)
+    check_smoke(healthy=next(examine_places(config)).problem is None)
 
 
 def check_receives(receives: int) -> None:
