@@ -119,7 +119,45 @@ def test_all_deployments_and_existing_names_are_checked(loaded: dict[str, set[st
         ("serve_app.serving.ray_environment", {"fastapi", "starlette", "serve_app.http"}),
         ("serve_app", {"ray", "pydantic", "serve_app.app", "serve_app.config"}),
         ("serve_app.contracts.job", {"ray", "numpy", "serve_app.config"}),
+        # The catalog's packages are in an extra that few installations have.
+        ("ingest.consumer.deployment", {"sqlalchemy", "psycopg", "ingest.catalog"}),
+        ("ingest.cli.main", {"sqlalchemy", "psycopg"}),
+        ("ingest.smoke.doctor", {"sqlalchemy", "psycopg"}),
     ],
 )
 def test_a_module_loads_nothing_that_it_does_not_use(module: str, foreign: set[str]) -> None:
     assert loaded_of(foreign, imported_by(f"import {module}")) == set()
+
+
+WITHOUT_EXTRA = """
+import sys
+sys.modules |= {"sqlalchemy": None, "psycopg": None}
+from ingest.cli.main import main
+sys.argv = ["foreedge", *%r]
+main()
+"""
+"""The command in an interpreter in which the packages of the catalog cannot be imported."""
+CATALOG = (
+    "--set", "queue.url=http://127.0.0.1:9/1/q", "--set", "ledger.bucket=l",
+    "--set", "catalog.database_url=postgresql://u@127.0.0.1:9/d",
+    "--set", "catalog.images_bucket=b",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words", [("doctor",), ("catalog", "check"), ("catalog", "verify"), ("catalog", "manifest")]
+)
+def test_without_the_extra_a_catalog_is_refused_with_what_to_install(
+    words: tuple[str, ...],
+) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRA % ([*words, *CATALOG],)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr.startswith(
+        "error: invalid_config: catalog needs packages that are missing"
+    )
+    assert "pip install 'foreedge[catalog]'" in answer.stderr

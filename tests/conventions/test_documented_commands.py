@@ -1,0 +1,80 @@
+"""Every command of the pages about catalogs and queues is one that its program knows.
+
+Commands of ``foreedge`` are parsed by the command itself, those of ``aws`` are held against the
+models of AWS's operations. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import boto3
+import pytest
+import typer
+
+from ingest.cli.main import app
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("catalog.md", "cut-over.md", "new-queue.md")
+_PROGRAMS = ("foreedge ", "aws ", "python3 ")
+_OWN_OPTIONS = {"query", "output"}
+"""Options of the AWS CLI that belong to no operation."""
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """Yield the words of each command in the blocks of a page."""
+    text = (DOCS / page).read_text("utf-8")
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.splitlines() if language in {"", "sh"} else []:
+            for command in re.findall(r"\$\((aws .*?)\)", line) or [line]:
+                if command.startswith(_PROGRAMS):
+                    yield shlex.split(re.split(r" (?:> |\|\| |&$)", command)[0])
+
+
+ALL = [(page, words) for page in PAGES for words in commands(page)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_has_commands(page: str) -> None:
+    assert any(of == page for of, _ in ALL)
+
+
+@pytest.mark.parametrize("words", [words for _, words in ALL], ids=" ".join)
+def test_the_command_is_known(words: list[str]) -> None:
+    program, *arguments = words
+    if program == "foreedge":
+        parse(typer.main.get_command(app), arguments)
+    elif program == "python3":
+        assert find_spec(arguments[1]) is not None
+    else:
+        service, operation, *options = arguments
+        check_operation(service, operation, options)
+
+
+def parse(command: Any, arguments: list[str]) -> None:
+    """Parse a command with its subcommands. A wrong option or a missing argument raises."""
+    context = command.context_class(command)
+    while hasattr(command, "resolve_command"):
+        _, command, arguments = command.resolve_command(context, arguments)
+        context = command.context_class(command, parent=context)
+    command.make_context(command.name, list(arguments))
+
+
+def check_operation(service: str, operation: str, options: list[str]) -> None:
+    """Hold the options of an AWS command against the parameters of its operation."""
+    client: Any = boto3.client(cast(Any, service), region_name="eu-west-1")
+    name = client.meta.method_to_api_mapping[operation.replace("-", "_")]
+    shape = client.meta.service_model.operation_model(name).input_shape
+    given = {option[2:] for option in options if option.startswith("--")} - _OWN_OPTIONS
+    known = {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", member).lower() for member in shape.members}
+    switches = {f"no-{member}" for member in known}
+    assert given - known - switches == set()
+    required = {
+        re.sub(r"(?<=[a-z])(?=[A-Z])", "-", each).lower() for each in shape.required_members
+    }
+    assert required - given == set()
