@@ -21,7 +21,8 @@ from tests.catalog.collection import Collection, photographs
 from tests.catalog.old_worker import OldWorker
 
 JOBS = 200
-PATIENCE_S = 120.0
+PATIENCE_S = 400.0
+"""Longest wait, in seconds, of which a quiet machine needs a tenth."""
 
 
 def settings_of(bench: Bench) -> dict[str, Any]:
@@ -55,12 +56,13 @@ def drain(bench: Bench, worker: OldWorker) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_the_old_worker_ends_all_jobs(
     how: signal.Signals, aws: LocalAws, collection: Collection, tmp_path: Path
 ) -> None:
     bench = Bench(aws, collection)
-    books = [collection.add_book(*photographs(2)) for _ in range(JOBS)]
+    books = [collection.add_book(*photographs(1)) for _ in range(JOBS)]
     bench.upload(*(book for book, _ in books))
     bench.send(*(collection.queue(book, images[0]) for book, images in books))
     settings = settings_of(bench)
@@ -72,7 +74,7 @@ def test_the_old_worker_ends_all_jobs(
         assert time.monotonic() < until, states(collection)
         time.sleep(0.05)
     worker.send_signal(how)
-    assert worker.wait(60) == (0 if how is signal.SIGTERM else -signal.SIGKILL)
+    assert worker.wait(PATIENCE_S) == (0 if how is signal.SIGTERM else -signal.SIGKILL)
     stopped = states(collection)
     assert stopped["completed"] < JOBS
     # A consumer that is stopped gives its jobs back. One that is killed cannot.
@@ -85,4 +87,4 @@ def test_the_old_worker_ends_all_jobs(
     assert states(collection) == {"completed": JOBS}
     for book, images in books:
         assert collection.order(book)[-1] == images[0]
-        assert len(collection.images(book)) == 3
+        assert len(collection.images(book)) == 2
