@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ingest.cli.terminal import open_terminal, print_json, print_line
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.models.derive import DERIVED_FROM_EVERY, DerivedGraph, derive_graph, pass_gate
-from serve_app.models.engines.network import GATED, Pair
+from serve_app.models.engines.network import GATED, INT8, Pair
 from serve_app.models.engines.processor import Machine, pairs_by_speed, this_machine
 from serve_app.models.engines.records import (
     GateRecord,
@@ -74,7 +74,7 @@ def measure_and_write(
             f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
             "another folder with U2NET_HOME."
         ) from error
-    _report(graph, record, path, print_json if as_json else None)
+    report_gate(graph, record, path, print_json if as_json else None)
     return record.measures.reached() is not None
 
 
@@ -104,17 +104,22 @@ def write_shipped_gates(name: str, config: AppConfig, machine: Machine) -> list[
 
 
 def _pair(precision: str | None, machine: Machine) -> Pair:
+    if precision == INT8.precision:
+        raise InvalidConfig(
+            "int8 is made and measured by 'foreedge models quantize NAME --calibration FOLDER'."
+        )
     if precision is not None:
         for pair in GATED:
             if pair.precision == precision:
                 return pair
         choices = " and ".join(pair.precision for pair in GATED)
         raise InvalidConfig(f"--precision {precision!r} is unknown. Only {choices} need a gate.")
-    fastest = pairs_by_speed(machine)
+    fastest = [pair for pair in pairs_by_speed(machine) if pair in GATED]
     if not fastest:
         raise InvalidConfig(
-            "On this processor nothing is faster than ONNX Runtime in float32. Name a --precision "
-            "to measure it nevertheless."
+            "On this processor nothing that OpenVINO computes is faster than ONNX Runtime in "
+            "float32. Name a --precision to measure it nevertheless, or try int8: 'foreedge models "
+            "quantize NAME --calibration FOLDER'."
         )
     return fastest[0]
 
@@ -125,16 +130,28 @@ def bundled_images() -> list[GateImage]:
         return [*draw_gate_images(_DRAWN), *read_gate_images(folder)]
 
 
-def _report(
+def report_gate(
     graph: DerivedGraph,
     record: GateRecord,
-    path: Path,
+    path: Path | None,
     write_json: Callable[[dict[str, Any]], None] | None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
+    """Print what was measured, and where it was written.
+
+    Args:
+        graph: What the pair runs.
+        record: Record of its gate.
+        path: Place of the graph, or None if it was not written.
+        write_json: Function that prints a line of JSON. None stands for text.
+        more: Other facts for the line of JSON.
+    """
     measures, reached = record.measures, record.measures.reached()
     if write_json is not None:
         record_fields = record.model_dump(mode="json")
-        write_json({**record_fields, "reached": reached, "path": str(path)})
+        write_json(
+            {**record_fields, "reached": reached, "path": path and str(path), **(more or {})}
+        )
         return
     print_line(f"{record.model}, {record.engine} {record.precision}, {record.image_set}:")
     print_line(f"  nearly constant channels taken out  {len(graph.taken)}")
@@ -152,5 +169,7 @@ def _report(
         print_line(
             f"  {accuracy:5}  {'passed' if not failures else 'failed: ' + ', '.join(failures)}"
         )
+    if path is None:
+        return
     print_line(f"  written                             {path}")
     print_line(f"                                      {record_path(path)}")

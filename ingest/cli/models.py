@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -47,6 +47,20 @@ ImagesOption = Annotated[
         exists=True,
         file_okay=False,
     ),
+]
+
+CalibrationOption = Annotated[
+    Path,
+    typer.Option(
+        "--calibration",
+        help="Folder of images like those to come. Other images than those of --images.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+AccuracyOption = Annotated[
+    Literal["close", "fast"],
+    typer.Option("--accuracy", help="Accuracy that the search for layers in float32 aims at."),
 ]
 
 
@@ -143,6 +157,27 @@ def pass_model_gate(
     from ingest.cli.gate import measure_and_write
 
     if not measure_and_write(name, precision, images, as_json=as_json):
+        raise typer.Exit(FAILED)
+
+
+@models_app.command("quantize")
+def quantize_model_file(
+    name: NameArgument,
+    calibration: CalibrationOption,
+    accuracy: AccuracyOption = "fast",
+    images: ImagesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an int8 graph of a model, and measure whether it may serve on this machine.
+
+    It searches the layers that must stay in float32, which takes minutes. Writes the file that is
+    then served, and what was measured. Exits with 1 if no accuracy was reached, or if int8 is not
+    faster here.
+    """
+    # Lazy: no other command of the group loads an engine.
+    from ingest.cli.quantize import quantize_and_write
+
+    if not quantize_and_write(name, calibration, accuracy, images, as_json=as_json):
         raise typer.Exit(FAILED)
 
 

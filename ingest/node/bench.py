@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +19,13 @@ from serve_app.models.derive import DERIVED_FROM_EVERY, derive_graph, pass_gate
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import EXACT, GATED, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
-from serve_app.models.engines.processor import Machine, cpu_name, this_machine, why_not_runnable
+from serve_app.models.engines.processor import (
+    Machine,
+    cpu_name,
+    this_machine,
+    usable_cores,
+    why_not_runnable,
+)
 from serve_app.models.engines.records import (
     GateRecord,
     derived_folder,
@@ -84,7 +89,7 @@ class _Measurement:
         """Return the report with settings and a profile."""
         pairs = self._runnable_pairs()
         gates, graphs = self._pass_gates(pairs)
-        threads = sorted({1, _usable_cores()})
+        threads = sorted({1, usable_cores()})
         report = self._report(pairs, graphs, threads)
         report = report.model_copy(update={"gates": gates})
         self.on_step("pixels")
@@ -133,7 +138,7 @@ class _Measurement:
             model=self.weights.name,
             cpu=cpu_name(),
             architecture=self.machine.architecture,
-            cores=_usable_cores(),
+            cores=usable_cores(),
             features=sorted(self.machine.features),
             onnxruntime=runtime_version(),
             openvino=self.machine.openvino,
@@ -202,13 +207,6 @@ class _Measurement:
                 )
             )
         return found
-
-
-def _usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def fastest_settings(

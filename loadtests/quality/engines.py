@@ -18,7 +18,7 @@ from loadtests.harness.engine_networks import open_networks
 from loadtests.harness.results import describe_machine, write_between_markers
 from loadtests.quality.cutouts import fetch_packages
 from loadtests.quality.sets import read_set, write_book_set, write_cutout_set
-from serve_app.config import AppConfig, ImageLimits
+from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
 from serve_app.errors import ForeedgeError
 from serve_app.imaging.decode import decode_image
 from serve_app.models.derive import (
@@ -27,17 +27,24 @@ from serve_app.models.derive import (
     derive_graph,
     record_of,
 )
-from serve_app.models.engines.network import Pair
-from serve_app.models.engines.processor import Machine, this_machine
+from serve_app.models.engines.network import GATED, INT8, Pair
+from serve_app.models.engines.opening import open_derived
+from serve_app.models.engines.processor import (
+    Machine,
+    this_machine,
+    usable_cores,
+    why_not_runnable,
+)
 from serve_app.models.engines.records import GateRecord
 from serve_app.models.engines.shipped import shipped_path
 from serve_app.models.gate import Measures
 from serve_app.models.gate_images import GateImage
+from serve_app.models.quantization.quantize import quantize_model
 from serve_app.models.registry import BUNDLED_MODEL, Weights, locate_weights
 
 DOCS = Path("docs/quality.md")
 IMAGE_SET = "the cut-outs and books of make quality"
-_CUTOUTS, _BOOKS = 98, 36
+_CUTOUTS, _BOOKS, _CALIBRATION = 98, 36, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +60,22 @@ class PairMeasures:
 
 
 def measure_pairs(
-    weights: Weights, folders: Sequence[Path], machine: Machine
+    weights: Weights, folders: Sequence[Path], calibration: Path, machine: Machine
 ) -> list[PairMeasures]:
     """Measure a model with everything that a machine can serve it with.
 
     Args:
         weights: The model.
         folders: Folders of the sets of images.
+        calibration: Folder of other images, which int8 is calibrated with.
         machine: This machine.
     """
     networks = open_networks(weights, machine, bundled_images()[::DERIVED_FROM_EVERY])
+    if why_not_runnable(INT8, machine) is None:
+        images = list(_images([calibration]))
+        quantized = quantize_model(weights, images, "fast", threads=usable_cores())
+        content = quantized.derived.content
+        networks[INT8] = open_derived(content, INT8, SegmenterConfig(threads=1))
     found = compare_with_rembg(weights, list(networks.values()), _images(folders))
     return [
         PairMeasures(weights.name, pair, measures)
@@ -77,11 +90,11 @@ def _images(folders: Sequence[Path]) -> Iterator[GateImage]:
 
 
 def ship(weights: Weights, found: Sequence[PairMeasures], machine: Machine) -> list[GateRecord]:
-    """Write the records of the pairs that need a gate, and return them."""
+    """Write the records of the pairs that need a gate and no calibration, and return them."""
     records = []
     graph = derive_graph(weights, bundled_images()[::DERIVED_FROM_EVERY])
     for each in found:
-        if each.pair.changes_numbers:
+        if each.pair in GATED:
             record = record_of(weights, each.pair, graph, machine, IMAGE_SET, each.measures)
             path = shipped_path(weights.name, each.pair)
             path.parent.mkdir(exist_ok=True)
@@ -135,10 +148,11 @@ def main() -> None:
         write_cutout_set(packages, "test", options.count or _CUTOUTS),
         write_book_set(options.count or _BOOKS),
     ]
+    calibration = write_cutout_set(packages, "calibration", options.count or _CALIBRATION)
     found = []
     for name in options.models:
         weights = locate_weights(name, AppConfig.load())
-        measured = measure_pairs(weights, folders, machine)
+        measured = measure_pairs(weights, folders, calibration, machine)
         found += measured
         if options.write_docs:
             ship(weights, measured, machine)

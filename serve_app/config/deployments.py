@@ -110,7 +110,8 @@ class SegmenterConfig(Section):
     why."""
     precision: Precision = "float32"
     """Precision of the models' sums. ``bfloat16`` and ``float16`` need ``openvino`` and a gate that
-    was passed on such a processor (``foreedge models gate``). Otherwise float32 serves, and
+    was passed on such a processor (``foreedge models gate``). ``int8`` needs ``onnxruntime`` and a
+    file of ``foreedge models quantize`` that has passed the gate. Otherwise float32 serves, and
     ``/readyz`` says why. ``auto`` chooses the precision too."""
     accuracy: Accuracy | None = None
     """How near the masks must be to rembg's in float32 on the images of the gate. ``exact``: 99.9 %
@@ -132,12 +133,17 @@ class SegmenterConfig(Section):
     def _check_that_the_engine_can(self) -> Self:
         if self.engine == "auto" and self.precision != "float32":
             raise ValueError("engine auto chooses the precision. Remove precision")
-        if self.engine == "onnxruntime" and self.precision != "float32":
+        if self.engine == "onnxruntime" and self.precision not in {"float32", "int8"}:
             raise ValueError(
-                f"precision {self.precision} needs engine openvino. onnxruntime has float32 only"
+                f"precision {self.precision} needs engine openvino. onnxruntime has float32 and "
+                "int8"
             )
-        if self.engine != "onnxruntime" and self.execution == "stack":
+        if self.engine == "openvino" and self.precision == "int8":
+            raise ValueError("precision int8 needs engine onnxruntime")
+        if self.execution == "stack" and self.engine != "onnxruntime":
             raise ValueError(f"engine {self.engine} needs execution fan_out: it runs images singly")
+        if self.execution == "stack" and self.precision == "int8":
+            raise ValueError("precision int8 needs execution fan_out: its graph takes one image")
         return self
 
     @property

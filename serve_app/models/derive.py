@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from serve_app.config import SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
@@ -22,12 +21,11 @@ from serve_app.imaging.pixels import Pixels
 from serve_app.models.engines.network import Network, Pair, Tensor
 from serve_app.models.engines.onnx_runtime import (
     MAX_LEVELS_APART,
-    OnnxRuntimeNetwork,
     most_levels_apart,
+    open_session,
     probe_image,
-    session_options,
 )
-from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
+from serve_app.models.engines.opening import open_derived
 from serve_app.models.engines.processor import Machine, kernel_features, why_not_runnable
 from serve_app.models.engines.records import RECIPE_VERSION, GateRecord
 from serve_app.models.facts import ModelFacts
@@ -134,14 +132,14 @@ def pass_gate(
 
     Raises:
         InvalidConfig: The machine cannot run the pair.
-        ModelUnavailable: OpenVINO cannot load the graph, or cannot be loaded itself.
+        ModelUnavailable: The engine cannot load the graph, or cannot be loaded itself.
     """
     reason = why_not_runnable(pair, machine)
-    if reason is not None or machine.openvino is None:
+    if reason is not None:
         raise InvalidConfig(f"{pair} cannot be measured here: {reason}.")
     try:
-        network = OpenVinoNetwork(graph.content, pair.precision, threads=1)
-    # OpenVINO has no common class for what can be wrong with a graph or a C library.
+        network = open_derived(graph.content, pair, SegmenterConfig(threads=1))
+    # No engine has a common class for what can be wrong with a graph or a C library.
     except Exception as error:
         text = " ".join(str(error).split())
         raise ModelUnavailable(
@@ -166,7 +164,7 @@ def record_of(
         derived_sha256=graph.sha256,
         recipe_version=RECIPE_VERSION,
         engine=pair.engine,
-        engine_version=machine.openvino or "",
+        engine_version=machine.version_of(pair.engine) or "",
         precision=pair.precision,
         architecture=machine.architecture,
         features=kernel_features(pair, machine),
@@ -187,14 +185,7 @@ def _inputs(facts: ModelFacts, images: Sequence[GateImage]) -> list[Tensor]:
 
 def _most_apart(before: bytes, after: bytes, inputs: Sequence[Tensor], facts: ModelFacts) -> int:
     """Return the largest difference of two graphs' masks in float32, in grey levels."""
-    networks = [
-        OnnxRuntimeNetwork(
-            ort.InferenceSession(
-                graph, session_options(_AS_REMBG), providers=["CPUExecutionProvider"]
-            )
-        )
-        for graph in (before, after)
-    ]
+    networks = [open_session(graph, _AS_REMBG) for graph in (before, after)]
     return max(
         most_levels_apart(*(stretch_to_masks(each.run(tensor), facts) for each in networks))
         for tensor in inputs

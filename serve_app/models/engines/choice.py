@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serve_app.config import SegmenterConfig
-from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine, pairs_by_speed, why_not_runnable
 from serve_app.models.engines.records import derived_path, why_not_trusted
 from serve_app.models.registry import Weights
@@ -85,5 +85,8 @@ def _why_refused(
     reason = why_not_trusted(choice.derived, weights, pair, config.required_accuracy, machine)
     if reason is None:
         return None
+    if pair == INT8:
+        command = f"foreedge models quantize {weights.name} --calibration FOLDER"
+        return f"{reason}. Make it here with '{command}'"
     command = f"foreedge models gate {weights.name} --precision {pair.precision}"
     return f"{reason}. Measure it here with '{command}'"

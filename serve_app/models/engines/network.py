@@ -55,4 +55,6 @@ class Pair:
 EXACT = Pair("onnxruntime", "float32")
 """The pair that serves if no other one may."""
 GATED = (Pair("openvino", "bfloat16"), Pair("openvino", "float16"))
-"""Pairs that change numbers, and so need a gate."""
+"""Pairs that change numbers, and so need a gate. Their graph is derived without calibration."""
+INT8 = Pair("onnxruntime", "int8")
+"""The pair whose graph is quantized. It needs images for its calibration, and the gate."""

@@ -104,6 +104,19 @@ def open_onnx_runtime(path: Path, config: SegmenterConfig, probe: Probe) -> Onnx
     return opened(path)
 
 
+def open_session(graph: Path | bytes, config: SegmenterConfig) -> OnnxRuntimeNetwork:
+    """Return a network that runs a graph on the CPU exactly as it is written.
+
+    Raises:
+        Exception: The graph is not an ONNX model. ONNX Runtime has no common class for this.
+    """
+    content = graph if isinstance(graph, bytes) else str(graph)
+    session = ort.InferenceSession(
+        content, session_options(config), providers=["CPUExecutionProvider"]
+    )
+    return OnnxRuntimeNetwork(session)
+
+
 def most_levels_apart(found: Pixels, expected: Pixels) -> int:
     """Return the largest difference of two masks of one shape, in grey levels."""
     return int(np.abs(found.astype(int) - expected).max())

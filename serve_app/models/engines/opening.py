@@ -6,12 +6,13 @@ from pathlib import Path
 
 from serve_app.config import SegmenterConfig
 from serve_app.models.engines.choice import Choice
-from serve_app.models.engines.network import EXACT, Network
+from serve_app.models.engines.network import EXACT, Network, Pair
 from serve_app.models.engines.onnx_runtime import (
     MAX_LEVELS_APART,
     Probe,
     most_levels_apart,
     open_onnx_runtime,
+    open_session,
 )
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 from serve_app.models.graph_rewrites import optimize_for_cpu
@@ -22,7 +23,8 @@ def open_network(
 ) -> tuple[Network, Choice]:
     """Return the network of a model, and the choice that it follows.
 
-    What OpenVINO cannot load, or computes otherwise in float32, ONNX Runtime serves.
+    What OpenVINO cannot load, or computes otherwise in float32, ONNX Runtime serves. So it serves
+    in float32 if it cannot load the int8 graph.
 
     Args:
         path: ONNX file of the model.
@@ -36,19 +38,35 @@ def open_network(
     if choice.pair == EXACT:
         return open_onnx_runtime(path, config, probe), choice
     try:
-        return _open_openvino(path, config, choice, probe), choice
-    # OpenVINO has no common class for what can be wrong with a graph or a C library.
+        if choice.derived is None:
+            return _open_openvino(path, config, choice, probe), choice
+        # The gate has compared its masks of many images.
+        network = open_derived(choice.derived, choice.pair, config)
+        probe(network)
+        return network, choice
+    # No engine has a common class for what can be wrong with a graph or a C library.
     except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return open_onnx_runtime(path, config, probe), choice.without(reason)
 
 
+def open_derived(graph: Path | bytes, pair: Pair, config: SegmenterConfig) -> Network:
+    """Return the network of a derived graph.
+
+    Args:
+        graph: ONNX file or its content, with a fixed batch of one.
+        pair: Engine and precision, which change numbers.
+        config: Settings of its execution.
+
+    Raises:
+        Exception: The engine cannot load the graph, or cannot be loaded itself.
+    """
+    if pair.engine == "openvino":
+        return OpenVinoNetwork(graph, pair.precision, config.threads)
+    return open_session(graph, config)
+
+
 def _open_openvino(path: Path, config: SegmenterConfig, choice: Choice, probe: Probe) -> Network:
-    if choice.derived is not None:
-        # The gate has compared its masks of many images.
-        network = OpenVinoNetwork(choice.derived, choice.pair.precision, config.threads)
-        probe(network)
-        return network
     expected = probe(open_onnx_runtime(path, config, probe))
     graph = optimize_for_cpu(path, batches=False) if config.rewrite_graph else path
     network = OpenVinoNetwork(graph, choice.pair.precision, config.threads)

@@ -1,27 +1,37 @@
 """What this machine's processor can do, and which pairs it therefore runs well.
 
 OpenVINO's bfloat16 is slower than ONNX Runtime's float32 unless the processor has AMX, and does not
-compile at all on some that lack AVX-512 (measured, docs/decisions/0025).
+compile at all on some that lack AVX-512 (measured, docs/decisions/0025). Without VNNI (x86-64) or
+i8mm (arm64), ONNX Runtime's int8 is slower than its float32. On x86-64 it then also adds products
+of unsigned and signed bytes in 16 bits, which saturate.
 """
 
 from __future__ import annotations
 
+import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from serve_app.models.engines.network import Pair
+from serve_app.contracts.precision import Engine
+from serve_app.models.engines.network import INT8, Pair
+from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.openvino_runtime import openvino_version
 
 _CPUINFO = Path("/proc/cpuinfo")
 _LISTS = {"flags", "Features"}
 """Keys of the list of features, on x86-64 and on arm64."""
 _OF_INTEREST = {
-    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8",
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_bf16", "amx_int8",
     "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2",
 }  # fmt: skip
 """Features that choose the kernels of an engine."""
-_NEEDED = {"bfloat16": ("amx_bf16",), "float16": ("avx512_fp16", "asimdhp")}
+_NEEDED = {
+    "bfloat16": ("amx_bf16",),
+    "float16": ("avx512_fp16", "asimdhp"),
+    "int8": ("avx512_vnni", "avx_vnni", "i8mm"),
+}
 """Features of which a processor needs one to run a precision."""
 _ARM = "aarch64"
 
@@ -36,6 +46,12 @@ class Machine:
     """Features of the processor that choose the kernels of an engine."""
     openvino: str | None
     """Version of OpenVINO, or None if it is not installed."""
+    onnxruntime: str = field(default_factory=runtime_version)
+    """Version of ONNX Runtime."""
+
+    def version_of(self, engine: Engine) -> str | None:
+        """Return the version of an engine, or None if it is not installed."""
+        return self.openvino if engine == "openvino" else self.onnxruntime
 
 
 def this_machine() -> Machine:
@@ -52,6 +68,13 @@ def cpu_name() -> str:
         if key.strip() == "model name":
             return value.strip()
     return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def read_features(cpuinfo: str) -> frozenset[str]:
@@ -78,11 +101,14 @@ def pairs_by_speed(machine: Machine) -> list[Pair]:
 
     Source of the order: docs/decisions/0025. On x86-64 float16 is slower than float32.
     """
+    found = []
     if "amx_bf16" in machine.features:
-        return [Pair("openvino", "bfloat16")]
+        found.append(Pair("openvino", "bfloat16"))
     if machine.architecture == _ARM and "asimdhp" in machine.features:
-        return [Pair("openvino", "float16")]
-    return []
+        found.append(Pair("openvino", "float16"))
+    if machine.features.intersection(_NEEDED["int8"]):
+        found.append(INT8)
+    return found
 
 
 def kernel_features(pair: Pair, machine: Machine) -> tuple[str, ...]:

@@ -113,7 +113,10 @@ def why_not_trusted(
         "another pair": (f"{record.engine} {record.precision}", str(pair)),
         "another architecture": (record.architecture, machine.architecture),
         "other processor features": (record.features, kernel_features(pair, machine)),
-        f"another version of {pair.engine}": (record.engine_version, machine.openvino),
+        f"another version of {pair.engine}": (
+            record.engine_version,
+            machine.version_of(pair.engine),
+        ),
     }
     for what, (recorded, needed) in expected.items():
         if recorded != needed:

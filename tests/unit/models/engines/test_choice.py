@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.config import SegmenterConfig
 from serve_app.models.engines.choice import Choice, choose_pair
-from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine, kernel_features, read_features
 from serve_app.models.engines.records import (
     RECIPE_VERSION,
@@ -31,6 +31,9 @@ FLOAT16 = Pair("openvino", "float16")
 AMX = Machine("x86_64", frozenset({"avx512f", "amx_bf16", "avx512_fp16"}), "2026.4.1")
 AVX2 = Machine("x86_64", frozenset({"avx2"}), "2026.4.1")
 GRAVITON = Machine("aarch64", frozenset({"asimdhp", "sve"}), "2026.4.1")
+ICE_LAKE = Machine("x86_64", frozenset({"avx512f", "avx512_vnni"}), None)
+ALDER_LAKE = Machine("x86_64", frozenset({"avx2", "avx_vnni"}), None)
+GRAVITON3 = Machine("aarch64", frozenset({"asimdhp", "asimddp", "i8mm", "sve"}), "2026.4.1")
 CLOSE = Measures(
     images=24,
     difference=0.2,
@@ -68,7 +71,7 @@ def gated(
         derived_sha256=hashlib.sha256(graph).hexdigest(),
         recipe_version=RECIPE_VERSION,
         engine=pair.engine,
-        engine_version=machine.openvino or "",
+        engine_version=machine.version_of(pair.engine) or "",
         precision=pair.precision,
         architecture=machine.architecture,
         features=kernel_features(pair, machine),
@@ -195,6 +198,30 @@ def test_what_is_absent_stale_or_damaged_is_refused_with_the_reason(
     assert reason in automatic.because
 
 
+@pytest.mark.parametrize("how", STALE)
+def test_what_int8_needs_is_checked_in_the_same_way(
+    weights: Weights, tmp_path: Path, how: str
+) -> None:
+    spoil, reason = STALE[how]
+    spoil(gated(weights, tmp_path, pair=INT8, machine=ICE_LAKE))
+    found = chosen(weights, tmp_path, ICE_LAKE, engine="onnxruntime", precision="int8")
+    assert (found.pair, found.derived) == (EXACT, None)
+    assert reason.replace("openvino", "onnxruntime") in str(found.refused)
+    assert "'foreedge models quantize own --calibration FOLDER'" in str(found.refused)
+    automatic = chosen(weights, tmp_path, ICE_LAKE, engine="auto", accuracy="fast")
+    assert (automatic.pair, automatic.refused) == (EXACT, None)
+    assert reason.replace("openvino", "onnxruntime") in automatic.because
+
+
+def test_int8_of_another_version_of_onnx_runtime_is_refused(
+    weights: Weights, tmp_path: Path
+) -> None:
+    gated(weights, tmp_path, pair=INT8, machine=dataclasses.replace(ICE_LAKE, onnxruntime="1.21.0"))
+    found = chosen(weights, tmp_path, ICE_LAKE, precision="int8")
+    assert found.pair == EXACT
+    assert "another version of onnxruntime: '1.21.0'" in str(found.refused)
+
+
 def test_another_file_of_the_same_name_is_another_source(weights: Weights, tmp_path: Path) -> None:
     gated(weights, tmp_path)
     other = dataclasses.replace(weights, sha256="f" * 64)
@@ -214,6 +241,13 @@ def test_another_file_of_the_same_name_is_another_source(weights: Weights, tmp_p
         (dataclasses.replace(AMX, openvino=None), BFLOAT16, False),
         (dataclasses.replace(AMX, openvino=None), Pair("openvino", "float32"), False),
         (AVX2, Pair("openvino", "float32"), True),
+        # Without VNNI or i8mm, int8 is slower than float32, and on x86-64 its sums saturate.
+        (ICE_LAKE, INT8, True),
+        (ALDER_LAKE, INT8, True),
+        (GRAVITON3, INT8, True),
+        (AVX2, INT8, False),
+        (GRAVITON, INT8, False),
+        (AMX, INT8, False),
     ],
 )
 def test_a_precision_needs_a_processor_that_has_it(
@@ -228,12 +262,21 @@ def test_a_precision_needs_a_processor_that_has_it(
 
 @pytest.mark.parametrize(
     ("machine", "expected"),
-    [(AMX, BFLOAT16), (GRAVITON, FLOAT16), (AVX2, EXACT)],
+    [
+        (AMX, BFLOAT16),
+        (GRAVITON, FLOAT16),
+        (AVX2, EXACT),
+        (ICE_LAKE, INT8),
+        (ALDER_LAKE, INT8),
+        (GRAVITON3, FLOAT16),
+        (dataclasses.replace(AMX, features=AMX.features | {"avx512_vnni"}), BFLOAT16),
+        (dataclasses.replace(AMX, features=AMX.features | {"avx512_vnni"}, openvino=None), INT8),
+    ],
 )
 def test_auto_takes_the_fastest_pair_that_the_processor_runs_well(
     weights: Weights, tmp_path: Path, machine: Machine, expected: Pair
 ) -> None:
-    for pair in (BFLOAT16, FLOAT16):
+    for pair in (BFLOAT16, FLOAT16, INT8):
         gated(weights, tmp_path, pair=pair, machine=machine)
     found = chosen(weights, tmp_path, machine, engine="auto", accuracy="close")
     assert (found.pair, found.refused) == (expected, None)

@@ -1,0 +1,152 @@
+"""What ``foreedge models quantize`` does: make an int8 graph, measure it, and report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ingest.cli.gate import bundled_images, report_gate
+from ingest.cli.progress import progress_bar
+from ingest.cli.terminal import open_terminal, print_json, print_line
+from ingest.node.kernels import convolution_kernels
+from ingest.node.speed import Case, CaseSpeed, measure_case
+from serve_app.config import AppConfig
+from serve_app.contracts.precision import Accuracy
+from serve_app.errors import InvalidConfig, ModelUnavailable
+from serve_app.models.derive import pass_gate
+from serve_app.models.engines.choice import Choice
+from serve_app.models.engines.network import INT8
+from serve_app.models.engines.processor import this_machine, usable_cores, why_not_runnable
+from serve_app.models.engines.records import derived_folder, derived_path, write_derived
+from serve_app.models.gate_images import GateImage, read_gate_images
+from serve_app.models.quantization.quantize import QuantizedGraph, quantize_model
+from serve_app.models.registry import Weights, locate_weights
+
+_SPEED_S = 4.0
+"""Seconds for which each speed is measured."""
+_SHOWN_PARTS = 8
+"""Number of the parts with the largest errors that are reported."""
+
+
+def quantize_and_write(
+    name: str, calibration: Path, accuracy: Accuracy, images: Path | None, *, as_json: bool
+) -> bool:
+    """Quantize a model, measure it, write both files, and report the numbers.
+
+    Args:
+        name: Name of the model.
+        calibration: Folder of the images that choose ranges and layers.
+        accuracy: Accuracy that the search aims at.
+        images: Folder of the images of the gate, or None for the bundled ones.
+        as_json: Whether the report is one line of JSON.
+
+    Returns:
+        Whether any accuracy was reached and int8 is faster than float32 here.
+
+    Raises:
+        InvalidConfig: This processor, a folder or the graph is not fit for it.
+        ModelUnavailable: The weights are not here, or the files cannot be written.
+    """
+    config, machine = AppConfig.load(), this_machine()
+    reason = why_not_runnable(INT8, machine)
+    if reason is not None:
+        raise InvalidConfig(f"{INT8} cannot be measured here: {reason}.")
+    weights = locate_weights(name, config)
+    chosen = list(read_gate_images(calibration))
+    judged = list(read_gate_images(images)) if images else bundled_images()
+    path = derived_path(derived_folder(config), name, INT8)
+    with progress_bar(open_terminal(as_json=True)) as bar:
+        task = bar.add_task(f"{name}, {INT8}", total=None, detail="")
+
+        def show(step: str) -> None:
+            bar.update(task, detail=step)
+
+        def counted() -> Iterator[GateImage]:
+            for number, image in enumerate(judged, 1):
+                show(f"gate, image {number} of {len(judged)}")
+                yield image
+
+        quantized = quantize_model(weights, chosen, accuracy, threads=usable_cores(), on_step=show)
+        record = pass_gate(
+            weights,
+            INT8,
+            quantized.derived,
+            counted(),
+            image_set=f"the images of {images}" if images else "the bundled images",
+            machine=machine,
+        )
+        show("speed")
+        speeds = _measure_speeds(weights, quantized.derived.content)
+    faster = speeds["int8"].cpu_s_per_image < speeds["float32"].cpu_s_per_image
+    if faster:
+        try:
+            write_derived(path, quantized.derived.content, record)
+        except OSError as error:
+            raise ModelUnavailable(
+                f"{path} cannot be written: {error}. Check the permissions and the free space, or "
+                "name another folder with U2NET_HOME."
+            ) from error
+    facts = _facts(quantized, speeds)
+    written = path if faster else None
+    report_gate(quantized.derived, record, written, print_json if as_json else None, facts)
+    if not as_json:
+        _print_facts(facts)
+        if not faster:
+            print_line("  int8 is not faster on this processor, so nothing was written.")
+    return faster and record.measures.reached() is not None
+
+
+def _measure_speeds(weights: Weights, graph: bytes) -> dict[str, CaseSpeed]:
+    """Return the speed in float32 and in int8, on one thread."""
+    with tempfile.TemporaryDirectory(prefix="foreedge-") as folder:
+        derived = Path(folder, "int8.onnx")
+        derived.write_bytes(graph)
+        choices = (Choice(), Choice(INT8, derived))
+        return {
+            choice.pair.precision: measure_case(Case(weights, choice, 1, _SPEED_S))
+            for choice in choices
+        }
+
+
+def _facts(quantized: QuantizedGraph, speeds: dict[str, CaseSpeed]) -> dict[str, Any]:
+    found = quantized.found
+    worst = sorted(found.parts, key=lambda part: part.difference, reverse=True)
+    return {
+        "layers": quantized.layers,
+        "in_float": list(found.in_float),
+        "products_in_int8": round(found.in_int8, 4),
+        "parts": [
+            {
+                "layers": list(part.layers),
+                "products": round(part.products, 4),
+                "difference": round(part.difference, 4),
+            }
+            for part in worst[:_SHOWN_PARTS]
+        ],
+        "kernels": convolution_kernels(INT8, quantized.derived.content),
+        "cpu_s_per_image": {name: speed.cpu_s_per_image for name, speed in speeds.items()},
+    }
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    cpu_s = facts["cpu_s_per_image"]
+    ratio = cpu_s["float32"] / cpu_s["int8"]
+    kernels = ", ".join(f"{count} {name}" for name, count in facts["kernels"].items())
+    print_line(
+        f"  layers in float32                   {len(facts['in_float'])} of {facts['layers']}"
+    )
+    print_line(f"  products in int8                    {facts['products_in_int8']:.1%}")
+    for part in facts["parts"]:
+        names = part["layers"]
+        label = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+        print_line(
+            f"    {label}: alone {part['difference']:.3f} levels, {part['products']:.1%} of the "
+            "products"
+        )
+    print_line(f"  convolutions                        {kernels}")
+    print_line(
+        f"  CPU time of a mask                  {cpu_s['int8'] * 1e3:.0f} ms in int8, "
+        f"{cpu_s['float32'] * 1e3:.0f} ms in float32: {ratio:.2f} times as fast"
+    )

@@ -1,0 +1,160 @@
+"""The search for the layers that must stay in float32, so that the others can run in int8.
+
+Each part of the graph is measured alone: how far the masks are off if only this part is in int8.
+What costs the masks much and saves little time goes back to float32 first, until the masks
+suffice. Then each layer is tried once more, and only those stay in float32 that are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from serve_app.models.gate import Measures
+from serve_app.models.quantization.layers import Layer
+
+Judge = Callable[[Collection[str]], Measures]
+"""Measures the masks with some layers in float32, by their names, and all others in int8."""
+
+_STAGE = 8
+"""Number of neighbouring layers that are measured together first."""
+_MOST_IN_FLOAT = 0.4
+"""Largest share of the products in float32. With more of them, int8 saves too little time."""
+_CROSSING = 0.01
+"""Share of a run that a change between float32 and int8 is taken to cost, whatever its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartError:
+    """What a part of a graph costs the masks if nothing else is in int8."""
+
+    layers: tuple[str, ...]
+    """Names of its layers."""
+    products: float
+    """Its share of all products of the graph, 0 to 1."""
+    difference: float
+    """Mean difference of the masks, in grey levels."""
+
+    @property
+    def worth(self) -> float:
+        """Difference that float32 avoids, for each share of the time that it may cost."""
+        return self.difference / (self.products + _CROSSING)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatLayers:
+    """The result of a search."""
+
+    in_float: tuple[str, ...]
+    """Names of the layers that stay in float32, in the order of the graph."""
+    in_int8: float
+    """Share of the products that run in int8, 0 to 1."""
+    parts: tuple[PartError, ...]
+    """Error of each part. Empty if all layers can run in int8."""
+    measures: Measures
+    """What was measured with these layers in float32."""
+
+
+class FloatSearch:
+    """A search over the layers of one graph."""
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        judge: Judge,
+        suffices: Callable[[Measures], bool],
+        *,
+        quick_judge: Judge | None = None,
+    ) -> None:
+        """Prepare a search.
+
+        Args:
+            layers: Layers in the order of the graph, at least one.
+            judge: What measures the masks.
+            suffices: Whether masks are near enough.
+            quick_judge: What measures one part alone, on fewer images. Default: ``judge``.
+        """
+        self._layers = layers
+        self._judge = judge
+        self._suffices = suffices
+        self._quick_judge = quick_judge or judge
+        self._all = sum(each.products for each in layers)
+
+    def run(self) -> FloatLayers:
+        """Return the fewest layers in float32 that were found to suffice.
+
+        If no choice suffices, those that were tried last are returned, and the gate refuses them.
+        """
+        measures = self._judge(())
+        if self._suffices(measures):
+            return self._result((), (), measures)
+        parts = self._measure_parts()
+        ranked = self._candidates(parts)
+        count = self._fewest(ranked)
+        return self._without_needless(ranked[:count], parts)
+
+    def _measure_parts(self) -> list[PartError]:
+        """Return the error of each stage, and of each layer of those that cost most."""
+        stages = [
+            self._part(self._layers[start : start + _STAGE])
+            for start in range(0, len(self._layers), _STAGE)
+        ]
+        mean = sum(each.difference for each in stages) / len(stages)
+        found = []
+        for number, stage in enumerate(stages):
+            layers = self._layers[number * _STAGE :][: len(stage.layers)]
+            if stage.difference < mean or len(layers) == 1:
+                found.append(stage)
+            else:
+                found += [self._part([each]) for each in layers]
+        return found
+
+    def _part(self, layers: Sequence[Layer]) -> PartError:
+        names = tuple(each.name for each in layers)
+        others = [each.name for each in self._layers if each.name not in names]
+        products = sum(each.products for each in layers) / self._all
+        return PartError(names, products, self._quick_judge(others).difference)
+
+    def _candidates(self, parts: Sequence[PartError]) -> list[PartError]:
+        """Return the parts that are worth most in float32, as many as leave int8 a use."""
+        found, products = [], 0.0
+        for each in sorted(parts, key=lambda part: part.worth, reverse=True):
+            if products + each.products <= _MOST_IN_FLOAT:
+                found.append(each)
+                products += each.products
+        return found
+
+    def _fewest(self, ranked: Sequence[PartError]) -> int:
+        """Return how many of the first parts suffice in float32, or all of them if none do."""
+        low, high = 1, len(ranked)
+        while low < high:
+            middle = (low + high) // 2
+            if self._suffices(self._judge(_names(ranked[:middle]))):
+                high = middle
+            else:
+                low = middle + 1
+        return high
+
+    def _without_needless(
+        self, kept: Sequence[PartError], parts: Sequence[PartError]
+    ) -> FloatLayers:
+        names = _names(kept)
+        measures = self._judge(names)
+        if self._suffices(measures):
+            for name in reversed(names):
+                fewer = [each for each in names if each != name]
+                found = self._judge(fewer)
+                if self._suffices(found):
+                    names, measures = fewer, found
+        return self._result(names, parts, measures)
+
+    def _result(
+        self, names: Collection[str], parts: Sequence[PartError], measures: Measures
+    ) -> FloatLayers:
+        kept = [each for each in self._layers if each.name in names]
+        in_float = sum(each.products for each in kept) / self._all
+        return FloatLayers(tuple(each.name for each in kept), 1 - in_float, tuple(parts), measures)
+
+
+def _names(parts: Sequence[PartError]) -> list[str]:
+    return [name for part in parts for name in part.layers]

@@ -1,0 +1,86 @@
+"""Which layers the search keeps in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from serve_app.models.gate import Measures
+from serve_app.models.quantization.layers import Layer
+from serve_app.models.quantization.search import FloatSearch
+
+LAYERS = [Layer(f"layer{number}", f"conv{number}", 100) for number in range(40)]
+
+
+def judged(errors: dict[str, float], in_float: Collection[str]) -> Measures:
+    """Return measures whose difference is the sum of the errors of the layers in int8."""
+    difference = sum(error for name, error in errors.items() if name not in in_float)
+    return Measures(
+        images=1,
+        difference=difference,
+        iou=1,
+        within_2=1,
+        within_8=1,
+        true_iou_loss=0,
+        worst="0",
+        worst_within_8=1,
+    )
+
+
+class Trial:
+    """Counts what a search measures."""
+
+    def __init__(self, errors: dict[str, float], limit: float, layers: list[Layer]) -> None:
+        self.measured = 0
+        self._errors, self._limit = errors, limit
+        self.search = FloatSearch(layers, self._judge, self._suffices)
+
+    def _judge(self, in_float: Collection[str]) -> Measures:
+        self.measured += 1
+        return judged(self._errors, in_float)
+
+    def _suffices(self, measures: Measures) -> bool:
+        return measures.difference <= self._limit
+
+
+def test_nothing_stays_in_float_if_all_of_it_suffices() -> None:
+    trial = Trial({each.name: 0.01 for each in LAYERS}, 0.5, LAYERS)
+    found = trial.search.run()
+    assert (found.in_float, found.in_int8, found.parts) == ((), 1, ())
+    assert trial.measured == 1
+
+
+@pytest.mark.parametrize("bad", [{0}, {17}, {39}, {3, 4, 30}])
+def test_only_the_layers_that_spoil_the_masks_stay_in_float(bad: set[int]) -> None:
+    errors = {each.name: 3.0 if n in bad else 0.001 for n, each in enumerate(LAYERS)}
+    found = Trial(errors, 0.5, LAYERS).search.run()
+    assert found.in_float == tuple(LAYERS[n].name for n in sorted(bad))
+    assert found.in_int8 == pytest.approx(1 - len(bad) / 40)
+    assert found.measures.difference == pytest.approx(0.001 * (40 - len(bad)))
+    # The parts say which layer it was.
+    alone = {part.layers: part.difference for part in found.parts}
+    assert all(alone[(LAYERS[n].name,)] == 3 for n in bad)
+
+
+def test_a_cheap_layer_goes_to_float_before_an_expensive_one() -> None:
+    layers = [Layer("large", "a", 10_000), Layer("small", "b", 100), Layer("other", "c", 20_000)]
+    errors = {"large": 0.4, "small": 0.4, "other": 0.0}
+    found = Trial(errors, 0.5, layers).search.run()
+    assert found.in_float == ("small",)
+
+
+def test_a_layer_that_most_of_the_time_goes_to_stays_in_int8() -> None:
+    layers = [Layer("large", "a", 10_000), Layer("small", "b", 100)]
+    found = Trial({"large": 4.0, "small": 0.1}, 0.5, layers).search.run()
+    # It does not suffice, which the gate will say.
+    assert "large" not in found.in_float
+    assert found.measures.difference >= 4
+
+
+def test_a_stage_is_measured_once_and_only_the_worst_layer_by_layer() -> None:
+    errors = {each.name: 3.0 if n == 17 else 0.001 for n, each in enumerate(LAYERS)}
+    trial = Trial(errors, 0.5, LAYERS)
+    found = trial.search.run()
+    assert len(found.parts) == 4 + 8
+    assert trial.measured < len(LAYERS)
