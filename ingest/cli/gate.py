@@ -137,7 +137,7 @@ def report_gate(
     write_json: Callable[[dict[str, Any]], None] | None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print what was measured, and where it was written.
+    """Print what was measured, and the places of the files.
 
     Args:
         graph: What the pair runs.

@@ -31,7 +31,7 @@ class PartError:
     layers: tuple[str, ...]
     """Names of its layers."""
     products: float
-    """Its share of all products of the graph, 0 to 1."""
+    """Share of all products of the graph, 0 to 1."""
     difference: float
     """Mean difference of the masks, in grey levels."""
 
