@@ -137,8 +137,8 @@ def _weight_scales(
 ) -> npt.NDArray[np.float32]:
     """Return the scale of each output channel, [O].
 
-    Weights that are tiny compared with their bias get a larger scale. Otherwise their bias would not
-    fit into 32 bits.
+    Weights that are tiny compared with their bias get a larger scale. Otherwise their bias would
+    not fit into 32 bits.
     """
     scales = np.abs(kernel).reshape(len(kernel), -1).max(1) / 127
     if bias is not None:
