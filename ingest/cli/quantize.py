@@ -19,7 +19,12 @@ from serve_app.models.derive import pass_gate
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import INT8
 from serve_app.models.engines.processor import this_machine, usable_cores, why_not_runnable
-from serve_app.models.engines.records import derived_folder, derived_path, write_derived
+from serve_app.models.engines.records import (
+    GateRecord,
+    derived_folder,
+    derived_path,
+    write_derived,
+)
 from serve_app.models.gate_images import GateImage, read_gate_images
 from serve_app.models.quantization.quantize import QuantizedGraph, quantize_model
 from serve_app.models.registry import Weights, locate_weights
@@ -81,13 +86,7 @@ def quantize_and_write(
         speeds = _measure_speeds(weights, quantized.derived.content)
     faster = speeds["int8"].cpu_s_per_image < speeds["float32"].cpu_s_per_image
     if faster:
-        try:
-            write_derived(path, quantized.derived.content, record)
-        except OSError as error:
-            raise ModelUnavailable(
-                f"{path} cannot be written: {error}. Check the permissions and the free space, or "
-                "name another folder with U2NET_HOME."
-            ) from error
+        _write(path, quantized, record)
     facts = _facts(quantized, speeds)
     written = path if faster else None
     report_gate(quantized.derived, record, written, print_json if as_json else None, facts)
@@ -96,6 +95,16 @@ def quantize_and_write(
         if not faster:
             print_line("  int8 is not faster on this processor, so nothing was written.")
     return faster and record.measures.reached() is not None
+
+
+def _write(path: Path, quantized: QuantizedGraph, record: GateRecord) -> None:
+    try:
+        write_derived(path, quantized.derived.content, record)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
+            "another folder with U2NET_HOME."
+        ) from error
 
 
 def _measure_speeds(weights: Weights, graph: bytes) -> dict[str, CaseSpeed]:
