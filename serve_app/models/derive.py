@@ -22,7 +22,7 @@ from serve_app.models.engines.network import Network, Pair, Tensor
 from serve_app.models.engines.onnx_runtime import (
     MAX_LEVELS_APART,
     most_levels_apart,
-    open_session,
+    open_as_written,
     probe_image,
 )
 from serve_app.models.engines.opening import open_derived
@@ -185,7 +185,7 @@ def _inputs(facts: ModelFacts, images: Sequence[GateImage]) -> list[Tensor]:
 
 def _most_apart(before: bytes, after: bytes, inputs: Sequence[Tensor], facts: ModelFacts) -> int:
     """Return the largest difference of two graphs' masks in float32, in grey levels."""
-    networks = [open_session(graph, _AS_REMBG) for graph in (before, after)]
+    networks = [open_as_written(graph, _AS_REMBG) for graph in (before, after)]
     return max(
         most_levels_apart(*(stretch_to_masks(each.run(tensor), facts) for each in networks))
         for tensor in inputs

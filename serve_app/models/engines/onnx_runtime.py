@@ -104,7 +104,7 @@ def open_onnx_runtime(path: Path, config: SegmenterConfig, probe: Probe) -> Onnx
     return opened(path)
 
 
-def open_session(graph: Path | bytes, config: SegmenterConfig) -> OnnxRuntimeNetwork:
+def open_as_written(graph: Path | bytes, config: SegmenterConfig) -> OnnxRuntimeNetwork:
     """Return a network that runs a graph on the CPU exactly as it is written.
 
     Raises:

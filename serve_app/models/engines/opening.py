@@ -11,8 +11,8 @@ from serve_app.models.engines.onnx_runtime import (
     MAX_LEVELS_APART,
     Probe,
     most_levels_apart,
+    open_as_written,
     open_onnx_runtime,
-    open_session,
 )
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 from serve_app.models.graph_rewrites import optimize_for_cpu
@@ -63,7 +63,7 @@ def open_derived(graph: Path | bytes, pair: Pair, config: SegmenterConfig) -> Ne
     """
     if pair.engine == "openvino":
         return OpenVinoNetwork(graph, pair.precision, config.threads)
-    return open_session(graph, config)
+    return open_as_written(graph, config)
 
 
 def _open_openvino(path: Path, config: SegmenterConfig, choice: Choice, probe: Probe) -> Network:

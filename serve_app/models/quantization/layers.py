@@ -17,7 +17,7 @@ _MIXING = frozenset({"Concat", "Add"})
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class GraphLayer:
     """A convolution and the ``Relu`` after it, if nothing else reads the convolution."""
 
     name: str
@@ -45,7 +45,7 @@ class LayeredGraph:
         self.layers = [self._layer(node) for node in self.graph.node if self._is_layer(node)]
         self._layers_by_name = {each.name: each for each in self.layers}
 
-    def layer_of(self, name: str) -> Layer | None:
+    def layer_of(self, name: str) -> GraphLayer | None:
         """Return the layer that makes a value, or None."""
         return self._layers_by_name.get(name)
 
@@ -99,12 +99,12 @@ class LayeredGraph:
         known = all(name in self.constants for name in node.input[1:] if name)
         return node.op_type == "Conv" and known and self.is_map(node.output[0])
 
-    def _layer(self, node: Any) -> Layer:
+    def _layer(self, node: Any) -> GraphLayer:
         output, readers = node.output[0], self.readers[node.output[0]]
         fused = len(readers) == 1 and readers[0].op_type == "Relu" and output not in self._outputs
         name = readers[0].output[0] if fused else output
         kernel = self.constants[node.input[1]].dims
-        return Layer(name, output, prod(kernel) * prod(self.shapes[output][2:]))
+        return GraphLayer(name, output, prod(kernel) * prod(self.shapes[output][2:]))
 
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:

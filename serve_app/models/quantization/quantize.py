@@ -16,7 +16,7 @@ from serve_app.imaging.mask import resize_for_model
 from serve_app.imaging.pixels import Pixels
 from serve_app.models.derive import DERIVED_FROM_EVERY, DerivedGraph, derive_graph
 from serve_app.models.engines.network import Tensor
-from serve_app.models.engines.onnx_runtime import OnnxRuntimeNetwork, open_session
+from serve_app.models.engines.onnx_runtime import OnnxRuntimeNetwork, open_as_written
 from serve_app.models.facts import ModelFacts
 from serve_app.models.gate import BOUNDS, MaskPair, Measures, measure_masks
 from serve_app.models.gate_images import GateImage
@@ -151,7 +151,7 @@ class _Trial:
         )
 
     def _masks(self, graph: onnx.ModelProto, inputs: Sequence[Tensor]) -> list[Pixels]:
-        network = open_session(graph.SerializeToString(), _ONE_THREAD)
+        network = open_as_written(graph.SerializeToString(), _ONE_THREAD)
         return list(self._pool.map(lambda tensor: self._mask(network, tensor), inputs))
 
     def _mask(self, network: OnnxRuntimeNetwork, tensor: Tensor) -> Pixels:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from serve_app.models.gate import Measures
-from serve_app.models.quantization.layers import Layer
+from serve_app.models.quantization.layers import GraphLayer
 
 Judge = Callable[[Collection[str]], Measures]
 """Measures the masks with some layers in float32, by their names, and all others in int8."""
@@ -60,7 +60,7 @@ class FloatSearch:
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: Sequence[GraphLayer],
         judge: Judge,
         suffices: Callable[[Measures], bool],
         *,
@@ -109,7 +109,7 @@ class FloatSearch:
                 found += [self._part([each]) for each in layers]
         return found
 
-    def _part(self, layers: Sequence[Layer]) -> PartError:
+    def _part(self, layers: Sequence[GraphLayer]) -> PartError:
         names = tuple(each.name for each in layers)
         others = [each.name for each in self._layers if each.name not in names]
         products = sum(each.products for each in layers) / self._all

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from serve_app.models.quantization.layers import Layer, LayeredGraph
+from serve_app.models.quantization.layers import GraphLayer, LayeredGraph
 from serve_app.models.quantization.ranges import Range
 
 _MOST_BIAS = 2.0**30
@@ -103,7 +103,7 @@ class _Writer:
         scale = float(np.float32(max(high - low, 1e-6) / 255))
         return scale, int(np.clip(round(-low / scale), 0, 255))
 
-    def _quantize_weights(self, node: Any, input_scale: float, layer: Layer) -> None:
+    def _quantize_weights(self, node: Any, input_scale: float, layer: GraphLayer) -> None:
         constants, name = self._layered.constants, layer.name
         kernel = numpy_helper.to_array(constants[node.input[1]])
         has_bias = len(node.input) > 2 and node.input[2]

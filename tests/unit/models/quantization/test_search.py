@@ -7,10 +7,10 @@ from collections.abc import Collection
 import pytest
 
 from serve_app.models.gate import Measures
-from serve_app.models.quantization.layers import Layer
+from serve_app.models.quantization.layers import GraphLayer
 from serve_app.models.quantization.search import FloatSearch
 
-LAYERS = [Layer(f"layer{number}", f"conv{number}", 100) for number in range(40)]
+LAYERS = [GraphLayer(f"layer{number}", f"conv{number}", 100) for number in range(40)]
 
 
 def judged(errors: dict[str, float], in_float: Collection[str]) -> Measures:
@@ -31,7 +31,7 @@ def judged(errors: dict[str, float], in_float: Collection[str]) -> Measures:
 class Trial:
     """Counts what a search measures."""
 
-    def __init__(self, errors: dict[str, float], limit: float, layers: list[Layer]) -> None:
+    def __init__(self, errors: dict[str, float], limit: float, layers: list[GraphLayer]) -> None:
         self.measured = 0
         self._errors, self._limit = errors, limit
         self.search = FloatSearch(layers, self._judge, self._suffices)
@@ -64,14 +64,18 @@ def test_only_the_layers_that_spoil_the_masks_stay_in_float(bad: set[int]) -> No
 
 
 def test_a_cheap_layer_goes_to_float_before_an_expensive_one() -> None:
-    layers = [Layer("large", "a", 10_000), Layer("small", "b", 100), Layer("other", "c", 20_000)]
+    layers = [
+        GraphLayer("large", "a", 10_000),
+        GraphLayer("small", "b", 100),
+        GraphLayer("other", "c", 20_000),
+    ]
     errors = {"large": 0.4, "small": 0.4, "other": 0.0}
     found = Trial(errors, 0.5, layers).search.run()
     assert found.in_float == ("small",)
 
 
 def test_a_layer_that_most_of_the_time_goes_to_stays_in_int8() -> None:
-    layers = [Layer("large", "a", 10_000), Layer("small", "b", 100)]
+    layers = [GraphLayer("large", "a", 10_000), GraphLayer("small", "b", 100)]
     found = Trial({"large": 4.0, "small": 0.1}, 0.5, layers).search.run()
     # It does not suffice, which the gate will say.
     assert "large" not in found.in_float

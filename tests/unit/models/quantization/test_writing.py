@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ingest.node.kernels import convolution_kernels
 from serve_app.config import SegmenterConfig
 from serve_app.models.engines.network import INT8, Tensor
-from serve_app.models.engines.onnx_runtime import open_session
+from serve_app.models.engines.onnx_runtime import open_as_written
 from serve_app.models.quantization.layers import LayeredGraph
 from serve_app.models.quantization.ranges import Range, measure_ranges
 from serve_app.models.quantization.writing import write_int8
@@ -35,7 +35,7 @@ def ranges(layered: LayeredGraph) -> dict[str, Range]:
 
 def run(model: onnx.ModelProto) -> Tensor:
     onnx.checker.check_model(model)
-    return open_session(model.SerializeToString(), SegmenterConfig(threads=1)).run(IMAGE)
+    return open_as_written(model.SerializeToString(), SegmenterConfig(threads=1)).run(IMAGE)
 
 
 def constants(model: onnx.ModelProto) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def test_a_large_bias_beside_tiny_weights_fits_into_32_bits() -> None:
     layered = LayeredGraph(helper.make_model(graph, opset_imports=[opset], ir_version=8))
     model = write_int8(layered, {"image": (0.0, 1.0), "answer": (-2.0, 3.0)}, ())
     values = constants(model)
-    answers = open_session(model.SerializeToString(), SegmenterConfig(threads=1))
+    answers = open_as_written(model.SerializeToString(), SegmenterConfig(threads=1))
     image = np.ones((1, 1, 4, 4), np.float32)
     assert answers.run(image) == pytest.approx(3, abs=0.02)
     assert np.abs(values["answer/bias/q"].astype(np.int64)).max() <= 2**30
