@@ -14,10 +14,11 @@ from ingest.node.report import NodeReport, NodeSettings, PairKernels
 from ingest.node.speed import Case, CaseSpeed, measure_case
 from ingest.scaling.plan_inputs import read_profile
 from serve_app.config import AppConfig
+from serve_app.contracts.precision import Accuracy
 from serve_app.errors import ModelUnavailable
 from serve_app.models.derive import DERIVED_FROM_EVERY, derive_graph, pass_gate
 from serve_app.models.engines.choice import Choice
-from serve_app.models.engines.network import EXACT, GATED, Pair
+from serve_app.models.engines.network import EXACT, GATED, INT8, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.processor import (
     Machine,
@@ -30,6 +31,8 @@ from serve_app.models.engines.records import (
     GateRecord,
     derived_folder,
     derived_path,
+    record_path,
+    why_not_trusted,
     write_derived,
 )
 from serve_app.models.gate import BOUNDS
@@ -39,6 +42,7 @@ from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.registry import Weights, locate_weights
 
 _OPENVINO_EXACT = Pair("openvino", "float32")
+_LOOSEST: Accuracy = "fast"
 _PIXEL_RUNS = 15
 
 
@@ -107,12 +111,13 @@ class _Measurement:
         # Its nearly constant channels change no kernel, and to find them would take a minute.
         folded = read_folded(self.weights.path, batches=False)
         content = folded.SerializeToString() if folded else self.weights.path.read_bytes()
-        graphs = {pair: content for pair in pairs if pair.changes_numbers}
+        _, graphs = self._quantized(pairs)
+        graphs |= {pair: content for pair in pairs if pair in GATED}
         return self._report(pairs, graphs, []).model_copy(update={"emulated": True})
 
     def _runnable_pairs(self) -> list[Pair]:
         """Return the pairs that this machine runs."""
-        return [pair for pair in (EXACT, _OPENVINO_EXACT, *GATED) if self._is_runnable(pair)]
+        return [pair for pair in (EXACT, _OPENVINO_EXACT, *GATED, INT8) if self._is_runnable(pair)]
 
     def _report(
         self,
@@ -155,12 +160,12 @@ class _Measurement:
 
     def _pass_gates(self, pairs: Sequence[Pair]) -> tuple[list[GateRecord], dict[Pair, bytes]]:
         """Return the records of the pairs that need a gate, and what these pairs run."""
-        gated = [pair for pair in pairs if pair.changes_numbers]
+        records, graphs = self._quantized(pairs)
+        gated = [pair for pair in pairs if pair in GATED]
         if not gated:
-            return [], {}
+            return records, graphs
         self.on_step("derived graph")
         graph = derive_graph(self.weights, self.images[::DERIVED_FROM_EVERY])
-        records = []
         for pair in gated:
             self.on_step(f"masks of {pair}")
             try:
@@ -178,7 +183,22 @@ class _Measurement:
             path = derived_path(self.folder, self.weights.name, pair)
             write_derived(path, graph.content, record)
             records.append(record)
-        return records, dict.fromkeys(gated, graph.content)
+        return records, {**graphs, **dict.fromkeys(gated, graph.content)}
+
+    def _quantized(self, pairs: Sequence[Pair]) -> tuple[list[GateRecord], dict[Pair, bytes]]:
+        """Return the record and the graph in int8, if both are here: it needs a calibration."""
+        if INT8 not in pairs:
+            return [], {}
+        path = derived_path(self.folder, self.weights.name, INT8)
+        reason = why_not_trusted(path, self.weights, INT8, _LOOSEST, self.machine)
+        if reason is not None:
+            self.not_measured[INT8] = (
+                f"{reason}. Make it with 'foreedge models quantize {self.weights.name} "
+                "--calibration FOLDER'"
+            )
+            return [], {}
+        record = GateRecord.model_validate_json(record_path(path).read_bytes())
+        return [record], {INT8: path.read_bytes()}
 
     def _speeds(self, choice: Choice, threads: Sequence[int]) -> list[CaseSpeed]:
         """Return the speeds of a pair, or none if its engine cannot serve the model."""

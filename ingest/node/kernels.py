@@ -18,6 +18,7 @@ from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 _CONVOLUTIONS = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv"}
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
 """Domain of ONNX Runtime's convolutions on blocked feature maps, its fast ones in float32."""
+_QUANTIZED = ":QLinearConv"
 _REFERENCE = "ref"
 """Beginning of the names of OpenVINO's kernels that are not made for any processor."""
 
@@ -43,7 +44,12 @@ def are_fast(pair: Pair, kernels: dict[str, int]) -> bool:
     """Return whether no convolution runs with a kernel that is known to be slow."""
     if pair.engine == "openvino":
         return not any(name.startswith(_REFERENCE) for name in kernels)
-    return all(name.startswith(_BLOCKED_DOMAIN) for name in kernels)
+    # In int8 some layers stay in float32.
+    quantized = pair.precision == "int8"
+    return all(
+        name.startswith(_BLOCKED_DOMAIN) or (quantized and name.endswith(_QUANTIZED))
+        for name in kernels
+    )
 
 
 def _onnx_runtime_kernels(graph: bytes) -> list[str]:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from serve_app.config import NonEmpty, Positive, Seconds, Section
 from serve_app.contracts.base import describe_validation_error
 from serve_app.errors import InvalidConfig
-from serve_app.models.engines.network import EXACT, GATED, Pair
+from serve_app.models.engines.network import EXACT, GATED, INT8, Pair
 from serve_app.models.engines.processor import Machine, why_not_runnable
 
 NODE_RESERVE = 0.05
@@ -170,10 +170,10 @@ def parse_pair(text: str) -> Pair:
     Raises:
         InvalidConfig: There is no such engine or precision.
     """
-    for pair in (EXACT, _OPENVINO_EXACT, *GATED):
+    for pair in (EXACT, _OPENVINO_EXACT, *GATED, INT8):
         if text == str(pair):
             return pair
-    known = ", ".join(map(str, (EXACT, _OPENVINO_EXACT, *GATED)))
+    known = ", ".join(map(str, (EXACT, _OPENVINO_EXACT, *GATED, INT8)))
     raise InvalidConfig(f"{text!r} is no engine with a precision. There are {known}")
 
 

@@ -59,6 +59,7 @@ def gate(precision: Precision, difference: float) -> GateRecord:
     )
 
 
+NCHWC = "com.microsoft.nchwc:Conv"
 BFLOAT16 = Pair("openvino", "bfloat16")
 SPEEDS = [
     speed("onnxruntime", "float32", 5),
@@ -159,6 +160,9 @@ def test_the_kernels_are_those_that_the_engine_reports(pair: Pair, tmp_path: Pat
         (EXACT, {"com.microsoft.nchwc:Conv": 119}, True),
         (EXACT, {"com.microsoft:FusedConv": 113}, False),
         (EXACT, {"com.microsoft.nchwc:Conv": 118, "onnx:Conv": 1}, False),
+        (Pair("onnxruntime", "int8"), {"onnx:QLinearConv": 111, NCHWC: 8}, True),
+        (Pair("onnxruntime", "int8"), {"onnx:QLinearConv": 111, "onnx:Conv": 8}, False),
+        (EXACT, {"onnx:QLinearConv": 111}, False),
         (Pair("openvino", "bfloat16"), {"brgconv_avx512_amx_bf16": 118}, True),
         (Pair("openvino", "float16"), {"gemm_acl_f16": 109, "winograd_acl_f16": 10}, True),
         (Pair("openvino", "float16"), {"gemm_acl_f16": 109, "ref_any_f16": 10}, False),
