@@ -16,7 +16,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check format lint types imports spelling unit coverage test \
-	integration test-slow test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring check-nodes check-pods \
+	integration test-slow test-scaling chaos fuzz check-arm64 check-catalog check-iam check-kubernetes check-monitoring check-nodes check-autoscaling check-pods \
 	check-ray-up check-terraform check-workflows check-first-deployment docs lock tag image tune \
 	loadtest soak bench bench-catalog bench-graph bench-ingest bench-ledger bench-overload bench-mixed \
 	bench-memory bench-hostile bench-engines bench-peers compare-rembg quality
@@ -94,12 +94,12 @@ check-pods: $(VENV)/installed ## The pods of cluster/kubernetes, run without Kub
 check-nodes: $(VENV)/installed ## Three machines that come, go and die (needs root; ARGS="--only notice")
 	$(VENV)/bin/python -m tests.nodes $(ARGS)
 
+check-autoscaling: $(VENV)/installed ## Ray's autoscaler and a backlog (PHOTOGRAPHS=300, needs root)
+	PHOTOGRAPHS=$(PHOTOGRAPHS) $(VENV)/bin/python -m pytest --quiet -rs tests/autoscaling
+
 check-monitoring: $(VENV)/compiled $(DEPLOYMENT)/installed ## Dashboard and alerts, with a real Prometheus
 	$(VENV)/bin/python -m pytest --quiet -rs tests/deployment/test_monitoring_rules.py \
 		tests/deployment/test_monitoring_run.py
-
-check-nodes: $(VENV)/compiled ## Nodes of Ray that come and go, on one machine (PHOTOGRAPHS=300, needs root)
-	PHOTOGRAPHS=$(PHOTOGRAPHS) $(VENV)/bin/python -m pytest --quiet -rs tests/autoscaling
 
 check-iam: $(VENV)/installed $(DEPLOYMENT)/installed ## The roles of cluster/terraform, by running (ARGS=--write)
 	$(VENV)/bin/python -m tests.deployment.iam $(ARGS)

@@ -1,5 +1,6 @@
-"""Ray's own autoscaler adds nodes for a backlog on SQS, and gives them up (`make check-nodes`).
+"""Ray's own autoscaler adds nodes for a backlog on SQS, and gives them up.
 
+`make check-autoscaling` runs it.
 Real photographs, a real SQS protocol and the real application. The nodes are processes of this
 machine, started by Ray's provider for tests.
 """
