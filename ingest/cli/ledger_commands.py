@@ -130,7 +130,7 @@ def cancel(
         f"Run {folder.run_id} is cancelled. Within 30 s its messages end as failures with the code "
         "run_cancelled, and no dead letters. Those that wait for another attempt end at it.\n"
         f"To watch:   foreedge status {folder.run_id} --watch\n"
-        f"To resume:  foreedge bulk with --run-id {folder.run_id}, then  foreedge redrive "
+        f"To resume, repeat what sent it, with --run-id {folder.run_id}, then  foreedge redrive "
         f"{folder.run_id}",
         highlight=False,
         soft_wrap=True,

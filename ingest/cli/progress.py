@@ -134,7 +134,7 @@ def _notes(now: RunStatus) -> list[str]:
             f"To see which, and send them again:  foreedge verify {now.run_id}"
         )
     if now.stalled and (now.unsent or not now.listed):
-        notes.append(f"To send the rest:  foreedge bulk with --run-id {now.run_id}")
+        notes.append(f"To send the rest, repeat what sent it, with --run-id {now.run_id}")
     return notes
 
 

@@ -213,7 +213,7 @@ def _describe_verified(run_id: str, found: VerificationResult) -> str:
             f"bulk.[/yellow]",
             f"  Jobs with an outcome: {found.ended:,}. Objects looked up: {found.objects:,}.",
         ]
-    resume = f"Resume it with foreedge bulk and --run-id {run_id}"
+    resume = f"To resume it, repeat what sent it, with --run-id {run_id}"
     if found.without_outcome:
         unknown = "" if found.has_list else ". Nobody knows which: their producer has to send them"
         lines.append(f"  [red]Jobs without an outcome: {found.without_outcome:,}[/red]{unknown}")
