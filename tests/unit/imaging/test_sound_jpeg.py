@@ -71,7 +71,7 @@ def test_the_pixels_are_those_of_pillow(
 @pytest.mark.parametrize(
     "options",
     [{}, {"progressive": True}, {"subsampling": 0}, {"optimize": True}, {"icc_profile": SRGB}],
-    ids=str,
+    ids=["usual", "progressive", "4:4:4", "optimized", "profile"],
 )
 def test_usual_files_are_sound(options: dict[str, Any]) -> None:
     data = encoded(PICTURE, **options)
