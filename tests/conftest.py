@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from hypothesis import settings
 
@@ -15,3 +16,15 @@ os.environ.setdefault("FOREEDGE_MODELS", '["folio"]')
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 settings.register_profile("fuzz", max_examples=1_000, deadline=None)
+
+# Catalog jobs are an extra, without which everything else must work.
+collect_ignore = [] if find_spec("psycopg") else ["catalog"]
+
+
+def pytest_report_header() -> str | None:
+    """Say what is left out."""
+    return (
+        "tests/catalog is left out: the extra 'catalog' is not installed"
+        if collect_ignore
+        else None
+    )
