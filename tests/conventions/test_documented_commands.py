@@ -18,6 +18,8 @@ import pytest
 import typer
 
 from ingest.cli.main import app
+from ingest.cli.settings import merge_settings
+from serve_app.config import AppConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("catalog.md", "cut-over.md", "new-queue.md")
@@ -56,13 +58,31 @@ def test_the_command_is_known(words: list[str]) -> None:
         check_operation(service, operation, options)
 
 
-def parse(command: Any, arguments: list[str]) -> None:
-    """Parse a command with its subcommands. A wrong option or a missing argument raises."""
+def test_the_shadow_consumer_has_no_catalog(tmp_path: Path) -> None:
+    """One that has a catalog sweeps the application's jobs into the queue of the shadow run."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "queue: {url: https://sqs.eu-west-1.amazonaws.com/123456789012/images}\n"
+        "ledger: {bucket: ledger}\n"
+        "catalog: {database_url: 'postgresql://u:p@h/d', images_bucket: images}\n"
+    )
+    [words] = [words for _, words in ALL if words[1] == "serve" and "$SHADOW_QUEUE" in words]
+    options = parse(typer.main.get_command(app), words[1:])
+    settings = merge_settings(file, options["queue"], None, None, options["settings"])
+    config = AppConfig.load(settings)
+    assert config.queue is not None
+    assert config.queue.url == "$SHADOW_QUEUE"
+    assert config.catalog is None
+
+
+def parse(command: Any, arguments: list[str]) -> dict[str, Any]:
+    """Return the options of a command. A wrong one or a missing argument raises."""
     context = command.context_class(command)
     while hasattr(command, "resolve_command"):
         _, command, arguments = command.resolve_command(context, arguments)
         context = command.context_class(command, parent=context)
-    command.make_context(command.name, list(arguments))
+    options: dict[str, Any] = command.make_context(command.name, list(arguments)).params
+    return options
 
 
 def check_operation(service: str, operation: str, options: list[str]) -> None:
