@@ -32,7 +32,14 @@ _logger = logging.getLogger(__name__)
 CONNECTIONS = 4
 """Number of connections of one consumer, which is the number of its transactions at a time."""
 
-_CONNECT_TIMEOUT_S = 5
+_OPTIONS: dict[str, Any] = {
+    "connect_timeout": 5,
+    "application_name": "foreedge",
+    "keepalives_idle": 30,
+    "tcp_user_timeout": 10_000,
+}
+"""Options of libpq, which ``catalog.database_url`` may override. The first and the third are in
+seconds, and the last one in milliseconds."""
 _STATEMENT_TIMEOUT_S = 5
 _LOCK_TIMEOUT_S = 0.25
 """Longest wait for a row. It is below PostgreSQL's ``deadlock_timeout`` of 1 s, after which one of
@@ -230,12 +237,5 @@ class Database:
 
 
 def _open(options: dict[str, Any]) -> psycopg.Connection[Any]:
-    return psycopg.connect(
-        **options,
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        application_name="foreedge",
-        # A pooler gives each transaction any of its connections, which know no statement of ours.
-        prepare_threshold=None,
-        keepalives_idle=30,
-        tcp_user_timeout=10_000,
-    )
+    # A pooler gives each transaction any of its connections, which know no statement of ours.
+    return psycopg.connect(**{**_OPTIONS, **options}, prepare_threshold=None)

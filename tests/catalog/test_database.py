@@ -70,6 +70,14 @@ def one(connection: Connection) -> int:
     return found
 
 
+def test_a_url_may_set_the_options_of_libpq_that_we_set(url: str) -> None:
+    options = "?connect_timeout=3&application_name=books&keepalives_idle=60&tcp_user_timeout=9000"
+    joined = url + (options.replace("?", "&") if "?" in url else options)
+    with closing(opened(joined)) as database:
+        name = database.run(lambda c: c.scalar(text("SELECT current_setting('application_name')")))
+    assert name == "books"
+
+
 def test_postgres_has_many_errors() -> None:
     assert len(STATES) > 200
 
