@@ -89,10 +89,6 @@ def check_catalog_images(config: AppConfig, catalog: CatalogConfig) -> Finding:
     return checked("images in the bucket", find_images)
 
 
-def _tables(database: Database) -> str:
-    return "; ".join(_ask(database, check_tables)) or "complete"
-
-
 def _ask(database: Database, work: Callable[[Connection], T]) -> T:
     """Return what a transaction returns. It is not repeated: the command can be."""
     try:

@@ -1,10 +1,12 @@
-"""The database of the catalog, as commands open it."""
+"""What the commands of the catalog share: its settings, its database, and a choice of books."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from serve_app.config import AppConfig, CatalogConfig
 from serve_app.config.catalog import missing_packages
@@ -12,6 +14,27 @@ from serve_app.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from ingest.catalog.database import Database
+
+BooksOption = Annotated[
+    str | None, typer.Option("--books", help="Only the books with these ids, e.g. 1,2.")
+]
+
+
+def parse_books(text: str | None) -> tuple[int, ...] | None:
+    """Return the ids of books that an option lists, or None if it is not given.
+
+    Raises:
+        InvalidConfig: It is not a list of ids.
+    """
+    if text is None:
+        return None
+    try:
+        ids = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        ids = (0,)
+    if not all(0 < each < 2**31 for each in ids):
+        raise InvalidConfig(f"--books {text} is not a list of ids; write them as 1,2,7")
+    return ids
 
 
 def require_catalog(config: AppConfig) -> CatalogConfig:

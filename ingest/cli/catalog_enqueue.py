@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ingest.cli.catalog_database import open_database, require_catalog
+from ingest.cli.catalog_database import (
+    BooksOption,
+    open_database,
+    parse_books,
+    require_catalog,
+)
 from ingest.cli.exit_codes import INTERRUPTED
 from ingest.cli.options import (
     ConfigOption,
@@ -28,14 +33,10 @@ from ingest.runs.send import RunPlan, SendEntries, refuse_reserved, send_run
 from ingest.units import counted
 from serve_app.contracts.job import Output
 from serve_app.error_text import visible
-from serve_app.errors import InvalidConfig
 
 _SHOWN_BOOKS = 3
 _RECIPE = "catalog"
 
-BooksOption = Annotated[
-    str | None, typer.Option("--books", help="Only the books with these ids, e.g. 1,2.")
-]
 StatusOption = Annotated[
     str | None, typer.Option("--status", help="Only the books with this status, e.g. ON_HAND.")
 ]
@@ -75,7 +76,7 @@ def enqueue_books(
     """
     console = open_terminal(as_json=as_json)
     session = open_session(config, queue, ledger_bucket, endpoint_url)
-    bucket = require_catalog(session.config).images_bucket
+    bucket, ids = require_catalog(session.config).images_bucket, parse_books(books)
     run = run_id or new_run_id()
     refuse_reserved(run)
     options = {"books": books, "status": status, "failed": failed or None, "limit": limit}
@@ -85,7 +86,7 @@ def enqueue_books(
         from ingest.catalog.enqueue import RowSender, UnprocessedBooks
         from ingest.catalog.selection import BookChoice
 
-        choice = BookChoice(None if books is None else _ids(books), status, failed)
+        choice = BookChoice(ids, status, failed)
         plan = RunPlan(
             session.run_folder(run),
             f"unprocessed books of the catalog ({', '.join(chosen) or 'all'})",
@@ -99,15 +100,6 @@ def enqueue_books(
             _count_books(console, plan, as_json)
         else:
             _send_books(session, console, plan, RowSender(database, plan, rate), as_json)
-
-
-def _ids(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InvalidConfig(
-            f"--books {text} is not a list of ids. Write numbers with commas, such as 1,2"
-        ) from None
 
 
 def _count_books(console: Console, plan: RunPlan, as_json: bool) -> None:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.cli.catalog_database import open_database, require_catalog
+from ingest.cli.catalog_database import (
+    BooksOption,
+    open_database,
+    parse_books,
+    require_catalog,
+)
 from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
@@ -22,9 +27,6 @@ if TYPE_CHECKING:
     from ingest.catalog.book_problems import CollectionProblem
     from ingest.catalog.verify import Looked
 
-BooksOption = Annotated[
-    str | None, typer.Option("--books", help="Look only at these books, such as 1,2,7.")
-]
 OlderThanOption = Annotated[
     str,
     typer.Option("--older-than", help="Time after which a job that waits counts as lost."),
@@ -70,23 +72,6 @@ def verify_collection(
     _print_totals(check.looked, sound, as_json)
     if not sound:
         raise typer.Exit(FAILED)
-
-
-def parse_books(text: str | None) -> list[int] | None:
-    """Return the ids of books that an option lists, or None if it is not given.
-
-    Raises:
-        InvalidConfig: It is not a list of ids.
-    """
-    if text is None:
-        return None
-    try:
-        ids = [int(part) for part in text.split(",")]
-    except ValueError:
-        ids = [0]
-    if not all(0 < each < 2**31 for each in ids):
-        raise InvalidConfig(f"--books {text} is not a list of ids; write them as 1,2,7")
-    return ids
 
 
 def _print(problem: CollectionProblem, as_json: bool) -> None:

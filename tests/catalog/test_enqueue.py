@@ -125,9 +125,10 @@ def test_a_run_without_books_is_no_run(file: str, collection: Collection) -> Non
     assert answer == {"run_id": None, "books": 0, "sent": False}
 
 
-def test_a_wrong_list_of_books_is_refused(file: str, collection: Collection) -> None:
-    answer = CliRunner().invoke(app, ["catalog", "enqueue", "--config", file, "--books", "1,two"])
-    assert "--books 1,two is not a list of ids" in str(answer.exception)
+@pytest.mark.parametrize("books", ["1,two", "0", "1,-2", "3000000000", "1,"])
+def test_a_wrong_list_of_books_is_refused(books: str, file: str, collection: Collection) -> None:
+    answer = CliRunner().invoke(app, ["catalog", "enqueue", "--config", file, "--books", books])
+    assert f"--books {books} is not a list of ids" in str(answer.exception)
 
 
 def entries_of(collection: Collection, number: int) -> list[Entry]:
