@@ -17,7 +17,7 @@ from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
 from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.cli.terminal import print_json, print_line
-from ingest.units import parse_duration
+from ingest.units import counted, parse_duration
 from serve_app.config import AppConfig
 
 catalog_app = typer.Typer(
@@ -57,6 +57,7 @@ def release_taken(
     config: ConfigOption = None,
     settings: SetOption = None,
     older_than: OlderThanOption = None,
+    endpoint_url: EndpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let jobs that were taken wait again, after consumers were killed.
@@ -65,7 +66,7 @@ def release_taken(
     that says ``processing``, and does nothing for it.
     """
     age_s = 0.0 if older_than is None else parse_duration(older_than)
-    loaded = AppConfig.load(merge_settings(config, None, None, None, settings))
+    loaded = AppConfig.load(merge_settings(config, None, None, endpoint_url, settings))
     with open_database(loaded) as database:
         # The packages of the catalog are in an extra.
         from ingest.catalog import rows
@@ -74,4 +75,4 @@ def release_taken(
     if as_json:
         print_json({"released": released})
     else:
-        print_line(f"Released {released} jobs.")
+        print_line(f"Released {counted(released, 'job')}.")

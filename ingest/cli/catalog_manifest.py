@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingest.cli.catalog_database import open_database, require_catalog
-from ingest.cli.options import ConfigOption, JsonOption
+from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
 from ingest.cli.settings import merge_settings
 from ingest.cli.terminal import print_json, running_count, write_csv
@@ -35,13 +35,14 @@ def print_manifest(
     to_csv: ManifestOption = "-",
     config: ConfigOption = None,
     settings: SetOption = None,
+    endpoint_url: EndpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the images that the jobs would cut out, as a manifest for foreedge bulk.
 
     Nothing is changed. With --json, the manifest has JSON lines instead of CSV, on standard output.
     """
-    loaded = AppConfig.load(merge_settings(config, None, None, None, settings))
+    loaded = AppConfig.load(merge_settings(config, None, None, endpoint_url, settings))
     bucket = require_catalog(loaded).images_bucket
     with open_database(loaded) as database, running_count("images found") as on_found:
         # The packages of the catalog are in an extra.

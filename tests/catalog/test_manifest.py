@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from ingest.cli.main import app
 from ingest.sources.base import Entry
 from ingest.sources.manifest import ManifestSource
+from serve_app.aws import aws_client
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, Image, photographs
 from tests.catalog.commands import command, settings_file
@@ -73,6 +75,27 @@ def test_a_role_that_may_only_read_is_enough(
     collection.execute("ALTER DATABASE " + collection.url.rpartition("/")[2] +
                        " SET default_transaction_read_only = on")  # fmt: skip
     assert job.job_id in manifest(settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"), [("manifest", "bucket,key,job_id"), ("release", "Released 1 job.")]
+)
+def test_the_secret_is_read_from_the_server_of_the_option(
+    words: str, shown: str, bench: Bench, collection: Collection, tmp_path: Path
+) -> None:
+    book, [image] = collection.add_book(*photographs(1))
+    collection.queue(book, image, "processing")
+    login = conninfo_to_dict(collection.url)
+    secret = {"username": login["user"], "password": login["password"], "host": login["host"]}
+    secret |= {"port": login["port"], "dbname": login["dbname"]}
+    secrets = aws_client("secretsmanager", bench.aws.aws)
+    secrets.create_secret(Name=bench.bucket, SecretString=json.dumps(secret))
+    file = tmp_path / "settings.yaml"
+    catalog = {"database_secret": bench.bucket, "images_bucket": bench.bucket}
+    values = {"queue": {"url": bench.url}, "ledger": {"bucket": bench.bucket}, "catalog": catalog}
+    file.write_text(json.dumps(values))
+    endpoint = ("--endpoint-url", bench.aws.endpoint_url)
+    assert shown in command("catalog", words, *endpoint, settings=str(file))
 
 
 def test_without_a_catalog_the_command_says_what_is_missing() -> None:
