@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from typing import Any
 
 from ingest.catalog import rows
@@ -14,7 +13,7 @@ from ingest.catalog.database import Database
 from ingest.catalog.login import Login
 from ingest.catalog.process import CatalogProcess, CatalogRecorder, Process
 from ingest.catalog.rows import JobCounts
-from ingest.catalog.sweep import Swept, sweep_queue
+from ingest.catalog.sweep import sweep_queue
 from ingest.catalog.sweep_schedule import SweepSchedule
 from ingest.catalog.tables import check_tables
 from ingest.catalog.transactions import Transactions
@@ -53,8 +52,6 @@ class Catalog:
             stale_after_s: Time, in seconds, after which no consumer works on a job any more.
             metrics: Metrics of the process.
         """
-        self.swept: Counter[str] = Counter()
-        """Number of rows that the sweeps of this process saw, by what happened to them."""
         self._metrics = metrics
         self._config = config
         self._aws = aws
@@ -96,7 +93,6 @@ class Catalog:
             Database(Login(self._config, self._aws)),
             sweep_queue(queue_url, self._aws),
             Wanted(self._config.lost_after_s, self._stale_after_s),
-            self._note_sweep,
         )
         self._sweeps = asyncio.create_task(schedule.run())
 
@@ -125,9 +121,6 @@ class Catalog:
             if task is not None:
                 task.cancel()
         self._transactions.close()
-
-    def _note_sweep(self, swept: Swept) -> None:
-        self.swept.update(swept.ends)
 
     async def _look_now(self) -> None:
         began_s = time.monotonic()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ingest.catalog.database import Database
 from ingest.catalog.login import Login
-from ingest.catalog.sweep import Swept
+from ingest.catalog.sweep import Swept, sweep_queue
 from ingest.catalog.sweep_schedule import EVERY_S, SweepSchedule
 from ingest.cli.exit_codes import FAILED, UNAVAILABLE
 from ingest.cli.main import app
@@ -28,7 +28,7 @@ from tests.catalog.commands import json_answer, settings_file
 from tests.catalog.sweeping import WANTED, add_books, queue_behind, received, swept
 from tests.support import virtual_time
 from tests.support.fault_effects import fail_entries, kill_caller, refuse
-from tests.support.fault_proxy import Proxy
+from tests.support.fault_proxy import Answer, Forward, Proxy, Request
 
 SEND = "sqs:SendMessageBatch"
 
@@ -51,7 +51,7 @@ def test_an_outage_of_20_minutes_counts_against_no_job(
     ends: list[tuple[float, Swept]] = []
 
     async def inline(call: Any) -> None:
-        call()
+        ends.append((virtual_time.now(), call()))
 
     async def scenario() -> None:
         outage = proxy.add(SEND, refuse(503, "ServiceUnavailable"))
@@ -59,7 +59,6 @@ def test_an_outage_of_20_minutes_counts_against_no_job(
             database,
             queue_behind(proxy, bench),
             WANTED,
-            lambda done: ends.append((virtual_time.now(), done)),
             clock=virtual_time.now,
             in_thread=inline,
             hold_s=0,
@@ -122,6 +121,38 @@ def test_a_sweep_that_is_killed_between_send_and_commit_leaves_the_row_for_the_n
     assert [body["job_id"] for body in received(bench)] == [job_id]
 
 
+def test_a_sweep_that_raises_is_logged_and_the_next_one_takes_place(
+    database: Database, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun_at: list[float] = []
+
+    async def fail_at_first(call: Any) -> None:
+        begun_at.append(virtual_time.now())
+        if len(begun_at) == 1:
+            raise RuntimeError("nobody has thought of it")
+        call()
+
+    async def scenario() -> None:
+        queue = sweep_queue(bench.url, bench.config.aws)
+        schedule = SweepSchedule(
+            database,
+            queue,
+            WANTED,
+            clock=virtual_time.now,
+            in_thread=fail_at_first,
+            hold_s=0,
+        )
+        task = asyncio.create_task(schedule.run())
+        await asyncio.sleep(2 * EVERY_S + 1)
+        assert not task.done()
+        task.cancel()
+
+    virtual_time.run(scenario())
+    assert begun_at == [300, 600]
+    [record] = [each for each in caplog.records if each.exc_info]
+    assert "the sweep failed" in record.message
+
+
 def test_one_of_two_consumers_sweeps(
     bench: Bench, database: Database, settings: CatalogConfig, collection: Collection, proxy: Proxy
 ) -> None:
@@ -129,11 +160,13 @@ def test_one_of_two_consumers_sweeps(
     queue = queue_behind(proxy, bench)
     begun, go_on = threading.Event(), threading.Event()
 
-    def hold(_: Swept) -> None:
+    async def hold(request: Request, forward: Forward) -> Answer:
         begun.set()
-        assert go_on.wait(30)
+        assert await asyncio.to_thread(go_on.wait, 30)
+        return await forward(request)
 
-    first = SweepSchedule(database, queue, WANTED, hold, hold_s=0)
+    proxy.add(SEND, hold)
+    first = SweepSchedule(database, queue, WANTED, hold_s=0)
     second = SweepSchedule(Database(Login(settings, AwsConfig())), queue, WANTED, hold_s=0)
     results: list[Swept | None] = []
     thread = threading.Thread(target=lambda: results.append(first.sweep_if_first()))
