@@ -44,8 +44,8 @@ def check_setup(
 ) -> None:
     """Check database, tables, rights, bucket, queue, ledger and models. Exits with 1 if one fails.
 
-    It changes nothing, and cuts out an image with each model if all else is well. It is the same as
-    foreedge doctor, and needs settings with a catalog.
+    It changes nothing but a probe in the ledger, and cuts out an image with each model if all else
+    is well. It is the same as foreedge doctor, and needs settings with a catalog.
     """
     args = with_bundled_model(merge_settings(config, None, None, endpoint_url, settings))
     require_catalog(AppConfig.load(args))

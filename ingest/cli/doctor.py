@@ -25,7 +25,8 @@ def doctor(
 
     It looks at the queue, its dead-letter queue, the bucket of the results, the ledger, the API
     keys, and the catalog's database and bucket, as far as they are configured. It names each right
-    that is missing, and changes nothing. If all is well, it cuts out an image with each model.
+    that is missing, and changes nothing but a probe in the ledger. If all is well, it cuts out an
+    image with each model.
     """
     print_findings(
         with_bundled_model(merge_settings(config, None, None, endpoint_url, settings)), as_json
