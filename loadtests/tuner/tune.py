@@ -25,7 +25,7 @@ from ingest.cli.settings import read_settings_file
 from ingest.units import parse_duration
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from loadtests.tuner.driver import TrialDriver
-from loadtests.tuner.pairs import find_pairs
+from loadtests.tuner.pairs import asked_accuracy, find_pairs
 from loadtests.tuner.report import describe_setting, write_page, write_yaml
 from loadtests.tuner.search import Search, Space, grid_size
 from loadtests.tuner.target import (
@@ -38,6 +38,7 @@ from loadtests.tuner.target import (
 from loadtests.tuner.trials import Setting, Trial, Trials
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import ForeedgeError, InvalidConfig
+from serve_app.models.engines.processor import this_machine
 
 _PLACEMENTS = ("deployment", "pipeline")
 _EXECUTIONS = ("fan_out", "stack")
@@ -64,7 +65,7 @@ def _parse_arguments() -> argparse.Namespace:
     p95 = "objective for the 95th percentile of latencies, e.g. 2s (default: throughput alone)"
     add("--p95", help=p95)
     add("--model", default="u2netp", help="folio, u2netp, u2net or isnet-general-use")
-    accuracy = "segmenter.accuracy, for which engines and precisions must have passed the gate"
+    accuracy = "accuracy that engines and precisions must have reached (default: exact)"
     add("--accuracy", choices=get_args(Accuracy), help=accuracy)
     add("--config", type=Path, help="YAML file with settings that all trials share")
     add("--corpus", default="1600x1200", help="set of loadtests.harness.corpus, or folder")
@@ -114,7 +115,7 @@ class Tuning:
             "max_ongoing",
         )
         self._space: Space = {name: tuple(getattr(options, name)) for name in names}
-        self._space["pair"] = find_pairs(self._model.name, self._args)
+        self._space["pair"] = find_pairs(self._model.name, self._args, this_machine())
 
     def run(self) -> None:
         """Search, and write the results.
@@ -202,7 +203,7 @@ class Tuning:
             f"Chosen: {describe_setting(winner.setting)}: {winner.images_per_s:.2f} images/s, "
             f"p95 {winner.p95_s:.2f} s at {winner.users} users, the median of {count}.",
             f"Engines tried: {', '.join(self._space['pair'])}, those that serve here with accuracy "
-            f"{self._options.accuracy or 'exact'}.",
+            f"{asked_accuracy(self._args)}.",
             f"{len(settings)} of {grid_size(self._space)} settings tried, {len(trials)} trials.",
         ]
         if not winner.meets(self._p95_s):

@@ -59,7 +59,7 @@ def test_a_node_is_measured_and_its_settings_serve(tmp_path: Path) -> None:
     assert configured.segmenter.num_cpus == configured.segmenter.threads == exact.threads
     # The tuner tries what has passed.
     close = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": {"accuracy": "close"}}
-    tried = set(find_pairs("folio", close))
+    tried = set(find_pairs("folio", close, this_machine()))
     assert {str(pair) for pair in FAST} <= tried
     for best in report.settings:
         segmenter = best.model_dump(exclude={"images_per_s"})

@@ -23,7 +23,9 @@ from loadtests.tuner.trials import Setting, Trial
 from serve_app import app
 from serve_app.config import AppConfig
 from serve_app.errors import InternalError, InvalidConfig
-from serve_app.models.engines.processor import this_machine
+from serve_app.models.engines.records import derived_folder
+from serve_app.models.registry import locate_weights
+from tests.support.gated import AMX, BFLOAT16, CLOSE, gated
 
 ARGS: dict[str, Any] = {"models": ["folio"], "segmenter": {"timeout_s": 30}}
 STACKED = Setting("stack", segmenters=2, threads=4, max_batch_size=6, max_ongoing=32, pipelines=3)
@@ -95,8 +97,21 @@ def test_the_file_of_a_winner_with_another_engine(tmp_path: Path) -> None:
 
 def test_the_tuner_tries_no_pair_whose_masks_have_not_passed_the_gate(tmp_path: Path) -> None:
     args = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": {"accuracy": "close"}}
-    float32 = (EXACT, FLOAT32) if this_machine().openvino else (EXACT,)
-    assert find_pairs("folio", args) == float32
+    assert find_pairs("folio", args, AMX) == (EXACT, FLOAT32)
+    assert find_pairs("folio", args, replace(AMX, openvino=None)) == (EXACT,)
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "tried"),
+    [({}, False), ({"accuracy": "exact"}, False), ({"accuracy": "close"}, True)],
+)
+def test_the_tuner_loosens_the_masks_only_if_it_is_told_so(
+    tmp_path: Path, segmenter: dict[str, str], tried: bool
+) -> None:
+    args = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": segmenter}
+    config = AppConfig.load(args)
+    gated(locate_weights("folio", config), derived_folder(config), measures=CLOSE)
+    assert (str(BFLOAT16) in find_pairs("folio", args, AMX)) == tried
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cluster").glob("serve*.yaml")), ids=str)

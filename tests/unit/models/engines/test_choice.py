@@ -13,37 +13,24 @@ import pytest
 from serve_app.config import SegmenterConfig
 from serve_app.models.engines.choice import Choice, choose_pair
 from serve_app.models.engines.network import EXACT, INT8, Pair
-from serve_app.models.engines.processor import Machine, kernel_features, read_features
+from serve_app.models.engines.processor import Machine, read_features
 from serve_app.models.engines.records import (
-    RECIPE_VERSION,
     GateRecord,
     derived_path,
     record_path,
-    write_derived,
 )
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.gate import Measures
 from serve_app.models.registry import Weights
 from tests.support import graphs
+from tests.support.gated import AMX, BFLOAT16, CLOSE, gated
 
-BFLOAT16 = Pair("openvino", "bfloat16")
 FLOAT16 = Pair("openvino", "float16")
-AMX = Machine("x86_64", frozenset({"avx512f", "amx_bf16", "avx512_fp16"}), "2026.4.1")
 AVX2 = Machine("x86_64", frozenset({"avx2"}), "2026.4.1")
 GRAVITON = Machine("aarch64", frozenset({"asimdhp", "sve"}), "2026.4.1")
 ICE_LAKE = Machine("x86_64", frozenset({"avx512f", "avx512_vnni"}), None)
 ALDER_LAKE = Machine("x86_64", frozenset({"avx2", "avx_vnni"}), None)
 GRAVITON3 = Machine("aarch64", frozenset({"asimdhp", "asimddp", "i8mm", "sve"}), "2026.4.1")
-CLOSE = Measures(
-    images=24,
-    difference=0.2,
-    iou=0.997,
-    within_2=0.98,
-    within_8=0.996,
-    true_iou_loss=0.0,
-    worst="cat",
-    worst_within_8=0.95,
-)
 FAST = CLOSE.model_copy(update={"difference": 0.5})
 NONE = CLOSE.model_copy(update={"difference": 1.5})
 
@@ -53,34 +40,6 @@ def weights(tmp_path: Path) -> Weights:
     path = graphs.brightness(tmp_path / "own.onnx", batch=1)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Weights("own", path, digest, CUSTOM_MODEL_FACTS)
-
-
-def gated(
-    weights: Weights,
-    folder: Path,
-    *,
-    pair: Pair = BFLOAT16,
-    machine: Machine = AMX,
-    measures: Measures = CLOSE,
-) -> Path:
-    """Write the files of a pair that was measured on a machine, and return the derived one."""
-    graph = weights.path.read_bytes()
-    record = GateRecord(
-        model=weights.name,
-        source_sha256=weights.sha256,
-        derived_sha256=hashlib.sha256(graph).hexdigest(),
-        recipe_version=RECIPE_VERSION,
-        engine=pair.engine,
-        engine_version=machine.version_of(pair.engine) or "",
-        precision=pair.precision,
-        architecture=machine.architecture,
-        features=kernel_features(pair, machine),
-        image_set="two images",
-        measures=measures,
-    )
-    path = derived_path(folder, weights.name, pair)
-    write_derived(path, graph, record)
-    return path
 
 
 def chosen(weights: Weights, folder: Path, machine: Machine = AMX, **segmenter: Any) -> Choice:
