@@ -25,7 +25,7 @@ from serve_app.models.engines.records import (
     derived_path,
     write_derived,
 )
-from serve_app.models.gate_images import GateImage, read_gate_images
+from serve_app.models.gate_images import GateImage, read_gate_images, shared_images
 from serve_app.models.quantization.quantize import QuantizedGraph, quantize_model
 from serve_app.models.registry import Weights, locate_weights
 
@@ -59,8 +59,7 @@ def quantize_and_write(
     if reason is not None:
         raise InvalidConfig(f"{INT8} cannot be measured here: {reason}.")
     weights = locate_weights(name, config)
-    chosen = list(read_gate_images(calibration))
-    judged = list(read_gate_images(images)) if images else bundled_images()
+    chosen, judged = read_both_sets(calibration, images)
     path = derived_path(derived_folder(config), name, INT8)
     with progress_bar(open_terminal(as_json=True)) as bar:
         task = bar.add_task(f"{name}, {INT8}", total=None, detail="")
@@ -68,7 +67,7 @@ def quantize_and_write(
         def show(step: str) -> None:
             bar.update(task, detail=step)
 
-        def counted() -> Iterator[GateImage]:
+        def shown() -> Iterator[GateImage]:
             for number, image in enumerate(judged, 1):
                 show(f"gate, image {number} of {len(judged)}")
                 yield image
@@ -78,7 +77,7 @@ def quantize_and_write(
             weights,
             INT8,
             quantized.derived,
-            counted(),
+            shown(),
             image_set=f"the images of {images}" if images else "the bundled images",
             machine=machine,
         )
@@ -95,6 +94,31 @@ def quantize_and_write(
         if not faster:
             print_line("  int8 is not faster on this processor, so nothing was written.")
     return faster and record.measures.reached() is not None
+
+
+def read_both_sets(
+    calibration: Path, images: Path | None
+) -> tuple[list[GateImage], list[GateImage]]:
+    """Return the images of the calibration and those of the gate, which must be others.
+
+    Args:
+        calibration: Folder of the images of the calibration.
+        images: Folder of the images of the gate, or None for the bundled ones.
+
+    Raises:
+        InvalidConfig: A folder has no image or a broken one, or an image is in both sets.
+    """
+    chosen = list(read_gate_images(calibration))
+    judged = list(read_gate_images(images)) if images else bundled_images()
+    shared = shared_images(chosen, judged)
+    if shared:
+        gate = images or "the bundled images"
+        raise InvalidConfig(
+            f"--calibration {calibration}: the gate has some of these images too, such as "
+            f"{shared[0]} ({gate}). On images that int8 was fitted to it proves nothing. Remove "
+            "them from one of the two sets."
+        )
+    return chosen, judged
 
 
 def _write(path: Path, quantized: QuantizedGraph, record: GateRecord) -> None:

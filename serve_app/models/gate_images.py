@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,16 @@ def read_gate_images(folder: Path) -> Iterator[GateImage]:
         except (ForeedgeError, OSError) as error:
             raise InvalidConfig(f"{path} cannot be read as an image: {error}") from error
         yield GateImage(path.stem, rgb, _read_truth(path.with_name(path.stem + _MASK_SUFFIX), rgb))
+
+
+def shared_images(some: Iterable[GateImage], others: Iterable[GateImage]) -> list[str]:
+    """Return the names of the images whose pixels another set has too, whatever their files."""
+    known = {_digest(image) for image in others}
+    return [image.name for image in some if _digest(image) in known]
+
+
+def _digest(image: GateImage) -> tuple[tuple[int, ...], bytes]:
+    return image.rgb.shape, sha256(image.rgb.tobytes()).digest()
 
 
 def _read_truth(path: Path, rgb: Pixels) -> Pixels | None:

@@ -34,7 +34,7 @@ _IN_RANGE = 0.99999
 """Share of the values that a range holds (docs/decisions/0025 has what others gave)."""
 MARGIN = 0.33
 """Share of each bound that the search allows on the images that the ranges were taken from. Other
-images are further off: those of the gate up to three times."""
+images are further off, so this leaves the gate's images room."""
 _QUICK_EVERY = 3
 """One image in so many measures the error of a part."""
 _ONE_THREAD = SegmenterConfig(threads=1)
@@ -69,10 +69,11 @@ def quantize_model(
         images: Images for the calibration and the search, at least one.
         accuracy: Accuracy that the search aims at.
         threads: Number of images that are computed at the same time.
-        on_step: Function that is called with a description of each step before it begins.
+        on_step: Function that is called with a description of each step.
 
     Raises:
-        InvalidConfig: The graph has no convolution that can be quantized, or cannot be rewritten.
+        InvalidConfig: The graph has no convolution that can be quantized, cannot be rewritten, or
+            computes values that are not finite.
         Exception: The file is not an ONNX model.
     """
     on_step("nearly constant channels")
@@ -131,7 +132,8 @@ class _Trial:
 
     def measure(self, in_float: Collection[str]) -> Measures:
         """Return the measures over all images."""
-        self._on_step(f"masks with {len(in_float)} layers in float32")
+        kept = len(in_float)
+        self._on_step(f"masks with {kept} layer{'s' * (kept != 1)} in float32")
         return self._measure(in_float, 1)
 
     def measure_quickly(self, in_float: Collection[str]) -> Measures:

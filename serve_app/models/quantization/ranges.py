@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from serve_app.errors import InvalidConfig
 from serve_app.models.quantization.layers import PASSING, LayeredGraph
 
 Range = tuple[float, float]
@@ -61,6 +62,7 @@ def measure_ranges(
         share: Share of the values that a range holds, such as 0.9999.
 
     Raises:
+        InvalidConfig: A value of the graph is not finite.
         Exception: ONNX Runtime cannot run the graph. It has many classes without a common base.
     """
     source = layered.graph.input[0].name
@@ -73,16 +75,17 @@ def measure_ranges(
         session = _session(probed)
         for tensor in inputs:
             for name, values in zip(names, session.run(names, {source: tensor}), strict=True):
+                if not np.isfinite(values).all():
+                    raise InvalidConfig(
+                        f"{name!r} of the graph has values that are not finite on a calibration "
+                        "image, so that int8 can have no range for it. Serve the model in float32."
+                    )
                 histograms[name].add(values)
             yield None
-    for tensor in inputs:
-        histograms[source].add(tensor)
+    if source in histograms:
+        for tensor in inputs:
+            histograms[source].add(tensor)
     yield _with_passed_on(layered, {name: each.span(share) for name, each in histograms.items()})
-
-
-def count_runs(layered: LayeredGraph, images: int) -> int:
-    """Return how many runs ``measure_ranges`` makes."""
-    return images * len(list(_chunks(layered, _measured(layered))))
 
 
 def _measured(layered: LayeredGraph) -> list[str]:
