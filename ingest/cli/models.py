@@ -170,7 +170,7 @@ def quantize_model_file(
 ) -> None:
     """Make an int8 graph of a model, and measure whether it may serve on this machine.
 
-    It searches the layers that must stay in float32, which takes minutes. Writes the file that is
+    It searches the layers that must stay in float32, and shows each step. Writes the file that is
     then served, and what was measured. Exits with 1 if no accuracy was reached, or if int8 is not
     faster here.
     """

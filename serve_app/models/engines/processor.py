@@ -2,8 +2,8 @@
 
 OpenVINO's bfloat16 is slower than ONNX Runtime's float32 unless the processor has AMX, and does not
 compile at all on some that lack AVX-512 (measured, docs/decisions/0025). Without VNNI (x86-64) or
-i8mm (arm64), ONNX Runtime's int8 is slower than its float32. On x86-64 it then also adds products
-of unsigned and signed bytes in 16 bits, which saturate.
+i8mm (arm64), ONNX Runtime's int8 was never measured. On x86-64 it then adds products of unsigned
+and signed bytes in 16 bits, which saturate.
 """
 
 from __future__ import annotations
