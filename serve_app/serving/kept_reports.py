@@ -113,7 +113,7 @@ def keep_controller_reports(application: str) -> None:
 def kept_reports(application: str, present: Iterable[str] = ()) -> list[RecentReport]:
     """Return what was stored by the processes of an application that did not answer. Blocks.
 
-    Reports that are older than what is remembered are removed.
+    Reports that are older than what is remembered are removed, and those of other versions.
 
     Args:
         application: Name of the application.
@@ -130,7 +130,7 @@ def kept_reports(application: str, present: Iterable[str] = ()) -> list[RecentRe
         stored = client.internal_kv_multi_get(others, _NAMESPACE, _TIMEOUT_S) if others else {}
         for key, encoded in stored.items():
             report = decode_report(encoded)
-            if last_slot(report.values) is None:
+            if report is None or last_slot(report.values) is None:
                 client.internal_kv_del(key, False, _NAMESPACE, _TIMEOUT_S)
             else:
                 found.append(report)
@@ -151,22 +151,28 @@ def encode_report(report: RecentReport) -> bytes:
     return zlib.compress(orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS), 1)
 
 
-def decode_report(encoded: bytes, now_s: float | None = None) -> RecentReport:
+def decode_report(encoded: bytes, now_s: float | None = None) -> RecentReport | None:
     """Return the report of ``encode_report``, without what is older than what is remembered.
+
+    None if another version of Foreedge has stored it, since the store outlives an update.
 
     Args:
         encoded: What was stored.
         now_s: The present time, in seconds since 1970, or None for the clock's.
     """
-    content = orjson.loads(zlib.decompress(encoded))
-    values = RecentValues(
-        counts=_series_dict(content["counts"]),
-        gauges=_series_dict(content["gauges"]),
-        distributions=_series_dict(content["distributions"], tuple),
-    )
+    try:
+        content = orjson.loads(zlib.decompress(encoded))
+        values = RecentValues(
+            counts=_series_dict(content["counts"]),
+            gauges=_series_dict(content["gauges"]),
+            distributions=_series_dict(content["distributions"], tuple),
+        )
+        failures = tuple(RecentFailure(**each) for each in content["failures"])
+    except (zlib.error, ValueError, TypeError, KeyError) as error:
+        _logger.info("A report is of another version of Foreedge: %r", error)
+        return None
     return RecentReport(
-        without_old_slots(values, time.time() if now_s is None else now_s),
-        tuple(RecentFailure(**each) for each in content["failures"]),
+        without_old_slots(values, time.time() if now_s is None else now_s), failures
     )
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +21,7 @@ from serve_app.serving.recent_metrics import (
     RecentFailure,
     RecentMetrics,
     RecentReport,
+    RecentValues,
     last_slot,
 )
 
@@ -33,6 +40,12 @@ def recorded(notes: list[Note]) -> RecentMetrics:
     return recent
 
 
+def values_of(stored: bytes, now_s: float) -> RecentValues:
+    report = decode_report(stored, now_s)
+    assert report is not None
+    return report.values
+
+
 @given(st.lists(st.sampled_from(NOTES), max_size=9))
 def test_what_is_read_is_what_was_stored(notes: list[Note]) -> None:
     report = RecentReport(recorded(notes).values(), (FAILURE,))
@@ -41,9 +54,26 @@ def test_what_is_read_is_what_was_stored(notes: list[Note]) -> None:
 
 def test_what_is_not_remembered_any_more_is_not_read() -> None:
     stored = encode_report(RecentReport(recorded(NOTES).values()))
-    later = decode_report(stored, NOW_S + DISTRIBUTION_SLOTS * SLOT_S).values
+    later = values_of(stored, NOW_S + DISTRIBUTION_SLOTS * SLOT_S)
     assert later.distributions == {}
     assert set(later.counts) == {(IMAGES.name, ("queue", "done", "", "folio"))}
     assert last_slot(later) == NOW_S // SLOT_S
-    gone = decode_report(stored, NOW_S + SLOTS * SLOT_S).values
+    gone = values_of(stored, NOW_S + SLOTS * SLOT_S)
     assert last_slot(gone) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("gauges"),
+        lambda content: content["failures"][0].update(severity="high"),
+        lambda content: content["failures"][0].pop("code"),
+        lambda content: content.update(counts=[["foreedge_images", 5]]),
+    ],
+)
+def test_the_report_of_another_version_is_left_out(change: Callable[[Any], object]) -> None:
+    report = RecentReport(recorded(NOTES).values(), (FAILURE,))
+    content = orjson.loads(zlib.decompress(encode_report(report)))
+    change(content)
+    assert decode_report(zlib.compress(orjson.dumps(content)), NOW_S) is None
+    assert decode_report(b"another format", NOW_S) is None
