@@ -85,7 +85,7 @@ def plan(
         deadline_s=parse_duration(deadline),
         instance=find_instance(instance, prices),
         model=model,
-        pair=parse_pair(f"{engine} {precision}"),
+        pair=parse_pair(f"{engine} {precision}", "--engine, --precision"),
         spot=spot,
         price_per_hour=price,
         spot_fraction=spot_fraction,

@@ -12,7 +12,7 @@ from rich.table import Table
 from ingest.scaling.capacity_plan import CapacityPlan
 from ingest.scaling.plan_inputs import NODE_RESERVE
 from ingest.units import format_duration
-from serve_app.models.engines.network import EXACT
+from serve_app.models.engines.network import EXACT, INT8
 
 _LOW_UTILISATION = 0.6
 
@@ -136,9 +136,10 @@ def _time_notes(plan: CapacityPlan) -> list[str]:
         )
     notes += [f"Not measured then: {what}, {why}." for what, why in profile.from_elsewhere.items()]
     if request.pair.changes_numbers:
+        command = "quantize" if request.pair == INT8 else "gate"
         notes.append(
             f"{request.pair} serves only once its masks have passed the gate on such a processor "
-            "(foreedge models gate)."
+            f"(foreedge models {command})."
         )
     if request.model not in profile.names(request.pair):
         notes.append(

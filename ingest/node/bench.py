@@ -18,7 +18,7 @@ from serve_app.contracts.precision import Accuracy
 from serve_app.errors import ModelUnavailable
 from serve_app.models.derive import DERIVED_FROM_EVERY, derive_graph, pass_gate
 from serve_app.models.engines.choice import Choice
-from serve_app.models.engines.network import EXACT, GATED, INT8, Pair
+from serve_app.models.engines.network import EVERY_PAIR, GATED, INT8, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.processor import (
     Machine,
@@ -41,7 +41,6 @@ from serve_app.models.graph_folding import read_folded
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.registry import Weights, locate_weights
 
-_OPENVINO_EXACT = Pair("openvino", "float32")
 _LOOSEST: Accuracy = "fast"
 _PIXEL_RUNS = 15
 
@@ -117,7 +116,7 @@ class _Measurement:
 
     def _runnable_pairs(self) -> list[Pair]:
         """Return the pairs that this machine runs."""
-        return [pair for pair in (EXACT, _OPENVINO_EXACT, *GATED, INT8) if self._is_runnable(pair)]
+        return [pair for pair in EVERY_PAIR if self._is_runnable(pair)]
 
     def _report(
         self,

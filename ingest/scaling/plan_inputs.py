@@ -16,13 +16,12 @@ from pydantic import Field, ValidationError
 from serve_app.config import NonEmpty, Positive, Seconds, Section
 from serve_app.contracts.base import describe_validation_error
 from serve_app.errors import InvalidConfig
-from serve_app.models.engines.network import EXACT, GATED, INT8, Pair
+from serve_app.models.engines.network import EVERY_PAIR, EXACT, Pair
 from serve_app.models.engines.processor import Machine, why_not_runnable
 
 NODE_RESERVE = 0.05
 """Assumed share of a node that Ray, the operating system and the HTTP proxy take."""
 
-_OPENVINO_EXACT = Pair("openvino", "float32")
 _SQS_REQUESTS = 0.6
 _GETS = 3
 
@@ -73,7 +72,7 @@ class Profile(Section):
         Raises:
             InvalidConfig: The profile names one that does not exist.
         """
-        return [EXACT, *(parse_pair(name) for name in self.other_engines_s)]
+        return [EXACT, *(parse_pair(name, "--profile") for name in self.other_engines_s)]
 
     def names(self, pair: Pair) -> dict[str, float]:
         """Return the seconds per image of each model that was measured with a pair.
@@ -164,17 +163,23 @@ class Instance:
         return self.vcpus * (1 - NODE_RESERVE)
 
 
-def parse_pair(text: str) -> Pair:
+def parse_pair(text: str, option: str) -> Pair:
     """Return the pair that a text such as ``openvino bfloat16`` names.
+
+    Args:
+        text: Engine and precision.
+        option: Option of the command line that has it, for the error.
 
     Raises:
         InvalidConfig: There is no such engine or precision.
     """
-    for pair in (EXACT, _OPENVINO_EXACT, *GATED, INT8):
+    for pair in EVERY_PAIR:
         if text == str(pair):
             return pair
-    known = ", ".join(map(str, (EXACT, _OPENVINO_EXACT, *GATED, INT8)))
-    raise InvalidConfig(f"{text!r} is no engine with a precision. There are {known}")
+    raise InvalidConfig(
+        f"{option}: {text!r} is no engine with a precision. There are "
+        f"{', '.join(map(str, EVERY_PAIR))}"
+    )
 
 
 def read_profile(path: Path | None) -> Profile:

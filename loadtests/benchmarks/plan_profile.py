@@ -32,7 +32,7 @@ from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 from serve_app.models.derive import derive_graph
 from serve_app.models.engines.choice import Choice
-from serve_app.models.engines.network import EXACT, GATED, Pair
+from serve_app.models.engines.network import EXACT, GATED, OPENVINO_EXACT, Pair
 from serve_app.models.engines.processor import pairs_by_speed, this_machine, why_not_runnable
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
@@ -130,7 +130,7 @@ def segment_s(model: BenchmarkModel, seconds: float, rounds: int) -> dict[Pair, 
     machine = this_machine()
     # int8 needs a calibration: foreedge bench-node measures it once it is made.
     fast = [pair for pair in pairs_by_speed(machine) if pair in GATED]
-    pairs = [EXACT, Pair("openvino", "float32"), *fast]
+    pairs = [EXACT, OPENVINO_EXACT, *fast]
     runnable = [pair for pair in pairs if why_not_runnable(pair, machine) is None]
     with tempfile.TemporaryDirectory(prefix="foreedge-") as folder:
         derived = Path(folder, "derived.onnx")

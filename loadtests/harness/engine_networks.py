@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from serve_app.config import SegmenterConfig
 from serve_app.models.derive import derive_graph
-from serve_app.models.engines.network import EXACT, GATED, Network, Pair
+from serve_app.models.engines.network import EXACT, GATED, OPENVINO_EXACT, Network, Pair
 from serve_app.models.engines.onnx_runtime import open_onnx_runtime, probe_image
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 from serve_app.models.engines.processor import Machine, why_not_runnable
@@ -14,8 +14,6 @@ from serve_app.models.gate_images import GateImage
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.inference import normalize_images, stretch_to_masks
 from serve_app.models.registry import Weights
-
-_OPENVINO_EXACT = Pair("openvino", "float32")
 
 
 def open_rembg_network(weights: Weights) -> Network:
@@ -34,9 +32,9 @@ def open_networks(
         images: Images that show which channels are nearly constant.
     """
     found = {EXACT: _open_onnx_runtime(weights, rewrite_graph=True)}
-    if why_not_runnable(_OPENVINO_EXACT, machine) is None:
+    if why_not_runnable(OPENVINO_EXACT, machine) is None:
         graph = optimize_for_cpu(weights.path, batches=False)
-        found[_OPENVINO_EXACT] = OpenVinoNetwork(graph, _OPENVINO_EXACT.precision, threads=1)
+        found[OPENVINO_EXACT] = OpenVinoNetwork(graph, OPENVINO_EXACT.precision, threads=1)
     gated = [pair for pair in GATED if why_not_runnable(pair, machine) is None]
     if gated:
         derived = derive_graph(weights, images).content

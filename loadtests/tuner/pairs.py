@@ -7,7 +7,7 @@ from typing import Any
 from serve_app.config import AppConfig
 from serve_app.contracts.precision import Accuracy
 from serve_app.models.engines.choice import choose_pair
-from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.network import EXACT, OPENVINO_EXACT
 from serve_app.models.engines.processor import Machine, pairs_by_speed
 from serve_app.models.engines.records import derived_folder
 from serve_app.models.registry import locate_weights
@@ -38,7 +38,7 @@ def find_pairs(model: str, args: dict[str, Any], machine: Machine) -> tuple[str,
         Their names, such as ``openvino bfloat16``. The default pair is the first.
     """
     accuracy = asked_accuracy(args)
-    candidates = [EXACT, Pair("openvino", "float32"), *pairs_by_speed(machine)]
+    candidates = [EXACT, OPENVINO_EXACT, *pairs_by_speed(machine)]
     found = []
     for pair in candidates:
         own = {"accuracy": accuracy, **pair_settings(str(pair))}

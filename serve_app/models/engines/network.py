@@ -58,3 +58,7 @@ GATED = (Pair("openvino", "bfloat16"), Pair("openvino", "float16"))
 """Pairs that change numbers, and so need a gate. Their graph is derived without calibration."""
 INT8 = Pair("onnxruntime", "int8")
 """The pair whose graph is quantized. It needs images for its calibration, and the gate."""
+OPENVINO_EXACT = Pair("openvino", "float32")
+"""OpenVINO with the default's precision. Its masks are compared when it is loaded."""
+EVERY_PAIR = (EXACT, OPENVINO_EXACT, *GATED, INT8)
+"""All pairs that there are."""

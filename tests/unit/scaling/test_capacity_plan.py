@@ -25,11 +25,17 @@ from ingest.scaling.capacity_plan import (
     compare_families,
     make_plan,
 )
-from ingest.scaling.plan_inputs import Profile, find_instance, read_prices, read_profile
+from ingest.scaling.plan_inputs import (
+    Profile,
+    find_instance,
+    parse_pair,
+    read_prices,
+    read_profile,
+)
 from ingest.scaling.sizing import PlanRequest
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
-from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.network import EXACT, INT8, Pair
 
 PROFILE = Profile.model_validate(
     {
@@ -132,7 +138,7 @@ def test_another_engine_has_its_own_times_and_settings() -> None:
     assert (segmenter["engine"], segmenter["precision"]) == ("openvino", "bfloat16")
     assert AppConfig.load({"segmenter": segmenter}).segmenter.required_accuracy == "fast"
     assert "engine" not in exact.settings["segmenter"]
-    assert "passed the gate" in "\n".join(plan_notes(close))
+    assert "(foreedge models gate)" in "\n".join(plan_notes(close))
     assert plan_as_json(close)["precision"] == "bfloat16"
     # Only Sapphire Rapids has AMX, and "fast" was measured with one engine.
     families = compare_families(close.request, PROFILE, PRICES)
@@ -141,6 +147,20 @@ def test_another_engine_has_its_own_times_and_settings() -> None:
     assert [each.request.pair for each in engines] == [EXACT, BFLOAT16]
     alone = compare_engines(plan(model="fast").request, PROFILE, PRICES)
     assert [each.request.pair for each in alone] == [EXACT]
+
+
+def test_int8_needs_another_command() -> None:
+    times = {**PROFILE.other_engines_s, str(INT8): {"u2net-shaped": 0.5}}
+    profile = PROFILE.model_copy(update={"other_engines_s": times})
+    request = plan(instance="c7i.4xlarge").request
+    said = "\n".join(plan_notes(make_plan(replace(request, pair=INT8), profile, PRICES)))
+    assert "(foreedge models quantize)" in said
+    assert "models gate" not in said
+
+
+def test_an_engine_that_there_is_none_of_names_the_option() -> None:
+    with pytest.raises(InvalidConfig, match=r"--engine, --precision: 'onnx float32'.*openvino"):
+        parse_pair("onnx float32", "--engine, --precision")
 
 
 def test_prices() -> None:
@@ -208,7 +228,7 @@ def test_a_profile_that_is_none(tmp_path: Path) -> None:
         read_profile(path)
     names = {**PROFILE.model_dump(mode="json"), "other_engines_s": {"tpu int2": {"u2net": 1}}}
     path.write_text(json.dumps(names))
-    with pytest.raises(InvalidConfig, match="tpu int2"):
+    with pytest.raises(InvalidConfig, match="--profile: 'tpu int2'"):
         compare_engines(plan().request, read_profile(path), PRICES)
 
 
