@@ -38,6 +38,10 @@ class Request:
     result: int | str
 
     @property
+    def ended_at(self) -> float:
+        return self.sent_at + self.took_s
+
+    @property
     def good(self) -> bool:
         return self.result == 200
 
@@ -81,9 +85,9 @@ class SteadyLoad:
         self._ending.set()
         self._thread.join()
 
-    def failures(self, since: float) -> list[Request]:
-        """Return the requests without a result that were sent after a time."""
-        return [one for one in self.requests if one.sent_at >= since and not one.good]
+    def ended(self, since: float) -> list[Request]:
+        """Return the requests that ended after a time, those that were on their way included."""
+        return [one for one in self.requests if one.ended_at >= since]
 
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)

@@ -17,7 +17,7 @@ _COLUMNS = (
     "failed",
     "HTTP as before, s",
     "next image, s",
-    "queue empty, s",
+    "last image, s",
     "replicas as before, s",
 )
 

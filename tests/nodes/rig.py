@@ -44,11 +44,11 @@ class Result:
     Attributes:
         name: Name of the scenario.
         verdict: What has become of its jobs.
-        requests: Number of requests of the load.
+        requests: Number of requests of the load that ended after the fault.
         failed: Number of requests without a result, by status or error.
         http_s: Time, in seconds, from the fault to the end of the last request that failed.
         next_image_s: Time, in seconds, from the fault to the next outcome of a job.
-        drained_s: Time, in seconds, from the fault until no message was left.
+        drained_s: Time, in seconds, from the fault until the last job ended.
         whole_s: Time, in seconds, from the fault until every replica ran again.
         facts: What this scenario alone has shown, by name.
     """
@@ -62,10 +62,6 @@ class Result:
     drained_s: float
     whole_s: float
     facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def errors_5xx(self) -> int:
-        return sum(count for name, count in self.failed.items() if name.startswith("5"))
 
     def stored(self) -> dict[str, Any]:
         """Return the result as JSON can hold it."""
@@ -202,9 +198,10 @@ class Rig:
             began_at = time.time()
             fault(episode)
             whole_s = self.until_whole() and time.monotonic() - episode.began
-            self.cluster.until(jobs.is_over, f"{jobs.verdict()}", _OVER_S)
+            self.cluster.until(jobs.is_over, "every job has ended", _OVER_S)
             self._until_quiet(load, episode.began)
-        failures = load.failures(episode.began)
+        requests = load.ended(episode.began)
+        failures = [one for one in requests if not one.good]
         ends = [
             one.finished_at.timestamp() - began_at
             for one in jobs.outcomes()
@@ -214,9 +211,9 @@ class Rig:
         return Result(
             name=name,
             verdict=jobs.verdict(),
-            requests=sum(one.sent_at >= episode.began for one in load.requests),
+            requests=len(requests),
             failed=dict(Counter(str(one.result) for one in failures)),
-            http_s=max((one.sent_at + one.took_s - episode.began for one in failures), default=0),
+            http_s=max((one.ended_at - episode.began for one in failures), default=0),
             next_image_s=min(after),
             drained_s=max(after),
             whole_s=whole_s,

@@ -11,6 +11,7 @@ import pytest
 from tests.nodes.catalogue import SCENARIOS
 from tests.nodes.expectations import broken_promises
 from tests.nodes.jobs import Verdict
+from tests.nodes.load import Request, SteadyLoad
 from tests.nodes.report import table
 from tests.nodes.rig import Result, from_stored
 
@@ -85,6 +86,13 @@ def test_no_request_fails_unless_a_machine_is_lost(name: str) -> None:
 def test_facts_are_compared(name: str, fact: str, value: object) -> None:
     [broken] = broken_promises(result(name, facts={**_FACTS[name], fact: value}))
     assert broken == f"{name}: {fact}: {value}, not {_FACTS[name][fact]}."
+
+
+def test_a_request_that_was_on_its_way_to_a_lost_machine_counts() -> None:
+    load = SteadyLoad(b"", list, per_second=1)
+    before, cut = Request(8.0, 0.5, "a", 200), Request(9.9, 60.0, "a", "ReadTimeout")
+    load.requests += [before, cut, Request(10.5, 0.1, "b", 200)]
+    assert [one.good for one in load.ended(since=10.0)] == [False, True]
 
 
 def test_a_result_is_stored_and_shown() -> None:
