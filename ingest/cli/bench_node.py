@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from ingest.cli.options import JsonOption
 from ingest.cli.terminal import open_terminal, print_json, print_line
+from ingest.units import counted
 from serve_app.config import AppConfig
 from serve_app.contracts.precision import Accuracy
-from serve_app.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from ingest.node.report import NodeReport
@@ -27,9 +26,7 @@ OutOption = Annotated[
     Path,
     typer.Option("--out", help="JSON file for the report. The settings go next to it, as .yaml."),
 ]
-AccuracyOption = Annotated[
-    str, typer.Option("--accuracy", help="Accuracy of the settings: exact, close or fast.")
-]
+AccuracyOption = Annotated[Accuracy, typer.Option("--accuracy", help="Accuracy of the settings.")]
 EmulatedOption = Annotated[
     bool,
     typer.Option(
@@ -58,12 +55,6 @@ def bench_node(
     from ingest.node.bench import measure_node
     from ingest.node.report import write_node_report, write_node_settings
 
-    try:
-        wanted = TypeAdapter[Accuracy](Accuracy).validate_python(accuracy)
-    except ValidationError as error:
-        raise InvalidConfig(
-            f"--accuracy {accuracy!r} is unknown. Use one of {', '.join(get_args(Accuracy))}"
-        ) from error
     terminal = open_terminal(as_json=True)
     with terminal.status("") as status:
         report = measure_node(
@@ -76,7 +67,7 @@ def bench_node(
         )
     write_node_report(report, out)
     if not emulated:
-        write_node_settings(report, wanted, out.with_suffix(".yaml"))
+        write_node_settings(report, accuracy, out.with_suffix(".yaml"))
     if as_json:
         print_json(report.model_dump(mode="json"))
         return
@@ -91,7 +82,7 @@ def _print_report(report: NodeReport) -> None:
             "  The processor is emulated. Its times would mean nothing, so none were measured."
         )
     for speed in report.speeds:
-        title = f"{speed.engine} {speed.precision}, {speed.threads} thread(s)"
+        title = f"{speed.engine} {speed.precision}, {counted(speed.threads, 'thread')}"
         print_line(
             f"  {title:34} {speed.images_per_s:7.2f} images/s  {speed.cpu_s_per_image:.3f} CPU s  "
             f"{speed.peak_mb:.0f} MB"
