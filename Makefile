@@ -94,7 +94,7 @@ check-pods: $(VENV)/installed ## The pods of cluster/kubernetes, run without Kub
 check-nodes: $(VENV)/installed ## Three machines that come, go and die (needs root; ARGS="--only notice")
 	$(VENV)/bin/python -m tests.nodes $(ARGS)
 
-check-autoscaling: $(VENV)/installed ## Ray's autoscaler and a backlog (PHOTOGRAPHS=300, needs root)
+check-autoscaling: $(VENV)/installed ## Ray's autoscaler and a backlog (needs root; PHOTOGRAPHS=300)
 	PHOTOGRAPHS=$(PHOTOGRAPHS) $(VENV)/bin/python -m pytest --quiet -rs tests/autoscaling
 
 check-monitoring: $(VENV)/compiled $(DEPLOYMENT)/installed ## Dashboard and alerts, with a real Prometheus
