@@ -1,13 +1,10 @@
-"""What the tests of sweeps share, with a model of the application's own sweep."""
+"""What the tests of sweeps share."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
-
-import psycopg
 
 from ingest.catalog.sweep import Swept, sweep, sweep_queue
 from ingest.catalog.unsent import Wanted
@@ -74,29 +71,6 @@ def blocked_job(collection: Collection) -> tuple[str, str]:
         failed.job_id,
     )
     return failed.job_id, active.job_id
-
-
-def application_sweep(url: str, send: Callable[[dict[str, Any]], None]) -> int:
-    """Sweep as the application does, and return the number of rows that it sent.
-
-    50 rows are locked by one query, and each is committed for itself. The row of an image that
-    has an active job makes it raise.
-    """
-    with psycopg.connect(url) as connection:
-        rows = connection.execute(
-            "SELECT id, book_id, source_image_id FROM image_processing_jobs"
-            " WHERE status = 'queue_failed' AND queue_retry_count < 3"
-            " ORDER BY created_at LIMIT 50 FOR UPDATE SKIP LOCKED"
-        ).fetchall()
-        for job_id, book_id, image_id in rows:
-            send({"job_id": str(job_id), "book_id": book_id, "image_id": image_id})
-            connection.execute(
-                "UPDATE image_processing_jobs SET status = 'pending', queue_retry_count = 0,"
-                " updated_at = now() WHERE id = %s",
-                [job_id],
-            )
-            connection.commit()
-    return len(rows)
 
 
 def add_unqueued(collection: Collection, number: int, key: str = "shared.jpg") -> list[int]:

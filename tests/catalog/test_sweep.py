@@ -17,11 +17,11 @@ from ingest.catalog.unsent import Wanted, run_mark
 from serve_app.config import AwsConfig, CatalogConfig
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, photographs
+from tests.catalog.old_worker import OldSweep
 from tests.catalog.sweeping import (
     DAY_S,
     WANTED,
     add_books,
-    application_sweep,
     blocked_job,
     received,
     swept,
@@ -50,7 +50,7 @@ def test_the_row_that_stopped_the_application_is_closed_and_the_sweep_goes_on(
     blocked, active = blocked_job(collection)
     behind = add_books(collection, 3)
     with pytest.raises(psycopg.errors.UniqueViolation):
-        application_sweep(collection.url, lambda _: None)
+        OldSweep(collection.url, lambda _: None).run()
     found = swept(bench, database)
     assert found.error is None
     assert found.ends == {"superseded": 1, "sent": 3}
@@ -132,14 +132,14 @@ def test_sweeps_at_once_and_the_application_send_each_row(
     jobs = add_books(collection, 120)
     by_application: list[str] = []
 
-    def send(body: dict[str, Any]) -> None:
-        by_application.append(body["job_id"])
-        bench.sqs.send_message(QueueUrl=bench.url, MessageBody=json.dumps(body))
+    def send(body: str) -> None:
+        by_application.append(json.loads(body)["job_id"])
+        bench.sqs.send_message(QueueUrl=bench.url, MessageBody=body)
 
     with ThreadPoolExecutor(3) as pool, closing(Database(Login(settings, AwsConfig()))) as second:
-        theirs = pool.submit(application_sweep, collection.url, send)
+        theirs = pool.submit(OldSweep(collection.url, send).run)
         ours = [pool.submit(swept, bench, each) for each in (database, second)]
-        assert theirs.result() == len(by_application)
+        assert theirs.result()["succeeded"] == len(by_application)
         ends = sum((each.result().ends for each in ours), Counter())
         assert [each.result().error for each in ours] == [None, None]
     assert states(collection) == {"pending": len(jobs)}
