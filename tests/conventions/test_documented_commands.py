@@ -16,6 +16,7 @@ from typing import Any, cast
 import boto3
 import pytest
 import typer
+from botocore import xform_name
 
 from ingest.cli.main import app
 from ingest.cli.settings import merge_settings
@@ -91,10 +92,9 @@ def check_operation(service: str, operation: str, options: list[str]) -> None:
     name = client.meta.method_to_api_mapping[operation.replace("-", "_")]
     shape = client.meta.service_model.operation_model(name).input_shape
     given = {option[2:] for option in options if option.startswith("--")} - _OWN_OPTIONS
-    known = {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", member).lower() for member in shape.members}
+    # As the AWS CLI names them.
+    known = {xform_name(member, "-") for member in shape.members}
     switches = {f"no-{member}" for member in known}
     assert given - known - switches == set()
-    required = {
-        re.sub(r"(?<=[a-z])(?=[A-Z])", "-", each).lower() for each in shape.required_members
-    }
+    required = {xform_name(member, "-") for member in shape.required_members}
     assert required - given == set()
