@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -11,11 +15,15 @@ from PIL import Image
 
 from ingest.cli.quantize import read_both_sets
 from serve_app.errors import InvalidConfig
+from serve_app.models.engines.network import INT8
+from serve_app.models.engines.processor import this_machine, why_not_runnable
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.gate_images import draw_gate_images
 from serve_app.models.quantization.quantize import quantize_model
 from serve_app.models.registry import Weights
 from tests.support.quantized import small_network
+
+FOREEDGE = Path(sys.executable).parent / "foreedge"
 
 
 def test_a_graph_without_an_axis_for_scales_gets_a_later_operator_set(tmp_path: Path) -> None:
@@ -40,3 +48,41 @@ def test_the_bundled_images_of_the_gate_are_none_of_the_calibration(tmp_path: Pa
     Image.fromarray(drawn.rgb).save(tmp_path / "mine.png")
     with pytest.raises(InvalidConfig, match=r"such as mine \(the bundled images\)"):
         read_both_sets(tmp_path, None)
+
+
+def test_the_command_writes_what_it_reports(tmp_path: Path) -> None:
+    model = small_network(tmp_path / "own.onnx")
+    calibration = tmp_path / "calibration"
+    calibration.mkdir()
+    # Drawn after the images of the gate, which are others.
+    for image in list(draw_gate_images(30))[-2:]:
+        Image.fromarray(image.rgb).save(calibration / f"{image.name}.png")
+    settings = {
+        "FOREEDGE_MODEL_FILES": json.dumps({"own": str(model)}),
+        "U2NET_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run(
+        [FOREEDGE, "models", "quantize", "own", "--calibration", str(calibration), "--json"],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    files = sorted(path.name for path in tmp_path.glob("home/derived/*"))
+    if why_not_runnable(INT8, this_machine()) is not None:
+        assert done.returncode == 2
+        assert "int8 cannot be measured here" in done.stderr
+        assert files == []
+        return
+    assert done.stdout, done.stderr
+    report = json.loads(done.stdout)
+    cpu_s = report["cpu_s_per_image"]
+    faster = cpu_s["int8"] < cpu_s["float32"]
+    assert (report["path"] is not None) == faster
+    written = ["own.onnxruntime-int8.json", "own.onnxruntime-int8.onnx"]
+    assert files == (written if faster else [])
+    assert (done.returncode == 0) == (faster and report["reached"] is not None)
+    assert report["measures"]["images"] == 24
+    integer = sum(count for name, count in report["kernels"].items() if "QLinearConv" in name)
+    assert integer == report["layers"] - len(report["in_float"])
