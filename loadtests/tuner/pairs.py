@@ -41,7 +41,7 @@ def find_pairs(model: str, args: dict[str, Any], machine: Machine) -> tuple[str,
     candidates = [EXACT, OPENVINO_EXACT, *pairs_by_speed(machine)]
     found = []
     for pair in candidates:
-        own = {"accuracy": accuracy, **pair_settings(str(pair))}
+        own = {"accuracy": accuracy, "execution": "fan_out", **pair_settings(str(pair))}
         segmenter = {**args.get("segmenter", {}), **own}
         config = AppConfig.load({**args, "segmenter": segmenter})
         weights = locate_weights(model, config)

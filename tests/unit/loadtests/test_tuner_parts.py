@@ -103,7 +103,13 @@ def test_the_tuner_tries_no_pair_whose_masks_have_not_passed_the_gate(tmp_path: 
 
 @pytest.mark.parametrize(
     ("segmenter", "tried"),
-    [({}, False), ({"accuracy": "exact"}, False), ({"accuracy": "close"}, True)],
+    [
+        ({}, False),
+        ({"accuracy": "exact"}, False),
+        ({"accuracy": "close"}, True),
+        # The tuner varies the execution itself.
+        ({"accuracy": "close", "execution": "stack"}, True),
+    ],
 )
 def test_the_tuner_loosens_the_masks_only_if_it_is_told_so(
     tmp_path: Path, segmenter: dict[str, str], tried: bool
