@@ -36,7 +36,8 @@ mount --make-rprivate /
 mount -t tmpfs -o size={shared_memory},mode=1777 tmpfs /dev/shm
 {kept}
 mount --rbind {tmp} /tmp
-exec {command}
+echo mounted >&{ready}
+exec {command} {ready}>&-
 """
 
 
@@ -187,7 +188,9 @@ class Network:
         address = address or self.next_address()
         tmp = self._folder / name / "tmp"
         (tmp / "home").mkdir(parents=True)
+        mounted, ready = os.pipe()
         inside = _INSIDE.format(
+            ready=ready,
             shared_memory=shared_memory,
             kept="\n".join(_kept(tmp)),
             tmp=shlex.quote(str(tmp)),
@@ -203,7 +206,9 @@ class Network:
                 cwd="/",
                 # Ctrl-C reaches the harness alone, which ends its machines.
                 start_new_session=True,
+                pass_fds=[ready],
             )
+        os.close(ready)
         machine = Machine(name, address, process, _only_child(process), f"port{number}")
         self.machines.append(machine)
         self._connect(machine, number)
@@ -211,6 +216,10 @@ class Network:
         assert process.stdin is not None
         process.stdin.write(b"\n")
         process.stdin.close()
+        # Whoever enters the machine before it has its own folders would see those of the host.
+        with os.fdopen(mounted) as started:
+            if not started.readline():
+                raise RuntimeError(f"{name} did not start: {self.printed(machine)}")
         return machine
 
     def _connect(self, machine: Machine, number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from serve_app.contracts.retry import RetryCounts
-from serve_app.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
+from serve_app.errors import DatabaseUnavailable, DeadlineExceeded, InvalidRequest, Overloaded
 from serve_app.http.endpoint import CurrentEndpoint, RequestedTimeout
 from serve_app.http.problems import error_responses
 
@@ -15,7 +15,7 @@ router = APIRouter(tags=["jobs"])
 @router.post(
     "/v1/catalog/retry-queue-failed",
     response_description="What became of the jobs.",
-    responses=error_responses(DatabaseUnavailable, Overloaded, DeadlineExceeded),
+    responses=error_responses(InvalidRequest, DatabaseUnavailable, Overloaded, DeadlineExceeded),
 )
 async def retry_queue_failed(
     endpoint: CurrentEndpoint, timeout_s: RequestedTimeout = None
