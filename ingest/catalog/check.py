@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from ingest.catalog.database import Database
 from ingest.catalog.login import Login
 from ingest.catalog.rules import FOLDER, object_key
+from ingest.catalog.sql_errors import INSUFFICIENT_PRIVILEGE, sqlstate_of
 from ingest.catalog.tables import BOOKS, IMAGES, JOBS, check_tables
 from ingest.catalog.try_again import TryAgain
 from ingest.findings import Finding, checked
@@ -130,7 +131,7 @@ def _is_allowed(connection: Connection, statement: Any) -> bool:
         with connection.begin_nested():
             connection.execute(statement)
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == "42501":
+        if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE:
             return False
         raise
     return True

@@ -24,19 +24,18 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from ingest.catalog.database import RowsChanged
+from ingest.catalog.sql_errors import FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION, sqlstate_of
 from ingest.catalog.tables import BOOKS, IMAGES, JOBS
 from ingest.catalog.unsent import (
+    NEVER_SENT,
     UNDER_WAY,
     UNDER_WAY_MESSAGE,
-    Wanted,
     close_unsent,
     let_wait,
     lock_unsent,
     run_mark,
 )
 from ingest.sources.base import Entry
-
-_UNSENT = Wanted(0, 0, lost=False)
 
 
 def insert_queued(connection: Connection, entries: Sequence[Entry], run_id: str) -> None:
@@ -87,7 +86,7 @@ def insert_queued(connection: Connection, entries: Sequence[Entry], run_id: str)
     try:
         connection.execute(statement.on_conflict_do_nothing())
     except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) == "23503":
+        if sqlstate_of(error) == FOREIGN_KEY_VIOLATION:
             raise RowsChanged("a book was deleted while its job was queued") from error
         raise
 
@@ -113,11 +112,11 @@ def let_queued_wait(connection: Connection, entries: Sequence[Entry]) -> None:
         with connection.begin_nested():
             connection.execute(update(JOBS).where(JOBS.c.id.in_(unsent)).values(waits))
     except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) != "23505":
+        if sqlstate_of(error) != UNIQUE_VIOLATION:
             raise
     else:
         return
     for job_id in job_ids:
-        job = lock_unsent(connection, _UNSENT, job_id)
+        job = lock_unsent(connection, NEVER_SENT, job_id)
         if job is not None and not let_wait(connection, job):
             close_unsent(connection, job, UNDER_WAY, UNDER_WAY_MESSAGE)

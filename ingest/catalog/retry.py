@@ -8,7 +8,7 @@ from functools import cached_property
 from ingest.catalog.database import Database
 from ingest.catalog.login import Login
 from ingest.catalog.sweep import FAILING, INVALID, SENT, sweep, sweep_queue
-from ingest.catalog.unsent import UNDER_WAY, Wanted
+from ingest.catalog.unsent import NEVER_SENT, UNDER_WAY
 from ingest.sqs.queue_client import QueueClient
 from serve_app.config import AwsConfig, CatalogConfig
 from serve_app.contracts.retry import RetryCounts
@@ -16,7 +16,6 @@ from serve_app.errors import QueueUnavailable
 
 _MOST_JOBS = 50
 """Number of jobs of one request, which is that of the application's own endpoint."""
-_QUEUE_FAILED = Wanted(0, 0, lost=False)
 
 
 class CatalogRetry:
@@ -44,7 +43,7 @@ class CatalogRetry:
         return sweep_queue(self._queue_url, self._aws)
 
     def _retry(self) -> RetryCounts:
-        swept = sweep(self._database, self._queue, _QUEUE_FAILED, limit=_MOST_JOBS)
+        swept = sweep(self._database, self._queue, NEVER_SENT, limit=_MOST_JOBS)
         # SQS that does not answer is one of the counts.
         if swept.error is not None and not isinstance(swept.error, QueueUnavailable):
             raise swept.error

@@ -25,6 +25,7 @@ from ingest.catalog.rules import (
     choose_source,
     source_of_cutout,
 )
+from ingest.catalog.sql_errors import UNIQUE_VIOLATION, sqlstate_of
 from ingest.catalog.tables import ACTIVE, BOOKS, IMAGES, JOBS
 from serve_app.contracts.job import CatalogJob
 from serve_app.contracts.outcome import Outcome
@@ -125,7 +126,7 @@ def claim(connection: Connection, job: CatalogJob) -> Claimed | Completed | Miss
         connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(taken))
     except IntegrityError as error:
         # The only uniqueness that a state takes part in is that of active jobs for one image.
-        if row.status not in ACTIVE and getattr(error.orig, "sqlstate", None) == "23505":
+        if row.status not in ACTIVE and sqlstate_of(error) == UNIQUE_VIOLATION:
             raise Superseded(f"job {job.job_id}: a newer job for its image is active") from error
         raise
     return Claimed(source)
@@ -135,18 +136,22 @@ def fail(connection: Connection, outcome: Outcome) -> None:
     """Write the final failure of a job to its row, unless the job has ended otherwise."""
     if (job_id := _uuid(outcome.job_id)) is None:
         return
-    failed = {
-        "status": "failed",
-        "failure_reason": f"{outcome.code}: {outcome.message}"[:_REASON_LENGTH],
-        "updated_at": func.now(),
-        "completed_at": func.now(),
-    }
     connection.execute(
         update(JOBS)
         .where(JOBS.c.id == job_id, JOBS.c.book_id == outcome.book_id)
         .where(JOBS.c.status.in_(ACTIVE))
-        .values(failed)
+        .values(failed_values(outcome.code, outcome.message))
     )
+
+
+def failed_values(code: str | None, message: str | None) -> dict[str, Any]:
+    """Return what the row of a job says that has failed."""
+    return {
+        "status": "failed",
+        "failure_reason": f"{code}: {message}"[:_REASON_LENGTH],
+        "updated_at": func.now(),
+        "completed_at": func.now(),
+    }
 
 
 def give_back(connection: Connection, job: CatalogJob) -> None:

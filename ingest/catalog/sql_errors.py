@@ -13,6 +13,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ingest.catalog.try_again import TryAgain
 from serve_app.errors import DatabaseUnavailable, ForeedgeError, InternalError
 
+UNIQUE_VIOLATION = "23505"
+FOREIGN_KEY_VIOLATION = "23503"
+INSUFFICIENT_PRIVILEGE = "42501"
+
 _LOCKED = {
     "55P03": "another transaction holds the rows",
     "40001": "another transaction changed the rows",
@@ -41,7 +45,7 @@ _SURROUNDINGS = {
 """What is wrong with the database and not with a job, by class of SQLSTATE."""
 
 _ADVICE = {
-    "42501": "the role lacks a right; docs/catalog.md lists what it needs",
+    INSUFFICIENT_PRIVILEGE: "the role lacks a right; docs/catalog.md lists what it needs",
     "42P01": "a table is missing; did the application rename it?",
     "42703": "a column is missing; did the application rename it?",
     "53100": "the disk of the database is full",
@@ -50,6 +54,12 @@ _ADVICE = {
     "57014": "a statement took longer than its limit",
 }
 """What is wrong and what to do, by SQLSTATE."""
+
+
+def sqlstate_of(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of an error. None if the connection was lost, or was never opened."""
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    return state
 
 
 def map_database_error(error: SQLAlchemyError) -> ForeedgeError | TryAgain:
@@ -65,7 +75,7 @@ def map_database_error(error: SQLAlchemyError) -> ForeedgeError | TryAgain:
         return DatabaseUnavailable("catalog: no connection to the database became free in time")
     if not isinstance(error, DBAPIError):
         return InternalError(f"catalog: {type(error).__name__}: {error}")
-    state = getattr(error.orig, "sqlstate", None)
+    state = sqlstate_of(error)
     text = _text(error)
     if state in _LOCKED:
         return TryAgain(DatabaseUnavailable(f"catalog: {_LOCKED[state]}: {text}"), contended=True)
@@ -74,7 +84,7 @@ def map_database_error(error: SQLAlchemyError) -> ForeedgeError | TryAgain:
         return TryAgain(DatabaseUnavailable(f"catalog: the database does not answer: {text}"))
     if state in _ADVICE:
         return DatabaseUnavailable(f"catalog: {_ADVICE[state]} ({state}: {text})")
-    if state == "23505" and _table(error) == "book_images":
+    if state == UNIQUE_VIOLATION and _table(error) == "book_images":
         return DatabaseUnavailable(
             "catalog: the sequence of book_images.id lags behind the ids of the table, as after a "
             f"copy of the data. Repair it with setval ({state}: {text})"

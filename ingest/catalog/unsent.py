@@ -20,6 +20,8 @@ from sqlalchemy import ColumnElement, Connection, Interval, and_, func, literal,
 from sqlalchemy import tuple_ as row_of
 from sqlalchemy.exc import IntegrityError
 
+from ingest.catalog.rows import failed_values
+from ingest.catalog.sql_errors import UNIQUE_VIOLATION, sqlstate_of
 from ingest.catalog.tables import ACTIVE, JOBS
 
 MOST_RESENDS = 3
@@ -70,6 +72,10 @@ class Wanted:
                 and_(JOBS.c.status == "failed", ~of_code if self.code is None else of_code)
             )
         return or_(*wanted)
+
+
+NEVER_SENT = Wanted(0, 0, lost=False)
+"""The jobs whose message was never sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,7 @@ def let_wait(connection: Connection, job: UnsentJob) -> bool:
         with connection.begin_nested():
             connection.execute(update(JOBS).where(JOBS.c.id == job.job_id).values(waits))
     except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) == "23505":
+        if sqlstate_of(error) == UNIQUE_VIOLATION:
             return False
         raise
     return True
@@ -175,10 +181,5 @@ def let_wait(connection: Connection, job: UnsentJob) -> bool:
 
 def close_unsent(connection: Connection, job: UnsentJob, code: str, message: str) -> None:
     """Let a job that is not sent fail."""
-    failed = {
-        "status": "failed",
-        "failure_reason": f"{code}: {message}",
-        "updated_at": func.now(),
-        "completed_at": func.now(),
-    }
-    connection.execute(update(JOBS).where(JOBS.c.id == job.job_id).values(failed))
+    failed = update(JOBS).where(JOBS.c.id == job.job_id)
+    connection.execute(failed.values(failed_values(code, message)))

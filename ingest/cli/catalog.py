@@ -15,7 +15,7 @@ from ingest.cli.catalog_verify import verify_collection
 from ingest.cli.doctor import print_findings
 from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
-from ingest.cli.settings import merge_settings, with_bundled_model
+from ingest.cli.settings import load_config, merge_settings, with_bundled_model
 from ingest.cli.terminal import print_json, print_line
 from ingest.units import counted, parse_duration
 from serve_app.config import AppConfig
@@ -66,7 +66,7 @@ def release_taken(
     that says ``processing``, and does nothing for it.
     """
     age_s = 0.0 if older_than is None else parse_duration(older_than)
-    loaded = AppConfig.load(merge_settings(config, None, None, endpoint_url, settings))
+    loaded = load_config(config, None, None, endpoint_url, settings)
     with open_database(loaded) as database:
         # The packages of the catalog are in an extra.
         from ingest.catalog import rows

@@ -10,9 +10,8 @@ import typer
 from ingest.cli.catalog_database import open_database, require_catalog
 from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
-from ingest.cli.settings import merge_settings
+from ingest.cli.settings import load_config
 from ingest.cli.terminal import print_json, running_count, write_csv
-from serve_app.config import AppConfig
 
 if TYPE_CHECKING:
     from ingest.catalog.selection import ChosenImage
@@ -42,7 +41,7 @@ def print_manifest(
 
     Nothing is changed. With --json, the manifest has JSON lines instead of CSV, on standard output.
     """
-    loaded = AppConfig.load(merge_settings(config, None, None, endpoint_url, settings))
+    loaded = load_config(config, None, None, endpoint_url, settings)
     bucket = require_catalog(loaded).images_bucket
     with open_database(loaded) as database, running_count("images found") as on_found:
         # The packages of the catalog are in an extra.

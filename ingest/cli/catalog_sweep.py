@@ -10,9 +10,8 @@ from ingest.cli.catalog_database import open_database, require_catalog
 from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import CodeOption, ConfigOption, EndpointOption, JsonOption, QueueOption
 from ingest.cli.serve import SetOption
-from ingest.cli.settings import merge_settings
+from ingest.cli.settings import load_config
 from ingest.cli.terminal import print_json, print_line, running_count
-from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def sweep_jobs(
     """
     if code is not None and not failed:
         raise InvalidConfig("--code selects failures; give --failed with it")
-    loaded = AppConfig.load(merge_settings(config, queue, None, endpoint_url, settings))
+    loaded = load_config(config, queue, None, endpoint_url, settings)
     catalog = require_catalog(loaded)
     if loaded.queue is None:
         raise InvalidConfig("no queue is configured. Give --queue, or set queue.url")

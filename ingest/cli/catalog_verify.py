@@ -16,10 +16,9 @@ from ingest.cli.catalog_database import (
 from ingest.cli.exit_codes import FAILED
 from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
 from ingest.cli.serve import SetOption
-from ingest.cli.settings import merge_settings
+from ingest.cli.settings import load_config
 from ingest.cli.terminal import print_json, print_line
 from ingest.units import counted, parse_duration
-from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 from serve_app.storage import open_store
 
@@ -51,7 +50,7 @@ def verify_collection(
     It changes nothing, prints each problem as it is found, and exits with 1 if there is one. With
     --json, each problem is one line, and the last line has the totals.
     """
-    loaded = AppConfig.load(merge_settings(config, None, None, endpoint_url, settings))
+    loaded = load_config(config, None, None, endpoint_url, settings)
     bucket, chosen = require_catalog(loaded).images_bucket, parse_books(books)
     waiting_s, ignored = parse_duration(older_than), set(ignore or [])
     with open_database(loaded) as database:

@@ -103,10 +103,14 @@ def merge_settings(
 
 
 def load_config(
-    file: Path | None, queue: str | None, ledger_bucket: str | None, endpoint_url: str | None
+    file: Path | None,
+    queue: str | None,
+    ledger_bucket: str | None,
+    endpoint_url: str | None,
+    assignments: list[str] | None = None,
 ) -> AppConfig:
     """Return the configuration that ``merge_settings`` describes, completed and validated."""
-    return AppConfig.load(merge_settings(file, queue, ledger_bucket, endpoint_url))
+    return AppConfig.load(merge_settings(file, queue, ledger_bucket, endpoint_url, assignments))
 
 
 def with_bundled_model(settings: dict[str, Any]) -> dict[str, Any]:
