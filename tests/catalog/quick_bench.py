@@ -5,7 +5,6 @@ It does what ``Bench`` does without a server for SQS and S3, for tests that need
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -14,20 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ingest.consumer.consumer import Consumer
-from ingest.messages.build import catalog_message_body
-from ingest.runs.folder import RunFolder
-from ingest.runs.ledger import read_outcomes
 from serve_app.config import AppConfig
-from serve_app.contracts.job import CatalogJob
-from serve_app.contracts.outcome import Outcome
-from serve_app.serving.metrics import UNRECORDED, Metrics
 from serve_app.storage.local import LocalStore
 from serve_app.storage.protocol import ObjectInfo
-from tests.catalog.bench import PATIENCE_S
+from tests.catalog.catalog_bench import CatalogBench, bench_settings
 from tests.catalog.collection import Collection
-from tests.catalog.consuming import consuming_catalog
-from tests.catalog.stand_in_pipeline import Process, StandInPipeline, jpeg
+from tests.catalog.stand_in_pipeline import jpeg
 from tests.support.in_memory_queue import InMemoryQueue
 
 
@@ -51,8 +42,8 @@ class FileStore(LocalStore):
         return None if info is None else replace(info, model=self._models.get((bucket, key)))
 
 
-class QuickBench:
-    """One queue, one bucket and one database."""
+class QuickBench(CatalogBench):
+    """A bench without servers for SQS and S3."""
 
     def __init__(
         self, folder: Path, collection: Collection, url: str | None = None, **queue: Any
@@ -65,79 +56,29 @@ class QuickBench:
             url: URL of the database with the consumer's login. None for that of the application.
             **queue: Settings of the queue.
         """
-        self.collection = collection
-        self.bucket = "collection"
-        (folder / self.bucket).mkdir()
-        self.config = AppConfig.load(
-            {
-                "queue": {
-                    "url": "https://sqs/q",
-                    "visibility_timeout_s": 30,
-                    "long_poll_s": 0,
-                    "max_in_flight": 8,
-                    "retry_base_s": 0.2,
-                    "retry_max_s": 2,
-                    "stop_grace_s": 0.1,
-                    **queue,
-                },
-                "ledger": {"bucket": self.bucket, "part_interval_s": 0.02},
-                "catalog": {
-                    "database_url": url or collection.url,
-                    "images_bucket": self.bucket,
-                    "cdn_domain": "cdn.example",
-                    "row_wait_s": 2,
-                },
-            }
-        )
-        self.store = FileStore(folder)
-        self.pipeline = StandInPipeline(self.store)
-        self.metrics: Metrics = UNRECORDED
+        bucket = "collection"
+        (folder / bucket).mkdir()
+        used = {"url": "https://sqs/q", "stop_grace_s": 0.1, **queue}
+        settings = bench_settings(url or collection.url, bucket, used, part_interval_s=0.02)
+        super().__init__(collection, AppConfig.load(settings), FileStore(folder))
         self.queue = InMemoryQueue(time.monotonic, max_receives=3, latency_s=0.001)
 
-    def upload(self, *books: int) -> None:
-        """Store the image of every row of books, and its thumbnail."""
-        for book in books:
-            for row in self.collection.images(book):
-                key = row["s3_key"].removeprefix("books/")
-                for name in (f"books/{key}", f"books/thumb_{row['s3_key']}"):
-                    self.store.put(self.bucket, name, jpeg(), "image/jpeg")
+    def upload_original(self, key: str) -> None:
+        self.store.put(self.bucket, key, jpeg(), "image/jpeg")
 
-    def send(self, *jobs: CatalogJob) -> None:
-        for job in jobs:
-            self.queue.send(catalog_message_body(job))
+    def send_body(self, body: str) -> None:
+        self.queue.send(body)
 
     @asynccontextmanager
-    async def consuming(self, process: Process | None = None) -> AsyncIterator[Consumer]:
-        """Run a consumer as SqsIngest does, until the context ends."""
-        process = process or self.pipeline.process
-        async with consuming_catalog(
-            self.config, self.queue, self.store, process, self.metrics
-        ) as consumer:
-            yield consumer
+    async def open_queue(self) -> AsyncIterator[InMemoryQueue]:
+        yield self.queue
 
-    async def serve(self, *jobs: CatalogJob, process: Process | None = None) -> None:
-        """Send jobs, and consume until the queue is empty."""
-        self.send(*jobs)
-        async with self.consuming(process):
-            await self.drained()
-
-    async def drained(self) -> None:
-        """Return when no message is left."""
-        await asyncio.to_thread(self._wait_until_drained)
-
-    def _wait_until_drained(self) -> None:
-        until = time.monotonic() + PATIENCE_S
-        while self.queue.stored:
-            assert time.monotonic() < until, "messages are left"
-            time.sleep(0.01)
+    def has_messages(self) -> bool:
+        return bool(self.queue.stored)
 
     def dead_letters(self) -> list[tuple[str | None, dict[str, Any]]]:
         """Return the code and the body of each dead letter."""
         return [(each.code, json.loads(each.body)) for each in self.queue.dead]
-
-    def records(self, run_id: str) -> list[Outcome]:
-        assert self.config.ledger is not None
-        return list(read_outcomes(RunFolder(self.store, self.config.ledger, run_id)))
 
     def objects(self) -> set[str]:
         """Return the keys of the objects below ``books/``."""

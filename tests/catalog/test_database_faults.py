@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ingest.consumer.consumer import Consumer
-from tests.catalog.bench import PATIENCE_S, in_run
+from tests.catalog.bench import in_run
+from tests.catalog.catalog_bench import PATIENCE_S
 from tests.catalog.collection import Collection, photographs
 from tests.catalog.quick_bench import QuickBench
 from tests.support.postgres_server import PostgresServer

@@ -12,9 +12,10 @@ from ingest.catalog.database import Database
 from ingest.catalog.queued_rows import insert_queued, let_queued_wait
 from ingest.cli.main import app
 from ingest.sources.base import Entry
-from tests.catalog.bench import Bench, jpeg
+from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, Image, photographs
 from tests.catalog.commands import command, json_answer, settings_file
+from tests.catalog.stand_in_pipeline import jpeg
 from tests.catalog.sweeping import add_unqueued, received
 
 JOBS = "SELECT * FROM image_processing_jobs ORDER BY book_id"

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from ingest.catalog.database import Database
-from tests.catalog.bench import Bench, jpeg
+from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection
 from tests.catalog.commands import command, json_answer, settings_file
+from tests.catalog.stand_in_pipeline import jpeg
 from tests.catalog.sweeping import add_unqueued, received, swept
 from tests.support.fault_effects import kill_caller
 from tests.support.fault_proxy import Answer, Effect, Forward, Proxy, Request
