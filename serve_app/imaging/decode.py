@@ -40,26 +40,16 @@ Image.MAX_IMAGE_PIXELS = None
 
 _logger = logging.getLogger(__name__)
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Transposition that turns an image of each EXIF orientation upright."""
 _TURNS: dict[int, Callable[[Pixels], cv2.typing.MatLike]] = {
     2: partial(cv2.flip, flipCode=1),
     3: partial(cv2.rotate, rotateCode=cv2.ROTATE_180),
     4: partial(cv2.flip, flipCode=0),
     5: cv2.transpose,
     6: partial(cv2.rotate, rotateCode=cv2.ROTATE_90_CLOCKWISE),
-    7: lambda rgb: cv2.transpose(cv2.rotate(rgb, cv2.ROTATE_180)),
+    7: lambda pixels: cv2.transpose(cv2.rotate(pixels, cv2.ROTATE_180)),
     8: partial(cv2.rotate, rotateCode=cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-"""The same for pixels that are in an array."""
+"""Function that turns the pixels of an image with each EXIF orientation upright."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +162,10 @@ def _read_plain_jpeg(container: Container, limits: ImageLimits) -> Pixels | None
         return read_sound_jpeg(image, container.pixels)
 
 
-def _turned(rgb: Pixels, orientation: int) -> Pixels:
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
     """Return the pixels of an image with an EXIF orientation, upright."""
     turn = _TURNS.get(orientation)
-    return rgb if turn is None else np.asarray(turn(rgb), np.uint8)
+    return pixels if turn is None else np.asarray(turn(pixels), np.uint8)
 
 
 def _convert(container: Container, image: Image.Image, keep_metadata: bool) -> DecodedImage:
@@ -190,15 +180,18 @@ def _convert(container: Container, image: Image.Image, keep_metadata: bool) -> D
     for replaced in (wide, colours):
         _replaced(replaced, rgb)
     orientation = read_orientation(container)
-    transpose = _UPRIGHT.get(orientation)
-    if transpose is not None:
-        rgb = _replaced(rgb, rgb.transpose(transpose))
-        alpha = None if alpha is None else _replaced(alpha, alpha.transpose(transpose))
     return DecodedImage(
-        np.asarray(rgb),
-        None if alpha is None else np.asarray(alpha),
+        _turned(_moved(rgb), orientation),
+        None if alpha is None else _turned(_moved(alpha), orientation),
         read_metadata(container, orientation, keep=keep_metadata),
     )
+
+
+def _moved(image: Image.Image) -> Pixels:
+    """Return the pixels of an image, whose own memory is freed."""
+    pixels = np.asarray(image)
+    image.close()
+    return pixels
 
 
 def _only_within(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from serve_app.config import ImageLimits
 from serve_app.errors import (
@@ -114,3 +114,18 @@ def test_broken_exif_data_is_ignored() -> None:
     pixels = book().image
     decoded = decode_image(jpeg(pixels, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), LIMITS)
     assert decoded.width == pixels.shape[1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colours_and_transparency_turn_alike(orientation: int) -> None:
+    noise = np.random.default_rng(orientation).integers(1, 255, (5, 9, 4), np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = saved(Image.fromarray(noise), "PNG", exif=exif)
+    image = decode_image(data, LIMITS)
+    assert image.alpha is not None
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert np.array_equal(image.rgb, upright[..., :3])
+    assert np.array_equal(image.alpha, upright[..., 3])
+    assert image.rgb.flags.c_contiguous
+    assert image.alpha.flags.c_contiguous
