@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 from ingest.node.pixels import HEIGHT, WIDTH
 from ingest.node.speed import CaseSpeed
@@ -44,7 +45,6 @@ def profile_of(
         for each in speeds
         if each.threads == 1
     }
-    origin = f"taken from a profile of {base.machine}, {base.measured_on}"
     return Profile(
         measured_on=date.today().isoformat(),
         machine=machine,
@@ -56,8 +56,14 @@ def profile_of(
         segment_s={model: seconds.pop(EXACT)},
         other_engines_s={str(pair): {model: value} for pair, value in seconds.items()},
         pixels_s=round(pixels_s, 4),
-        overhead_s=base.overhead_s,
-        control_plane=base.control_plane,
-        replica_start_s=base.replica_start_s,
-        from_elsewhere=dict.fromkeys(_NEEDS_RAY, origin),
+        **application_of_profile(base),
     )
+
+
+def application_of_profile(base: Profile) -> dict[str, Any]:
+    """Return the fields that only a running application shows, and that they are of a profile."""
+    origin = f"taken from a profile of {base.machine}, {base.measured_on}"
+    return {
+        **{name: getattr(base, name) for name in _NEEDS_RAY},
+        "from_elsewhere": dict.fromkeys(_NEEDS_RAY, origin),
+    }

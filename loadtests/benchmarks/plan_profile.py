@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest.node.pixels import HEIGHT, WIDTH, measure_pixels_s
-from ingest.node.profile import describe_processors
+from ingest.node.profile import application_of_profile, describe_processors
 from ingest.node.speed import Case, measure_case
 from ingest.scaling.plan_inputs import ControlPlane, Profile, read_profile
 from loadtests.benchmarks import handle_calls
@@ -98,13 +98,7 @@ def application_of(profile: Path | None) -> dict[str, Any]:
         InvalidConfig: The profile or the results cannot be used.
     """
     if profile is not None:
-        base = read_profile(profile)
-        names = ("overhead_s", "control_plane", "replica_start_s")
-        origin = f"taken from a profile of {base.machine}, {base.measured_on}"
-        return {
-            **{name: getattr(base, name) for name in names},
-            "from_elsewhere": dict.fromkeys(names, origin),
-        }
+        return application_of_profile(read_profile(profile))
     control = ControlPlane(
         ingest_per_s=round(ingest_per_s(_read_results(INGEST)), 1),
         handle_calls_per_s=round(handle_calls.measure(), 1),

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+from serve_app.models.derive import DerivedGraph, record_of
 from serve_app.models.engines.network import Pair
-from serve_app.models.engines.processor import Machine, kernel_features
-from serve_app.models.engines.records import (
-    RECIPE_VERSION,
-    GateRecord,
-    derived_path,
-    write_derived,
-)
+from serve_app.models.engines.processor import Machine
+from serve_app.models.engines.records import derived_path, write_derived
 from serve_app.models.gate import Measures
 from serve_app.models.registry import Weights
 
@@ -40,19 +35,8 @@ def gated(
 ) -> Path:
     """Write the files of a pair that was measured on a machine, and return the derived one."""
     graph = weights.path.read_bytes()
-    record = GateRecord(
-        model=weights.name,
-        source_sha256=weights.sha256,
-        derived_sha256=hashlib.sha256(graph).hexdigest(),
-        recipe_version=RECIPE_VERSION,
-        engine=pair.engine,
-        engine_version=machine.version_of(pair.engine) or "",
-        precision=pair.precision,
-        architecture=machine.architecture,
-        features=kernel_features(pair, machine),
-        image_set="two images",
-        measures=measures,
-    )
+    derived = DerivedGraph(graph, taken=())
+    record = record_of(weights, pair, derived, machine, "two images", measures)
     path = derived_path(folder, weights.name, pair)
     write_derived(path, graph, record)
     return path
