@@ -9,9 +9,10 @@ from pathlib import Path
 
 from loadtests.harness.results import describe_machine, write_between_markers
 from tests.autoscaling.cluster import AUTOSCALER_EVERY_S, IDLE_S, NODE_CPUS
-from tests.autoscaling.isolation import ROOT, run_isolated
+from tests.autoscaling.isolation import run_isolated
 from tests.autoscaling.report import draw, table
 from tests.autoscaling.samples import BacklogRun
+from tests.nodes.ground import ROOT
 
 _DOCUMENT = ROOT / "docs" / "operations" / "scaling.md"
 _PICTURE = ROOT / "docs" / "images" / "node-autoscaling.png"

@@ -6,13 +6,11 @@ import os
 import secrets
 import subprocess
 import sys
-from pathlib import Path
 
 from serve_app.serving.ray_environment import ENVIRONMENT
 from tests.autoscaling.samples import BacklogRun
-from tests.deployment.kubernetes.local_pods import COMMAND
+from tests.nodes.ground import COMMAND, ROOT
 
-ROOT = Path(__file__).parents[2]
 _TIMEOUT_S = 900
 _ROOM = "4g"
 _SHARED_MEMORY = "2g"

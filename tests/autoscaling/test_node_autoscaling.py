@@ -14,11 +14,11 @@ import pytest
 from tests.autoscaling.isolation import run_isolated
 from tests.autoscaling.report import table
 from tests.autoscaling.samples import BacklogRun
-from tests.deployment.kubernetes.local_pods import pods_problem
+from tests.nodes.ground import problem
 
 PHOTOGRAPHS = int(os.environ.get("PHOTOGRAPHS", "300"))
 
-_PROBLEM = pods_problem()
+_PROBLEM = problem()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),

@@ -19,16 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.nodes.ground import ROOT
+from tests.nodes.ground import COMMAND, ROOT
 
 HOST = "10.77.0.1"
 """Address of the host's side of the bridge."""
 _BRIDGE = "machines"
 _FIRST = 10
-_COMMAND = (
-    *("setpriv", "--pdeathsig", "KILL"),
-    *("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"),
-)
 _INSIDE = """
 read -r _
 ip link set lo up
@@ -198,7 +194,7 @@ class Network:
         )
         with self._log(name).open("wb") as output:
             process = subprocess.Popen(
-                [*_COMMAND, "bash", "-ec", inside],
+                [*COMMAND, "bash", "-ec", inside],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

@@ -1,7 +1,7 @@
 """A head and a worker of an overlay on this machine, and what their probes and ports answer.
 
-``python -m tests.deployment.kubernetes.local_cluster FOLDER`` in the namespaces of ``COMMAND``
-writes one line of JSON.
+``python -m tests.deployment.kubernetes.local_cluster FOLDER`` in the namespaces of
+``ground.COMMAND`` writes one line of JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.deployment.kubernetes.objects import (
 )
 from tests.deployment.kubernetes.pods import shared_memory
 
-AWS, HEAD, WORKER = "10.203.0.9", "10.203.0.2", "10.203.0.3"
+AWS, HEAD, WORKER = "10.77.0.9", "10.77.0.2", "10.77.0.3"
 JOBS = 60
 _TOKEN = "a" * 64
 _QUEUE = f"http://{AWS}:5000/123456789012/foreedge"
@@ -157,7 +157,7 @@ class LocalCluster:
         deadline = time.monotonic() + _WAIT_S
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{pod.log.name}: {pod.log.read_text()[-2000:]}")
+                raise TimeoutError(f"the pod printed: {pod.log[-2000:]}")
             time.sleep(0.5)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.kubernetes.local_cluster import JOBS
-from tests.deployment.kubernetes.local_pods import COMMAND, pods_problem
 from tests.deployment.kubernetes.objects import ROOT, kubectl_problem
+from tests.nodes.ground import COMMAND
+from tests.nodes.ground import problem as namespaces_problem
 
 pytestmark = pytest.mark.slow
-problem = kubectl_problem() or pods_problem()
+problem = kubectl_problem() or namespaces_problem()
 
 
 @pytest.mark.skipif(problem is not None, reason=str(problem))
