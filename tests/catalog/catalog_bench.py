@@ -35,7 +35,7 @@ class CatalogBench(ABC):
         Args:
             collection: The application's side of the database.
             config: Settings of the consumer.
-            store: Where its objects are.
+            store: Store of its objects.
         """
         assert config.catalog is not None
         self.collection = collection
