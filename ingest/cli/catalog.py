@@ -13,8 +13,7 @@ from ingest.cli.catalog_manifest import print_manifest
 from ingest.cli.catalog_sweep import sweep_jobs
 from ingest.cli.catalog_verify import verify_collection
 from ingest.cli.doctor import print_findings
-from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
-from ingest.cli.serve import SetOption
+from ingest.cli.options import ConfigOption, EndpointOption, JsonOption, SetOption
 from ingest.cli.settings import load_config, merge_settings, with_bundled_model
 from ingest.cli.terminal import print_json, print_line
 from ingest.units import counted, parse_duration

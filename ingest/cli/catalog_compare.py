@@ -16,6 +16,7 @@ from ingest.cli.options import (
     JsonOption,
     LedgerOption,
     RunArgument,
+    SetOption,
     open_session,
 )
 from ingest.cli.terminal import open_terminal, print_json, running_count
@@ -42,6 +43,7 @@ def compare_results(
     out: OutOption = Path("out/compare"),
     pictures: PicturesOption = 100,
     config: ConfigOption = None,
+    settings: SetOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
     as_json: JsonOption = False,
@@ -52,7 +54,7 @@ def compare_results(
     ones first, and compare.jsonl has every comparison. The run is one whose jobs are those of the
     collection, such as foreedge bulk with the list of foreedge catalog manifest.
     """
-    session = open_session(config, None, ledger_bucket, endpoint_url)
+    session = open_session(config, None, ledger_bucket, endpoint_url, settings)
     bucket = require_catalog(session.config).images_bucket
     folder = session.run_folder(run)
     with (

@@ -22,6 +22,7 @@ from ingest.cli.options import (
     QueueOption,
     RateOption,
     Session,
+    SetOption,
     open_session,
 )
 from ingest.cli.progress import SendingProgress, progress_bar
@@ -65,6 +66,7 @@ def enqueue_books(
     dry_run: DryEnqueueOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
+    settings: SetOption = None,
     queue: QueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
@@ -75,7 +77,7 @@ def enqueue_books(
     resumes it. No book gets two jobs of one run.
     """
     console = open_terminal(as_json=as_json)
-    session = open_session(config, queue, ledger_bucket, endpoint_url)
+    session = open_session(config, queue, ledger_bucket, endpoint_url, settings)
     bucket, ids = require_catalog(session.config).images_bucket, parse_books(books)
     run = run_id or new_run_id()
     refuse_reserved(run)
@@ -85,7 +87,10 @@ def enqueue_books(
         # The packages of the catalog are in an extra.
         from ingest.catalog.enqueue import RowSender, UnprocessedBooks
         from ingest.catalog.selection import BookChoice
+        from ingest.catalog.tables import check_tables
 
+        # A column that rows lack would be found after the run was listed.
+        database.run(check_tables)
         choice = BookChoice(ids, status, failed)
         plan = RunPlan(
             session.run_folder(run),

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingest.cli.catalog_database import open_database, require_catalog
-from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
-from ingest.cli.serve import SetOption
+from ingest.cli.options import ConfigOption, EndpointOption, JsonOption, SetOption
 from ingest.cli.settings import load_config
 from ingest.cli.terminal import print_json, running_count, write_csv
 

@@ -8,8 +8,14 @@ import typer
 
 from ingest.cli.catalog_database import open_database, require_catalog
 from ingest.cli.exit_codes import FAILED
-from ingest.cli.options import CodeOption, ConfigOption, EndpointOption, JsonOption, QueueOption
-from ingest.cli.serve import SetOption
+from ingest.cli.options import (
+    CodeOption,
+    ConfigOption,
+    EndpointOption,
+    JsonOption,
+    QueueOption,
+    SetOption,
+)
 from ingest.cli.settings import load_config
 from ingest.cli.terminal import print_json, print_line, running_count
 from serve_app.errors import InvalidConfig

@@ -14,8 +14,7 @@ from ingest.cli.catalog_database import (
     require_catalog,
 )
 from ingest.cli.exit_codes import FAILED
-from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
-from ingest.cli.serve import SetOption
+from ingest.cli.options import ConfigOption, EndpointOption, JsonOption, SetOption
 from ingest.cli.settings import load_config
 from ingest.cli.terminal import print_json, print_line
 from ingest.units import counted, parse_duration

@@ -8,8 +8,7 @@ from typing import Any
 import typer
 
 from ingest.cli.exit_codes import FAILED
-from ingest.cli.options import ConfigOption, EndpointOption, JsonOption
-from ingest.cli.serve import SetOption
+from ingest.cli.options import ConfigOption, EndpointOption, JsonOption, SetOption
 from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.cli.terminal import print_json, print_line
 from ingest.smoke.doctor import examine

@@ -34,6 +34,10 @@ EndpointOption = Annotated[
     str | None,
     typer.Option("--endpoint-url", help="URL of a local server to use in place of AWS."),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Setting to override, written NAME=VALUE. Repeatable."),
+]
 RateOption = Annotated[
     float | None, typer.Option("--rate", min=0.1, help="Maximum number of messages per second.")
 ]
@@ -94,14 +98,18 @@ class Session:
 
 
 def open_session(
-    file: Path | None, queue: str | None, ledger_bucket: str | None, endpoint_url: str | None
+    file: Path | None,
+    queue: str | None,
+    ledger_bucket: str | None,
+    endpoint_url: str | None,
+    assignments: list[str] | None = None,
 ) -> Session:
     """Return the session that the shared options of a command describe.
 
     Raises:
         InvalidConfig: A setting is wrong, or no ledger is configured.
     """
-    config = load_config(file, queue, ledger_bucket, endpoint_url)
+    config = load_config(file, queue, ledger_bucket, endpoint_url, assignments)
     if config.ledger is None:
         raise InvalidConfig(
             "no ledger is configured. Give --ledger-bucket, or set FOREEDGE_LEDGER__BUCKET to the "

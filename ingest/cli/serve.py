@@ -14,6 +14,7 @@ from ingest.cli.options import (
     JsonOption,
     LedgerOption,
     QueueOption,
+    SetOption,
 )
 from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.cli.terminal import open_terminal, print_json
@@ -27,10 +28,6 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP endpoint.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Setting to override, written NAME=VALUE. Repeatable."),
-]
 ModelsOption = Annotated[
     list[str] | None, typer.Option("--model", help="Model to serve. Repeatable.")
 ]

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ingest.cli.exit_codes import FAILED
-from ingest.cli.options import ConfigOption
-from ingest.cli.serve import ModelsOption, SetOption
+from ingest.cli.options import ConfigOption, SetOption
+from ingest.cli.serve import ModelsOption
 from ingest.cli.settings import merge_settings, with_bundled_model
 from ingest.cli.terminal import print_line
 from ingest.smoke.child import DEFAULT_TIMEOUT_S, run_smoke

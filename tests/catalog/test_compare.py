@@ -18,7 +18,7 @@ from ingest.cli.main import app
 from ingest.runs.ledger import Ledger
 from serve_app.contracts.job import CatalogJob, Source
 from serve_app.contracts.outcome import Box, Cutout, Outcome
-from serve_app.errors import SourceNotFound
+from serve_app.errors import InvalidConfig, SourceNotFound
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, Image
 from tests.catalog.commands import json_answer, settings_file
@@ -186,3 +186,10 @@ async def test_a_run_without_anything_to_compare_says_so(
     answer = CliRunner().invoke(app, ["catalog", "compare", RUN, *settings])
     assert isinstance(answer.exception, SourceNotFound)
     assert "foreedge catalog manifest --completed" in str(answer.exception)
+
+
+def test_a_setting_of_the_command_line_counts(bench: Bench, tmp_path: Path) -> None:
+    words = ["--config", settings_file(bench, tmp_path), "--set", "catalog=null"]
+    answer = CliRunner().invoke(app, ["catalog", "compare", RUN, *words])
+    assert isinstance(answer.exception, InvalidConfig)
+    assert "no catalog is configured" in answer.exception.message

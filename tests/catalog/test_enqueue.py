@@ -12,6 +12,7 @@ from ingest.catalog.database import Database
 from ingest.catalog.queued_rows import insert_queued, let_queued_wait
 from ingest.cli.main import app
 from ingest.sources.base import Entry
+from serve_app.errors import InvalidConfig
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, Image, photographs
 from tests.catalog.commands import command, json_answer, settings_file
@@ -175,3 +176,26 @@ def test_an_image_that_a_user_has_queued_meanwhile_keeps_the_job_of_the_user(
     assert rows[taken.job_id or ""]["status"] == "failed"
     assert rows[last.job_id or ""]["status"] == "completed"
     assert rows[theirs.job_id]["status"] == "pending"
+
+
+def test_tables_that_take_no_row_are_told_before_anything_is_queued(
+    file: str, bench: Bench, collection: Collection
+) -> None:
+    add_unqueued(collection, 1)
+    collection.execute("ALTER TABLE image_processing_jobs ADD priority integer NOT NULL")
+    answer = CliRunner().invoke(app, ["catalog", "enqueue", "--config", file])
+    assert isinstance(answer.exception, InvalidConfig)
+    assert "image_processing_jobs.priority (INTEGER() NOT NULL" in answer.exception.message
+    assert received(bench) == []
+    assert list(bench.store.keys(bench.bucket, "")) == []
+
+
+def test_a_setting_of_the_command_line_counts(
+    file: str, bench: Bench, collection: Collection
+) -> None:
+    add_unqueued(collection, 1)
+    other = bench.aws.create_queue(f"{bench.bucket}-other")
+    words = ["catalog", "enqueue", "--set", f"queue.url={other}"]
+    assert json_answer(*words, settings=file)["books"] == 1
+    assert received(bench) == []
+    assert len(bench.sqs.receive_message(QueueUrl=other)["Messages"]) == 1
