@@ -58,6 +58,8 @@ JOBS = Table(
     Column("completed_at", DateTime(timezone=True)),
     Column("queue_retry_count", Integer, nullable=False),
 )
+_INSERTED = (IMAGES, JOBS)
+"""Tables into which Foreedge inserts rows: of cut-outs, and of the jobs that it queues itself."""
 ACTIVE = ("pending", "processing")
 """States in which a job blocks another one for the same image."""
 
@@ -100,11 +102,19 @@ def _problems(connection: Connection, table: Table) -> Iterator[str]:
         present = found[column.name]["type"]
         if not _holds(present, column.type):
             yield f"{table.name}.{column.name} is {present!r}, and {column.type!r} is needed"
-    if table is IMAGES:
+    if table in _INSERTED:
         for name, other in found.items():
-            required = not other["nullable"] and other["default"] is None
-            if required and name not in table.columns:
-                yield f"{table.name}.{name} must be given, and Foreedge does not know it"
+            if name not in table.columns and _must_be_given(other):
+                yield (
+                    f"{table.name}.{name} ({other['type']!r} NOT NULL, without a default) must be "
+                    "given in each new row, and Foreedge does not know it"
+                )
+
+
+def _must_be_given(column: Any) -> bool:
+    """Return whether a row cannot be inserted without a value for a column."""
+    filled = column["default"] is not None or "identity" in column or "computed" in column
+    return not column["nullable"] and not filled
 
 
 def _holds(present: TypeEngine[Any], needed: TypeEngine[Any]) -> bool:

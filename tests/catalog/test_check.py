@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +17,12 @@ from ingest.smoke.doctor import examine_places
 from serve_app.config import AppConfig
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, photographs
+from tests.support.pages import blocks, section
 from tests.support.postgres_server import PostgresServer
 
 SECRET = "hunter2"
-RIGHTS = """
-GRANT SELECT, UPDATE ON image_processing_jobs TO {role};
-GRANT SELECT, INSERT, UPDATE ON book_images TO {role};
-GRANT SELECT (id), UPDATE (id) ON books TO {role};
-GRANT USAGE ON SEQUENCE book_images_id_seq TO {role};
-"""
-"""The rights that docs/catalog.md lists."""
+RIGHTS = blocks(section(Path(__file__).parents[2] / "docs" / "catalog.md", "Rights"), "sql")[0]
+"""What a consumer's role is granted."""
 
 
 def problems(config: AppConfig) -> dict[str, str]:
@@ -48,8 +45,7 @@ def sound(bench: Bench, collection: Collection, postgres: PostgresServer) -> App
     name = collection.url.rpartition("/")[2]
     role = f"least_{name}"
     collection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{SECRET}'")
-    for statement in RIGHTS.format(role=role).strip().splitlines():
-        collection.execute(statement)
+    collection.execute(RIGHTS.replace("TO foreedge;", f"TO {role};"))
     return changed(bench.config, "catalog", database_url=postgres.url(name, role, SECRET))
 
 
@@ -104,6 +100,10 @@ DATABASE = {
     "a missing column": (
         "ALTER TABLE book_images RENAME is_primary TO first",
         "book_images.is_primary is missing",
+    ),
+    "a column that must be given": (
+        "ALTER TABLE image_processing_jobs ADD priority integer NOT NULL",
+        r"image_processing_jobs.priority \(INTEGER\(\) NOT NULL, without a default\) must be given",
     ),
 }
 

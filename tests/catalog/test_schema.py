@@ -29,14 +29,27 @@ WRONG = {
         "ALTER TABLE image_processing_jobs ALTER updated_at TYPE timestamp",
         "image_processing_jobs.updated_at is TIMESTAMP",
     ),
-    "a new column that must be given": (
+    "a new column of images that must be given": (
         "ALTER TABLE book_images ADD licence text NOT NULL",
-        "book_images.licence must be given",
+        r"book_images.licence \(TEXT\(\) NOT NULL, without a default\) must be given",
+    ),
+    "a new column of jobs that must be given": (
+        "ALTER TABLE image_processing_jobs ADD priority integer NOT NULL",
+        r"image_processing_jobs.priority \(INTEGER\(\) NOT NULL, without a default\) must be given",
     ),
 }
 FINE = {
     "a new column": "ALTER TABLE book_images ADD licence text",
     "a new column with a default": "ALTER TABLE book_images ADD licence text NOT NULL DEFAULT ''",
+    "a new column of jobs": "ALTER TABLE image_processing_jobs ADD priority integer",
+    "a new column of books": "ALTER TABLE books ADD licence text NOT NULL",
+    "a column that counts": (
+        "ALTER TABLE image_processing_jobs ADD number bigint GENERATED ALWAYS AS IDENTITY"
+    ),
+    "a column that is computed": (
+        "ALTER TABLE book_images"
+        " ADD folder text NOT NULL GENERATED ALWAYS AS (split_part(s3_key, '/', 1)) STORED"
+    ),
     "wider keys": "ALTER TABLE book_images ALTER s3_key TYPE varchar(1024)",
     "a text": "ALTER TABLE image_processing_jobs ALTER status TYPE text",
     "wider ids": "ALTER TABLE book_images ALTER id TYPE bigint",
