@@ -51,7 +51,8 @@ def read_redrive_policy(queue: QueueClient) -> RedrivePolicy | None:
         )
     with map_sqs_errors(
         f"{queue.url}: GetQueueUrl of its dead-letter queue {name}",
-        if_missing="create it, or correct the queue's redrive policy",
+        # SQS says the same to a role that may not ask for the URL.
+        if_missing="create it, correct the queue's redrive policy, or allow sqs:GetQueueUrl on it",
     ):
         found = queue.client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
     return RedrivePolicy(found["QueueUrl"], max_receives)

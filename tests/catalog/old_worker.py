@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from botocore.exceptions import ClientError
 from psycopg.rows import dict_row
 
 from serve_app.contracts.job import CatalogJob
@@ -73,6 +74,23 @@ class OldWorker:
     """Called between the upload and the rows."""
     seen: Callable[[], object] = nothing
     """Called between the reading of the order and the writing of it."""
+
+    @classmethod
+    def start(cls, environment: Mapping[str, str], store: ObjectStore) -> OldWorker:
+        """Return the worker of an environment. An empty name is a name like any other."""
+        return cls(environment.get("DATABASE_URL", ""), store, environment.get("IMAGES_BUCKET", ""))
+
+    def invoke(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to an invocation: of the smoke test, or of the queue."""
+        if event.get("smoke_test"):
+            # Before anything is loaded or opened.
+            return {"statusCode": 200}
+        failed = [
+            {"itemIdentifier": record["messageId"]}
+            for record in event["Records"]
+            if not self.deliver(CatalogJob.model_validate_json(record["body"]))
+        ]
+        return {"batchItemFailures": failed}
 
     def deliver(self, job: CatalogJob) -> bool:
         """Return whether the message of a job is acknowledged."""
@@ -229,3 +247,13 @@ class OldSweep:
             [*changes.values(), row["id"]],
         )
         return result
+
+
+def queue_health(sqs: Any, name: str) -> str:
+    """Return what the application's health check says of a queue: what SQS says of it."""
+    try:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+    except ClientError as error:
+        return str(error)
+    return "healthy"

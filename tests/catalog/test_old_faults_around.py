@@ -10,6 +10,8 @@ import asyncio
 import io
 import re
 import sys
+from collections.abc import Callable, Set
+from contextlib import suppress
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from ingest.catalog import rules
 from ingest.catalog.login import read_secret
 from ingest.cli.main import app
 from ingest.smoke.doctor import examine_places
+from ingest.sqs.queue_check import check_queue
+from serve_app.aws import aws_client
 from serve_app.config import AppConfig
 from serve_app.contracts.priority import Priority
 from serve_app.contracts.recipe import parse_recipe
@@ -32,9 +36,14 @@ from serve_app.errors import InvalidConfig, NoSubject
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters
 from serve_app.storage import open_store
+from serve_app.storage.local import LocalStore
 from tests.catalog import old_worker
+from tests.catalog.bench import Bench
+from tests.catalog.old_worker import OldWorker, queue_health
 from tests.support import graphs
 from tests.support.consumer_bench import ConsumerBench, success
+from tests.support.fault_effects import refuse
+from tests.support.fault_proxy import Proxy
 from tests.support.in_memory_queue import InMemoryQueue
 from tests.support.postgres_server import PASSWORD, PostgresServer
 from tests.support.virtual_time import now, virtual
@@ -93,22 +102,26 @@ def test_19_a_password_with_any_character_logs_in(postgres: PostgresServer) -> N
     psycopg.connect(**read_secret(text, "name")).close()
 
 
-def check_smoke(healthy: bool) -> None:
-    assert not healthy, "the smoke test passes without a database"
+def check_smoke(passes: bool) -> None:
+    assert not passes, "the smoke test passes without a database"
 
 
-def test_20_the_check_needs_what_a_job_needs() -> None:
+def test_20_the_check_needs_what_a_job_needs(tmp_path: Path) -> None:
+    nowhere = "postgresql://u:p@127.0.0.1:9/db"
+    old = OldWorker(nowhere, LocalStore(tmp_path), "b")
     with pytest.raises(AssertionError, match="passes without a database"):
-        # The old one answered 200 before it loaded anything.
-        check_smoke(healthy=True)
+        check_smoke(old.invoke({"smoke_test": True})["statusCode"] == 200)
+    body = '{"job_id": "7b0e7a0c-3f0e-4d55-8f3c-1c1d7d0a4b11", "book_id": 1, "image_id": null}'
+    with pytest.raises(psycopg.OperationalError):
+        old.invoke({"Records": [{"messageId": "1", "body": body}]})
     config = AppConfig.load(
         {
             "queue.url": "https://sqs/q",
             "ledger.bucket": "ledger",
-            "catalog": {"database_url": "postgresql://u:p@127.0.0.1:9/db", "images_bucket": "b"},
+            "catalog": {"database_url": nowhere, "images_bucket": "b"},
         }
     )
-    check_smoke(healthy=next(examine_places(config)).problem is None)
+    check_smoke(next(examine_places(config)).problem is None)
 
 
 def check_receives(receives: int) -> None:
@@ -146,28 +159,60 @@ def imports(source: str) -> set[str]:
     return {name.partition(".")[0] for name in found}
 
 
-def check_imports(source: str) -> None:
-    known = sys.stdlib_module_names | packages_distributions().keys() | {"ingest", "serve_app"}
+def check_imports(source: str, known: Set[str]) -> None:
     strange = imports(source) - known
     assert not strange, f"the application's own package is needed: {strange}"
 
 
 def test_24_the_tables_are_defined_here() -> None:
+    # It reads every distribution, which takes a second.
+    known = sys.stdlib_module_names | packages_distributions().keys() | {"ingest", "serve_app"}
     with pytest.raises(AssertionError, match="own package is needed"):
-        check_imports("from app.models.image import BookImage")
+        check_imports("from app.models.image import BookImage", known)
     for path in (ROOT / "ingest" / "catalog").glob("*.py"):
-        check_imports(path.read_text("utf-8"))
+        check_imports(path.read_text("utf-8"), known)
 
 
-def check_empty(queue_url: str | None) -> None:
-    assert queue_url is None, "an empty name is accepted"
+def check_empty(start: Callable[[], object]) -> None:
+    with suppress(InvalidConfig):
+        start()
+        raise AssertionError("an empty name is accepted")
 
 
-def test_25_an_empty_name_is_refused_at_start() -> None:
+def test_25_an_empty_name_is_refused_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(AssertionError, match="an empty name is accepted"):
-        check_empty({"QUEUE": ""}.get("QUEUE", ""))
-    with pytest.raises(InvalidConfig, match=r"queue\.url"):
-        AppConfig.load({"queue.url": ""})
+        check_empty(lambda: OldWorker.start({"IMAGES_BUCKET": ""}, LocalStore(tmp_path)))
+    names = {
+        "FOREEDGE_QUEUE__URL": "https://sqs/q",
+        "FOREEDGE_LEDGER__BUCKET": "ledger",
+        "FOREEDGE_CATALOG__DATABASE_SECRET": "secret",
+        "FOREEDGE_CATALOG__IMAGES_BUCKET": "images",
+    }
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    AppConfig.load({})
+    for name, value in names.items():
+        monkeypatch.setenv(name, "")
+        check_empty(lambda: AppConfig.load({}))
+        monkeypatch.setenv(name, value)
+
+
+def check_named(told: str | None) -> None:
+    assert "sqs:GetQueueUrl" in str(told), f"the missing right is not named: {told}"
+
+
+def test_25_a_right_that_looks_like_a_missing_queue_is_named(bench: Bench) -> None:
+    with Proxy(bench.aws.endpoint_url) as proxy:
+        # What SQS says to a role that may not ask for the URL of a queue.
+        proxy.add("sqs:GetQueueUrl", refuse(400, "AWS.SimpleQueueService.NonExistentQueue"))
+        aws = bench.config.aws.model_copy(update={"endpoint_url": proxy.endpoint_url})
+        with pytest.raises(AssertionError, match=r"is not named: .*NonExistentQueue"):
+            check_named(queue_health(aws_client("sqs", aws), bench.bucket))
+        config, queue = bench.config.model_copy(update={"aws": aws}), bench.config.queue
+        assert queue is not None
+        check_named(next(check_queue(config, queue, sends=False)).problem)
 
 
 def check_commands(document: str) -> None:

@@ -90,7 +90,10 @@ def test_a_deleted_dead_letter_queue_is_named_with_advice(client: SQSClient, sqs
     with pytest.raises(QueueUnavailable) as caught:
         read_redrive_policy(QueueClient(client, QUEUE_URL))
     assert f"{QUEUE_URL}: GetQueueUrl of its dead-letter queue images-dead" in caught.value.message
-    assert "create it, or correct the queue's redrive policy" in caught.value.message
+    assert (
+        "create it, correct the queue's redrive policy, or allow sqs:GetQueueUrl"
+        in caught.value.message
+    )
 
 
 def test_clearing_the_dead_letters_of_a_deleted_queue_is_an_error_of_ours(
