@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from ingest.catalog.database import Database
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection
 from tests.catalog.commands import command, json_answer, settings_file
+from tests.catalog.quick_bench import QuickBench
 from tests.catalog.stand_in_pipeline import jpeg
 from tests.catalog.sweeping import add_unqueued, received, swept
 from tests.support.fault_effects import kill_caller
@@ -61,11 +63,25 @@ def killed(settings: str, proxy: Proxy, action: str, name: str, effect: Effect) 
     proxy.clear()
 
 
+async def serve_all(bodies: list[dict[str, Any]], bench: QuickBench, jobs: int) -> None:
+    """Let a consumer serve the messages of a run, from a queue that is faster than moto's."""
+    assert len({body["job_id"] for body in bodies}) == jobs
+    # No part of the list is sent more often than the run was begun.
+    assert len(bodies) <= 4 * jobs
+    bench.upload_original("books/shared.jpg")
+    async with bench.consuming():
+        for first in range(0, len(bodies), 1_000):
+            for body in bodies[first : first + 1_000]:
+                bench.send_body(json.dumps(body))
+            await bench.drained()
+
+
 @pytest.mark.parametrize("number", [30, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_a_run_that_is_killed_three_times_gives_each_book_one_job(
-    number: int, bench: Bench, collection: Collection, proxy: Proxy, tmp_path: Path
+    number: int, bench: Bench, quick_bench: QuickBench, proxy: Proxy, tmp_path: Path
 ) -> None:
     settings = settings_file(bench, tmp_path)
+    collection = bench.collection
     books = add_unqueued(collection, number)
     bench.s3.put_object(Bucket=bench.bucket, Key="books/shared.jpg", Body=jpeg())
     some = number // 20
@@ -85,22 +101,18 @@ async def test_a_run_that_is_killed_three_times_gives_each_book_one_job(
     assert [row["book_id"] for row in rows] == books
     assert {row["status"] for row in rows} == {"pending"}
     if number > 1_000:
-        sent = [body["job_id"] for body in received(bench)]
-        assert sorted(set(sent)) == sorted(str(row["id"]) for row in rows)
-        # No part of the list is sent more often than the run was begun.
-        assert len(sent) <= 4 * number
-        return
-    async with bench.consuming():
-        await bench.drained()
+        await serve_all(received(bench), quick_bench, len(rows))
+    else:
+        async with bench.consuming():
+            await bench.drained()
+        counts = json_answer("status", "r1", settings=settings)["counts"]
+        # A second message of a job finds its result.
+        assert counts["done"] + counts["skipped_existing"] == number
+        assert counts["failed"] == counts["missing"] == 0
     rows = collection.rows("SELECT * FROM image_processing_jobs")
     assert {row["status"] for row in rows} == {"completed"}
     cutouts = collection.rows("SELECT * FROM book_images WHERE is_background_processed")
     assert sorted(row["book_id"] for row in cutouts) == books
-    found = json_answer("status", "r1", settings=settings)
-    counts = found["counts"]
-    # A second message of a job finds its result.
-    assert counts["done"] + counts["skipped_existing"] == number
-    assert counts["failed"] == counts["missing"] == 0
 
 
 def test_the_sweep_sends_what_a_killed_run_has_left(
