@@ -1,4 +1,4 @@
-"""What a page of the documentation tells its reader to type, and a shell to type it into."""
+"""The commands on a page of the documentation, and a shell that runs them."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Shell:
         """Start the shell.
 
         Args:
-            folder: Its working directory.
-            environment: Its variables.
+            folder: Working directory of the shell.
+            environment: Variables of the shell.
         """
         self._folder = folder
         self._number = 0
