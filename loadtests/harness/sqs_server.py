@@ -2,7 +2,8 @@
 
 moto counts all messages of a queue for each one that it hands out, which bounds it to some hundred
 messages a second. This server creates its messages when they are received, and forgets them when
-they are deleted. Every answer takes a given time, as it does over a network.
+they are deleted. It hands out what it was sent after them. Every answer takes a given time, as it
+does over a network.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class _Queue:
     def __init__(self, messages: int, call_s: float) -> None:
         self._messages = messages
         self._call_s = call_s
-        self._sent = 0
+        self._given = 0
+        self._taken: list[str] = []
         self._held: set[str] = set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,27 +80,38 @@ class _Queue:
                 return {"Messages": await self._receive(content["MaxNumberOfMessages"])}
             case "DeleteMessageBatch" | "ChangeMessageVisibilityBatch":
                 return self._change(content["Entries"], delete=action.startswith("Delete"))
+            case "SendMessageBatch":
+                return self._take(content["Entries"])
             case "GetQueueAttributes":
                 return {"Attributes": {}}
             case _:
                 raise AssertionError(f"a consumer needs no {action}")
 
     async def _receive(self, count: int) -> list[dict[str, Any]]:
-        first, self._sent = self._sent, min(self._messages, self._sent + count)
-        if first == self._sent:
+        end = self._messages + len(self._taken)
+        first, self._given = self._given, min(end, self._given + count)
+        if first == self._given:
             await asyncio.sleep(_EMPTY_WAIT_S)
-        numbers = range(first, self._sent)
+        numbers = range(first, self._given)
         self._held.update(str(number) for number in numbers)
         attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": "1700000000000"}
         return [
             {
                 "MessageId": f"{number}",
                 "ReceiptHandle": f"{number}",
-                "Body": job_message(number),
+                "Body": self._body(number),
                 "Attributes": attributes,
             }
             for number in numbers
         ]
+
+    def _body(self, number: int) -> str:
+        made = number < self._messages
+        return job_message(number) if made else self._taken[number - self._messages]
+
+    def _take(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        self._taken += [entry["MessageBody"] for entry in entries]
+        return {"Successful": [{"Id": entry["Id"]} for entry in entries], "Failed": []}
 
     def _change(self, entries: list[dict[str, Any]], *, delete: bool) -> dict[str, Any]:
         known = [entry["Id"] for entry in entries if entry["ReceiptHandle"] in self._held]
