@@ -1,7 +1,7 @@
 """Every command of the pages about catalogs and queues is one that its program knows.
 
 Commands of ``foreedge`` are parsed by the command itself, those of ``aws`` are held against the
-models of AWS's operations. Nothing is run.
+models of AWS's operations. Nothing is run here: tests/catalog runs them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from botocore import xform_name
 from ingest.cli.main import app
 from ingest.cli.settings import merge_settings
 from serve_app.config import AppConfig
+from tests.support.pages import typed
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("catalog.md", "cut-over.md", "new-queue.md")
@@ -30,10 +31,9 @@ _OWN_OPTIONS = {"query", "output"}
 
 
 def commands(page: str) -> Iterator[list[str]]:
-    """Yield the words of each command in the blocks of a page."""
-    text = (DOCS / page).read_text("utf-8")
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for line in block.splitlines() if language in {"", "sh"} else []:
+    """Yield the words of each command of a page."""
+    for script in typed((DOCS / page).read_text("utf-8")):
+        for line in script.splitlines():
             for command in re.findall(r"\$\((aws .*?)\)", line) or [line]:
                 if command.startswith(_PROGRAMS):
                     yield shlex.split(re.split(r" (?:> |\|\| |&$)", command)[0])
@@ -82,6 +82,9 @@ def parse(command: Any, arguments: list[str]) -> dict[str, Any]:
     while hasattr(command, "resolve_command"):
         _, command, arguments = command.resolve_command(context, arguments)
         context = command.context_class(command, parent=context)
+    if not arguments:
+        # A sentence that only names the command.
+        return {}
     options: dict[str, Any] = command.make_context(command.name, list(arguments)).params
     return options
 

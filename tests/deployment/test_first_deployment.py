@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from tests.deployment.kubectl_on_path import StandIn, install
 from tests.deployment.kubernetes.objects import kubectl_problem, of_kind
 from tests.deployment.terraform import ROOT, TOOLS, Terraform, missing_tools, provider_mirror
 from tests.support.demonstration import START_TIMEOUT_S, STOP_TIMEOUT_S
+from tests.support.pages import blocks, section
 
 PAGE = ROOT / "docs" / "operations" / "first-deployment.md"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -54,15 +54,10 @@ class Stranger:
         self.clone = clone
         self.environment = environment
 
-    def follow(self, section: str) -> str:
+    def follow(self, title: str) -> str:
         """Run the commands of a section after those before, and return what they print."""
-        [text] = re.findall(
-            rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)",
-            PAGE.read_text("utf-8"),
-            re.MULTILINE | re.DOTALL,
-        )
         printed = ""
-        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        for block in blocks(section(PAGE, title), "sh"):
             printed += self.run(block)
         return printed
 
@@ -204,8 +199,8 @@ def roles_of_pods(folder: Path) -> list[str]:
 def test_a_stranger_reaches_a_drained_queue(
     stranger: Stranger, kubectl: StandIn, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for section in ("1. Names", "2. Queue, registry, roles and secrets", "3. Image", "4. Secrets"):
-        stranger.follow(section)
+    for title in ("1. Names", "2. Queue, registry, roles and secrets", "3. Image", "4. Secrets"):
+        stranger.follow(title)
     revision = stranger.environment["REVISION"]
     image = f"{stranger.environment['IMAGE_REPOSITORY']}@{stranger.environment['DIGEST']}"
     in_image = {**stranger.environment, REVISION_VARIABLE: revision}

@@ -76,11 +76,8 @@ class Shell:
 
     def __exit__(self, *_: object) -> None:
         """End the shell, and wait for what it has left in the background."""
-        assert self._bash.stdin is not None
-        self._bash.stdin.close()
-        with suppress(ProcessLookupError):
+        with self._bash, suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGTERM)
-        self._bash.wait()
         until = time.monotonic() + _STOP_S
         with suppress(ProcessLookupError):
             while time.monotonic() < until:

@@ -15,6 +15,9 @@ from typing import Any
 
 import boto3
 import jmespath
+from botocore import xform_name
+
+_NUMBERS = {"integer": int, "long": int, "float": float, "double": float}
 
 
 def client(service: str) -> Any:
@@ -22,14 +25,19 @@ def client(service: str) -> Any:
     return boto3.session.Session(region_name=os.environ["AWS_REGION"]).client(service)
 
 
-def options(arguments: list[str]) -> dict[str, str]:
-    """Return the options by their names in boto3."""
-    names, values = arguments[::2], arguments[1::2]
-    assert len(names) == len(values), arguments
-    assert all(name.startswith("--") for name in names), arguments
-    words = (name[2:].split("-") for name in names)
-    keys = (word[0] + "".join(map(str.capitalize, word[1:])) for word in words)
-    return dict(zip(keys, map(content, values), strict=True))
+def options(arguments: list[str]) -> dict[str, list[str]]:
+    """Return the values of each option, by its name on the command line."""
+    found: dict[str, list[str]] = {}
+    name = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument.removeprefix("--")
+            assert name not in found, arguments
+            found[name] = []
+        else:
+            assert name is not None, arguments
+            found[name].append(content(argument))
+    return found
 
 
 def content(value: str) -> str:
@@ -37,29 +45,41 @@ def content(value: str) -> str:
     return Path(value.removeprefix("file://")).read_text() if value.startswith("file://") else value
 
 
-def parameters(service: Any, operation: str, given: dict[str, str]) -> dict[str, Any]:
+def parameters(service: Any, operation: str, given: dict[str, list[str]]) -> dict[str, Any]:
     """Return the parameters of an operation, in the types and the spelling of its model."""
     shape = service.meta.service_model.operation_model(
         service.meta.method_to_api_mapping[operation]
     ).input_shape
     found: dict[str, Any] = {}
     for name, member in shape.members.items():
-        key = name[0].lower() + name[1:]
-        if key not in given:
-            continue
-        value = given.pop(key)
-        if member.type_name == "list":
-            found[name] = [dict(pair.split("=") for pair in value.split(","))]
-        else:
-            found[name] = value
+        key = xform_name(name, "-")
+        if member.type_name == "boolean":
+            for switch, value in ((key, True), (f"no-{key}", False)):
+                if switch in given:
+                    assert given.pop(switch) == [], f"{switch} has no value"
+                    found[name] = value
+        elif key in given:
+            found[name] = typed(member, given.pop(key))
     assert not given, f"{operation} does not know {', '.join(given)}"
     return found
 
 
-def call(name: str, operation: str, given: dict[str, str]) -> str:
+def typed(shape: Any, values: list[str]) -> Any:
+    """Return the value of an option in the type of its parameter."""
+    if shape.type_name == "list":
+        return [typed(shape.member, [value]) for value in values]
+    [value] = values
+    if shape.type_name in ("map", "structure"):
+        # JSON, or the CLI's short form: name=value,name=value.
+        pairs = (pair.split("=", 1) for pair in value.split(","))
+        return json.loads(value) if value.startswith("{") else dict(pairs)
+    return _NUMBERS.get(shape.type_name, str)(value)
+
+
+def call(name: str, operation: str, given: dict[str, list[str]]) -> str:
     """Return what an operation prints."""
     service = client(name)
-    query, output = given.pop("query", None), given.pop("output", "json")
+    [query], [output] = given.pop("query", [""]), given.pop("output", ["json"])
     operation = operation.replace("-", "_")
     answer = getattr(service, operation)(**parameters(service, operation, given))
     answer.pop("ResponseMetadata")
@@ -86,7 +106,8 @@ def main(arguments: list[str]) -> str:
         [data] = client("ecr").get_authorization_token()["authorizationData"]
         return base64.b64decode(data["authorizationToken"]).decode().partition(":")[2]
     if (service, operation) == ("eks", "update-kubeconfig"):
-        cluster = client("eks").describe_cluster(**options(rest))["cluster"]
+        [name] = options(rest)["name"]
+        cluster = client("eks").describe_cluster(name=name)["cluster"]
         return f"Added new context {cluster['arn']}"
     return call(service, operation, options(rest))
 
