@@ -29,9 +29,9 @@ help: ## This list
 demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
-tune: $(VENV)/weights ## The fastest settings for this machine (P95=2s, MODEL=folio, ACCURACY=close)
+tune: $(VENV)/weights ## The fastest settings for this machine (P95=2s, ACCURACY=close, MINUTES=12)
 	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL)) \
-		$(if $(ACCURACY),--accuracy $(ACCURACY))
+		$(if $(ACCURACY),--accuracy $(ACCURACY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 ##@ Develop
 check: format lint unit ## Everything to run before a commit, in under a minute

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,8 +37,11 @@ class Search:
         p95_s: float | None,
         trials: Trials,
         measure: MeasureTrial,
+        *,
+        limit_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a search.
+        """Prepare a search, whose time begins now.
 
         Args:
             space: Values of the fields that are varied.
@@ -44,7 +50,15 @@ class Search:
                 alone.
             trials: Trials that were made before. New ones are added.
             measure: Function that runs a trial.
+            limit_s: Time for the whole search. No setting is tried for which there is no time left,
+                so that what was found until then is decided on.
+            clock: Function that returns seconds.
         """
+        self._limit_s, self._clock = limit_s, clock
+        self._began_s = clock()
+        self._took_s: list[float] = []
+        self.ended_early = False
+        """Whether the limit has kept a trial from being made."""
         self._space = space
         self._ladder = ladder
         self._p95_s = p95_s
@@ -55,16 +69,21 @@ class Search:
         """Vary one field after the other, until no change of one improves the best setting.
 
         Placement and threads are varied together, because a thread that does all of the work is not
-        worth the same as a thread that only runs the model.
+        worth the same as a thread that only runs the model. Engine and precision come first, since
+        nothing else gains as much.
+
+        A setting is first tried under the best load of the best one so far. Only if it comes close
+        there is its own best load looked for.
 
         Returns:
             Settings that were tried and meet the objective, the best one first.
         """
         rates: dict[Setting, float] = {}
 
-        def rate_of(setting: Setting) -> float:
+        def rate_of(setting: Setting, leader: Setting | None = None) -> float:
             normalized = setting.normalized()
-            self.climb(normalized)
+            if leader is None or self._comes_close(normalized, leader.normalized()):
+                self.climb(normalized)
             rates[normalized] = self._best_rate(normalized)
             return rates[normalized]
 
@@ -79,7 +98,7 @@ class Search:
                     candidate = replace(best, **dict(zip(names, values, strict=True)))
                     if candidate.normalized() == best.normalized():
                         continue
-                    rate = rate_of(candidate)
+                    rate = rate_of(candidate, best)
                     if rate > best_rate:
                         best, best_rate, improved = candidate, rate, True
         met = [setting for setting, rate in rates.items() if rate > 0]
@@ -94,9 +113,9 @@ class Search:
         """
         before: Trial | None = None
         for users in self._ladder:
-            if not self._trials.count(setting, users):
-                self._trials.add(self._measure(setting, users))
-            trial = self._trials.median(setting, users)
+            trial = self._try(setting, users)
+            if trial is None:
+                return
             if not trial.meets(self._p95_s):
                 return
             if before is not None:
@@ -121,19 +140,70 @@ class Search:
         if len(finalists) == 1:
             return finalists[0]
         for number in range(1, _FINAL_ROUNDS):
-            for trial in finalists:
-                if self._trials.count(trial.setting, trial.users) <= number:
-                    self._trials.add(self._measure(trial.setting, trial.users))
+            missing = [
+                trial
+                for trial in finalists
+                if self._trials.count(trial.setting, trial.users) <= number
+            ]
+            # A round is made for all finalists or for none.
+            if not self._has_time_for(len(missing)):
+                break
+            for trial in missing:
+                self._measure_again(trial.setting, trial.users)
         again = [self._trials.median(trial.setting, trial.users) for trial in finalists]
         if met := [trial for trial in again if trial.meets(self._p95_s)]:
             return max(met, key=lambda trial: trial.images_per_s)
         # No finalist meets the objective any more, so the closest one to it wins.
         return min(again, key=lambda trial: trial.p95_s)
 
+    def _comes_close(self, setting: Setting, leader: Setting) -> bool:
+        """Return whether a setting is nearly as fast as the leader under the leader's best load."""
+        if not self._met_trials(leader):
+            return True
+        best = self._best_trial(leader)
+        trial = self._try(setting, best.users)
+        return (
+            trial is not None
+            and trial.failures == 0
+            and trial.images_per_s >= _CLOSE * best.images_per_s
+        )
+
+    def _try(self, setting: Setting, users: int) -> Trial | None:
+        """Return the trial of a setting under a load, or None if there is no time for it."""
+        if not self._trials.count(setting, users):
+            if not self._has_time_for(1 + self._final_trials()):
+                return None
+            self._measure_again(setting, users)
+        return self._trials.median(setting, users)
+
+    def _measure_again(self, setting: Setting, users: int) -> None:
+        began_s = self._clock()
+        self._trials.add(self._measure(setting, users))
+        self._took_s.append(self._clock() - began_s)
+
+    def _final_trials(self) -> int:
+        """Return how many trials the decision may take, by the settings that were tried."""
+        settings = len({trial.setting for trial in self._trials})
+        return min(settings, _MAX_FINALISTS) * (_FINAL_ROUNDS - 1) if settings > 1 else 0
+
+    def _has_time_for(self, count: int) -> bool:
+        """Return whether so many trials fit into the limit, by what those so far have taken."""
+        if not self._took_s:
+            return True
+        # Without the first, which waits for the application to start. The slower half counts, since
+        # each trial of a decision is one of another setting than the last.
+        known_s = sorted(self._took_s[1:] or self._took_s)
+        needed_s = count * statistics.mean(known_s[len(known_s) // 2 :])
+        enough = self._clock() - self._began_s + needed_s <= self._limit_s
+        self.ended_early = self.ended_early or not enough
+        return enough
+
     def _varied_fields(self) -> list[tuple[str, ...]]:
         """Return the fields that are varied one after the other. Some are varied together."""
-        together = tuple(name for name in ("placement", "threads") if name in self._space)
-        return [together, *((name,) for name in self._space if name not in together)]
+        groups = (("pair",), ("placement", "threads"))
+        first = [tuple(name for name in names if name in self._space) for names in groups]
+        others = [(name,) for name in self._space if not any(name in names for names in groups)]
+        return [names for names in (*first, *others) if names]
 
     def _is_dominated(self, trial: Trial) -> bool:
         """Return whether another setting was much better in both ways under the same load."""

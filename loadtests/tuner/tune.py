@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -42,6 +44,9 @@ from serve_app.models.engines.processor import this_machine
 
 _PLACEMENTS = ("deployment", "pipeline")
 _EXECUTIONS = ("fan_out", "stack")
+_TRIAL_S, _SHORTEST_TRIAL_S = 15, 4
+_TRIALS_A_SEARCH = 60
+"""Trials that a search with a limit should have time for, beside what changes of settings take."""
 
 
 def main() -> None:
@@ -72,7 +77,8 @@ def _parse_arguments() -> argparse.Namespace:
     dashboard = "URL of the dashboard of a running Ray to tune, e.g. http://host:8265"
     add("--dashboard", help=dashboard)
     add("--url", default="http://127.0.0.1:8000", help="URL of that Ray's application")
-    add("--seconds", type=int, default=15, help="duration of one trial")
+    add("--minutes", type=float, help="time for everything (default: as long as it takes)")
+    add("--seconds", type=int, help=f"duration of one trial (default: {_TRIAL_S}, or less)")
     users = "numbers of users, rising"
     add("--users", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help=users)
     space = parser.add_argument_group("space", "values of each setting that the tuner may choose")
@@ -105,6 +111,8 @@ class Tuning:
             self._shared = {**self._shared, "segmenter": segmenter}
         self._args = {**self._shared, **self._model.settings}
         self._ladder = sorted(set(options.users))
+        self._began_s = time.monotonic()
+        self._seconds: int = options.seconds or trial_seconds(options.minutes)
         names = (
             "placement",
             "execution",
@@ -129,8 +137,15 @@ class Tuning:
         if done := len(trials):
             self._print(f"Resuming after {done} trials.")
         with self._target() as target:
-            driver = TrialDriver(target, self._ladder, options.seconds, options.corpus, self._print)
-            search = Search(self._space, self._ladder, self._p95_s, trials, driver.measure)
+            driver = TrialDriver(target, self._ladder, self._seconds, options.corpus, self._print)
+            search = Search(
+                self._space,
+                self._ladder,
+                self._p95_s,
+                trials,
+                driver.measure,
+                limit_s=self._remaining_s(),
+            )
             ranked = search.rank_from(self._start())
             if not ranked:
                 raise InvalidConfig(
@@ -140,7 +155,13 @@ class Tuning:
             winner = search.decide(ranked)
             if options.dashboard:
                 target.apply(winner.setting)
-        self._write_results(trials, winner)
+        self._write_results(trials, winner, ended_early=search.ended_early)
+
+    def _remaining_s(self) -> float:
+        """Return the seconds that are left of the time for everything."""
+        if self._options.minutes is None:
+            return math.inf
+        return 60 * float(self._options.minutes) - (time.monotonic() - self._began_s)
 
     def _start(self) -> Setting:
         """Return the setting to begin with: first values, and largest batches and queues."""
@@ -154,7 +175,7 @@ class Tuning:
         conditions = {
             "args": self._args,
             "corpus": options.corpus,
-            "seconds": options.seconds,
+            "seconds": self._seconds,
             "machine": _machine_name(),
             "dashboard": options.dashboard,
         }
@@ -177,11 +198,13 @@ class Tuning:
         with own_ray(self._args) as target:
             yield target
 
-    def _write_results(self, trials: Trials, winner: Trial) -> None:
+    def _write_results(self, trials: Trials, winner: Trial, *, ended_early: bool) -> None:
         """Write the winner as a Serve file and all trials as a page."""
         options, p95_s = self._options, self._p95_s
         goal = "throughput" if p95_s is None else f"throughput with p95 within {p95_s:g} s"
         notes = self._notes(trials, winner, goal)
+        if ended_early:
+            notes.append(f"The search ended at its limit of {options.minutes:g} minutes.")
         permanent = tuned_args(shared_args(self._shared, self._model.name), winner.setting)
         final = {**application_config(self._args, winner.setting), "args": permanent}
         # The arguments say the same as the deployments' overrides.
@@ -204,7 +227,8 @@ class Tuning:
             f"p95 {winner.p95_s:.2f} s at {winner.users} users, the median of {count}.",
             f"Engines tried: {', '.join(self._space['pair'])}, those that serve here with accuracy "
             f"{asked_accuracy(self._args)}.",
-            f"{len(settings)} of {grid_size(self._space)} settings tried, {len(trials)} trials.",
+            f"{len(settings)} of {grid_size(self._space)} settings tried, {len(trials)} trials of "
+            f"{self._seconds} s.",
         ]
         if not winner.meets(self._p95_s):
             notes.append("It met the objective once, and missed it when it was tried again.")
@@ -212,6 +236,16 @@ class Tuning:
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def trial_seconds(minutes: float | None) -> int:
+    """Return the duration of a trial for a search of so many minutes, or for one without a limit.
+
+    Half of the time goes to changes of settings and to warm-ups.
+    """
+    if minutes is None:
+        return _TRIAL_S
+    return max(_SHORTEST_TRIAL_S, min(_TRIAL_S, round(60 * minutes / 2 / _TRIALS_A_SEARCH)))
 
 
 def shared_args(shared: dict[str, Any], model: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,13 @@ LADDER = (1, 2, 4, 8, 16, 32)
 class SimulatedMachine:
     """A machine with four cores on which stacking is slow."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_repeat: bool = False) -> None:
         self.asked: list[tuple[Setting, int]] = []
+        self.rates: list[float] = []
+        self._may_repeat = may_repeat
 
     def __call__(self, setting: Setting, users: int) -> Trial:
-        assert (setting, users) not in self.asked
+        assert self._may_repeat or (setting, users) not in self.asked
         self.asked.append((setting, users))
         threads = min(4, setting.threads * setting.segmenters)
         capacity = 10.0 * threads * (0.6 if setting.execution == "stack" else 1)
@@ -39,6 +42,7 @@ class SimulatedMachine:
         capacity = min(capacity, 25.0 * setting.pipelines)
         alone_s = 0.1
         rate = min(capacity, users / alone_s)
+        self.rates.append(rate)
         latency_s = users / rate
         return Trial(setting, users, rate, latency_s, latency_s * 1.2, 0)
 
@@ -69,6 +73,49 @@ def test_the_objective_is_kept(tmp_path: Path) -> None:
     chosen = [trial for trial in trials if trial.setting == best and trial.p95_s <= 0.3]
     # Eight users at 44 a second: 0.18 s x 1.2.
     assert max(trial.images_per_s for trial in chosen) == pytest.approx(44)
+
+
+def test_engine_and_precision_come_first(tmp_path: Path) -> None:
+    _, machine, _ = search_all(tmp_path, None)
+    start = machine.asked[0][0]
+    settings = list(dict.fromkeys(setting for setting, _ in machine.asked))
+    assert settings[1] == replace(start, pair="openvino bfloat16")
+
+
+def test_a_setting_that_is_far_behind_takes_one_trial(tmp_path: Path) -> None:
+    capacities, asked = {1: 30.0, 2: 20.0, 4: 29.0}, []
+
+    def measure(setting: Setting, users: int) -> Trial:
+        asked.append((setting.threads, users))
+        return Trial(setting, users, min(10.0 * users, capacities[setting.threads]), 0.1, 0.1, 0)
+
+    trials = Trials(tmp_path / "trials.csv")
+    search = Search({"threads": (1, 2, 4)}, (1, 2, 4), None, trials, measure)
+    assert search.rank_from(Setting(threads=1))[0].threads == 1
+    # Under the best load of the best one first, and no further if that is far behind.
+    assert asked == [(1, 1), (1, 2), (1, 4), (2, 4), (4, 4), (4, 1), (4, 2)]
+
+
+@pytest.mark.parametrize("trials", [14, 20, 40])
+def test_a_search_with_a_limit_decides_in_time(trials: int, tmp_path: Path) -> None:
+    machine = SimulatedMachine(may_repeat=True)
+    trial_s = 10.0
+    search = Search(
+        SPACE,
+        LADDER,
+        None,
+        Trials(tmp_path / "trials.csv"),
+        machine,
+        limit_s=trials * trial_s,
+        clock=lambda: trial_s * len(machine.asked),
+    )
+    ranked = search.rank_from(Setting())
+    winner = search.decide(ranked)
+    assert len(machine.asked) <= trials
+    assert search.ended_early
+    # It has found the engine at least, and what it chose is the best of what it tried.
+    assert winner.setting.pair == "openvino bfloat16"
+    assert winner.images_per_s == max(rate for rate in machine.rates)
 
 
 def test_placement_and_threads_are_varied_together(tmp_path: Path) -> None:
