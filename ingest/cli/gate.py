@@ -18,12 +18,18 @@ from serve_app.models.engines.records import (
     GateRecord,
     derived_folder,
     derived_path,
+    read_current,
     record_path,
     write_derived,
 )
 from serve_app.models.engines.shipped import find_shipped, shipped_path
 from serve_app.models.gate import BOUNDS
-from serve_app.models.gate_images import GateImage, draw_gate_images, read_gate_images
+from serve_app.models.gate_images import (
+    BUNDLED_SET,
+    GateImage,
+    draw_gate_images,
+    read_gate_images,
+)
 from serve_app.models.registry import locate_weights
 
 _DRAWN = 18
@@ -54,7 +60,7 @@ def measure_and_write(
     graph = derive_graph(weights, used[::DERIVED_FROM_EVERY])
     record = None if images else find_shipped(weights, pair, graph.sha256, machine)
     if record is None:
-        image_set = f"the images of {images}" if images else "the bundled images"
+        image_set = f"the images of {images}" if images else BUNDLED_SET
         with progress_bar(open_terminal(as_json=True)) as bar:
             task = bar.add_task(f"{name}, {pair}", total=len(used), detail="")
 
@@ -67,6 +73,7 @@ def measure_and_write(
                 weights, pair, graph, counted(), image_set=image_set, machine=machine
             )
     path = derived_path(derived_folder(config), name, pair)
+    before = read_current(path, weights, pair, machine)
     try:
         write_derived(path, graph.content, record)
     except OSError as error:
@@ -74,7 +81,11 @@ def measure_and_write(
             f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
             "another folder with U2NET_HOME."
         ) from error
-    report_gate(graph, record, path, print_json if as_json else None)
+    other_set = isinstance(before, GateRecord) and before.image_set != record.image_set
+    replaced = before.image_set if isinstance(before, GateRecord) and other_set else None
+    report_gate(graph, record, path, print_json if as_json else None, {"replaced": replaced})
+    if replaced and not as_json:
+        print_line(f"  in place of the record of           {replaced}")
     return record.measures.reached() is not None
 
 

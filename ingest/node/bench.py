@@ -18,7 +18,7 @@ from serve_app.contracts.precision import Accuracy
 from serve_app.errors import ModelUnavailable
 from serve_app.models.derive import DERIVED_FROM_EVERY, derive_graph, pass_gate
 from serve_app.models.engines.choice import Choice
-from serve_app.models.engines.network import EVERY_PAIR, GATED, INT8, Pair
+from serve_app.models.engines.network import EVERY_PAIR, EXACT, GATED, INT8, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.processor import (
     Machine,
@@ -31,12 +31,13 @@ from serve_app.models.engines.records import (
     GateRecord,
     derived_folder,
     derived_path,
+    read_current,
     record_path,
     why_not_trusted,
     write_derived,
 )
 from serve_app.models.gate import BOUNDS
-from serve_app.models.gate_images import GateImage
+from serve_app.models.gate_images import BUNDLED_SET, GateImage
 from serve_app.models.graph_folding import read_folded
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.registry import Weights, locate_weights
@@ -66,7 +67,7 @@ def measure_node(
         on_step: Function that is called with the name of each step before it begins.
 
     Raises:
-        ForeedgeError: The weights are missing.
+        ForeedgeError: The weights are missing, or ONNX Runtime cannot serve them in float32.
         OSError: The derived files cannot be written.
     """
     weights, folder = locate_weights(model, config), derived_folder(config)
@@ -90,10 +91,12 @@ class _Measurement:
 
     def on_this_node(self) -> NodeReport:
         """Return the report with settings and a profile."""
+        threads = sorted({1, usable_cores()})
+        # First, since every other pair falls back to it: without it nothing serves the model.
+        default = self._speeds(Choice(), threads)
         pairs = self._runnable_pairs()
         gates, graphs = self._pass_gates(pairs)
-        threads = sorted({1, usable_cores()})
-        report = self._report(pairs, graphs, threads)
+        report = self._report(pairs, graphs, threads, default)
         report = report.model_copy(update={"gates": gates})
         self.on_step("pixels")
         pixels_s = measure_pixels_s(self.weights.facts.size_px, _PIXEL_RUNS)
@@ -112,7 +115,7 @@ class _Measurement:
         content = folded.SerializeToString() if folded else self.weights.path.read_bytes()
         _, graphs = self._quantized(pairs)
         graphs |= {pair: content for pair in pairs if pair in GATED}
-        return self._report(pairs, graphs, []).model_copy(update={"emulated": True})
+        return self._report(pairs, graphs, [], []).model_copy(update={"emulated": True})
 
     def _runnable_pairs(self) -> list[Pair]:
         """Return the pairs that this machine runs."""
@@ -123,6 +126,7 @@ class _Measurement:
         pairs: Sequence[Pair],
         graphs: dict[Pair, bytes],
         threads: Sequence[int],
+        default: Sequence[CaseSpeed],
     ) -> NodeReport:
         """Return the report without what follows from it.
 
@@ -130,12 +134,16 @@ class _Measurement:
             pairs: Pairs to measure, unless ``not_measured`` has them.
             graphs: What the pairs that change numbers run.
             threads: Numbers of images at the same time that speeds are measured with.
+            default: Speeds of the default pair.
         """
-        speeds = []
-        for pair in [each for each in pairs if each not in self.not_measured]:
+        speeds = list(default)
+        for pair in [each for each in pairs if each not in {EXACT, *self.not_measured}]:
             derived = derived_path(self.folder, self.weights.name, pair)
             choice = Choice(pair, derived if pair in graphs else None)
-            speeds += self._speeds(choice, threads)
+            try:
+                speeds += self._speeds(choice, threads)
+            except ModelUnavailable as error:
+                self.not_measured[pair] = error.message
         measured = [pair for pair in pairs if pair not in self.not_measured]
         return NodeReport(
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -158,9 +166,20 @@ class _Measurement:
         return reason is None
 
     def _pass_gates(self, pairs: Sequence[Pair]) -> tuple[list[GateRecord], dict[Pair, bytes]]:
-        """Return the records of the pairs that need a gate, and what these pairs run."""
+        """Return the records of the pairs that need a gate, and what these pairs run.
+
+        A record that still counts stays: it may be of the user's own images.
+        """
         records, graphs = self._quantized(pairs)
-        gated = [pair for pair in pairs if pair in GATED]
+        gated = []
+        for pair in [each for each in pairs if each in GATED]:
+            path = derived_path(self.folder, self.weights.name, pair)
+            found = read_current(path, self.weights, pair, self.machine)
+            if isinstance(found, str):
+                gated.append(pair)
+            else:
+                records.append(found)
+                graphs[pair] = path.read_bytes()
         if not gated:
             return records, graphs
         self.on_step("derived graph")
@@ -173,7 +192,7 @@ class _Measurement:
                     pair,
                     graph,
                     self.images,
-                    image_set="the bundled images",
+                    image_set=BUNDLED_SET,
                     machine=self.machine,
                 )
             except ModelUnavailable as error:
@@ -200,15 +219,10 @@ class _Measurement:
         return [record], {INT8: path.read_bytes()}
 
     def _speeds(self, choice: Choice, threads: Sequence[int]) -> list[CaseSpeed]:
-        """Return the speeds of a pair, or none if its engine cannot serve the model."""
         speeds = []
         for count in threads:
             self.on_step(f"speed of {choice.pair} on {count} thread{'s' * (count > 1)}")
-            try:
-                speeds.append(measure_case(Case(self.weights, choice, count, self.seconds)))
-            except ModelUnavailable as error:
-                self.not_measured[choice.pair] = error.message
-                return []
+            speeds.append(measure_case(Case(self.weights, choice, count, self.seconds)))
         return speeds
 
     def _kernels(self, pairs: Sequence[Pair], graphs: dict[Pair, bytes]) -> list[PairKernels]:

@@ -9,6 +9,7 @@ from typing import Any
 from ingest.node.pixels import HEIGHT, WIDTH
 from ingest.node.speed import CaseSpeed
 from ingest.scaling.plan_inputs import Profile
+from serve_app.errors import InvalidConfig
 from serve_app.models.engines.network import EXACT, Pair
 
 COMMAND = "foreedge bench-node"
@@ -39,12 +40,19 @@ def profile_of(
         machine: The processors in words.
         architecture: Architecture of these processors.
         base: Profile that has the rest.
+
+    Raises:
+        InvalidConfig: The default pair was not measured on one thread.
     """
     seconds = {
         Pair(each.engine, each.precision): each.cpu_s_per_image
         for each in speeds
         if each.threads == 1
     }
+    if EXACT not in seconds:
+        raise InvalidConfig(
+            f"{model} was not measured with {EXACT} on one thread, which every profile begins with."
+        )
     return Profile(
         measured_on=date.today().isoformat(),
         machine=machine,

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +61,18 @@ def measure_case(case: Case) -> CaseSpeed:
     """Measure a case in a new process, so that its memory and its threads are its own.
 
     Raises:
-        ModelUnavailable: The engine cannot serve the model.
+        ModelUnavailable: The engine cannot serve the model, or its process has died.
+        InvalidConfig: The file is not an ONNX model, or its input differs from the facts.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure_here, case).result()
+    try:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(_measure_here, case).result()
+    except BrokenProcessPool as error:
+        raise ModelUnavailable(
+            f"{case.weights.name}: the process that measured {case.choice.pair} has died, by a "
+            "crash of the engine or for lack of memory. The system's log says which"
+        ) from error
 
 
 def _measure_here(case: Case) -> CaseSpeed:

@@ -16,6 +16,8 @@ from serve_app.imaging.decode import decode_image
 from serve_app.imaging.pixels import Pixels
 from serve_app.models.folio.synthetic.photograph import Kind, draw_photograph
 
+BUNDLED_SET = "the bundled images"
+"""Name of the small set in records."""
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _MASK_SUFFIX = ".mask.png"
 _FIRST_SEED = 300_000

@@ -250,3 +250,29 @@ def test_the_command_writes_what_a_replica_serves(
     model = load_model("u2netp", config_of(home, engine="openvino", precision="bfloat16"))
     assert model.choice.pair == EXACT
     assert "is damaged" in str(model.choice.refused)
+
+
+def test_a_record_of_other_images_is_not_replaced_without_a_word(
+    images: list[GateImage], tmp_path: Path
+) -> None:
+    pairs = [pair for pair in (BFLOAT16, FLOAT16) if why_not_runnable(pair, this_machine()) is None]
+    if not pairs:
+        pytest.skip("this processor runs no precision of OpenVINO")
+    replaced = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        Image.fromarray(images[1].rgb).save(folder / "own.png")
+        done = subprocess.run(
+            [
+                *(str(FOREEDGE), "models", "gate", "folio", "--precision", pairs[0].precision),
+                *("--images", str(folder), "--json"),
+            ],
+            env={**os.environ, "U2NET_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.stdout, done.stderr
+        replaced.append(json.loads(done.stdout)["replaced"])
+    assert replaced == [None, f"the images of {tmp_path / 'first'}"]

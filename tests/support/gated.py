@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from serve_app.models.derive import DerivedGraph, record_of
 from serve_app.models.engines.network import Pair
 from serve_app.models.engines.processor import Machine
 from serve_app.models.engines.records import derived_path, write_derived
+from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.gate import Measures
 from serve_app.models.registry import Weights
+from tests.support import graphs
 
 BFLOAT16 = Pair("openvino", "bfloat16")
 AMX = Machine("x86_64", frozenset({"avx512f", "amx_bf16", "avx512_fp16"}), "2026.4.1")
@@ -40,3 +43,10 @@ def gated(
     path = derived_path(folder, weights.name, pair)
     write_derived(path, graph, record)
     return path
+
+
+def own_weights(folder: Path) -> Weights:
+    """Write a small model of a user's own, and return it."""
+    path = graphs.brightness(folder / "own.onnx", batch=1)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Weights("own", path, digest, CUSTOM_MODEL_FACTS)

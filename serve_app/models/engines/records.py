@@ -84,16 +84,25 @@ def write_derived(derived: Path, graph: bytes, record: GateRecord) -> None:
             part.replace(path)
 
 
-def why_not_trusted(
-    derived: Path, weights: Weights, pair: Pair, accuracy: Accuracy, machine: Machine
-) -> str | None:
-    """Return why a derived file must not serve, or None if it may.
+def remove_derived(derived: Path) -> bool:
+    """Remove a derived file and its record, and return whether there was one of them.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    found = [path for path in (record_path(derived), derived) if path.exists()]
+    for path in found:
+        path.unlink()
+    return bool(found)
+
+
+def read_current(derived: Path, weights: Weights, pair: Pair, machine: Machine) -> GateRecord | str:
+    """Return the record of a derived file, whatever its numbers are, or why it does not count.
 
     Args:
         derived: The file.
         weights: Model that is to be served.
         pair: Engine and precision.
-        accuracy: Accuracy that must have been reached.
         machine: Machine that is to serve it.
     """
     path = record_path(derived)
@@ -123,8 +132,26 @@ def why_not_trusted(
             return f"{path} is of {what}: {recorded!r} instead of {needed!r}"
     if digest != record.derived_sha256:
         return f"{derived} is damaged: its sha256 is not that of its record"
-    if record.measures.suffices_for(accuracy):
+    return record
+
+
+def why_not_trusted(
+    derived: Path, weights: Weights, pair: Pair, accuracy: Accuracy, machine: Machine
+) -> str | None:
+    """Return why a derived file must not serve, or None if it may.
+
+    Args:
+        derived: The file.
+        weights: Model that is to be served.
+        pair: Engine and precision.
+        accuracy: Accuracy that must have been reached.
+        machine: Machine that is to serve it.
+    """
+    found = read_current(derived, weights, pair, machine)
+    if isinstance(found, str):
+        return found
+    if found.measures.suffices_for(accuracy):
         return None
     return (
-        f"it has failed the gate for {accuracy!r}: {', '.join(record.measures.failures(accuracy))}"
+        f"it has failed the gate for {accuracy!r}: {', '.join(found.measures.failures(accuracy))}"
     )

@@ -105,6 +105,12 @@ def test_a_profile_has_the_times_of_one_thread_and_says_what_is_not_measured() -
     assert base.machine in profile.from_elsewhere["overhead_s"]
 
 
+def test_a_profile_needs_the_default_pair_and_says_so() -> None:
+    others = [speed("openvino", "bfloat16", 12, threads=1)]
+    with pytest.raises(InvalidConfig, match="own was not measured with onnxruntime float32"):
+        profile_of("own", others, 0.03, "a test", "x86_64", read_profile(None))
+
+
 def report(**fields: Any) -> NodeReport:
     """Return a report of a node."""
     return NodeReport(

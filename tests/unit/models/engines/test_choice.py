@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ from serve_app.models.engines.records import (
     derived_path,
     record_path,
 )
-from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.gate import Measures
 from serve_app.models.registry import Weights
-from tests.support import graphs
-from tests.support.gated import AMX, BFLOAT16, CLOSE, gated
+from tests.support.gated import AMX, BFLOAT16, CLOSE, gated, own_weights
 
 FLOAT16 = Pair("openvino", "float16")
 AVX2 = Machine("x86_64", frozenset({"avx2"}), "2026.4.1")
@@ -37,9 +34,7 @@ NONE = CLOSE.model_copy(update={"difference": 1.5})
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Weights:
-    path = graphs.brightness(tmp_path / "own.onnx", batch=1)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Weights("own", path, digest, CUSTOM_MODEL_FACTS)
+    return own_weights(tmp_path)
 
 
 def chosen(weights: Weights, folder: Path, machine: Machine = AMX, **segmenter: Any) -> Choice:
