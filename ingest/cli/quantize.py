@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ingest.node.speed import Case, CaseSpeed, measure_case
 from serve_app.config import AppConfig
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import InvalidConfig, ModelUnavailable
-from serve_app.models.derive import pass_gate
+from serve_app.models.derive import record_of
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import INT8
 from serve_app.models.engines.processor import this_machine, usable_cores, why_not_runnable
@@ -23,9 +22,15 @@ from serve_app.models.engines.records import (
     GateRecord,
     derived_folder,
     derived_path,
+    remove_derived,
     write_derived,
 )
-from serve_app.models.gate_images import GateImage, read_gate_images, shared_images
+from serve_app.models.gate_images import (
+    BUNDLED_SET,
+    GateImage,
+    read_gate_images,
+    shared_images,
+)
 from serve_app.models.quantization.quantize import QuantizedGraph, quantize_model
 from serve_app.models.registry import Weights, locate_weights
 
@@ -67,33 +72,50 @@ def quantize_and_write(
         def show(step: str) -> None:
             bar.update(task, detail=step)
 
-        def shown() -> Iterator[GateImage]:
-            for number, image in enumerate(judged, 1):
-                show(f"gate, image {number} of {len(judged)}")
-                yield image
-
-        quantized = quantize_model(weights, chosen, accuracy, threads=usable_cores(), on_step=show)
-        record = pass_gate(
-            weights,
-            INT8,
-            quantized.derived,
-            shown(),
-            image_set=f"the images of {images}" if images else "the bundled images",
-            machine=machine,
+        quantized = quantize_model(
+            weights, chosen, judged, accuracy, threads=usable_cores(), on_step=show
         )
         show("speed")
         speeds = _measure_speeds(weights, quantized.derived.content)
+    image_set = f"the images of {images}" if images else BUNDLED_SET
+    measures = quantized.found.measures
+    record = record_of(weights, INT8, quantized.derived, machine, image_set, measures)
     faster = speeds["int8"].cpu_s_per_image < speeds["float32"].cpu_s_per_image
-    if faster:
-        _write(path, quantized, record)
-    facts = _facts(quantized, speeds)
+    removed = replace_derived(path, quantized.derived.content if faster else None, record)
+    facts = {**_facts(quantized, speeds), "removed": removed}
     written = path if faster else None
     report_gate(quantized.derived, record, written, print_json if as_json else None, facts)
     if not as_json:
         _print_facts(facts)
-        if not faster:
-            print_line("  int8 is not faster on this processor, so nothing was written.")
-    return faster and record.measures.reached() is not None
+        _print_verdict(record, accuracy, facts)
+    return faster and measures.reached() is not None
+
+
+def replace_derived(path: Path, graph: bytes | None, record: GateRecord) -> bool:
+    """Write a derived file with its record, or remove what an earlier run has written.
+
+    Args:
+        path: Place of the derived file.
+        graph: What is written. None if there is nothing worth serving: an older file would serve
+            on, although this machine gains nothing from it.
+        record: Record of the graph.
+
+    Returns:
+        Whether an older file was removed.
+
+    Raises:
+        ModelUnavailable: The folder cannot be written to.
+    """
+    try:
+        if graph is None:
+            return remove_derived(path)
+        write_derived(path, graph, record)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
+            "another folder with U2NET_HOME."
+        ) from error
+    return False
 
 
 def read_both_sets(
@@ -119,16 +141,6 @@ def read_both_sets(
             "them from one of the two sets."
         )
     return chosen, judged
-
-
-def _write(path: Path, quantized: QuantizedGraph, record: GateRecord) -> None:
-    try:
-        write_derived(path, quantized.derived.content, record)
-    except OSError as error:
-        raise ModelUnavailable(
-            f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
-            "another folder with U2NET_HOME."
-        ) from error
 
 
 def _measure_speeds(weights: Weights, graph: bytes) -> dict[str, CaseSpeed]:
@@ -183,3 +195,17 @@ def _print_facts(facts: dict[str, Any]) -> None:
         f"  CPU time of a mask                  {cpu_s['int8'] * 1e3:.0f} ms in int8, "
         f"{cpu_s['float32'] * 1e3:.0f} ms in float32: {ratio:.2f} times as fast"
     )
+
+
+def _print_verdict(record: GateRecord, accuracy: Accuracy, facts: dict[str, Any]) -> None:
+    """Print what follows for serving, if int8 does not serve as it was asked for."""
+    cpu_s, measures = facts["cpu_s_per_image"], record.measures
+    if not measures.suffices_for(accuracy):
+        print_line(
+            f"  No choice of layers passes {accuracy!r}. With {len(facts['in_float'])} of "
+            f"{facts['layers']} layers in float32, {cpu_s['float32'] / cpu_s['int8']:.2f} times as "
+            f"fast as float32, the masks still miss it: {', '.join(measures.failures(accuracy))}."
+        )
+    if cpu_s["int8"] >= cpu_s["float32"]:
+        gone = " The older int8 file was removed." if facts["removed"] else ""
+        print_line(f"  int8 is not faster on this processor, so nothing was written.{gone}")

@@ -17,6 +17,7 @@ from ingest.cli.gate import bundled_images
 from loadtests.harness.engine_networks import open_networks
 from loadtests.harness.results import describe_machine, write_between_markers
 from loadtests.quality.cutouts import fetch_packages
+from loadtests.quality.int8_graphs import int8_graph
 from loadtests.quality.sets import read_set, write_book_set, write_cutout_set
 from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
 from serve_app.errors import ForeedgeError
@@ -29,17 +30,11 @@ from serve_app.models.derive import (
 )
 from serve_app.models.engines.network import GATED, INT8, Pair
 from serve_app.models.engines.opening import open_derived
-from serve_app.models.engines.processor import (
-    Machine,
-    this_machine,
-    usable_cores,
-    why_not_runnable,
-)
+from serve_app.models.engines.processor import Machine, this_machine, why_not_runnable
 from serve_app.models.engines.records import GateRecord
 from serve_app.models.engines.shipped import shipped_path
 from serve_app.models.gate import Measures
 from serve_app.models.gate_images import GateImage
-from serve_app.models.quantization.quantize import quantize_model
 from serve_app.models.registry import BUNDLED_MODEL, Weights, locate_weights
 
 DOCS = Path("docs/quality.md")
@@ -57,6 +52,8 @@ class PairMeasures:
     """Engine and precision."""
     measures: Measures
     """Distance of its masks from rembg's in float32."""
+    layers: str = ""
+    """Layers that stay in float32, if the precision is not that of all layers."""
 
 
 def measure_pairs(
@@ -70,17 +67,21 @@ def measure_pairs(
         calibration: Folder of other images, which int8 is calibrated with.
         machine: This machine.
     """
-    networks = open_networks(weights, machine, bundled_images()[::DERIVED_FROM_EVERY])
+    judged, notes = bundled_images(), {}
+    networks = open_networks(weights, machine, judged[::DERIVED_FROM_EVERY])
     if why_not_runnable(INT8, machine) is None:
-        images = list(_images([calibration]))
-        quantized = quantize_model(weights, images, "fast", threads=usable_cores())
-        content = quantized.derived.content
-        networks[INT8] = open_derived(content, INT8, SegmenterConfig(threads=1))
+        quantized = int8_graph(weights, list(_images([calibration])), judged, machine, on_step=_say)
+        networks[INT8] = open_derived(quantized.path, INT8, SegmenterConfig(threads=1))
+        notes[INT8] = f", {quantized.in_float} of {quantized.layers} layers float32"
     found = compare_with_rembg(weights, list(networks.values()), _images(folders))
     return [
-        PairMeasures(weights.name, pair, measures)
+        PairMeasures(weights.name, pair, measures, notes.get(pair, ""))
         for pair, measures in zip(networks, found, strict=True)
     ]
+
+
+def _say(step: str) -> None:
+    print(step, file=sys.stderr, flush=True)
 
 
 def _images(folders: Sequence[Path]) -> Iterator[GateImage]:
@@ -115,7 +116,7 @@ def pairs_table(found: Sequence[PairMeasures]) -> str:
         cells = [
             each.model,
             each.pair.engine,
-            each.pair.precision,
+            f"{each.pair.precision}{each.layers}",
             f"{measures.difference:.3f}",
             f"{measures.iou:.4f}",
             f"{measures.within_2:.2%}",

@@ -8,7 +8,7 @@ the pair makes of the graph in its own precision is for the gate to judge.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,36 @@ def derive_graph(weights: Weights, images: Sequence[GateImage]) -> DerivedGraph:
     return DerivedGraph(after, tuple(taken))
 
 
+@dataclass(frozen=True, slots=True)
+class ReferenceMask:
+    """An image and the mask that rembg computes of it in float32."""
+
+    name: str
+    """Name of the image."""
+    small: Pixels
+    """The image as the model takes it, uint8 [1, S, S, 3]."""
+    mask: Pixels
+    """Mask by the model's file, uint8 [H, W]."""
+    truth: Pixels | None
+    """True mask, uint8 [H, W], if it is known."""
+
+    def compared(self, network: Network, facts: ModelFacts) -> MaskPair:
+        """Return this mask and that of a network of the same model."""
+        height, width = self.mask.shape
+        ours = resize_mask(_masks(network, self.small, facts)[0], width, height)
+        return MaskPair(self.name, self.mask, ours, self.truth)
+
+
+def reference_masks(weights: Weights, images: Iterable[GateImage]) -> Iterator[ReferenceMask]:
+    """Yield each image with its mask by a model's file as it is, in float32."""
+    reference, size_px = OnnxModel(weights, _AS_REMBG), weights.facts.size_px
+    for image in images:
+        height, width = image.rgb.shape[:2]
+        small = resize_for_model(image.rgb, size_px)[None]
+        mask = resize_mask(reference.masks(small)[0], width, height)
+        yield ReferenceMask(image.name, small, mask, image.truth)
+
+
 def compare_with_rembg(
     weights: Weights, networks: Sequence[Network], images: Iterable[GateImage]
 ) -> list[Measures]:
@@ -99,15 +129,10 @@ def compare_with_rembg(
     Returns:
         The measures of each network.
     """
-    reference, facts = OnnxModel(weights, _AS_REMBG), weights.facts
     meters = [MaskMeter() for _ in networks]
-    for image in images:
-        height, width = image.rgb.shape[:2]
-        small = resize_for_model(image.rgb, facts.size_px)[None]
-        theirs = resize_mask(reference.masks(small)[0], width, height)
+    for expected in reference_masks(weights, images):
         for network, meter in zip(networks, meters, strict=True):
-            ours = resize_mask(_masks(network, small, facts)[0], width, height)
-            meter.add(MaskPair(image.name, theirs, ours, image.truth))
+            meter.add(expected.compared(network, weights.facts))
     return [meter.measures() for meter in meters]
 
 

@@ -14,8 +14,11 @@ import pytest
 from PIL import Image
 
 from ingest.cli.quantize import read_both_sets
+from serve_app.config import SegmenterConfig
 from serve_app.errors import InvalidConfig
+from serve_app.models.derive import compare_with_rembg
 from serve_app.models.engines.network import INT8
+from serve_app.models.engines.onnx_runtime import open_as_written
 from serve_app.models.engines.processor import this_machine, why_not_runnable
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.gate_images import draw_gate_images
@@ -30,17 +33,20 @@ def test_a_graph_without_an_axis_for_scales_gets_a_later_operator_set(tmp_path: 
     # Below operator set 13, scales for each channel would be invalid, and nothing would say so.
     path = small_network(tmp_path / "old.onnx", opset=11)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    images = list(draw_gate_images(2))
+    first, second, third = draw_gate_images(3)
     steps: list[str] = []
     weights = Weights("own", path, digest, CUSTOM_MODEL_FACTS)
-    found = quantize_model(weights, images, "fast", on_step=steps.append)
+    found = quantize_model(weights, [first, second], [third], "fast", on_step=steps.append)
     graph = onnx.load_from_string(found.derived.content)
     assert [item.version for item in graph.opset_import if not item.domain] == [17]
     assert found.layers == 5
     assert found.found.in_int8 >= 0.6
-    assert found.found.measures.images == len(images)
+    # The measures are those of the gate, on its own images.
+    network = open_as_written(found.derived.content, SegmenterConfig(threads=1))
+    assert compare_with_rembg(weights, [network], [third]) == [found.found.measures]
+    assert found.found.measures.suffices_for("fast")
     assert "masks in float32" in steps
-    assert not any(step.startswith("masks with 1 layers") for step in steps)
+    assert "trial 1, 0 of 5 layers in float32" in steps
 
 
 def test_the_bundled_images_of_the_gate_are_none_of_the_calibration(tmp_path: Path) -> None:

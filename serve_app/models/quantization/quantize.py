@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import onnx
 from onnx import version_converter
@@ -13,14 +14,20 @@ from serve_app.config import SegmenterConfig
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import InvalidConfig
 from serve_app.imaging.mask import resize_for_model
-from serve_app.imaging.pixels import Pixels
-from serve_app.models.derive import DERIVED_FROM_EVERY, DerivedGraph, derive_graph
+from serve_app.models.derive import (
+    DERIVED_FROM_EVERY,
+    DerivedGraph,
+    ReferenceMask,
+    derive_graph,
+    reference_masks,
+)
 from serve_app.models.engines.network import Tensor
-from serve_app.models.engines.onnx_runtime import OnnxRuntimeNetwork, open_as_written
+from serve_app.models.engines.onnx_runtime import open_as_written
 from serve_app.models.facts import ModelFacts
-from serve_app.models.gate import BOUNDS, MaskPair, Measures, measure_masks
+from serve_app.models.gate import Measures, measure_masks
 from serve_app.models.gate_images import GateImage
-from serve_app.models.inference import normalize_images, stretch_to_masks
+from serve_app.models.inference import normalize_images
+from serve_app.models.near_constant import SteadyChannel
 from serve_app.models.quantization.layers import LayeredGraph
 from serve_app.models.quantization.ranges import Range, measure_ranges
 from serve_app.models.quantization.search import FloatLayers, FloatSearch
@@ -32,12 +39,14 @@ OPERATOR_SET = 17
 per channel cannot be written."""
 _IN_RANGE = 0.99999
 """Share of the values that a range holds (docs/decisions/0025 has what others gave)."""
-MARGIN = 0.33
-"""Share of each bound that the search allows on the images that the ranges were taken from. Other
-images are further off, so this leaves the gate's images room."""
-_QUICK_EVERY = 3
-"""One image in so many measures the error of a part."""
+_PART_IMAGES = 4
+"""Most images that the error of a part is measured on: it only orders the layers."""
 _ONE_THREAD = SegmenterConfig(threads=1)
+
+_Item = TypeVar("_Item")
+
+OnStep = Callable[[str], None]
+"""Function that is called with a description of each step before it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +56,48 @@ class QuantizedGraph:
     derived: DerivedGraph
     """What is served."""
     found: FloatLayers
-    """Layers in float32, and the errors that led to them."""
+    """Layers in float32, the errors that led to them, and what the gate measured."""
     layers: int
     """Number of all layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A model's graph and what its layers need to run in int8."""
+
+    layered: LayeredGraph
+    """The graph in float32."""
+    taken: tuple[SteadyChannel, ...]
+    """Nearly constant channels that were taken out of it."""
+    ranges: Mapping[str, Range]
+    """Range of every value that may become integers."""
+
+    def graph(self, in_float: Collection[str] = ()) -> DerivedGraph:
+        """Return the graph in int8, with some layers in float32, by their names."""
+        graph = write_int8(self.layered, self.ranges, in_float)
+        return DerivedGraph(graph.SerializeToString(), self.taken)
 
 
 def quantize_model(
     weights: Weights,
     images: Sequence[GateImage],
+    judged: Sequence[GateImage],
     accuracy: Accuracy,
     *,
     threads: int = 1,
-    on_step: Callable[[str], None] = lambda _: None,
+    on_step: OnStep = lambda _: None,
 ) -> QuantizedGraph:
-    """Return a model's graph in int8, with the layers in float32 that an accuracy needs.
+    """Return a model's graph in int8, with the fewest layers in float32 that pass the gate.
 
-    Nothing here decides whether it may serve: that is the gate's, on other images.
+    The images of the calibration choose everything but one number: the gate's images say how many
+    of the ranked layers stay in float32. If none of the choices passes, the most accurate one is
+    returned, and its measures say what it misses.
 
     Args:
         weights: The model.
-        images: Images for the calibration and the search, at least one.
-        accuracy: Accuracy that the search aims at.
+        images: Images for the calibration, at least one.
+        judged: Images of the gate, at least one.
+        accuracy: Accuracy that must be reached.
         threads: Number of images that are computed at the same time.
         on_step: Function that is called with a description of each step.
 
@@ -76,6 +106,28 @@ def quantize_model(
             computes values that are not finite.
         Exception: The file is not an ONNX model.
     """
+    calibration = calibrate(weights, images, on_step)
+    on_step("masks in float32")
+    few = list(reference_masks(weights, _spread(images, _PART_IMAGES)))
+    expected = list(reference_masks(weights, judged))
+    with ThreadPoolExecutor(threads) as pool:
+        trial = _Trial(calibration, weights.facts, pool, on_step)
+        search = FloatSearch(
+            calibration.layered.layers,
+            lambda in_float: trial.measure(expected, in_float),
+            lambda measures: measures.suffices_for(accuracy),
+            judge_part=lambda in_float: trial.measure(few, in_float),
+        )
+        found = search.run()
+    derived = calibration.graph(found.in_float)
+    onnx.checker.check_model(derived.content)
+    return QuantizedGraph(derived, found, len(calibration.layered.layers))
+
+
+def calibrate(
+    weights: Weights, images: Sequence[GateImage], on_step: OnStep = lambda _: None
+) -> Calibration:
+    """Return what a model's layers need to run in int8. See ``quantize_model``."""
     on_step("nearly constant channels")
     derived = derive_graph(weights, images[::DERIVED_FROM_EVERY])
     layered = LayeredGraph(_with_axes(derived.content, weights))
@@ -83,34 +135,10 @@ def quantize_model(
         raise InvalidConfig(f"{weights.path} has no convolution that int8 could make faster.")
     inputs = [_input_of(image, weights.facts) for image in images]
     ranges: dict[str, Range] = {}
-    for number, found in enumerate(measure_ranges(layered, inputs, _IN_RANGE), 1):
+    for number, measured in enumerate(measure_ranges(layered, inputs, _IN_RANGE), 1):
         on_step(f"ranges, run {number}")
-        ranges = found or ranges
-    with ThreadPoolExecutor(threads) as pool:
-        trial = _Trial(layered, ranges, inputs, weights.facts, pool, on_step)
-        search = FloatSearch(
-            layered.layers,
-            trial.measure,
-            lambda measures: suffices(measures, accuracy),
-            quick_judge=trial.measure_quickly,
-        )
-        result = search.run()
-    graph = write_int8(layered, ranges, result.in_float)
-    onnx.checker.check_model(graph)
-    return QuantizedGraph(
-        DerivedGraph(graph.SerializeToString(), derived.taken), result, len(layered.layers)
-    )
-
-
-def suffices(measures: Measures, accuracy: Accuracy) -> bool:
-    """Return whether masks of the calibration images keep to ``MARGIN`` of each bound."""
-    bounds = BOUNDS[accuracy]
-    share = measures.within_2 if bounds.levels == 2 else measures.within_8
-    return (
-        measures.difference <= MARGIN * bounds.difference
-        and 1 - measures.iou <= MARGIN * (1 - bounds.iou)
-        and 1 - share <= MARGIN * (1 - bounds.share)
-    )
+        ranges = measured or ranges
+    return Calibration(layered, derived.taken, ranges)
 
 
 class _Trial:
@@ -118,47 +146,29 @@ class _Trial:
 
     def __init__(
         self,
-        layered: LayeredGraph,
-        ranges: dict[str, Range],
-        inputs: Sequence[Tensor],
+        calibration: Calibration,
         facts: ModelFacts,
         pool: ThreadPoolExecutor,
-        on_step: Callable[[str], None],
+        on_step: OnStep,
     ) -> None:
-        self._layered, self._ranges, self._facts = layered, ranges, facts
-        self._inputs, self._pool, self._on_step = inputs, pool, on_step
-        on_step("masks in float32")
-        self._expected = self._masks(layered.model, inputs)
+        self._calibration, self._facts, self._pool = calibration, facts, pool
+        self._on_step, self._count = on_step, 0
 
-    def measure(self, in_float: Collection[str]) -> Measures:
-        """Return the measures over all images."""
-        kept = len(in_float)
-        self._on_step(f"masks with {kept} layer{'s' * (kept != 1)} in float32")
-        return self._measure(in_float, 1)
-
-    def measure_quickly(self, in_float: Collection[str]) -> Measures:
-        """Return the measures over some of the images."""
-        alone = len(self._layered.layers) - len(in_float)
-        self._on_step(f"masks with {alone} layer{'s' * (alone > 1)} in int8")
-        return self._measure(in_float, _QUICK_EVERY)
-
-    def _measure(self, in_float: Collection[str], every: int) -> Measures:
-        graph = write_int8(self._layered, self._ranges, in_float)
-        masks = self._masks(graph, self._inputs[::every])
+    def measure(self, expected: Sequence[ReferenceMask], in_float: Collection[str]) -> Measures:
+        """Return how far the masks are from what is expected."""
+        self._count += 1
+        layers = len(self._calibration.layered.layers)
+        self._on_step(f"trial {self._count}, {len(in_float)} of {layers} layers in float32")
+        network = open_as_written(self._calibration.graph(in_float).content, _ONE_THREAD)
         return measure_masks(
-            MaskPair(str(number), expected, found)
-            for number, (expected, found) in enumerate(
-                zip(self._expected[::every], masks, strict=True)
-            )
+            self._pool.map(lambda each: each.compared(network, self._facts), expected)
         )
 
-    def _masks(self, graph: onnx.ModelProto, inputs: Sequence[Tensor]) -> list[Pixels]:
-        network = open_as_written(graph.SerializeToString(), _ONE_THREAD)
-        return list(self._pool.map(lambda tensor: self._mask(network, tensor), inputs))
 
-    def _mask(self, network: OnnxRuntimeNetwork, tensor: Tensor) -> Pixels:
-        mask: Pixels = stretch_to_masks(network.run(tensor), self._facts)[0]
-        return mask
+def _spread(items: Sequence[_Item], most: int) -> list[_Item]:
+    """Return so many items at equal distances, or all if there are no more."""
+    every = -(-len(items) // most)
+    return list(items[::every])
 
 
 def _with_axes(content: bytes, weights: Weights) -> onnx.ModelProto:

@@ -1,8 +1,9 @@
 """The search for the layers that must stay in float32, so that the others can run in int8.
 
 Each part of the graph is measured alone: how far the masks are off if only this part is in int8.
-What costs the masks much and saves little time goes back to float32 first, until the masks
-suffice. Then each layer is tried once more, and only those stay in float32 that are needed.
+That ranks the layers: what costs the masks much and saves little time goes back to float32 first.
+How many of them do is then found by halving, so that a graph of a hundred layers takes a handful of
+measurements.
 """
 
 from __future__ import annotations
@@ -64,34 +65,35 @@ class FloatSearch:
         judge: Judge,
         suffices: Callable[[Measures], bool],
         *,
-        quick_judge: Judge | None = None,
+        judge_part: Judge | None = None,
     ) -> None:
         """Prepare a search.
 
         Args:
             layers: Layers in the order of the graph, at least one.
-            judge: What measures the masks.
+            judge: What measures the masks that must suffice.
             suffices: Whether masks are near enough.
-            quick_judge: What measures one part alone, on fewer images. Default: ``judge``.
+            judge_part: What measures one part alone, on fewer and other images. Default: ``judge``.
         """
         self._layers = layers
         self._judge = judge
         self._suffices = suffices
-        self._quick_judge = quick_judge or judge
+        self._judge_part = judge_part or judge
         self._all = sum(each.products for each in layers)
 
     def run(self) -> FloatLayers:
-        """Return the fewest layers in float32 that were found to suffice.
+        """Return the fewest of the ranked layers that suffice in float32.
 
-        If no choice suffices, those that were tried last are returned, and the gate refuses them.
+        If no choice suffices, the one with most layers in float32 is returned, and the gate refuses
+        it.
         """
         measures = self._judge(())
         if self._suffices(measures):
             return self._result((), (), measures)
         parts = self._measure_parts()
         ranked = self._candidates(parts)
-        count = self._fewest(ranked)
-        return self._without_needless(ranked[:count], parts)
+        names, measures = self._fewest(ranked)
+        return self._result(names, parts, measures)
 
     def _measure_parts(self) -> list[PartError]:
         """Return the error of each stage, and of each layer of those that cost most."""
@@ -113,7 +115,7 @@ class FloatSearch:
         names = tuple(each.name for each in layers)
         others = [each.name for each in self._layers if each.name not in names]
         products = sum(each.products for each in layers) / self._all
-        return PartError(names, products, self._quick_judge(others).difference)
+        return PartError(names, products, self._judge_part(others).difference)
 
     def _candidates(self, parts: Sequence[PartError]) -> list[PartError]:
         """Return the parts that are worth most in float32, as many as leave int8 a use."""
@@ -124,29 +126,20 @@ class FloatSearch:
                 products += each.products
         return found
 
-    def _fewest(self, ranked: Sequence[PartError]) -> int:
-        """Return how many of the first parts suffice in float32, or all of them if none do."""
-        low, high = 1, len(ranked)
+    def _fewest(self, ranked: Sequence[PartError]) -> tuple[list[str], Measures]:
+        """Return the fewest of the first parts that suffice, or all of them if none do."""
+        names = _names(ranked)
+        measures = self._judge(names)
+        low, high = 1, len(ranked) if self._suffices(measures) else 0
         while low < high:
             middle = (low + high) // 2
-            if self._suffices(self._judge(_names(ranked[:middle]))):
-                high = middle
+            fewer = _names(ranked[:middle])
+            found = self._judge(fewer)
+            if self._suffices(found):
+                names, measures, high = fewer, found, middle
             else:
                 low = middle + 1
-        return high
-
-    def _without_needless(
-        self, kept: Sequence[PartError], parts: Sequence[PartError]
-    ) -> FloatLayers:
-        names = _names(kept)
-        measures = self._judge(names)
-        if self._suffices(measures):
-            for name in reversed(names):
-                fewer = [each for each in names if each != name]
-                found = self._judge(fewer)
-                if self._suffices(found):
-                    names, measures = fewer, found
-        return self._result(names, parts, measures)
+        return names, measures
 
     def _result(
         self, names: Collection[str], parts: Sequence[PartError], measures: Measures

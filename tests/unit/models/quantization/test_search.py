@@ -34,13 +34,13 @@ class Trial:
     def __init__(self, errors: dict[str, float], limit: float, layers: list[GraphLayer]) -> None:
         self.measured = 0
         self._errors, self._limit = errors, limit
-        self.search = FloatSearch(layers, self._judge, self._suffices)
+        self.search = FloatSearch(layers, self.judge, self.suffices)
 
-    def _judge(self, in_float: Collection[str]) -> Measures:
+    def judge(self, in_float: Collection[str]) -> Measures:
         self.measured += 1
         return judged(self._errors, in_float)
 
-    def _suffices(self, measures: Measures) -> bool:
+    def suffices(self, measures: Measures) -> bool:
         return measures.difference <= self._limit
 
 
@@ -61,6 +61,27 @@ def test_only_the_layers_that_spoil_the_masks_stay_in_float(bad: set[int]) -> No
     # The parts say which layer it was.
     alone = {part.layers: part.difference for part in found.parts}
     assert all(alone[(LAYERS[n].name,)] == 3 for n in bad)
+
+
+def test_a_hundred_layers_take_a_handful_of_measurements_of_the_whole() -> None:
+    layers = [GraphLayer(f"layer{number}", f"conv{number}", 100) for number in range(120)]
+    errors = {each.name: 0.02 + 0.01 * (n % 7) for n, each in enumerate(layers)}
+    whole, parts = Trial(errors, 4.0, layers), Trial(errors, 4.0, layers)
+    search = FloatSearch(layers, whole.judge, whole.suffices, judge_part=parts.judge)
+    found = search.run()
+    assert whole.suffices(found.measures)
+    assert found.in_float
+    assert whole.measured <= 9
+    assert parts.measured == len(layers) / 8 + sum(len(part.layers) == 1 for part in found.parts)
+
+
+def test_without_a_choice_that_suffices_the_most_accurate_one_is_returned() -> None:
+    errors = {each.name: 1.0 for each in LAYERS}
+    trial = Trial(errors, 0.5, LAYERS)
+    found = trial.search.run()
+    # As many as leave int8 a use, in whole stages.
+    assert found.in_int8 == pytest.approx(25 / 40)
+    assert found.measures.difference == pytest.approx(25)
 
 
 def test_a_cheap_layer_goes_to_float_before_an_expensive_one() -> None:
