@@ -4,6 +4,9 @@ A model runs with each engine and precision that this machine has, in turns, on 
 the same image. The command prints the CPU time of one image, and the median of its ratios to that
 of ONNX Runtime on the file as it is, which is how rembg runs it. CPU time of the whole process and
 turns make the ratio hold on a busy machine too: OpenVINO computes in threads of its own.
+
+int8 is the file that ``foreedge models quantize`` has made. Of a model with random weights, whose
+masks nobody judges, all layers run in int8.
 """
 
 from __future__ import annotations
@@ -22,18 +25,24 @@ from loadtests.harness.results import (
     write_between_markers,
 )
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
-from serve_app.config import AppConfig
-from serve_app.models.engines.network import EXACT, Network, Tensor
+from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.models.engines.network import EXACT, INT8, Network, Tensor
 from serve_app.models.engines.onnx_runtime import probe_image
-from serve_app.models.engines.processor import Machine, this_machine
+from serve_app.models.engines.opening import open_derived
+from serve_app.models.engines.processor import Machine, this_machine, why_not_runnable
+from serve_app.models.engines.records import derived_folder, derived_path
 from serve_app.models.gate_images import draw_gate_images
 from serve_app.models.inference import normalize_images
+from serve_app.models.quantization.quantize import calibrate
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
 _RUNS = {BUNDLED_MODEL: 60, "u2netp": 15, "u2net": 7, "isnet-general-use": 5}
 """Runs of each pair, by model."""
 _DERIVED_FROM = 4
 """Drawn images that show which channels are nearly constant."""
+_CALIBRATED_WITH = 2
+"""Those that int8 is calibrated with, if only its time is measured."""
+_ONE_THREAD = SegmenterConfig(threads=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +59,23 @@ class Speed:
 
 def measure(model: BenchmarkModel, runs: int, machine: Machine) -> list[Speed]:
     """Return the speed of a model with everything that runs on a machine."""
-    weights = locate_weights(model.name, AppConfig.load(model.settings))
+    config = AppConfig.load(model.settings)
+    weights = locate_weights(model.name, config)
     image = normalize_images(probe_image(weights.facts.size_px), weights.facts)
-    pairs = open_networks(weights, machine, list(draw_gate_images(_DERIVED_FROM)))
+    drawn = list(draw_gate_images(_DERIVED_FROM))
+    pairs = open_networks(weights, machine, drawn)
     networks = {
         f"{EXACT}, the file as it is": open_rembg_network(weights),
         **{str(pair): network for pair, network in pairs.items()},
     }
+    if why_not_runnable(INT8, machine) is None:
+        if model.has_true_weights:
+            path = derived_path(derived_folder(config), weights.name, INT8)
+            if path.is_file():
+                networks[f"{INT8}, as it is served"] = open_derived(path, INT8, _ONE_THREAD)
+        else:
+            graph = calibrate(weights, drawn[:_CALIBRATED_WITH]).graph()
+            networks[f"{INT8}, all layers"] = open_derived(graph.content, INT8, _ONE_THREAD)
     rounds = [
         [_cpu_s(network, image) for network in networks.values()]
         # The first run takes memory from the system.
@@ -112,7 +131,8 @@ def main() -> None:
     text = markdown(model.label, speeds, machine, busy)
     print(text)
     if options.write_docs:
-        write_between_markers(DOCS, "engines", text)
+        marker = "engines" if options.model == "u2netp" else f"engines-{options.model}"
+        write_between_markers(DOCS, marker, text)
 
 
 if __name__ == "__main__":
