@@ -20,11 +20,15 @@ from ingest.node.report import NodeReport
 from serve_app.config import AppConfig
 from serve_app.imaging.decode import decode_image
 from serve_app.imaging.mask import resize_for_model
+from serve_app.imaging.pixels import Pixels
 from serve_app.models.derive import derive_graph
-from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.gate import MaskPair, Measures, measure_masks
+from serve_app.models.gate_images import draw_gate_images
 from serve_app.models.inference import load_model
+from serve_app.models.quantization.quantize import calibrate
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
+from tests.arm64.engine_mask import mask_of
 from tests.arm64.machine import ROOT, Failed, Machine, missing_tools
 
 CPUS = ("neoverse-n1", "max,pauth-impdef=on,sve=off")
@@ -36,7 +40,10 @@ _FOLDER = ROOT / "out" / "arm64"
 _IMAGES = ROOT / "ingest" / "local" / "real_photographs"
 _SMOKE = ("-c", "from ingest.cli.main import main; main()", "smoke", "--model", BUNDLED_MODEL)
 _BENCH_NODE = (*_SMOKE[:2], "bench-node", "--emulated", "--model", BUNDLED_MODEL)
-_PAIRS = (EXACT, Pair("openvino", "float32"), Pair("openvino", "float16"))
+_FLOAT16 = Pair("openvino", "float16")
+_PAIRS = (EXACT, Pair("openvino", "float32"), _FLOAT16)
+_CALIBRATION = 6
+"""Drawn images that int8 is calibrated with. Both CPUs run the same graph, however good it is."""
 _CUTOUTS = ("-m", "tests.arm64.cutouts")
 _SAME_LEVELS = 1
 _MIN_SAME = 0.999
@@ -77,6 +84,22 @@ def check_cutouts(machine: Machine, cpu: str, expected: Path) -> tuple[int, floa
     return most, same
 
 
+def mask_and_kernels(
+    machine: Machine, cpu: str, pair: Pair, graph: bytes
+) -> tuple[Pixels, dict[str, int]]:
+    """Return the mask of an image on an emulated CPU, and the kernels of the convolutions."""
+    image = _IMAGES / IMAGES[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "derived.onnx")
+        path.write_bytes(graph)
+        command = ("-m", "tests.arm64.engine_mask", folder, str(path), pair.engine, pair.precision)
+        code, output, errors = machine.python(cpu, *command, str(image))
+        if code:
+            raise Failed(f"{cpu}: {pair} ended with {code}: {errors}")
+        mask: Pixels = np.load(Path(folder, f"{image.stem}.npy"))
+    return mask, json.loads(output.splitlines()[-1])
+
+
 def check_float16(machine: Machine) -> tuple[Measures, dict[str, int]]:
     """Compare a mask by OpenVINO in float16 with that of ONNX Runtime in float32 on this machine.
 
@@ -86,15 +109,7 @@ def check_float16(machine: Machine) -> tuple[Measures, dict[str, int]]:
     config = AppConfig.load()
     weights, image = locate_weights(BUNDLED_MODEL, config), _IMAGES / IMAGES[0]
     graph = derive_graph(weights, [])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "derived.onnx")
-        path.write_bytes(graph.content)
-        code, output, errors = machine.python(
-            CPUS[0], "-m", "tests.arm64.engine_mask", folder, str(path), str(image)
-        )
-        if code:
-            raise Failed(f"{CPUS[0]}: OpenVINO ended with {code}: {errors}")
-        found = np.load(Path(folder, f"{image.stem}.npy"))
+    found, kernels = mask_and_kernels(machine, CPUS[0], _FLOAT16, graph.content)
     rgb = decode_image(image.read_bytes(), config.limits).rgb
     expected = load_model(BUNDLED_MODEL, config).masks(
         resize_for_model(rgb, weights.facts.size_px)[None]
@@ -102,9 +117,26 @@ def check_float16(machine: Machine) -> tuple[Measures, dict[str, int]]:
     measures = measure_masks([MaskPair(image.stem, expected[0], found)])
     if not measures.suffices_for("close"):
         raise Failed(f"float16 misses the gate: {', '.join(measures.failures('close'))}")
-    kernels: dict[str, int] = json.loads(output.splitlines()[-1])
-    if not are_fast(Pair("openvino", "float16"), kernels):
+    if not are_fast(_FLOAT16, kernels):
         raise Failed(f"float16 runs with slow kernels: {kernels}")
+    return measures, kernels
+
+
+def check_int8(machine: Machine) -> tuple[Measures, dict[str, int]]:
+    """Compare a mask in int8 on a CPU with i8mm with that of the same graph on this machine.
+
+    Returns:
+        The measures of the gate, and the kernels of the convolutions.
+    """
+    weights = locate_weights(BUNDLED_MODEL, AppConfig.load())
+    graph = calibrate(weights, list(draw_gate_images(_CALIBRATION))).graph().content
+    expected = mask_of(graph, INT8, _IMAGES / IMAGES[0])
+    found, kernels = mask_and_kernels(machine, CPUS[1], INT8, graph)
+    measures = measure_masks([MaskPair(IMAGES[0], expected, found)])
+    if not measures.suffices_for("close"):
+        raise Failed(f"int8 differs from this CPU's: {', '.join(measures.failures('close'))}")
+    if not are_fast(INT8, kernels):
+        raise Failed(f"int8 runs with slow kernels: {kernels}")
     return measures, kernels
 
 
@@ -160,6 +192,8 @@ def check_all(machine: Machine) -> str:
             say(f"{cpu}: cut-outs differ by at most {found[0]}, {found[1]:.4%} within one level")
     measures, kernels = check_float16(machine)
     say(f"OpenVINO in float16: {measures.within_2:.2%} within 2 levels, {kernels}")
+    int8, kernels = check_int8(machine)
+    say(f"ONNX Runtime in int8: {int8.within_2:.2%} within 2 levels of here, {kernels}")
     report = check_bench_node(machine)
     say(f"foreedge bench-node reports the kernels of {len(report.kernels)} pairs")
     check_crash(machine)
@@ -167,7 +201,7 @@ def check_all(machine: Machine) -> str:
     return (
         f"arm64: {wheels} wheels, 0 missing; {len(CPUS)} CPUs, {len(IMAGES)} cut-outs each, "
         f"at most {most} grey levels, {same:.4%} within one; float16 {measures.within_2:.2%} "
-        f"within two; bench-node ends; {haproxy.split(' 20')[0]}; "
+        f"within two, int8 {int8.within_2:.2%}; bench-node ends; {haproxy.split(' 20')[0]}; "
         f"crash reported; {time.monotonic() - began:.0f} s"
     )
 
