@@ -41,7 +41,7 @@ _RUNS = {BUNDLED_MODEL: 60, "u2netp": 15, "u2net": 7, "isnet-general-use": 5}
 _DERIVED_FROM = 4
 """Drawn images that show which channels are nearly constant."""
 _CALIBRATED_WITH = 2
-"""Those that int8 is calibrated with, if only its time is measured."""
+"""Drawn images that int8 is calibrated with, if only its time is measured."""
 _ONE_THREAD = SegmenterConfig(threads=1)
 
 

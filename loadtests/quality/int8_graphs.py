@@ -24,7 +24,7 @@ FOLDER = Path("out/quality/int8")
 
 
 class Int8Graph(Contract):
-    """Where an int8 graph is, and how many of its layers stayed in float32."""
+    """The place of an int8 graph, and the number of its layers that stayed in float32."""
 
     path: Path
     """ONNX file."""

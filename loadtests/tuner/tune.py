@@ -46,7 +46,7 @@ _PLACEMENTS = ("deployment", "pipeline")
 _EXECUTIONS = ("fan_out", "stack")
 _TRIAL_S, _SHORTEST_TRIAL_S = 15, 4
 _TRIALS_A_SEARCH = 60
-"""Trials that a search with a limit should have time for, beside what changes of settings take."""
+"""Trials that fit into a search with a limit, in half of its time."""
 
 
 def main() -> None:
