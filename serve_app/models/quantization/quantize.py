@@ -62,7 +62,7 @@ class QuantizedGraph:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class CalibratedGraph:
     """A model's graph and what its layers need to run in int8."""
 
     layered: LayeredGraph
@@ -126,7 +126,7 @@ def quantize_model(
 
 def calibrate(
     weights: Weights, images: Sequence[GateImage], on_step: OnStep = lambda _: None
-) -> Calibration:
+) -> CalibratedGraph:
     """Return what a model's layers need to run in int8. See ``quantize_model``."""
     on_step("nearly constant channels")
     derived = derive_graph(weights, images[::DERIVED_FROM_EVERY])
@@ -138,7 +138,7 @@ def calibrate(
     for number, measured in enumerate(measure_ranges(layered, inputs, _IN_RANGE), 1):
         on_step(f"ranges, run {number}")
         ranges = measured or ranges
-    return Calibration(layered, derived.taken, ranges)
+    return CalibratedGraph(layered, derived.taken, ranges)
 
 
 class _Trial:
@@ -146,7 +146,7 @@ class _Trial:
 
     def __init__(
         self,
-        calibration: Calibration,
+        calibration: CalibratedGraph,
         facts: ModelFacts,
         pool: ThreadPoolExecutor,
         on_step: OnStep,
