@@ -33,7 +33,7 @@ from serve_app.models.engines.processor import Machine, this_machine, why_not_ru
 from serve_app.models.engines.records import derived_folder, derived_path
 from serve_app.models.gate_images import draw_gate_images
 from serve_app.models.inference import normalize_images
-from serve_app.models.quantization.quantize import calibrate
+from serve_app.models.quantization.quantize import calibrate_graph
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
 _RUNS = {BUNDLED_MODEL: 60, "u2netp": 15, "u2net": 7, "isnet-general-use": 5}
@@ -74,7 +74,7 @@ def measure(model: BenchmarkModel, runs: int, machine: Machine) -> list[Speed]:
             if path.is_file():
                 networks[f"{INT8}, as it is served"] = open_derived(path, INT8, _ONE_THREAD)
         else:
-            graph = calibrate(weights, drawn[:_CALIBRATED_WITH]).graph()
+            graph = calibrate_graph(weights, drawn[:_CALIBRATED_WITH]).graph()
             networks[f"{INT8}, all layers"] = open_derived(graph.content, INT8, _ONE_THREAD)
     rounds = [
         [_cpu_s(network, image) for network in networks.values()]

@@ -106,7 +106,7 @@ def quantize_model(
             computes values that are not finite.
         Exception: The file is not an ONNX model.
     """
-    calibration = calibrate(weights, images, on_step)
+    calibration = calibrate_graph(weights, images, on_step)
     on_step("masks in float32")
     few = list(reference_masks(weights, _spread(images, _PART_IMAGES)))
     expected = list(reference_masks(weights, judged))
@@ -124,7 +124,7 @@ def quantize_model(
     return QuantizedGraph(derived, found, len(calibration.layered.layers))
 
 
-def calibrate(
+def calibrate_graph(
     weights: Weights, images: Sequence[GateImage], on_step: OnStep = lambda _: None
 ) -> CalibratedGraph:
     """Return what a model's layers need to run in int8. See ``quantize_model``."""
