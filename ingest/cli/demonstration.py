@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from ingest.cli.demo_folder import own_images, prepare_demo_folder
 from ingest.cli.exit_codes import FAILED, STALLED, SUCCESS
 from ingest.cli.options import Session
 from ingest.cli.progress import describe_run, show_progress
@@ -32,12 +32,11 @@ from ingest.runs.report_page import FAILURES_SHOWN, write_report
 from ingest.runs.send import plan_run, send_run
 from ingest.runs.status import RunMonitor, RunStatus, follow
 from ingest.sources.base import Entry
-from ingest.sources.folder import image_files, plan_uploads, upload_files
+from ingest.sources.folder import plan_uploads, upload_files
 from ingest.units import format_duration
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
 from serve_app.error_text import visible
-from serve_app.errors import InvalidConfig
 from serve_app.models.registry import BUNDLED_MODEL, missing_weights
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
@@ -99,13 +98,18 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         console: The terminal.
 
     Raises:
-        InvalidConfig: There are no images.
+        InvalidConfig: There are no images, or the folder of the results holds things of others.
         ModelUnavailable: The weights of a model that the environment names are not here.
         DeadlineExceeded: The local SQS and S3, or the application, did not start in time.
     """
     models = with_bundled_model(choose_models(AppConfig.load(), console))
-    _clear(options.out)
-    folder, files = _images(options, models, console)
+    if options.images is not None:
+        # Before the folder of the results is touched: what the user named may be wrong.
+        folder, files = options.images, own_images(options.images, options.out)
+        prepare_demo_folder(options.out)
+    else:
+        prepare_demo_folder(options.out)
+        folder, files = _photographs(options, models, console)
     use_dummy_credentials()
     with terminate_as_interrupt(), LocalAws() as local:
         local.create_bucket(BUCKET)
@@ -128,27 +132,10 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     return FAILED if end.counts["failed"] or end.missing else SUCCESS
 
 
-def _clear(out: Path) -> None:
-    """Remove the results of an earlier demonstration, and nothing from any other folder."""
-    if (out / "report.json").is_file():
-        for name in ("cutouts", "photographs", "masks"):
-            shutil.rmtree(out / name, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def _images(
+def _photographs(
     options: DemoOptions, models: dict[str, Any], console: Console
 ) -> tuple[Path, list[Path]]:
-    """Return the given folder with its images, or a new one with photographs."""
-    if options.images is not None:
-        if not options.images.is_dir():
-            raise InvalidConfig(f"--images: {options.images} is not a folder")
-        files, skipped = image_files(options.images)
-        if not files:
-            raise InvalidConfig(
-                f"--images: {options.images} holds no images, and {skipped} other files"
-            )
-        return options.images, files
+    """Return a new folder of photographs, copied and drawn."""
     folder, masks = options.out / "photographs", options.out / "masks"
     # The bundled model knows no other subjects than those of the drawn ones.
     real = 0 if AppConfig.load(models).models == (BUNDLED_MODEL,) else options.count // _REAL_EVERY

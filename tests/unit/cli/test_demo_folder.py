@@ -1,0 +1,89 @@
+"""The folder of a demonstration: nothing of the user's is deleted or written over."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ingest.cli.demo_folder import MARK, own_images, prepare_demo_folder
+from ingest.cli.demonstration import DemoOptions, run_demo
+from serve_app.errors import InvalidConfig
+
+
+def write(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_a_new_folder_is_marked_and_its_next_demonstration_clears_it(tmp_path: Path) -> None:
+    out = tmp_path / "out" / "demo"
+    prepare_demo_folder(out)
+    assert (out / MARK).is_file()
+    made = [write(out / name) for name in ("photographs/a.jpg", "masks/a.png", "cutouts/a.png")]
+    kept = [write(out / name) for name in ("notes.txt", "mine/a.jpg")]
+
+    prepare_demo_folder(out)
+
+    assert not any(path.exists() for path in made)
+    assert all(path.is_file() for path in kept)
+    assert (out / MARK).is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["photographs/a.jpg", "masks/a.png", "cutouts/a.png", "report.json", "env"]
+)
+def test_a_folder_without_the_mark_is_left_as_it_is(tmp_path: Path, name: str) -> None:
+    mine = [write(tmp_path / name), write(tmp_path / "report.html"), write(tmp_path / "notes.txt")]
+
+    with pytest.raises(InvalidConfig, match="nothing was changed") as error:
+        prepare_demo_folder(tmp_path)
+
+    assert name.partition("/")[0] in error.value.message
+    assert str(tmp_path) in error.value.message
+    assert all(path.is_file() for path in mine)
+    assert not (tmp_path / MARK).exists()
+
+
+def test_a_report_makes_no_folder_a_demonstration(tmp_path: Path) -> None:
+    mine = [write(tmp_path / name) for name in ("report.json", "report.html", "photographs/a.jpg")]
+
+    with pytest.raises(InvalidConfig, match="nothing was changed"):
+        run_demo(DemoOptions(None, 1, tmp_path, keep=False, seed=0), Console(file=io.StringIO()))
+
+    assert all(path.is_file() for path in mine)
+
+
+@pytest.mark.parametrize("images", ["out/photographs", "out", ".", "out/../out/photographs"])
+def test_images_among_the_results_are_refused_and_kept(tmp_path: Path, images: str) -> None:
+    out = tmp_path / "out"
+    prepare_demo_folder(out)
+    mine = write(out / "photographs" / "mine.jpg")
+    options = DemoOptions(tmp_path / images, 1, out, keep=False, seed=0)
+
+    with pytest.raises(InvalidConfig, match="one is inside the other"):
+        run_demo(options, Console(file=io.StringIO()))
+
+    assert mine.is_file()
+
+
+def test_a_wrong_folder_of_images_deletes_no_results(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare_demo_folder(out)
+    result = write(out / "cutouts" / "a.png")
+    (tmp_path / "empty").mkdir()
+
+    for images, reason in (("nowhere", "is not a folder"), ("empty", "holds no images")):
+        options = DemoOptions(tmp_path / images, 1, out, keep=False, seed=0)
+        with pytest.raises(InvalidConfig, match=reason):
+            run_demo(options, Console(file=io.StringIO()))
+
+    assert result.is_file()
+
+
+def test_images_next_to_the_results_are_taken(tmp_path: Path) -> None:
+    image = write(tmp_path / "shelf" / "1.jpg")
+    assert own_images(image.parent, tmp_path / "shelf-cutouts") == [image]
