@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -69,6 +71,8 @@ for _command in _RUNS:
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """Numbers of the errors of a full or broken disk. A write that fails so does not name its file."""
 
+_EMPTY_OPTION = re.compile(r"(--[a-z-]+)=\s*")
+
 
 @app.callback()
 def print_version(version: VersionOption = False) -> None:
@@ -78,9 +82,28 @@ def print_version(version: VersionOption = False) -> None:
         raise typer.Exit
 
 
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument: in most cases it is a variable of the shell that is not set.
+
+    No option takes an empty text. As a path it would stand for the current folder, and as the id
+    of a run or a list of books for the default.
+
+    Raises:
+        InvalidConfig: An argument is empty.
+    """
+    for before, argument in itertools.pairwise(["foreedge", *arguments]):
+        option = _EMPTY_OPTION.fullmatch(argument)
+        if option is not None or not argument.strip():
+            place = option[1] if option else f"the argument after {before}"
+            raise InvalidConfig(
+                f"{place} is empty. Is a variable of the shell not set? Write . for this folder"
+            )
+
+
 def main() -> None:
     """Run the command line and exit."""
     try:
+        refuse_empty(sys.argv[1:])
         app()
     except ForeedgeError as error:
         _exit(error)

@@ -1,0 +1,66 @@
+"""Arguments that cannot be meant: one line says what is wrong, and nothing is done."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ingest.cli.main import main
+from serve_app.storage.local import LocalStore
+
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs a command, checks that it is refused, and returns the reason."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["foreedge", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert ended.value.code == 2
+        assert said.out == ""
+        assert said.err.startswith("error: ")
+        assert said.err.count("\n") == 1
+        return said.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["bulk", "", "--queue", "http://q"], "the argument after bulk"),
+        (["bulk", ".", "--upload-to", "", "--queue", "http://q"], "the argument after --upload-to"),
+        (["bulk", ".", "--run-id=", "--queue", "http://q"], "--run-id"),
+        (["demo", "--images", " "], "the argument after --images"),
+        (["demo", "--images="], "--images"),
+        (["catalog", "enqueue", "--books", ""], "the argument after --books"),
+    ],
+    ids=["source", "upload-to", "run-id", "images", "images-option", "books"],
+)
+def test_an_empty_argument_stands_for_no_folder_and_no_default(
+    refused: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    place: str,
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    settings = {"storage": {"local_root": str(tmp_path / "store")}, "ledger": {"bucket": "b"}}
+    (tmp_path / "config.yaml").write_text(json.dumps(settings))
+    (tmp_path / "private.jpg").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    with_settings = [] if "demo" in arguments else ["--config", "config.yaml"]
+
+    error = refused(*arguments, *with_settings)
+
+    assert error.startswith(f"error: invalid_config: {place} is empty.")
+    assert list(store.list("b", "")) == []
+    assert not (tmp_path / "out").exists()
