@@ -128,6 +128,10 @@ class RecordTable:
         found = self._db.execute("SELECT 1 FROM part WHERE name = ?", (part,))
         return found.fetchone() is not None
 
+    def note(self, part: str) -> None:
+        """Remember that an object was read whose parts were folded one by one."""
+        self._write(_FOLD, (), part)
+
     def fold(self, part: str, rows: Iterable[Row]) -> None:
         """Fold the rows of a part, and remember that it was read."""
         counts = not self._has_list

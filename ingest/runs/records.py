@@ -180,6 +180,10 @@ class Records:
                     continue
                 for name, lines in members:
                     self._add_part(kind, key, name, lines, on_read)
+                if not self._knows(kind, part_name(key)):
+                    # A joined object has a name that none of its parts has.
+                    with self._map_disk_errors():
+                        self._table.note(f"{kind}/{part_name(key)}")
                 self._note_time(kind, key)
             if next(keys, None) is not None:
                 self.up_to_date = False

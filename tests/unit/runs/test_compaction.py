@@ -131,6 +131,23 @@ def test_readers_see_each_record_once_at_each_moment(store: StoppingStore) -> No
     assert watcher.counts().ended == len(IDS)
 
 
+def test_a_limited_reader_gets_past_joined_objects(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    # Four jobs a second: each joined object of 12 records is within 15 minutes of all others.
+    for number in range(60):
+        outcomes = (outcome("done", 0, f"{number}-{job}") for job in range(4))
+        write_results(store, f"20260101T0000{number:02d}.000000Z-c-{number:06d}", *outcomes)
+    assert compact_results(run_folder(store)).after == 20
+
+    with Records(run_folder(store)) as records:
+        for ended in (84, 168, 240):
+            assert records.update(max_parts=7)
+            assert records.counts().ended == ended
+        assert records.up_to_date
+        assert not records.update(max_parts=7)
+        assert not records.update()
+
+
 def test_a_reader_whose_parts_are_joined_between_listing_and_reading(
     store: StoppingStore, tmp_path: Path
 ) -> None:
