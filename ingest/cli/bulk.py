@@ -118,11 +118,11 @@ def bulk(
         if as_json:
             print_json({"run_id": plan.run_id, "images": images, "sent": False})
         return
-    before = _resume(console, plan, target)
+    known, before = _resume(console, plan, target)
     if before is not None and before.complete:
-        _print_already_sent(console, plan.run_id, before)
-        if as_json:
-            print_json({"run_id": plan.run_id, "images": before.jobs, "sent": False})
+        _print_already_sent(console, plan.run_id, before, as_json)
+        if wait:
+            watch_run(session, known, parse_duration(STALLED_AFTER), as_json=as_json)
         return
     try:
         manifest = _send(session, console, run, plan, rate)
@@ -131,7 +131,7 @@ def bulk(
         again |= {"--upload-to": upload_to, "--recipe": recipe, "--rate": rate, "--config": config}
         again |= {"--queue": queue, "--ledger-bucket": ledger_bucket}
         again |= {"--endpoint-url": endpoint_url, "--url-encoded-keys": url_encoded_keys or None}
-        again["--all-names"] = all_names or None
+        again |= {"--all-names": all_names or None, "--wait": wait or None}
         _print_stopped(console, plan, source, again)
         raise typer.Exit(INTERRUPTED) from None
     console.print(f"Messages sent: {manifest.jobs:,}")
@@ -143,12 +143,12 @@ def bulk(
     console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
 
 
-def _resume(console: Console, plan: RunPlan, queue: QueueClient) -> Sent | None:
-    """Resume a run if it exists, and return how many of its jobs were sent before."""
+def _resume(console: Console, plan: RunPlan, queue: QueueClient) -> tuple[RunManifest, Sent | None]:
+    """Resume a run if it exists, and return its manifest and how many jobs were sent before."""
     # A run of other images that has this id stays as it is.
-    open_manifest(plan, queue.url)
+    manifest = open_manifest(plan, queue.url)
     print_resumed(console, plan.folder, queue)
-    return JobList(plan.folder).sent()
+    return manifest, JobList(plan.folder).sent()
 
 
 def print_resumed(console: Console, folder: RunFolder, queue: QueueClient) -> None:
@@ -236,7 +236,9 @@ def _print_undecodable(console: Console, plan: RunPlan) -> None:
         )
 
 
-def _print_already_sent(console: Console, run_id: str, sent: Sent) -> None:
+def _print_already_sent(console: Console, run_id: str, sent: Sent, as_json: bool) -> None:
+    if as_json:
+        print_json({"run_id": run_id, "images": sent.jobs, "sent": False})
     console.print(
         f"Run {run_id} was already sent with all of its {counted(sent.jobs, 'image')}, so nothing "
         "was sent now.\n"
