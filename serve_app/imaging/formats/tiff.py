@@ -82,7 +82,8 @@ def read_tiff(data: bytes) -> Container:
             "the TIFF image is the raw file of a camera (DNG or the like). Only a small preview "
             "could be read. Develop it to JPEG, PNG or TIFF"
         )
-    page = next((page for page in pages if not _is_reduced(page)), None)
+    number = next((n for n, page in enumerate(pages) if not _is_reduced(page)), None)
+    page = None if number is None else pages[number]
     if page is None or any(_is_larger(part, page) for part in _sub_directories(page)):
         raise UnsupportedFormat(
             "the TIFF image has nothing but a preview in its pages. Store it at its full size as "
@@ -94,10 +95,17 @@ def read_tiff(data: bytes) -> Container:
         _with_one_directory(data, layout, page),
         samples,
         icc_profile=page.content(_ICC_PROFILE, MAX_ANCILLARY_BYTES),
-        exif=data,
+        # Orientation and resolution are those of the page, and not of a preview before it.
+        exif=_beginning_at(data, layout, pages[number - 1].next_offset) if number else data,
         xmp=page.content(_XMP, MAX_ANCILLARY_BYTES),
         kind=describe_samples(page),
     )
+
+
+def _beginning_at(data: bytes, layout: Layout, offset: int) -> bytes:
+    """Return a file whose first directory is the one at an offset."""
+    field = struct.pack(layout.offset, offset)
+    return data[: layout.header_bytes - len(field)] + field + data[layout.header_bytes :]
 
 
 def _sub_directories(page: Directory) -> Iterator[Directory]:

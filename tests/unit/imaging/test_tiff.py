@@ -189,6 +189,17 @@ def test_a_preview_before_the_photograph_is_passed_over() -> None:
         assert read_header(data, ImageLimits()).pixels == WIDTH * HEIGHT
 
 
+@pytest.mark.parametrize(("of_preview", "of_page"), [(1, 6), (6, 1)])
+def test_the_orientation_is_that_of_the_page_and_not_of_a_preview(
+    of_preview: int, of_page: int
+) -> None:
+    first = PREVIEW | {274: (3, [of_preview])}
+    data = tiff_file(first, [STRIP], further=[tags(8, 3, 2) | {274: (3, [of_page])}])
+    image = decoded(data)
+    upright = (WIDTH, HEIGHT) if of_page == 1 else (HEIGHT, WIDTH)
+    assert (image.width, image.height) == upright
+
+
 @pytest.mark.parametrize(
     ("first", "sub"),
     [
