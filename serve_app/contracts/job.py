@@ -79,6 +79,15 @@ class Source(Contract):
         bare = value.strip('"') if value else ""
         return check_etag(bare) if bare else None
 
+    @property
+    def content_id(self) -> str | None:
+        """What no other content of the object has: its version or else its ETag, if one is known.
+
+        The version ``null`` is an exception. An object gets it while the versioning of its bucket
+        is off or suspended, and S3 then replaces its content.
+        """
+        return self.etag if self.version_id in {None, "null"} else self.version_id
+
 
 class Output(Contract):
     """The place of the result."""

@@ -41,7 +41,7 @@ def fingerprint(source: Source, recipe: Recipe, model_digests: Sequence[str]) ->
     Raises:
         ValueError: The source has neither an ETag nor a version.
     """
-    content = source.version_id or source.etag
+    content = source.content_id
     if content is None:
         raise ValueError(f"s3://{source.bucket}/{source.key} has neither an ETag nor a version")
     return _digest(source.bucket, source.key, content, recipe.canonical(), *model_digests)

@@ -198,13 +198,15 @@ class ImagePipeline:
 
     async def _identify(self, source: Source) -> Source:
         """Return a source with the ETag or version of its content."""
-        if source.etag or source.version_id:
+        if source.content_id:
             return source
-        info = await self._call_store(self._store.head, source.bucket, source.key)
+        bucket, key, version = source.bucket, source.key, source.version_id
+        info = await self._call_store(self._store.head, bucket, key, version)
         if info is None:
             # Only a GET is answered with a reason: a bucket that is missing is no job's fault.
             max_bytes = self._config.limits.max_bytes
-            await self._call_store(self._store.get, source.bucket, source.key, max_bytes=max_bytes)
+            get = self._store.get
+            await self._call_store(get, bucket, key, version_id=version, max_bytes=max_bytes)
             raise StorageUnavailable(
                 f"s3://{source.bucket}/{source.key} did not exist a moment ago; try again"
             )

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from serve_app.contracts.job import Job, NamedOutput, Output, Source
 from serve_app.contracts.recipe import parse_recipe
-from serve_app.contracts.result_keys import output_key, thumbnail_key
+from serve_app.contracts.result_keys import fingerprint, output_key, thumbnail_key
 from tests.support.fuzzing import examples
 
 NAME = "0123456789abcdef0123"
@@ -106,3 +106,14 @@ def test_a_message_cannot_name_its_result() -> None:
         Job.model_validate(
             {"source": {"bucket": "b", "key": "k"}, "output": {"bucket": "b", "name": "n"}}
         )
+
+
+def test_the_null_version_of_an_object_is_known_by_its_etag() -> None:
+    def made_of(**source: str) -> str:
+        return fingerprint(Source(bucket="b", key="k", **source), RECIPES["png"], ["digest"])
+
+    before, after = (made_of(version_id="null", etag=etag) for etag in ("aaa", "bbb"))
+    assert before != after, "S3 replaces the null version when the object is written again"
+    assert made_of(version_id="v1", etag="aaa") == made_of(version_id="v1")
+    with pytest.raises(ValueError, match="neither an ETag nor a version"):
+        made_of(version_id="null")
