@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest.catalog.rules import cutout_stem
 from ingest.messages.parse import parse_message
 from ingest.runs.folder import RunFolder
 from ingest.sources.base import is_image
 from serve_app.config import LedgerConfig, QueueConfig
-from serve_app.contracts.job import EventJob, Job, Output, Source
+from serve_app.contracts.job import EventJob, Job, NamedOutput, Output, Source
 from serve_app.contracts.recipe import parse_recipe
 from serve_app.contracts.result_keys import output_key, thumbnail_key
 from serve_app.errors import InvalidMessage
@@ -154,6 +155,14 @@ def test_every_result_is_recognised_wherever_it_lies(
     job = Job(source=Source(bucket="b", key=key), output=output, recipe=parse_recipe(recipe))
     for result in (output_key(job, FINGERPRINT), thumbnail_key(job, FINGERPRINT)):
         assert not is_image(result, all_names=True)
+
+
+def test_the_results_of_the_catalog_are_recognised() -> None:
+    output = NamedOutput(bucket="b", prefix="books/", name=cutout_stem(7, 12))
+    job = Job(source=Source(bucket="b", key="books/7/1.jpg"), output=output)
+    assert not is_image(output_key(job, FINGERPRINT), all_names=True)
+    assert not is_image(thumbnail_key(job, FINGERPRINT), all_names=True)
+    assert is_image("books/7_processed_12_before.png")
 
 
 @settings(max_examples=50)
