@@ -65,7 +65,8 @@ class PlaceWaits:
         self._breakers.begin_waiting(place)
         # A message whose jobs have ended has returned its permit already.
         has_job = place.kind != "ledger"
-        self._waiting[lease] += has_job
+        if has_job:
+            self._waiting[lease] += 1
         try:
             async with self._turns.setdefault(place, asyncio.Lock()):
                 given_up = self._breakers.is_given_up(place, self._clock())
@@ -78,9 +79,10 @@ class PlaceWaits:
             yield self._may_go_on(lease)
         finally:
             self._breakers.end_waiting(place)
-            self._waiting[lease] -= has_job
-            if not self._waiting[lease]:
-                del self._waiting[lease]
+            if has_job:
+                self._waiting[lease] -= 1
+                if not self._waiting[lease]:
+                    del self._waiting[lease]
 
     def _may_go_on(self, lease: Lease) -> bool:
         in_time = self._clock() < lease.jobs_end_at

@@ -96,3 +96,25 @@ async def test_a_place_that_nobody_waits_for_is_forgotten() -> None:
 def locks() -> int:
     """Return the number of locks: each place has one while jobs wait for it."""
     return sum(type(each) is asyncio.Lock for each in gc.get_objects())
+
+
+@virtual
+async def test_messages_that_wait_for_the_ledger_leave_no_permits_behind() -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(1)
+        return success(job)
+
+    bench = ConsumerBench(process, max_in_flight=8, visibility_timeout_s=600)
+    bench.ledger.refusal = SourceForbidden("the ledger is denied")
+    for n in range(600):
+        bench.queue.send(message(f"j{n}"))
+    bench.start()
+    free = []
+    for second in range(400):
+        if second == 200:
+            bench.ledger.refusal = None
+        await asyncio.sleep(1)
+        free.append(bench.consumer.stats.permits_free)
+    assert bench.consumer.stats.done == 600
+    assert max(free) == 8
+    await bench.stop()
