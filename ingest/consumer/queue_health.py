@@ -17,6 +17,9 @@ RECEIVE = "receive"
 """Kind of the calls that are made whether messages are held or not."""
 
 _FAILURES_UNTIL_UNHEALTHY = 3
+_DENIAL_COUNTS_S = 900.0
+"""Seconds for which a denied call says something about the queue of now. Somebody may have corrected
+the policy, and calls of that kind may be rare: a dead letter is sent when a job has failed."""
 
 
 @dataclass(slots=True)
@@ -95,10 +98,12 @@ class QueueHealth:
             holding: Whether any message is held. If none is, an old failure to extend, release or
                 delete says nothing about the queue of now, unless somebody has to correct it.
         """
+        denied_since = self._clock() - _DENIAL_COUNTS_S
         current = [
             calls
             for kind, calls in self._kinds.items()
             if (calls.silent or calls.failures >= _FAILURES_UNTIL_UNHEALTHY)
+            and (not calls.denied or kind == RECEIVE or calls.failed_at > denied_since)
             and (holding or calls.denied or kind == RECEIVE)
         ]
         return max(current, key=lambda calls: calls.failed_at).text if current else None
