@@ -2,8 +2,8 @@
 
 Several keys are valid at once, so that a new key can be distributed before the old one is removed.
 Keys from a file or from AWS Secrets Manager are read again periodically, so that a rotation needs
-no restart. If that fails, the previous keys stay valid: an unavailable secret store must not lock
-every client out.
+no restart. If that fails or takes long, the previous keys stay valid: an unavailable secret store
+must not lock every client out.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ _logger = logging.getLogger(__name__)
 _NAMED = re.compile(r"([A-Za-z0-9_.-]{1,64}):(.+)")
 _OTHERS = "*"
 """Name in ``http.requests_per_minute`` of all keys that are not named there."""
+_READ_AGAIN_S = 2.0
+"""Seconds that requests wait for the keys to be read again. After that the previous keys decide
+until they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class ApiKeys:
         self._config = config
         self._aws = aws
         self._clock = clock
-        self._refreshing = asyncio.Lock()
+        self._refresh: asyncio.Task[None] | None = None
+        self._patience_ends = 0.0
         self._keys = _known_keys(read_api_keys(config, aws))
         self._read_at = clock()
         self._rates: dict[str | bytes, RequestRate] = {}
@@ -84,7 +88,7 @@ class ApiKeys:
 
         The time that this takes does not depend on how much of a key is right.
         """
-        await self._refresh()
+        await self._read_again_if_stale()
         accepted: ApiKey | None = None
         for digest in map(_digest, presented):
             for known in self._keys:
@@ -107,26 +111,29 @@ class ApiKeys:
             self._rates[key.owner] = RequestRate(per_minute, whose, self._clock)
         self._rates[key.owner].take()
 
-    async def _refresh(self) -> None:
+    async def _read_again_if_stale(self) -> None:
         fixed = self._config.api_keys_file is None and self._config.api_keys_secret is None
-        if fixed or not self._is_stale():
+        if fixed or self._clock() - self._read_at < self._config.api_keys_refresh_s:
             return
-        async with self._refreshing:
-            if not self._is_stale():
-                return
-            try:
-                keys = await asyncio.to_thread(read_api_keys, self._config, self._aws)
-            except InvalidConfig as error:
-                _logger.error(
-                    "The API keys could not be read again; the previous keys stay valid: %s",
-                    error.message,
-                )
-            else:
-                self._keys = _known_keys(keys)
-            self._read_at = self._clock()
+        now = asyncio.get_running_loop().time()
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self._read_again())
+            self._patience_ends = now + _READ_AGAIN_S
+        if now < self._patience_ends:
+            # A request that ends does not end the read, which others wait for.
+            await asyncio.wait({self._refresh}, timeout=self._patience_ends - now)
 
-    def _is_stale(self) -> bool:
-        return self._clock() - self._read_at >= self._config.api_keys_refresh_s
+    async def _read_again(self) -> None:
+        try:
+            keys = await asyncio.to_thread(read_api_keys, self._config, self._aws)
+        except InvalidConfig as error:
+            _logger.error(
+                "The API keys could not be read again; the previous keys stay valid: %s",
+                error.message,
+            )
+        else:
+            self._keys = _known_keys(keys)
+        self._read_at = self._clock()
 
 
 def read_api_keys(config: HttpConfig, aws: AwsConfig) -> tuple[str, ...]:

@@ -114,6 +114,29 @@ async def test_a_key_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptur
     assert await keys.accept([NEW])
 
 
+async def test_keys_that_cannot_be_read_soon_are_not_waited_for(tmp_path: Path) -> None:
+    path, clock = tmp_path / "keys", Clock()
+    path.write_text(f"{OLD}\n")
+    keys = ApiKeys(http(api_keys_file=path, api_keys_refresh_s=60), AWS, clock)
+    path.unlink()
+    # Nobody writes into it, so that the read does not end.
+    os.mkfifo(path)
+    clock.now = 60
+    loop = asyncio.get_running_loop()
+    try:
+        assert await asyncio.wait_for(keys.accept([OLD]), 30)
+        started_at = loop.time()
+        for _ in range(50):
+            assert await keys.accept([OLD])
+            assert not await keys.accept([NEW])
+        assert loop.time() - started_at < 2, "the others do not wait at all"
+    finally:
+        path.write_text(f"{NEW}\n")
+    while not await keys.accept([NEW]):
+        await asyncio.sleep(0.01)
+    assert not await keys.accept([OLD])
+
+
 @pytest.fixture
 def config() -> AppConfig:
     return AppConfig.load({"http": {"api_keys": [OLD, NEW]}})
