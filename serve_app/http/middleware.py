@@ -90,7 +90,14 @@ class ServeErrorMiddleware:
             await self._app(scope, receive, send)
             return
         started = False
+        disconnected = False
         replaced_status = 0
+
+        async def receive_noted() -> Message:
+            nonlocal disconnected
+            message = await receive()
+            disconnected = disconnected or message["type"] == "http.disconnect"
+            return message
 
         async def send_unless_replaced(message: Message) -> None:
             nonlocal started, replaced_status
@@ -102,8 +109,9 @@ class ServeErrorMiddleware:
             if not replaced_status:
                 await send(message)
 
-        await self._app(_scope_for_serve(scope), receive, send_unless_replaced)
-        if not started:
+        await self._app(_scope_for_serve(scope), receive_noted, send_unless_replaced)
+        # Serve answers a client that is gone with nothing, and so do we.
+        if not started and (replaced_status or not disconnected):
             await self._send_problem(replaced_status or 500, scope, receive, send)
 
     async def _send_problem(self, status: int, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ray.serve._private.http_util import validate_http_proxy_callback_return
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from serve_app.http.middleware import (
     DeadlineHeaderMiddleware,
@@ -70,6 +70,26 @@ async def test_responses_of_a_replica_are_unchanged(status: int) -> None:
     answer = await ask(ServeErrorMiddleware(app_of(own), metrics))
     assert metrics.names == frozenset(), "the routes record their own answers"
     assert (answer.status_code, answer.json()) == (status, {"code": "own"})
+
+
+async def test_a_client_that_is_gone_is_no_error() -> None:
+    sent: list[Message] = []
+
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def disconnected() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    metrics = RecordedMetrics()
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    await ServeErrorMiddleware(proxy, metrics)(scope, disconnected, send)
+    assert sent == []
+    assert metrics.names == frozenset()
 
 
 async def test_a_text_response_without_an_error_is_unchanged() -> None:
