@@ -95,8 +95,8 @@ async def fetch_image(
             for _ in range(MAX_REDIRECTS):
                 if isinstance(found, bytes):
                     return found
-                url = urljoin(url, found)
                 try:
+                    url = _target(url, found)
                     found = await _request(_parse_url(url), config, max_bytes, reserve, resolve)
                 except tuple(_REDIRECTED) as error:
                     # Not chained, since the original error names the target.
@@ -193,6 +193,15 @@ def _parse_url(url: str) -> URL:
     return parsed
 
 
+def _target(url: str, location: str) -> str:
+    """Return the URL that a redirect leads to."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        # Not chained: the message of the original error may quote the target.
+        raise InvalidParameters("url: is not a valid URL") from None
+
+
 def _shown(url: URL) -> str:
     """Return a URL for messages. Its query may be a signature."""
     return str(url.with_query(None).with_fragment(None))
@@ -218,7 +227,8 @@ async def _request(
     host, port = url.host or "", url.port or 0
     try:
         addresses = await resolve(host, port)
-    except OSError as error:
+    # A label that is empty or too long is no name, which the codec of names says in its own way.
+    except (OSError, UnicodeError) as error:
         raise SourceNotFound(f"The host {host} cannot be resolved: {error}") from error
     check_addresses(host, addresses, config.fetch_networks)
     connector = aiohttp.TCPConnector(resolver=_CheckedAddresses(addresses), force_close=True)

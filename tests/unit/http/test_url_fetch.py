@@ -137,7 +137,7 @@ async def site() -> AsyncIterator[Site]:
         if path.startswith("/status/"):
             return web.Response(status=int(path.rpartition("/")[2]))
         if path == "/to":
-            raise web.HTTPFound(request.query["url"])
+            return web.Response(status=302, headers={"Location": request.query["url"]})
         if path.startswith("/hop/"):
             left = int(path.rpartition("/")[2])
             raise web.HTTPFound(f"/hop/{left - 1}" if left else "/image")
@@ -200,8 +200,9 @@ async def test_every_redirect_is_checked(site: Site) -> None:
     with pytest.raises(SourceNotAllowed, match="redirects, and its target is not allowed"):
         await site.fetch("/hop/0")
     site.addresses = [["127.0.0.1"]]
-    with pytest.raises(InvalidParameters):
-        await site.fetch("/to?url=file:///etc/passwd")
+    for target in ("file:///etc/passwd", "http://["):
+        with pytest.raises(InvalidParameters):
+            await site.fetch(f"/to?url={target}")
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,13 @@ async def test_a_host_that_does_not_answer_is_unavailable(site: Site) -> None:
     config = site.config.model_copy(update={"fetch_hosts": ("site.example:1",)})
     with pytest.raises(StorageUnavailable):
         await fetch_image("http://site.example:1/", config, LIMIT, lambda _: None, site.resolve)
+
+
+@pytest.mark.parametrize("name", ["a..example", "a" * 64 + ".example"], ids=["empty", "long"])
+async def test_a_name_that_no_host_can_have_is_not_found(site: Site, name: str) -> None:
+    config = site.config.model_copy(update={"fetch_hosts": (name,)})
+    with pytest.raises(SourceNotFound, match="cannot be resolved"):
+        await fetch_image(f"http://{name}/1.jpg", config, LIMIT, lambda _: None)
 
 
 async def test_the_default_resolver_is_that_of_the_system(site: Site) -> None:
