@@ -99,6 +99,17 @@ class AppConfig(BaseSettings):
     autoscaling: ScalingConfig | None = None
     """Autoscaling of the deployments. None keeps the ``replicas`` of each."""
 
+    @field_validator("model_files")
+    @classmethod
+    def _check_that_names_fit_into_headers(cls, files: dict[str, Path]) -> dict[str, Path]:
+        for name in files:
+            if not (name and name.isascii() and name.isprintable()):
+                raise ValueError(
+                    f"{name!r} cannot name a model. Use printable ASCII characters, since "
+                    "responses carry the name in a header."
+                )
+        return files
+
     @field_validator("models")
     @classmethod
     def _check_that_each_model_comes_once(cls, models: tuple[str, ...]) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ def locate_weights(name: str, config: AppConfig) -> Weights:
         path = config.model_files[name]
         if not path.is_file():
             raise InvalidConfig(f"model_files.{name}: {path} is not a file")
+        _check_weights_are_inside(name, path)
         # Another file of a known model, for example a quantized one, is used as that model is.
         facts = MODEL_FACTS.get(name, CUSTOM_MODEL_FACTS)
         return Weights(name, path, file_digest(path, "sha256"), facts)
@@ -82,6 +83,34 @@ def locate_weights(name: str, config: AppConfig) -> Weights:
         )
     check_digest(found, name)
     return Weights(name, found, file_digest(found, "sha256"), facts)
+
+
+def _check_weights_are_inside(name: str, path: Path) -> None:
+    """Check that an ONNX file has its weights in it.
+
+    The digest of the file stands for its weights: in the keys of results, and in the gate's
+    records. Weights in a file of their own could change without it.
+
+    Raises:
+        InvalidConfig: The weights are in another file.
+    """
+    # Lazy: commands that only name models start without them.
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import uses_external_data
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError:
+        # What loads the model says what is wrong with it.
+        return
+    outside = next((item.name for item in graph.initializer if uses_external_data(item)), None)
+    if outside is not None:
+        raise InvalidConfig(
+            f"model_files.{name}: {path} keeps its weights in another file (first {outside!r}). "
+            f"Write one file of both: python -c \"import onnx; onnx.save(onnx.load('{path}'), "
+            f"'{path.with_suffix('')}-whole.onnx')\""
+        )
 
 
 def missing_weights(config: AppConfig) -> list[str]:

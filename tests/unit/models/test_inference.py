@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
 from serve_app.config import AppConfig, SegmenterConfig
@@ -210,3 +212,18 @@ def test_different_files_have_different_digests(tmp_path: Path) -> None:
 def test_the_bundled_model_needs_nothing() -> None:
     found = locate_weights("folio", AppConfig.load())
     assert found.path.stat().st_size <= 3_000_000
+
+
+def test_weights_in_a_file_of_their_own_are_refused(tmp_path: Path) -> None:
+    with as_file(files("serve_app.models.folio") / "folio.onnx") as whole:
+        model = onnx.load(whole)
+    path = tmp_path / "own.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="own.data", size_threshold=0)
+    with pytest.raises(InvalidConfig, match=r"keeps its weights in another file.*Write one file"):
+        load_model("own", custom(path))
+
+
+@pytest.mark.parametrize("name", ["模型", "a\r\nSet-Cookie: x", ""])
+def test_a_name_that_no_header_can_carry_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidConfig, match="cannot name a model"):
+        AppConfig.load({"models": ["folio"], "model_files": {name: tmp_path / "m.onnx"}})
