@@ -139,6 +139,9 @@ class RecentMetrics:
 
     def _present_slot(self) -> _Slot:
         number = int(self._now_s()) // SLOT_S
+        while self._slots and self._slots[-1].number > number:
+            # The clock was ahead. What is recorded from now on belongs to the present.
+            self._slots.pop()
         if not self._slots or self._slots[-1].number < number:
             self._slots.append(_Slot(number))
         return self._slots[-1]

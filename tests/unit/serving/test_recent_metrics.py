@@ -54,6 +54,18 @@ def test_what_is_older_than_half_an_hour_is_forgotten() -> None:
     assert recent.values().counts == {}
 
 
+def test_a_clock_that_was_ahead_does_not_hide_the_present() -> None:
+    clock = Clock()
+    recent = RecentMetrics(clock)
+    clock.now_s += 86_400
+    recent.note([(IMAGES, DONE, 1)])
+    clock.now_s -= 86_400
+    for _ in range(3):
+        recent.note([(IMAGES, DONE, 50)])
+        clock.now_s += SLOT_S
+    assert list(recent.values().counts[IMAGES.name, DONE].values()) == [50, 50, 50]
+
+
 def test_distributions_are_those_of_five_minutes() -> None:
     clock = Clock()
     recent = RecentMetrics(clock)
