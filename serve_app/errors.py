@@ -332,7 +332,7 @@ class InvalidConfig(FatalError):
 
 
 class ModelChecksumMismatch(FatalError):
-    """The SHA-256 of a model file is not the published one."""
+    """The digest of a model file is not the published one."""
 
     code = "model_checksum_mismatch"
 

@@ -83,11 +83,8 @@ class Consumer:
         self._config = config
         self._clock = clock
         self._leases = Leases(queue, config.visibility_timeout_s, clock, on_lost=self._abandon_jobs)
-        self._breakers = Breakers(
-            config.max_in_flight,
-            patience_s=config.job_deadline_s,
-            patience_with_one_s=config.retry_max_s,
-        )
+        patience = {"patience_s": config.job_deadline_s, "patience_with_one_s": config.retry_max_s}
+        self._breakers = Breakers(config.max_in_flight, **patience)
         self._waits = PlaceWaits(self._breakers, self._leases, config, clock)
         self._runner = JobRunner(process, config, self._breakers, self._waits, clock)
         self._recorder = Recorder(ledger, self._breakers, self._waits, part_interval_s, clock)
@@ -110,8 +107,9 @@ class Consumer:
         self._ended = asyncio.Event()
         self._nothing_to_do = 0
         self.stored: Counter[Stored] = Counter()
-        self.failures: deque[Outcome] = deque(maxlen=MOST_FAILURES)
         """Numbers of outcomes that were stored."""
+        self.failures: deque[Outcome] = deque(maxlen=MOST_FAILURES)
+        """The last failures that were stored."""
         self._retried: Counter[str] = Counter()
         self.fatal: ForeedgeError | None = None
         """Error after which this process receives no more messages. Another process may succeed."""

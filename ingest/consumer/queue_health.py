@@ -18,8 +18,9 @@ RECEIVE = "receive"
 
 _FAILURES_UNTIL_UNHEALTHY = 3
 _DENIAL_COUNTS_S = 900.0
-"""Seconds for which a denied call says something about the queue of now. Somebody may have corrected
-the policy, and calls of that kind may be rare: a dead letter is sent when a job has failed."""
+"""Seconds for which a denied call says something about the queue of now. Somebody may have
+corrected the policy, and calls of that kind may be rare: a dead letter is sent when a job has
+failed."""
 
 
 @dataclass(slots=True)

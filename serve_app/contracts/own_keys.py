@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import re
 
-_RESULT = re.compile(
-    r"(?:/|_processed_[0-9]+_)[0-9a-f]{20}(?:\.(?:png|webp|jpg)|_thumb\.jpg)\Z"
-)
+_RESULT = re.compile(r"(?:/|_processed_[0-9]+_)[0-9a-f]{20}(?:\.(?:png|webp|jpg)|_thumb\.jpg)\Z")
 """End of the key of a result or a thumbnail (``result_keys``): a fingerprint in a folder, or behind
 the name that a job of the catalog gives it (``ingest.catalog.rules.cutout_stem``)."""
 _LEDGER = re.compile(r"runs/[A-Za-z0-9._-]{1,100}/(?:[a-z_-]+\.json|[a-z_-]+/[^/]+\.jsonl\.gz)\Z")

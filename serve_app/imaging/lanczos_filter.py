@@ -26,6 +26,10 @@ _REDUCED_PART_VALUES, _ENLARGED_PART_VALUES = 576, 2048
 BLAS takes up to 1.5 times as long for 600 as for 576 values, a multiple of 64.
 """
 
+_CACHED_FILTERS = 128
+"""Filters that are kept, two for each side of an image. Making those of 12 megapixels takes 19 ms,
+and they have 1.3 MB (``docs/operations/memory.md``)."""
+
 PRECISION_BITS = 22
 """Binary places of Pillow's weights (``PRECISION_BITS`` in its ``src/libImaging/Resample.c``)."""
 _UNIT_ROUNDOFF = 2.0**-24
@@ -114,7 +118,7 @@ def covering_filter(count: int, size: int, first: int, end: int) -> LanczosFilte
     return whole._replace(bands=whole.bands[first // step : -(-end // step)])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=_CACHED_FILTERS)
 def _make_filter(count: int, size: int) -> LanczosFilter:
     """Return the filter that turns ``count`` lines of an image into ``size`` lines.
 

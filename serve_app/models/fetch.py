@@ -16,6 +16,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,8 +139,10 @@ def _publish(name: str, config: AppConfig, provide: Callable[[Path], Path]) -> P
 def _remove_leftovers(home: Path) -> None:
     """Remove the folders of fetches that were killed, and not those of fetches that still run."""
     for folder in home.glob(f"{_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime > _LEFTOVER_AFTER_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        # Another fetch may end meanwhile, or remove the same folder.
+        with suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > _LEFTOVER_AFTER_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _download_from_index(name: str, show_progress: bool, folder: Path) -> Path:
