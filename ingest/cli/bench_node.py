@@ -53,8 +53,10 @@ def bench_node(
     # Lazy: no other command loads an engine.
     from ingest.cli.gate import bundled_images
     from ingest.node.bench import measure_node
-    from ingest.node.report import write_node_report, write_node_settings
+    from ingest.node.report import settings_path, write_node_report, write_node_settings
 
+    # Before minutes of measurements.
+    settings = None if emulated else settings_path(out)
     terminal = open_terminal(as_json=True)
     with terminal.status("") as status:
         report = measure_node(
@@ -66,13 +68,13 @@ def bench_node(
             on_step=status.update,
         )
     write_node_report(report, out)
-    if not emulated:
-        write_node_settings(report, accuracy, out.with_suffix(".yaml"))
+    if settings is not None:
+        write_node_settings(report, accuracy, settings)
     if as_json:
         print_json(report.model_dump(mode="json"))
         return
     _print_report(report)
-    print_line(f"{out}" if emulated else f"{out}, {out.with_suffix('.yaml')} ({accuracy})")
+    print_line(f"{out}" if settings is None else f"{out}, {settings} ({accuracy})")
 
 
 def _print_report(report: NodeReport) -> None:

@@ -15,6 +15,9 @@ from serve_app.contracts.precision import Accuracy, Engine, Precision
 from serve_app.errors import InvalidConfig
 from serve_app.models.engines.records import GateRecord
 
+_MADE_BY = "by foreedge bench-node"
+"""What the first line of a file of settings says, so that the next measurement may replace it."""
+
 
 class PairKernels(Contract):
     """The kernels of a model's convolutions with an engine and a precision."""
@@ -79,6 +82,32 @@ class NodeReport(Contract):
     """Whether the processor was emulated. Its times mean nothing, so that there are none."""
 
 
+def settings_path(report_path: Path) -> Path:
+    """Return the path of the settings next to a report.
+
+    Raises:
+        InvalidConfig: The settings would replace the report, or a file that bench-node did not
+            make.
+    """
+    path = report_path.with_suffix(".yaml")
+    if path == report_path:
+        raise InvalidConfig(
+            f"--out {report_path} is the path of the settings, which are written next to the "
+            f"report. Choose another suffix, such as {report_path.with_suffix('.json')}"
+        )
+    if path.exists() and _MADE_BY not in _first_line(path):
+        raise InvalidConfig(
+            f"--out {report_path}: the settings would replace {path}, which foreedge bench-node "
+            "did not make. Choose another --out"
+        )
+    return path
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline()
+
+
 def write_node_report(report: NodeReport, path: Path) -> None:
     """Write a report as one JSON file, which ``foreedge plan --profile`` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +129,7 @@ def write_node_settings(report: NodeReport, accuracy: Accuracy, path: Path) -> N
         "segmenter": {**segmenter, "num_cpus": best.threads},
     }
     head = (
-        f"# Measured on {report.cpu}, {report.cores} cores, by foreedge bench-node, "
+        f"# Measured on {report.cpu}, {report.cores} cores, {_MADE_BY}, "
         f"{report.measured_at}:\n# {best.images_per_s:g} masks/s.\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -64,3 +64,17 @@ def test_an_empty_argument_stands_for_no_folder_and_no_default(
     assert error.startswith(f"error: invalid_config: {place} is empty.")
     assert list(store.list("b", "")) == []
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["node.yaml", "foreedge.json"])
+def test_a_measured_node_replaces_no_report_and_no_settings_of_others(
+    refused: Command, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "foreedge.yaml").write_text("models: [u2netp]\n")
+
+    # The model is not known, which would be said once the measurement begins.
+    error = refused("bench-node", "--model", "nowhere", "--out", str(tmp_path / name))
+
+    assert error.startswith(f"error: invalid_config: --out {tmp_path / name}")
+    assert [path.name for path in tmp_path.iterdir()] == ["foreedge.yaml"]
+    assert (tmp_path / "foreedge.yaml").read_text() == "models: [u2netp]\n"

@@ -11,7 +11,7 @@ import yaml
 from ingest.node.bench import fastest_settings
 from ingest.node.kernels import are_fast, convolution_kernels
 from ingest.node.profile import profile_of
-from ingest.node.report import NodeReport, write_node_report, write_node_settings
+from ingest.node.report import NodeReport, settings_path, write_node_report, write_node_settings
 from ingest.node.speed import CaseSpeed
 from ingest.scaling.plan_inputs import read_profile
 from serve_app.config import AppConfig, SegmenterConfig
@@ -138,6 +138,8 @@ def test_the_settings_of_an_accuracy_are_a_file_that_serves(tmp_path: Path) -> N
     assert (found.segmenter.engine, found.segmenter.precision) == ("openvino", "bfloat16")
     assert found.segmenter.accuracy == "close"
     assert "20 masks/s" in path.read_text("utf-8")
+    # The next measurement may replace its own settings.
+    assert settings_path(path.with_suffix(".json")) == path
 
 
 def test_no_settings_and_no_profile_follow_from_an_emulated_processor(tmp_path: Path) -> None:
