@@ -110,12 +110,15 @@ def redrive(
         redriven = redrive_failures(target, folder, manifest, options, rate=rate, on_sent=on_sent)
     _print_redriven(console, manifest.run_id, redriven)
     cleared = None
-    if clear and (redriven.job_ids or redriven.waiting):
-        # With those of an earlier redrive, so that an interrupted search can be repeated.
+    if clear:
+        # With those of earlier redrives, so that an interrupted search can be repeated, also once
+        # the jobs have ended.
         job_ids = redriven.job_ids | redriven_jobs(folder)
-        cleared = clear_dead_letters(
-            target, job_ids, lambda others: _print_incomplete(console, others)
-        )
+        cleared = 0
+        if job_ids:
+            cleared = clear_dead_letters(
+                target, job_ids, lambda others: _print_incomplete(console, others)
+            )
         console.print(f"Deleted {cleared:,} dead letters of these jobs.")
     if as_json:
         print_json(

@@ -23,7 +23,7 @@ import orjson
 from ingest.messages.build import message_body
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
-from ingest.runs.record_table import REDRIVEN
+from ingest.runs.record_table import FAILED, REDRIVEN
 from ingest.runs.records import Record, Records
 from ingest.sources.base import Entry
 from ingest.sqs.dead_letters import JOB_ID_ATTRIBUTE, earlier_job_id
@@ -120,11 +120,19 @@ def redrive_failures(
 
 
 def redriven_jobs(folder: RunFolder) -> Set[str]:
-    """Return the ids of the jobs that were redriven and have not ended since. Blocks."""
+    """Return the ids of the jobs that were redriven and have not failed since. Blocks.
+
+    Their dead letters are of earlier attempts. That of a job that failed again is of its failure.
+    """
     with Records(folder) as records:
         records.update()
-        found = records.query("SELECT job_id FROM job WHERE rank = ?", [REDRIVEN])
-        return {job_id for (job_id,) in found}
+        redriven = {
+            orjson.loads(line)["job_id"]
+            for _, members in folder.read_parts(folder.part_keys("redriven"))
+            for _, lines in members or []
+            for line in lines
+        }
+        return {job_id for job_id in redriven if records.rank(job_id) not in (None, FAILED)}
 
 
 class _Failures:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingest.runs.redrive import Redriven, RedriveOptions, redrive_failures
+from ingest.runs.redrive import Redriven, RedriveOptions, redrive_failures, redriven_jobs
 from ingest.runs.status import RunMonitor
 from ingest.sqs.queue_client import QueueClient
 from serve_app.contracts.job import Output, Source
@@ -64,6 +64,16 @@ def test_a_second_redrive_sends_nothing_until_the_job_failed_again(store: LocalS
 
     write_results(store, "2", failure("a", minute=9))
     assert len(again(store)[1]) == 1
+
+
+def test_the_redriven_jobs_are_those_that_have_not_failed_since(store: LocalStore) -> None:
+    write_results(store, "1", *map(failure, "abcd"), outcome("done", 1, "e"))
+    again(store, code="no_subject")
+    assert redriven_jobs(run_folder(store)) == set("abcd")
+
+    write_results(store, "2", outcome("done", 9, "a"), failure("b", minute=9))
+    write_results(store, "3", outcome("skipped_existing", 9, "c"))
+    assert redriven_jobs(run_folder(store)) == set("acd")
 
 
 def test_only_one_code(store: LocalStore) -> None:
