@@ -26,6 +26,7 @@ from ingest.cli.options import (
 from ingest.cli.progress import describe_run
 from ingest.cli.terminal import open_terminal, print_json, running_count, write_csv
 from ingest.cli.watch import STALLED_AFTER, run_monitor, watch_run
+from ingest.messages.build import INVALID_RUN
 from ingest.runs.manifest import manifest_of
 from ingest.runs.records import Record, Records
 from ingest.runs.report import read_report, source_url
@@ -151,7 +152,7 @@ def errors(
     folder = session.run_folder(run)
     with Records(folder, keep=["failed"]) as records:
         with running_count() as on_read:
-            if not records.update(on_read):
+            if not records.update(on_read) and folder.run_id != INVALID_RUN:
                 # Without results and without a manifest, there is no such run.
                 manifest_of(folder)
         failures = records.failures(code)
