@@ -22,7 +22,7 @@ CountOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for the cut-outs and the report.")]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of the drawn photographs.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the drawn photographs.")]
 
 
 def demo(

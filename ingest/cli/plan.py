@@ -73,12 +73,14 @@ def plan(
     The run is simulated with measured times per image and the real autoscaling policy.
     """
     # Lazy: what knows engines imports NumPy, which no other command does.
-    from ingest.cli.plan_plot import plot_plan
+    from ingest.cli.plan_plot import check_plot_path, plot_plan
     from ingest.cli.plan_tables import Comparisons, plan_as_json, print_plan
     from ingest.scaling.capacity_plan import compare_engines, compare_families, make_plan
     from ingest.scaling.plan_inputs import find_instance, parse_pair, read_prices, read_profile
     from ingest.scaling.sizing import PlanRequest
 
+    if plot is not None:
+        check_plot_path(plot)
     prices = read_prices()
     request = PlanRequest(
         images=parse_count(images),

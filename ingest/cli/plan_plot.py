@@ -17,19 +17,28 @@ _STAGE_COLORS = ("#54a24b", "#e45756")
 _DEADLINE_COLOR = "#b33"
 
 
-def plot_plan(plan: CapacityPlan, path: Path) -> None:
-    """Write the backlog, the replicas and the nodes over time to a PNG file.
+def check_plot_path(path: Path) -> None:
+    """Check that a plot can be written to a file, before the plan is made.
 
     Raises:
-        InvalidConfig: matplotlib is not installed.
+        InvalidConfig: matplotlib is not installed, or has no format of the file's suffix.
     """
     try:
         # Lazy: an optional dependency of this option alone.
-        from matplotlib.figure import Figure
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise InvalidConfig(
             "--plot needs matplotlib, which is not installed. Run: pip install 'foreedge[bench]'"
         ) from error
+    if path.suffix.lower().removeprefix(".") not in FigureCanvasBase.filetypes:
+        raise InvalidConfig(f"--plot {path}: the name of the file must end in .png, .svg or .pdf")
+
+
+def plot_plan(plan: CapacityPlan, path: Path) -> None:
+    """Write the backlog, the replicas and the nodes over time to a file; see check_plot_path."""
+    # Lazy: an optional dependency of this option alone.
+    from matplotlib.figure import Figure
+
     states = plan.timeline.states
     seconds, unit = (3600, "hours") if states[-1].at_s > 2 * 3600 else (60, "minutes")
     times = [state.at_s / seconds for state in states]

@@ -36,7 +36,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         applications = content["applications"]
         if not isinstance(applications, list) or len(applications) != 1:
             raise InvalidConfig(f"{path}: applications must hold exactly one application")
-        content = applications[0].get("args") or {}
+        [application] = applications
+        if not isinstance(application, dict):
+            raise InvalidConfig(f"{path}: the application must be a mapping with args")
+        content = application.get("args") or {}
     if not isinstance(content, dict):
         raise InvalidConfig(f"{path}: the settings must be a mapping of names to values")
     return content

@@ -26,7 +26,22 @@ def test_counts(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "many", "0", "-5", "1.5", "10 T", "1e6", "M", "1,5M", "1.500.000", "10,00"]
+    "text",
+    [
+        "",
+        "many",
+        "0",
+        "-5",
+        "1.5",
+        "10 T",
+        "1e6",
+        "M",
+        "1,5M",
+        "1.500.000",
+        "10,00",
+        "9" * 400,
+        "1001b",
+    ],
 )
 def test_what_is_no_count(text: str) -> None:
     with pytest.raises(InvalidConfig):
@@ -42,7 +57,9 @@ def test_durations(text: str, expected: float) -> None:
     assert parse_duration(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "0s", "24 hours", "1h30"])
+@pytest.mark.parametrize(
+    "text", ["", "24", "h", "-1h", "0s", "24 hours", "1h30", "36501d", "9" * 400 + "d"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidConfig):
         parse_duration(text)

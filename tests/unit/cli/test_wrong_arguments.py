@@ -78,3 +78,45 @@ def test_a_measured_node_replaces_no_report_and_no_settings_of_others(
     assert error.startswith(f"error: invalid_config: --out {tmp_path / name}")
     assert [path.name for path in tmp_path.iterdir()] == ["foreedge.yaml"]
     assert (tmp_path / "foreedge.yaml").read_text() == "models: [u2netp]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["runs", "--ledger-bucket", "b", "--prune", "1000000d"], "100 years at most"),
+        (["runs", "--ledger-bucket", "b", "--prune", f"{'9' * 400}d"], "100 years at most"),
+        (["smoke", "--timeout", f"{'9' * 400}d"], "100 years at most"),
+        (["plan", "--images", "9" * 400, "--deadline", "24h"], "from 1 to 1,000,000,000,000"),
+        (["plan", "--images", "1M", "--deadline", "24h", "--plot", "x.txt"], "--plot x.txt"),
+        (["serve", "--config", "text.yaml"], "text.yaml: the application must be a mapping"),
+        (["serve", "--config", "args.yaml"], "args.yaml: the settings must be a mapping"),
+    ],
+    ids=["age", "long-age", "timeout", "count", "plot", "application", "args"],
+)
+def test_a_value_out_of_range_is_named_in_one_line(
+    refused: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    reason: str,
+) -> None:
+    (tmp_path / "text.yaml").write_text("applications: [foreedge]")
+    (tmp_path / "args.yaml").write_text("applications: [{args: [folio]}]")
+    monkeypatch.chdir(tmp_path)
+
+    error = refused(*arguments)
+
+    assert reason in error
+    assert len(error) < 300
+
+
+def test_no_photograph_is_drawn_with_a_negative_seed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["foreedge", "demo", "--seed", "-1"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "--seed" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
