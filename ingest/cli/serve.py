@@ -24,9 +24,9 @@ from ingest.local.processes import wait_for_interrupt
 from serve_app.config import AppConfig
 from serve_app.http.api_keys import read_api_keys
 
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_LOOPBACK = {"127.0.0.1", "localhost"}
 
-HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+HostOption = Annotated[str, typer.Option(help="IPv4 address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP endpoint.")]
 ModelsOption = Annotated[
     list[str] | None, typer.Option("--model", help="Model to serve. Repeatable.")

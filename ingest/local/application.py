@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ingest.local.monitor import Monitor, announced, monitoring
-from ingest.local.ports import answers, free_port, is_free
+from ingest.local.ports import answers, check_address, free_port
 from ingest.local.processes import terminate_as_interrupt, without_preemption
 from ingest.local.socket_folders import haproxy_parent, ray_temporary_folder
 from serve_app.config import AppConfig
-from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
+from serve_app.errors import DeadlineExceeded, InternalError
 from serve_app.models.registry import locate_weights
 from serve_app.serving.ray_environment import ENVIRONMENT
 
@@ -188,15 +188,14 @@ def serving(
         monitor: Prometheus to run, which takes ``dashboard``.
 
     Raises:
-        InvalidConfig: The settings are wrong, or the port is in use.
+        InvalidConfig: The settings are wrong, or nothing can listen on the host and port.
         ModelChecksumMismatch: The weights of a model are not those of its release.
         ModelUnavailable: The weights of a model are not on this machine.
         InternalError: A replica or Prometheus did not start. The message says why.
         DeadlineExceeded: The application or Prometheus was not ready in time.
     """
     config = AppConfig.load(args)
-    if not is_free(host, port):
-        raise InvalidConfig(f"port {port} of {host} is in use. Choose another --port")
+    check_address(host, port)
     with ray_environment():
         # Lazy for the same reason as in ``local_serve``.
         from ray import serve

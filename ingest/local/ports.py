@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import random
 import socket
 import urllib.error
 import urllib.request
 
-from serve_app.errors import InternalError
+from serve_app.errors import InternalError, InvalidConfig
 
 _PORTS = range(20_000, 30_000)
 """Ports that neither Ray's workers (below) nor Serve's replicas (above) use. Linux gives those from
@@ -32,15 +33,47 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Return whether nothing listens on a TCP port."""
+    """Return whether nothing listens on a TCP port of an IPv4 address.
+
+    Raises:
+        OSError: The port cannot be used for another reason.
+    """
     with socket.socket() as probe:
         # Servers set this too. A port with nothing but closing connections counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return False
     return True
+
+
+def check_address(host: str, port: int) -> None:
+    """Check that this process can listen on a TCP port of a host. Blocks.
+
+    Raises:
+        InvalidConfig: It cannot, and why: Serve would say so much later, or never.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidConfig(
+            f"cannot listen on host {host}, which is no IPv4 address and no name of one: {reason}. "
+            "Choose another --host, such as 127.0.0.1, or 0.0.0.0 for all addresses"
+        ) from error
+    address = str(found[0][4][0])
+    try:
+        free = is_free(address, port)
+    except OSError as error:
+        raise InvalidConfig(
+            f"cannot listen on host {host}, port {port}: {error.strerror}. Choose another --host "
+            "or --port"
+        ) from error
+    if not free:
+        raise InvalidConfig(f"port {port} of {host} is in use. Choose another --port")
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
