@@ -23,8 +23,9 @@ from pydantic import ValidationError
 
 from ingest.messages.build import INVALID_RUN, message_body
 from ingest.runs.cancellation import lift_cancellation
+from ingest.runs.checkpoint import Checkpoint, Observer
 from ingest.runs.folder import RunFolder
-from ingest.runs.job_list import PART_JOBS, JobList, Sent
+from ingest.runs.job_list import JobList, Sent
 from ingest.runs.job_list_writer import JobListWriter
 from ingest.runs.live import is_live
 from ingest.runs.manifest import RunManifest, read_manifest, write_manifest
@@ -177,19 +178,6 @@ class SendEntries(Protocol):
         """
 
 
-class Observer(Protocol):
-    """A function that is called with the progress of sending a run."""
-
-    def __call__(self, *, sent: int, listed: int, complete: bool) -> None:
-        """Take note of the progress.
-
-        Args:
-            sent: Number of jobs on the queue.
-            listed: Number of jobs listed so far.
-            complete: Whether every job is listed.
-        """
-
-
 def _ignore_progress(*, sent: int, listed: int, complete: bool) -> None:
     return
 
@@ -230,7 +218,7 @@ def send_run(
         return manifest
     write_manifest(plan.folder, manifest)
     writer = JobListWriter(job_list, plan.entries, manifest)
-    checkpoint = _Checkpoint(job_list, writer, before.jobs, observer)
+    checkpoint = Checkpoint(job_list, writer, before.jobs, observer)
     checkpoint.store()
     writer.start()
     send = send or _messages_of(plan, rate)
@@ -258,32 +246,6 @@ def _messages_of(plan: RunPlan, rate: float | None) -> SendEntries:
         send_messages(queue, bodies, on_sent, rate=rate)
 
     return send
-
-
-class _Checkpoint:
-    """The number of sent jobs, stored once for each part of the list and at the end."""
-
-    def __init__(
-        self, job_list: JobList, writer: JobListWriter, sent: int, observer: Observer
-    ) -> None:
-        self._job_list, self._writer, self._observer = job_list, writer, observer
-        self.sent = sent
-        self._stored = -1
-
-    def advance(self, messages: int) -> None:
-        """Count messages that were sent."""
-        self.sent += messages
-        if self.sent // PART_JOBS > self._stored // PART_JOBS:
-            self.store()
-        manifest = self._writer.manifest
-        self._observer(sent=self.sent, listed=manifest.jobs, complete=manifest.complete)
-
-    def store(self) -> None:
-        """Store the number of jobs sent so far."""
-        manifest = self._writer.manifest
-        complete = manifest.complete and self.sent >= manifest.jobs
-        self._job_list.write_sent(Sent(jobs=self.sent, complete=complete))
-        self._stored = self.sent
 
 
 def open_manifest(plan: RunPlan, queue_url: str) -> RunManifest:

@@ -13,6 +13,9 @@ from botocore.exceptions import ClientError
 from ingest.messages.build import message_body, new_run_id
 from ingest.messages.parse import parse_message
 from ingest.runs import send as bulk
+from ingest.runs.checkpoint import Checkpoint
+from ingest.runs.job_list import JobList, Sent
+from ingest.runs.job_list_writer import JobListWriter
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.sources.base import Entry
 from ingest.sqs.queue_client import QueueClient
@@ -41,6 +44,30 @@ def plan_of(
 
 def send(client: Any, plan: bulk.RunPlan, *options: Any) -> RunManifest:
     return bulk.send_run(QueueClient(client, QUEUE.url), plan, *options)
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_what_is_on_the_queue_is_stored_every_ten_seconds(store: LocalStore) -> None:
+    plan = plan_of(store, [Entry("b", "1.jpg")])
+    job_list, clock = JobList(plan.folder), Clock()
+    writer = JobListWriter(job_list, plan.entries, bulk.open_manifest(plan, QUEUE.url))
+    seen: list[int] = []
+    checkpoint = Checkpoint(job_list, writer, 0, lambda sent, **_: seen.append(sent), clock)
+    checkpoint.store()
+    stored = []
+    for clock.now_s in (4.0, 9.9, 10.0, 10.1, 19.9, 20.0):
+        checkpoint.advance(1_000)
+        stored.append((job_list.sent() or Sent()).jobs)
+
+    assert seen == [1_000, 2_000, 3_000, 4_000, 5_000, 6_000]
+    # After ten seconds, and at the fifth thousand, which ends a part of the list.
+    assert stored == [0, 0, 3_000, 3_000, 5_000, 5_000]
 
 
 def keys_of(entries: Iterable[Entry]) -> list[str]:
