@@ -35,7 +35,7 @@ def check_plot_path(path: Path) -> None:
 
 
 def plot_plan(plan: CapacityPlan, path: Path) -> None:
-    """Write the backlog, the replicas and the nodes over time to a file; see check_plot_path."""
+    """Write the backlog, the replicas and the nodes over time to a checked path."""
     # Lazy: an optional dependency of this option alone.
     from matplotlib.figure import Figure
 

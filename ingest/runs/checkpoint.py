@@ -40,7 +40,7 @@ class Checkpoint:
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create a checkpoint; nothing is stored yet.
+        """Create a checkpoint, which has stored nothing yet.
 
         Args:
             job_list: The list of the run's jobs.
