@@ -25,7 +25,8 @@ from tests.nodes.machines import Machine, Network
 TOKEN = "a" * 64
 SERVE_PORT = 8000
 _GCS_PORT, _DASHBOARD_PORT, _AGENT_PORT = 6379, 8265, 52365
-_WORKER_CPUS = 4
+WORKER_CPUS = 4
+"""CPUs that Ray counts for a worker. The machines share those that there are."""
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _DRAIN_S = {"head": "60", "worker": "40"}
 _PATIENCE_S = 240.0
@@ -49,6 +50,8 @@ class Replica:
     address: str
     """Address of its machine."""
     runs: bool
+    pid: int | None
+    """Number of its process on that machine. None until it has one."""
 
 
 class Cluster:
@@ -87,9 +90,14 @@ class Cluster:
         """Start the head, at the address of the one before or at a new one."""
         [self.head] = self._start(1, lambda: self._boot_head(address))
 
-    def start_workers(self, count: int) -> list[Machine]:
-        """Start workers at the same time, and wait until each is a node of the cluster."""
-        started = self._start(count, lambda: self.boot_worker(self.environment()))
+    def start_workers(self, count: int, cpus: int = WORKER_CPUS) -> list[Machine]:
+        """Start workers at the same time, and wait until each is a node of the cluster.
+
+        Args:
+            count: Number of workers.
+            cpus: CPUs that Ray counts for each.
+        """
+        started = self._start(count, lambda: self.boot_worker(self.environment(), cpus))
         self.workers += started
         return started
 
@@ -121,12 +129,17 @@ class Cluster:
         environment = self.environment("head")
         return self._network.boot(f"head{self._count}", command, environment, address=address)
 
-    def boot_worker(self, environment: Mapping[str, str]) -> Machine:
-        """Start a machine that tries to join, and do not wait for it."""
+    def boot_worker(self, environment: Mapping[str, str], cpus: int = WORKER_CPUS) -> Machine:
+        """Start a machine that tries to join, and do not wait for it.
+
+        Args:
+            environment: Variables of the machine.
+            cpus: CPUs that Ray counts for it.
+        """
         self._count += 1
         command = [
             *("ray", "start", "--block", f"--address={self.head.address}:{_GCS_PORT}"),
-            *("--node-ip-address={address}", f"--num-cpus={_WORKER_CPUS}", *_PORTS),
+            *("--node-ip-address={address}", f"--num-cpus={cpus}", *_PORTS),
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
         ]
         return self._network.boot(f"worker{self._count}", command, environment)
@@ -135,9 +148,18 @@ class Cluster:
         """Leave out a worker that has ended."""
         self.workers.remove(worker)
 
-    def deploy(self, config: dict[str, Any]) -> None:
-        """Send a Serve file to the dashboard, as ``serve deploy`` and KubeRay do."""
-        answer = self._ask("PUT", "serve/applications/", json=config)
+    def deploy(self, applications: list[dict[str, Any]]) -> None:
+        """Send a Serve file to the dashboard, as ``serve deploy`` and KubeRay do.
+
+        Args:
+            applications: Applications of the file. All others are deleted.
+        """
+        file = {
+            "proxy_location": "EveryNode",
+            "http_options": {"host": "0.0.0.0", "port": SERVE_PORT},
+            "applications": applications,
+        }
+        answer = self._ask("PUT", "serve/applications/", json=file)
         if answer.status_code != 200:
             raise RuntimeError(f"the application was not accepted: {answer.text[:2000]}")
 
@@ -147,7 +169,13 @@ class Cluster:
         answer.raise_for_status()
         application = answer.json()["applications"].get(APPLICATION, {"deployments": {}})
         return [
-            Replica(name, one["replica_id"], one.get("node_ip") or "", one["state"] == "RUNNING")
+            Replica(
+                name,
+                one["replica_id"],
+                one.get("node_ip") or "",
+                runs=one["state"] == "RUNNING",
+                pid=one.get("pid"),
+            )
             for name, deployment in application["deployments"].items()
             for one in deployment["replicas"]
         ]

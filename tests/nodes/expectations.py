@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.nodes.rig import Result
+from tests.nodes.rig import AGAIN_ENDED, Result
+from tests.nodes.scenarios import GRACE_S
 
-_UNDISTURBED = ("stranger", "elsewhere", "notice", "update")
+_UNDISTURBED = ("stranger", "elsewhere", "notice", "update", "head_kept")
 """Scenarios in which no request fails."""
 
 
@@ -39,7 +40,11 @@ def _of_facts(result: Result) -> Iterator[str]:
         "elsewhere": {"machines without HttpApi": 2, "images sent there": {"200": 20}},
         "notice": {"ended by itself": True},
         "update": {"revisions afterwards": ["two"]},
+        "head_kept": {"replicas that survived": "8 of 8", "workers that survived": 2},
     }
     for name, value in promised.get(result.name, {}).items():
         if result.facts.get(name) != value:
             yield f"{result.name}: {name}: {result.facts.get(name)}, not {value}."
+    ended_s = result.facts.get(AGAIN_ENDED, 0)
+    if result.name == "notice" and ended_s > GRACE_S:
+        yield f"{result.name}: {AGAIN_ENDED}: {ended_s}, and the grace time is {GRACE_S:.0f} s."

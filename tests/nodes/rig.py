@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ingest.local.application import APPLICATION
-from tests.nodes.cluster import SERVE_PORT, Cluster
+from serve_app.contracts.outcome import Outcome
+from tests.nodes.cluster import Cluster
 from tests.nodes.jobs import Jobs, LocalServices, Verdict, arguments, small_image
 from tests.nodes.load import SteadyLoad
 from tests.nodes.machines import Machine, Network
 
 VISIBILITY_S = 60
 """Visibility timeout of the queue, in seconds, unless a scenario needs another."""
+AGAIN = "jobs whose message came again"
+AGAIN_ENDED = "the last of them ended after s"
 _REQUESTS_PER_S = 2.0
 _QUIET_S = 5.0
 _BEGUN = 0.1
@@ -123,7 +126,7 @@ class Rig:
         """
         self._visibility_s = visibility_s
         self._endpoints = endpoints
-        self.cluster.deploy(_serve_file([]))
+        self.cluster.deploy([])
         self.cluster.until(lambda: not self.cluster.replicas(), "the application has ended")
         self.deploy()
 
@@ -148,7 +151,7 @@ class Rig:
             "runtime_env": {"env_vars": {"IMAGE_REVISION": revision}},
             "args": settings,
         }
-        self.cluster.deploy(_serve_file([application]))
+        self.cluster.deploy([application])
 
     def until_whole(self) -> float:
         """Wait until every replica runs on a machine that lives, and return the seconds."""
@@ -202,12 +205,9 @@ class Rig:
             self._until_quiet(load, episode.began)
         requests = load.ended(episode.began)
         failures = [one for one in requests if not one.good]
-        ends = [
-            one.finished_at.timestamp() - began_at
-            for one in jobs.outcomes()
-            if one.finished_at is not None
-        ]
-        after = [end for end in ends if end > 0]
+        outcomes = jobs.outcomes()
+        after = [end for one in outcomes if (end := one.finished_at.timestamp() - began_at) > 0]
+        facts |= _redeliveries(outcomes, began_at)
         return Result(
             name=name,
             verdict=jobs.verdict(),
@@ -232,12 +232,18 @@ class Rig:
         self.cluster.until(quiet, "no request fails")
 
 
-def _serve_file(applications: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "proxy_location": "EveryNode",
-        "http_options": {"host": "0.0.0.0", "port": SERVE_PORT},
-        "applications": applications,
-    }
+def _redeliveries(outcomes: Sequence[Outcome], began_at: float) -> dict[str, Any]:
+    """Return the jobs whose message was given back or left, and when the last of them ended.
+
+    Args:
+        outcomes: Records of the run.
+        began_at: Time of the fault, in seconds since the epoch.
+    """
+    again = {one.job_id: one.finished_at for one in outcomes if one.receive_count > 1}
+    if not again:
+        return {AGAIN: 0}
+    last_at = max(again.values()).timestamp()
+    return {AGAIN: len(again), AGAIN_ENDED: round(last_at - began_at, 1)}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tests.nodes.expectations import broken_promises
 from tests.nodes.jobs import Verdict
 from tests.nodes.load import Request, SteadyLoad
 from tests.nodes.report import table
-from tests.nodes.rig import Result, from_stored
+from tests.nodes.rig import AGAIN, AGAIN_ENDED, Result, from_stored
 
 _GOOD = Verdict(jobs=9, outcomes=9, lost=0, twice=0, orphans=0, repeated=2, dead=0, left=0)
 _FACTS: dict[str, dict[str, Any]] = {
@@ -26,6 +26,7 @@ _FACTS: dict[str, dict[str, Any]] = {
     "elsewhere": {"machines without HttpApi": 2, "images sent there": {"200": 20}},
     "notice": {"ended by itself": True},
     "update": {"revisions afterwards": ["two"]},
+    "head_kept": {"replicas that survived": "8 of 8", "workers that survived": 2},
 }
 
 
@@ -66,7 +67,7 @@ def test_every_job_has_one_outcome_and_one_result(name: str, change: dict[str, i
     assert broken.startswith(f"{name}: not every job")
 
 
-@pytest.mark.parametrize("name", ["stranger", "elsewhere", "notice", "update"])
+@pytest.mark.parametrize("name", ["stranger", "elsewhere", "notice", "update", "head_kept"])
 def test_no_request_fails_unless_a_machine_is_lost(name: str) -> None:
     [broken] = broken_promises(result(name, failed={"503 overloaded": 1}))
     assert "requests failed" in broken
@@ -81,11 +82,21 @@ def test_no_request_fails_unless_a_machine_is_lost(name: str) -> None:
         ("elsewhere", "images sent there", {"200": 19, "503": 1}),
         ("notice", "ended by itself", False),
         ("update", "revisions afterwards", ["one", "two"]),
+        ("head_kept", "replicas that survived", "7 of 8"),
     ],
 )
 def test_facts_are_compared(name: str, fact: str, value: object) -> None:
     [broken] = broken_promises(result(name, facts={**_FACTS[name], fact: value}))
     assert broken == f"{name}: {fact}: {value}, not {_FACTS[name][fact]}."
+
+
+def test_the_messages_of_a_machine_that_was_told_to_end_are_given_back_in_time() -> None:
+    in_time, late = ({**_FACTS["notice"], AGAIN: 3, AGAIN_ENDED: ended_s} for ended_s in (89, 120))
+    assert broken_promises(result("notice", facts=in_time)) == []
+    [broken] = broken_promises(result("notice", facts=late))
+    assert "120, and the grace time is 90 s" in broken
+    # A machine that has lost its power gives nothing back.
+    assert broken_promises(result("loss", facts=late)) == []
 
 
 def test_a_request_that_was_on_its_way_to_a_lost_machine_counts() -> None:
