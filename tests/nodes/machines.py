@@ -182,7 +182,7 @@ class Network:
         """
         number = len(self.machines) + 1
         address = address or self.next_address()
-        tmp = self._folder / name / "tmp"
+        tmp = self.tmp(name)
         (tmp / "home").mkdir(parents=True)
         mounted, ready = os.pipe()
         inside = _INSIDE.format(
@@ -237,6 +237,10 @@ class Network:
     def printed(self, machine: Machine) -> str:
         """Return what process 1 of a machine has printed."""
         return self._log(machine.name).read_text()
+
+    def tmp(self, name: str) -> Path:
+        """Return the folder that the machine of a name has as ``/tmp``."""
+        return self._folder / name / "tmp"
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
