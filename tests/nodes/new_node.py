@@ -126,11 +126,16 @@ class Station:
         return f"http://{self._worker.address}:{SERVE_PORT}"
 
     def _answered_at(self) -> float:
-        url = f"{self._url()}/v1/cutout"
-        answer = httpx.post(url, content=self._image, timeout=_WITHIN_S, trust_env=False)
-        answered_at = time.time()
-        answer.raise_for_status()
-        return answered_at
+        """Ask for a cut-out until there is one, and return when it came."""
+        deadline = time.monotonic() + _WITHIN_S
+        with httpx.Client(timeout=_WITHIN_S, trust_env=False) as client:
+            while True:
+                answer = client.post(f"{self._url()}/v1/cutout", content=self._image)
+                if answer.status_code == 200:
+                    return time.time()
+                # HttpApi waits a few seconds for a pipeline, and then says 504.
+                if answer.status_code != 504 or time.monotonic() > deadline:
+                    raise RuntimeError(f"HttpApi answers {answer.status_code}: {answer.text}")
 
     def _moments(self, node: Machine, answered_at: float) -> Moments:
         [replica] = [one for one in self._cluster.replicas() if one.deployment == _PIPELINE]
