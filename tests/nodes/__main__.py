@@ -31,7 +31,9 @@ def main() -> int:
     parser.add_argument("--partition-s", type=float, default=30)
     parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, with commas")
     parser.add_argument("--keep", type=Path, help="folder that gets the logs of all machines")
-    parser.add_argument("--write-docs", action="store_true")
+    parser.add_argument(
+        "--write-docs", action="store_true", help=f"replace the rows of {_DOCS.name}"
+    )
     options = parser.parse_args()
     names = options.only.split(",")
     if unknown := set(names) - set(SCENARIOS):
@@ -48,7 +50,7 @@ def main() -> int:
     for one in broken:
         print(one)
     if options.write_docs and not broken:
-        write_between_markers(_DOCS, "nodes", text)
+        write_between_markers(_DOCS, "nodes", table(results, before=_DOCS.read_text()))
     return 1 if broken else 0
 
 

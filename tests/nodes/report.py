@@ -22,19 +22,32 @@ _COLUMNS = (
 )
 
 
-def table(results: Sequence[Result]) -> str:
-    """Return a table in Markdown, with a row for each scenario."""
-    rows = [_COLUMNS, ("---", "---", *["---:"] * (len(_COLUMNS) - 2)), *map(_row, results)]
-    facts = [f"- {_title(one)}: {_facts(one)}." for one in results if one.facts]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", *facts])
+def table(results: Sequence[Result], before: str = "") -> str:
+    """Return a table in Markdown, with a row for each scenario.
+
+    Args:
+        results: Results of scenarios.
+        before: Text with an earlier table, whose rows of other scenarios stay.
+    """
+    new = {one.name: one for one in results}
+    rows, facts = [], []
+    for name, scenario in SCENARIOS.items():
+        row, fact = f"| {scenario.title} | ", f"- {scenario.title}: "
+        if name in new:
+            rows.append(row + " | ".join(_cells(new[name])) + " |")
+            facts += [f"{fact}{_facts(new[name])}."] if new[name].facts else []
+        else:
+            lines = before.splitlines()
+            rows += [line for line in lines if line.startswith(row)]
+            facts += [line for line in lines if line.startswith(fact)]
+    head = [_COLUMNS, ("---", "---", *["---:"] * (len(_COLUMNS) - 2))]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in head), *rows, "", *facts])
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _cells(result: Result) -> tuple[str, ...]:
     verdict = result.verdict
     failed = ", ".join(f"{name}: {count}" for name, count in sorted(result.failed.items()))
     return (
-        _title(result),
         f"{verdict.outcomes} of {verdict.jobs}",
         f"{verdict.lost}",
         f"{verdict.twice}",
@@ -46,10 +59,6 @@ def _row(result: Result) -> tuple[str, ...]:
         f"{result.drained_s:.0f}",
         f"{result.whole_s:.0f}",
     )
-
-
-def _title(result: Result) -> str:
-    return SCENARIOS[result.name].title
 
 
 def _facts(result: Result) -> str:

@@ -111,3 +111,9 @@ def test_a_result_is_stored_and_shown() -> None:
     text = table([from_stored(stored)])
     row = "a worker loses its power | 9 of 9 | 0 | 0 | 2 | 50 | 503: 2, ReadTimeout: 1 | 0 | 0.2 |"
     assert row in text
+
+
+def test_new_rows_take_the_place_of_their_own_only() -> None:
+    page = table([result("notice", facts={"a": 1}), result("update", facts={"b": 2})])
+    found = table([result("update", facts={"c": 3})], before=f"Text.\n{page}\nText.")
+    assert found == table([result("notice", facts={"a": 1}), result("update", facts={"c": 3})])
