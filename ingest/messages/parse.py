@@ -53,8 +53,10 @@ _FOREIGN_SHAPES = {
 """Shapes other than the native one, by a field that only they have."""
 
 
-def parse_message(body: str, defaults: QueueConfig, message_id: str | None = None) -> list[Job]:
-    """Return the jobs that a message asks for if no catalog is configured.
+def parse_message(
+    body: str, defaults: QueueConfig, message_id: str | None = None
+) -> Sequence[AnyJob]:
+    """Return the jobs that a message asks for.
 
     Args:
         body: Body of the message.
@@ -73,33 +75,29 @@ def parse_message(body: str, defaults: QueueConfig, message_id: str | None = Non
     """
     content = open_message(body)
     if is_catalog(content):
-        raise no_catalog()
-    return _image_jobs(content, body, defaults, message_id)
-
-
-def parse_with_catalog(
-    body: str, defaults: QueueConfig, message_id: str | None = None
-) -> Sequence[AnyJob]:
-    """Return the jobs that a message asks for, including that of a book collection.
-
-    Args:
-        body: Body of the message.
-        defaults: Recipe and output of a message that names none.
-        message_id: See ``parse_message``.
-
-    Raises:
-        PermanentError: See ``parse_message``.
-    """
-    content = open_message(body)
-    if is_catalog(content):
         return [_catalog_job(content)]
-    return _image_jobs(content, body, defaults, message_id)
+    if is_native(content):
+        # Most messages have no null, and are not searched for one.
+        fields = without_nulls(content) if "null" in body else content
+        return [_native(fields, defaults, message_id or _digest(body))]
+    if "Records" in content:
+        created = created_by_records(content["Records"])
+    elif content.get("Event") == "s3:TestEvent":
+        return []
+    elif content.get("source") == "aws.s3":
+        created = created_by_eventbridge(content)
+    else:
+        raise InvalidMessage(
+            "the message is neither a job with a 'source' nor an S3 event notification; "
+            f"its fields are: {_shortened(', '.join(content)) or 'none'}"
+        )
+    return [_event_job(item, defaults) for item in created if item.is_to_be_processed(defaults)]
 
 
 async def parse_off_loop(
     body: str, defaults: QueueConfig, message_id: str | None = None
 ) -> Sequence[AnyJob]:
-    """Return what ``parse_with_catalog`` returns, without holding the event loop for long.
+    """Return what ``parse_message`` returns, without holding the event loop for long.
 
     Args:
         body: Body of the message.
@@ -110,8 +108,8 @@ async def parse_off_loop(
         PermanentError: See ``parse_message``.
     """
     if len(body) <= _SHORT_LENGTH:
-        return parse_with_catalog(body, defaults, message_id)
-    return await asyncio.to_thread(parse_with_catalog, body, defaults, message_id)
+        return parse_message(body, defaults, message_id)
+    return await asyncio.to_thread(parse_message, body, defaults, message_id)
 
 
 def parse_native_message(body: str, defaults: QueueConfig) -> Job:
@@ -191,28 +189,6 @@ def check_schema(version: object) -> None:
         raise InvalidMessage(
             f"unknown schema {_shortened(repr(version))}; this version reads {SCHEMA_VERSION}"
         )
-
-
-def _image_jobs(
-    content: dict[str, Any], body: str, defaults: QueueConfig, message_id: str | None
-) -> list[Job]:
-    """Return the jobs of a message in a shape that names its images."""
-    if is_native(content):
-        # Most messages have no null, and are not searched for one.
-        fields = without_nulls(content) if "null" in body else content
-        return [_native(fields, defaults, message_id or _digest(body))]
-    if "Records" in content:
-        created = created_by_records(content["Records"])
-    elif content.get("Event") == "s3:TestEvent":
-        return []
-    elif content.get("source") == "aws.s3":
-        created = created_by_eventbridge(content)
-    else:
-        raise InvalidMessage(
-            "the message is neither a job with a 'source' nor an S3 event notification; "
-            f"its fields are: {_shortened(', '.join(content)) or 'none'}"
-        )
-    return [_event_job(item, defaults) for item in created if item.is_to_be_processed(defaults)]
 
 
 def _native(content: dict[str, Any], defaults: QueueConfig, default_id: str) -> Job:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ingest.messages.parse import parse_message
 from ingest.runs.polled_runs import PARTS_PER_REQUEST
 from ingest.runs.submissions import SqsJobs
 from serve_app.config import AppConfig
@@ -17,6 +16,7 @@ from serve_app.errors import SourceNotFound
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
 from tests.support.http_client import StuckPipeline, endpoint_client
+from tests.support.image_messages import parse_image_message
 from tests.support.running_app import Aws
 
 
@@ -89,7 +89,7 @@ async def test_a_thousand_jobs_become_messages_for_the_consumer(
     assert int(attributes[name]) == 1000
     expected = {item.job_id: f"{number}.jpg" for number, item in enumerate(receipts)}
     for message in client.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]:
-        [read] = parse_message(message["Body"], config.queue)
+        [read] = parse_image_message(message["Body"], config.queue)
         assert expected[read.job_id] == read.source.key
     [run_id] = {item.run_id or "" for item in receipts}
     counts = await SqsJobs(config).counts(run_id)

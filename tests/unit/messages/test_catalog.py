@@ -8,7 +8,7 @@ import pytest
 
 from ingest.messages.build import catalog_message_body
 from ingest.messages.identity import identify_refused
-from ingest.messages.parse import parse_message, parse_with_catalog
+from ingest.messages.parse import no_catalog, parse_message
 from serve_app.config import QueueConfig
 from serve_app.contracts.job import CatalogJob, Job
 from serve_app.errors import InvalidMessage
@@ -19,26 +19,26 @@ MESSAGE = {"job_id": ID, "book_id": 7, "image_id": 12}
 
 
 def test_a_message_of_the_application_is_a_catalog_job() -> None:
-    [job] = parse_with_catalog(json.dumps(MESSAGE), QUEUE)
+    [job] = parse_message(json.dumps(MESSAGE), QUEUE)
     assert job == CatalogJob(job_id=ID, book_id=7, image_id=12)
     assert job.run_id == "live"
 
 
 @pytest.mark.parametrize("change", [{"image_id": None}, {"run_id": None}, {"added_later": [1]}])
 def test_nulls_and_further_fields_are_accepted(change: dict[str, object]) -> None:
-    [job] = parse_with_catalog(json.dumps(MESSAGE | change), QUEUE)
+    [job] = parse_message(json.dumps(MESSAGE | change), QUEUE)
     assert isinstance(job, CatalogJob)
     assert job.image_id == (None if "image_id" in change else 12)
 
 
 def test_an_image_that_is_left_out_is_none() -> None:
-    [job] = parse_with_catalog(json.dumps({"job_id": ID, "book_id": 7}), QUEUE)
+    [job] = parse_message(json.dumps({"job_id": ID, "book_id": 7}), QUEUE)
     assert isinstance(job, CatalogJob)
     assert job.image_id is None
 
 
 def test_ids_of_every_form_of_a_uuid_are_one_job() -> None:
-    [job] = parse_with_catalog(json.dumps(MESSAGE | {"job_id": ID.replace("-", "").upper()}), QUEUE)
+    [job] = parse_message(json.dumps(MESSAGE | {"job_id": ID.replace("-", "").upper()}), QUEUE)
     assert job.job_id == ID
 
 
@@ -57,12 +57,11 @@ def test_ids_of_every_form_of_a_uuid_are_one_job() -> None:
 )
 def test_what_no_row_can_have_is_refused(change: dict[str, object], named: str) -> None:
     with pytest.raises(InvalidMessage, match=named):
-        parse_with_catalog(json.dumps(MESSAGE | change), QUEUE)
+        parse_message(json.dumps(MESSAGE | change), QUEUE)
 
 
 def test_without_a_catalog_the_refusal_says_what_to_set() -> None:
-    with pytest.raises(InvalidMessage, match=r"catalog\.database_url"):
-        parse_message(json.dumps(MESSAGE), QUEUE)
+    assert "set catalog.database_url or catalog.database_secret" in no_catalog().message
 
 
 def test_a_refused_message_is_recorded_under_its_own_ids() -> None:
@@ -73,7 +72,7 @@ def test_a_refused_message_is_recorded_under_its_own_ids() -> None:
 
 def test_a_message_with_a_source_is_a_job_of_that_image() -> None:
     body = {"job_id": "j", "source": {"bucket": "b", "key": "k"}}
-    [job] = parse_with_catalog(json.dumps(body), QUEUE)
+    [job] = parse_message(json.dumps(body), QUEUE)
     assert isinstance(job, Job)
 
 
@@ -81,6 +80,6 @@ def test_a_message_that_is_built_is_read_as_the_same_job() -> None:
     for image in (12, None):
         job = CatalogJob(job_id=ID, run_id="r1", book_id=7, image_id=image)
         body = catalog_message_body(job)
-        assert list(parse_with_catalog(body, QUEUE)) == [job]
+        assert list(parse_message(body, QUEUE)) == [job]
         # The worker that Foreedge replaces reads these three.
         assert json.loads(body).items() >= {"job_id": ID, "book_id": 7, "image_id": image}.items()

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.catalog.rules import cutout_stem
-from ingest.messages.parse import parse_message
 from ingest.runs.folder import RunFolder
 from ingest.sources.base import is_image
 from serve_app.config import LedgerConfig, QueueConfig
@@ -20,6 +19,7 @@ from serve_app.contracts.recipe import parse_recipe
 from serve_app.contracts.result_keys import output_key, thumbnail_key
 from serve_app.errors import InvalidMessage
 from serve_app.storage.local import LocalStore
+from tests.support.image_messages import parse_image_message
 from tests.unit.messages.test_parse import DEFAULTS, eventbridge, events, s3_record, sns
 
 FILES = Path(__file__).parent / "files"
@@ -77,14 +77,14 @@ def bodies(key: str) -> list[str]:
 @pytest.mark.parametrize("key", [*NO_IMAGES, *OWN])
 def test_an_event_that_names_no_image_is_nothing_to_do(key: str) -> None:
     for body in bodies(key):
-        assert parse_message(body, DEFAULTS) == []
-        assert parse_message(body, ELSEWHERE) == []
+        assert parse_image_message(body, DEFAULTS) == []
+        assert parse_image_message(body, ELSEWHERE) == []
 
 
 @pytest.mark.parametrize("key", PHOTOGRAPHS)
 def test_an_event_of_an_image_is_a_job(key: str) -> None:
     for body in bodies(key):
-        [job] = parse_message(body, ELSEWHERE)
+        [job] = parse_image_message(body, ELSEWHERE)
         assert isinstance(job, EventJob)
         assert job.source.key == key
 
@@ -99,43 +99,43 @@ def test_bulk_and_events_take_the_same_names() -> None:
     ["4711", "in/0b9a8c6e-7d1f-4a7e-8c55-6e0d8f4b2a11", "in/a.2024", "in/v1.0-final", "a.b c"],
 )
 def test_a_name_that_says_nothing_is_a_job_unless_its_object_is_empty(key: str) -> None:
-    [job] = parse_message(events(s3_record(key)), ELSEWHERE)
+    [job] = parse_image_message(events(s3_record(key)), ELSEWHERE)
     assert job.source.key == key
     assert not is_image(key)
     empty = s3_record(key)
     empty["s3"]["object"]["size"] = 0
-    assert parse_message(events(empty), ELSEWHERE) == []
+    assert parse_image_message(events(empty), ELSEWHERE) == []
 
 
 def test_an_empty_image_is_a_job_that_fails() -> None:
     empty = s3_record("in/1.jpg")
     empty["s3"]["object"]["size"] = 0
-    assert len(parse_message(events(empty), ELSEWHERE)) == 1
+    assert len(parse_image_message(events(empty), ELSEWHERE)) == 1
 
 
 def test_a_setting_takes_all_names_but_folders_and_our_own() -> None:
     every = ELSEWHERE.model_copy(update={"all_names": True})
-    assert len(parse_message(events(s3_record("in/film.raw")), every)) == 1
+    assert len(parse_image_message(events(s3_record("in/film.raw")), every)) == 1
     for key in ["in/new folder/", "in_$folder$", *OWN]:
-        assert parse_message(events(s3_record(key)), every) == []
+        assert parse_image_message(events(s3_record(key)), every) == []
 
 
 def test_nothing_to_do_needs_no_output() -> None:
     bare = QueueConfig(url="https://sqs/q")
-    assert parse_message(events(s3_record(OWN[0])), bare) == []
+    assert parse_image_message(events(s3_record(OWN[0])), bare) == []
     with pytest.raises(InvalidMessage, match="output_bucket"):
-        parse_message(events(s3_record()), bare)
+        parse_image_message(events(s3_record()), bare)
 
 
 def test_images_among_other_objects_of_one_event_are_jobs() -> None:
     keys = ["in/", "in/1.jpg", OWN[0], "in/2.jpg", OWN[5]]
-    jobs = parse_message(events(*map(s3_record, keys)), ELSEWHERE)
+    jobs = parse_image_message(events(*map(s3_record, keys)), ELSEWHERE)
     assert [job.source.key for job in jobs] == ["in/1.jpg", "in/2.jpg"]
 
 
 def test_a_job_that_names_one_of_our_results_is_carried_out() -> None:
     body = {"source": {"bucket": "b", "key": OWN[0]}}
-    [job] = parse_message(json.dumps(body), ELSEWHERE)
+    [job] = parse_image_message(json.dumps(body), ELSEWHERE)
     assert job.source.key == OWN[0]
 
 
@@ -181,16 +181,16 @@ def test_every_object_of_a_ledger_is_recognised(prefix: str, run_id: str) -> Non
 
 @pytest.mark.parametrize("name", ["folder", "ledger_part", "thumbnail_of_bulk"])
 def test_messages_of_users_that_are_nothing_to_do(name: str) -> None:
-    assert parse_message((FILES / f"{name}.json").read_text(), ELSEWHERE) == []
+    assert parse_image_message((FILES / f"{name}.json").read_text(), ELSEWHERE) == []
 
 
 def test_an_event_with_an_empty_key_is_invalid() -> None:
     with pytest.raises(InvalidMessage, match=r"source\.key"):
-        parse_message(events(s3_record("")), ELSEWHERE)
+        parse_image_message(events(s3_record("")), ELSEWHERE)
 
 
 def test_a_key_that_is_not_utf8_is_said_to_be_so() -> None:
     record = s3_record()
     record["s3"]["object"]["key"] = "in/%FF.jpg"
     with pytest.raises(InvalidMessage, match=r"Records\.0: the key is not UTF-8"):
-        parse_message(events(record), ELSEWHERE)
+        parse_image_message(events(record), ELSEWHERE)

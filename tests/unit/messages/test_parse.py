@@ -17,6 +17,7 @@ from ingest.messages.parse import parse_message, parse_native_message, parse_off
 from serve_app.config import QueueConfig
 from serve_app.contracts.result_keys import output_key
 from serve_app.errors import InvalidMessage, InvalidRecipe
+from tests.support.image_messages import parse_image_message
 
 BARE = QueueConfig(url="https://sqs/q")
 DEFAULTS = QueueConfig(
@@ -72,7 +73,7 @@ def events(*records: dict[str, Any]) -> str:
 
 
 def test_native() -> None:
-    [job] = parse_message(json.dumps(NATIVE), BARE)
+    [job] = parse_image_message(json.dumps(NATIVE), BARE)
     assert (job.job_id, job.run_id) == ("j1", "r1")
     assert (job.source.bucket, job.source.key, job.source.etag) == ("b", "in/1.jpg", "abc")
     assert (job.output.bucket, job.output.prefix) == ("o", "p/")
@@ -81,7 +82,7 @@ def test_native() -> None:
 
 def test_native_takes_defaults_for_what_is_left_out_or_null() -> None:
     body = {"source": {"bucket": "b", "key": "k"}, "output": None, "recipe": None, "schema": None}
-    [job] = parse_message(json.dumps(body), DEFAULTS)
+    [job] = parse_image_message(json.dumps(body), DEFAULTS)
     assert (job.output.bucket, job.output.prefix) == ("out", "cut/")
     assert job.recipe.mask_only
     assert job.run_id == "live"
@@ -98,52 +99,56 @@ def test_native_takes_defaults_for_what_is_left_out_or_null() -> None:
     ],
 )
 def test_null_in_a_nested_field_is_left_out(field: str, value: dict[str, Any]) -> None:
-    [job] = parse_message(json.dumps(NATIVE | {field: value}), BARE)
+    [job] = parse_image_message(json.dumps(NATIVE | {field: value}), BARE)
     left_out = {
         name: {n: v for n, v in item.items() if v is not None} if isinstance(item, dict) else item
         for name, item in value.items()
         if item is not None
     }
-    assert [job] == parse_message(json.dumps(NATIVE | {field: left_out}), BARE)
+    assert [job] == parse_image_message(json.dumps(NATIVE | {field: left_out}), BARE)
 
 
 def test_null_for_what_a_message_needs_is_missing() -> None:
     with pytest.raises(InvalidMessage, match=r"source\.key: Field required"):
-        parse_message(json.dumps(NATIVE | {"source": {"bucket": "b", "key": None}}), BARE)
+        parse_image_message(json.dumps(NATIVE | {"source": {"bucket": "b", "key": None}}), BARE)
 
 
 def test_messages_of_users() -> None:
     def file(name: str) -> str:
         return (Path(__file__).parent / "files" / f"{name}.json").read_text()
 
-    [job] = parse_message(file("null_prefix"), BARE)
+    [job] = parse_image_message(file("null_prefix"), BARE)
     assert job.output.prefix == "cutouts/"
-    [job] = parse_message(file("key_of_1024_bytes"), DEFAULTS)
+    [job] = parse_image_message(file("key_of_1024_bytes"), DEFAULTS)
     assert len(output_key(job, "0" * 20)) <= 1024
     with pytest.raises(InvalidMessage, match=r"source\.bucket: 's3://photos' is no name"):
-        parse_message(file("bucket_as_a_url"), BARE)
+        parse_image_message(file("bucket_as_a_url"), BARE)
 
 
 def test_a_message_without_ids_is_one_job_however_often_it_is_parsed() -> None:
     body = json.dumps({"source": {"bucket": "b", "key": "k"}})
-    [first], [again] = (parse_message(body, DEFAULTS) for _ in range(2))
+    [first], [again] = (parse_image_message(body, DEFAULTS) for _ in range(2))
     assert first == again
-    [named] = parse_message(body, DEFAULTS, "sqs-1")
+    [named] = parse_image_message(body, DEFAULTS, "sqs-1")
     assert named.job_id == "sqs-1"
 
 
 def test_native_through_sns() -> None:
-    assert parse_message(sns(json.dumps(NATIVE)), BARE) == parse_message(json.dumps(NATIVE), BARE)
+    assert parse_image_message(sns(json.dumps(NATIVE)), BARE) == parse_image_message(
+        json.dumps(NATIVE), BARE
+    )
 
 
 def test_native_with_a_recipe_in_place() -> None:
-    [job] = parse_message(json.dumps(NATIVE | {"recipe": {"format": "webp", "quality": 50}}), BARE)
+    [job] = parse_image_message(
+        json.dumps(NATIVE | {"recipe": {"format": "webp", "quality": 50}}), BARE
+    )
     assert (job.recipe.format, job.recipe.quality) == ("webp", 50)
 
 
 @pytest.mark.parametrize("body", [events(s3_record()), sns(events(s3_record()))])
 def test_s3_event(body: str) -> None:
-    [job] = parse_message(body, DEFAULTS)
+    [job] = parse_image_message(body, DEFAULTS)
     assert job.source.key == "in/a b+ü.jpg"
     assert (job.source.version_id, job.source.etag) == ("v7", "d41d")
     assert job.output.bucket == "out"
@@ -151,24 +156,24 @@ def test_s3_event(body: str) -> None:
 
 
 def test_eventbridge_does_not_encode_keys() -> None:
-    [job] = parse_message(json.dumps(eventbridge("in/100%25+a.jpg")), DEFAULTS)
+    [job] = parse_image_message(json.dumps(eventbridge("in/100%25+a.jpg")), DEFAULTS)
     assert job.source.key == "in/100%25+a.jpg"
     assert (job.source.version_id, job.source.etag) == ("v7", "d41d")
 
 
 def test_a_second_delivery_has_the_same_ids_and_another_event_has_others() -> None:
-    [first] = parse_message(events(s3_record()), DEFAULTS)
-    [again] = parse_message(sns(events(s3_record())), DEFAULTS)
-    [through_eventbridge] = parse_message(json.dumps(eventbridge()), DEFAULTS)
+    [first] = parse_image_message(events(s3_record()), DEFAULTS)
+    [again] = parse_image_message(sns(events(s3_record())), DEFAULTS)
+    [through_eventbridge] = parse_image_message(json.dumps(eventbridge()), DEFAULTS)
     later = s3_record()
     later["s3"]["object"]["sequencer"] = "0055AED7"
-    [overwritten] = parse_message(events(later), DEFAULTS)
+    [overwritten] = parse_image_message(events(later), DEFAULTS)
     assert first == again == through_eventbridge
     assert overwritten.job_id != first.job_id
 
 
 def test_several_records_are_several_jobs() -> None:
-    jobs = parse_message(events(*(s3_record(f"in/{n}.jpg") for n in range(3))), DEFAULTS)
+    jobs = parse_image_message(events(*(s3_record(f"in/{n}.jpg") for n in range(3))), DEFAULTS)
     assert [job.source.key for job in jobs] == ["in/0.jpg", "in/1.jpg", "in/2.jpg"]
     assert len({job.job_id for job in jobs}) == 3
 
@@ -186,14 +191,14 @@ def test_several_records_are_several_jobs() -> None:
     ],
 )
 def test_nothing_to_do(body: str) -> None:
-    assert parse_message(body, DEFAULTS) == []
+    assert parse_image_message(body, DEFAULTS) == []
 
 
 def test_the_guard_against_loops_spares_other_prefixes_and_buckets() -> None:
-    assert len(parse_message(events(s3_record("in/1.jpg", bucket="out")), DEFAULTS)) == 1
-    assert len(parse_message(events(s3_record("cut/1.jpg", bucket="b")), DEFAULTS)) == 1
+    assert len(parse_image_message(events(s3_record("in/1.jpg", bucket="out")), DEFAULTS)) == 1
+    assert len(parse_image_message(events(s3_record("cut/1.jpg", bucket="b")), DEFAULTS)) == 1
     no_slash = DEFAULTS.model_copy(update={"output_prefix": "cut"})
-    assert len(parse_message(events(s3_record("cutting/1.jpg", bucket="out")), no_slash)) == 1
+    assert len(parse_image_message(events(s3_record("cutting/1.jpg", bucket="out")), no_slash)) == 1
 
 
 @pytest.mark.parametrize(
@@ -226,13 +231,13 @@ def test_the_guard_against_loops_spares_other_prefixes_and_buckets() -> None:
 )
 def test_what_was_wrong_is_said(body: str, says: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
-        parse_message(body, BARE)
+        parse_image_message(body, BARE)
     assert says in caught.value.message
 
 
 def test_a_native_message_alone_is_the_same_job() -> None:
     body = json.dumps(NATIVE)
-    assert [parse_native_message(body, BARE)] == parse_message(body, BARE)
+    assert [parse_native_message(body, BARE)] == parse_image_message(body, BARE)
 
 
 @pytest.mark.parametrize(
@@ -257,12 +262,12 @@ def test_a_native_message_is_no_event_and_has_no_envelope(body: str, says: str) 
 @pytest.mark.parametrize("recipe", ["nonsense", {"format": "bmp"}, {"unknown": 1}])
 def test_recipe_errors_keep_their_code(recipe: object) -> None:
     with pytest.raises(InvalidRecipe):
-        parse_message(json.dumps(NATIVE | {"recipe": recipe}), BARE)
+        parse_image_message(json.dumps(NATIVE | {"recipe": recipe}), BARE)
 
 
 def test_a_long_message_gives_a_short_reason() -> None:
     with pytest.raises(InvalidMessage) as caught:
-        parse_message(json.dumps(NATIVE | {f"field{n}": n for n in range(10_000)}), BARE)
+        parse_image_message(json.dumps(NATIVE | {f"field{n}": n for n in range(10_000)}), BARE)
     assert len(caught.value.message) < 600
 
 
@@ -290,4 +295,4 @@ async def test_a_long_message_does_not_hold_the_event_loop() -> None:
     began = time.thread_time()
     jobs = await parse_off_loop(body, DEFAULTS)
     assert time.thread_time() - began < 0.01
-    assert jobs == parse_message(body, DEFAULTS)
+    assert jobs == parse_image_message(body, DEFAULTS)

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from docs.generate_schemas import FOLDER, schema_files
-from ingest.messages.parse import parse_with_catalog
+from ingest.messages.parse import parse_message
 from ingest.messages.schemas import message_schemas
 from ingest.sqs.dead_letters import dead_letter_attributes
 from serve_app.config import QueueConfig
@@ -93,7 +93,7 @@ BODIES: dict[str, tuple[list[Any], list[Any]]] = {
 
 def accepted(body: Any) -> bool:
     try:
-        parse_with_catalog(json.dumps(body), DEFAULTS)
+        parse_message(json.dumps(body), DEFAULTS)
     except PermanentError:
         return False
     return True

@@ -11,7 +11,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ingest.messages.build import message_body, new_run_id
-from ingest.messages.parse import parse_message
 from ingest.runs import send as bulk
 from ingest.runs.checkpoint import Checkpoint
 from ingest.runs.job_list import JobList, Sent
@@ -24,6 +23,7 @@ from serve_app.contracts.job import Output
 from serve_app.errors import InvalidConfig, InvalidRecipe, QueueUnavailable
 from serve_app.storage.local import LocalStore
 from tests.support.fake_sqs import FakeSqs
+from tests.support.image_messages import parse_image_message
 from tests.support.run_records import run_folder
 
 QUEUE = QueueConfig(url="http://localhost/queue")
@@ -79,7 +79,7 @@ def test_the_consumer_can_parse_the_messages(store: LocalStore) -> None:
 
     output = OUTPUT.model_dump()
     bodies = [message_body("r1", output, "cutout", entry) for entry in plan.entries()]
-    first, second = (parse_message(body, QUEUE)[0] for body in bodies)
+    first, second = (parse_image_message(body, QUEUE)[0] for body in bodies)
 
     assert (first.run_id, first.source.key, first.source.etag) == ("r1", "1.jpg", "e1")
     assert (second.job_id, second.source.version_id) == ("mine", "v2")

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from ingest.messages.parse import parse_message
 from ingest.runs.cancellation import cancel_run
 from ingest.runs.compaction import compact_results
 from ingest.runs.folder import RunFolder
@@ -33,6 +32,7 @@ from serve_app.contracts.job import Output
 from serve_app.contracts.outcome import Outcome
 from serve_app.storage.local import LocalStore
 from tests.support.fake_sqs import FakeSqs
+from tests.support.image_messages import parse_image_message
 from tests.support.run_records import record_outcomes, run_folder
 
 FIXTURES = Path(__file__).with_name("v0_1_0")
@@ -116,11 +116,11 @@ def test_messages_without_a_run(store: LocalStore) -> None:
 
 def test_its_messages_and_dead_letters_are_jobs() -> None:
     bodies = messages()["messages"]
-    jobs = [job for body in bodies for job in parse_message(body, QUEUE)]
+    jobs = [job for body in bodies for job in parse_image_message(body, QUEUE)]
     assert [job.source.key for job in jobs[:5]] == [f"in/{n}.jpg" for n in range(5)]
     assert {job.run_id for job in jobs} == {"shelf-1"}
     [letter] = messages()["dead_letters"]
-    [job] = parse_message(letter["Body"], QUEUE)
+    [job] = parse_image_message(letter["Body"], QUEUE)
     attributes = letter["MessageAttributes"]
     assert attributes["foreedge.job_id"]["StringValue"] == job.job_id
     assert attributes["foreedge.code"]["StringValue"] == "no_subject"
