@@ -223,13 +223,16 @@ class CatalogProcess:
         """Return whether a cut-out and its thumbnail exist. CloudFront hides that they do not."""
         bucket = self._config.images_bucket
         keys = (object_key(s3_key), f"{FOLDER}thumb_{s3_key}")
+
+        def look() -> bool:
+            return all(self._store.head(bucket, key) is not None for key in keys)
+
         try:
-            found = [await asyncio.to_thread(self._store.head, bucket, key) for key in keys]
+            return await asyncio.to_thread(look)
         except ForeedgeError as error:
             if not error.refusal:
                 raise
             raise _Refusal(Place.of_bucket("output", bucket), error) from error
-        return None not in found
 
     async def _give_back(self, job: CatalogJob) -> None:
         """Let a job wait again that did not end, so that every worker can take it."""
