@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Row, Select, create_engine, func, select, text
+from sqlalchemy import Connection, Row, Select, create_engine, func, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ingest.catalog.catalog_metrics import record_repetition
@@ -45,38 +45,37 @@ _LOCK_TIMEOUT_S = 0.25
 """Longest wait for a row. It is below PostgreSQL's ``deadlock_timeout`` of 1 s, after which one of
 two transactions that wait for each other is ended."""
 _IDLE_TIMEOUT_S = 10
-_LOCAL_SETTINGS = text(
-    "SELECT set_config('statement_timeout', :statement, true), "
-    "set_config('lock_timeout', :lock, true), "
-    "set_config('idle_in_transaction_session_timeout', :idle, true)"
-).bindparams(
-    statement=f"{_STATEMENT_TIMEOUT_S}s",
-    lock=f"{_LOCK_TIMEOUT_S * 1000:.0f}ms",
-    idle=f"{_IDLE_TIMEOUT_S}s",
-)
-"""The same as three SET LOCAL, in one round trip."""
 _HELD_LOCK_TIMEOUT_S = 60
-_LOCK_SETTINGS = text(
-    "SELECT set_config('idle_in_transaction_session_timeout', :idle, true)"
-).bindparams(idle=f"{_HELD_LOCK_TIMEOUT_S}s")
 _STREAM_ROWS = 1_000
 """Number of rows that a server-side cursor hands over at a time."""
 _STREAM_TIMEOUT_S = 600
 """Longest time, in seconds, that a stream may take until its first rows, and that whoever reads it
 may take for some of them."""
-_STREAM_SETTINGS = text(
-    "SELECT set_config('transaction_read_only', 'on', true), "
-    "set_config('statement_timeout', :limit, true), "
-    "set_config('idle_in_transaction_session_timeout', :limit, true)"
-).bindparams(limit=f"{_STREAM_TIMEOUT_S}s")
 
 
-class RowsChanged(TryAgain):
-    """Rows changed between two statements of a transaction, which begins again."""
+def _begin(statement_s: float, lock_s: float, idle_s: float, mode: str = "") -> str:
+    """Return the statements that begin a transaction, which are one round trip.
 
-    def __init__(self, message: str) -> None:
-        """Create the signal from the text of the error if it happens again and again."""
-        super().__init__(DatabaseUnavailable(f"catalog: {message}"), contended=True)
+    The time-outs end with the transaction, so that a pooler may stand between.
+
+    Args:
+        statement_s: Longest time of a statement, in seconds.
+        lock_s: Longest wait for a row or a table, in seconds.
+        idle_s: Longest time between two statements, in seconds.
+        mode: Further modes of the transaction.
+    """
+    limits = {
+        "statement_timeout": statement_s,
+        "lock_timeout": lock_s,
+        "idle_in_transaction_session_timeout": idle_s,
+    }
+    local = [f"SET LOCAL {name} = '{limit_s * 1000:.0f}ms'" for name, limit_s in limits.items()]
+    return "; ".join([f"BEGIN ISOLATION LEVEL READ COMMITTED {mode}".strip(), *local])
+
+
+_BEGIN = _begin(_STATEMENT_TIMEOUT_S, _LOCK_TIMEOUT_S, _IDLE_TIMEOUT_S)
+_BEGIN_LOCK = _begin(_STATEMENT_TIMEOUT_S, _LOCK_TIMEOUT_S, _HELD_LOCK_TIMEOUT_S)
+_BEGIN_STREAM = _begin(_STREAM_TIMEOUT_S, _STREAM_TIMEOUT_S, _STREAM_TIMEOUT_S, "READ ONLY")
 
 
 class Database:
@@ -99,11 +98,9 @@ class Database:
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=self._connect,
-            isolation_level="READ COMMITTED",
             pool_size=CONNECTIONS,
             max_overflow=0,
             pool_timeout=_STATEMENT_TIMEOUT_S,
-            pool_pre_ping=True,
         )
         self._trouble: str | None = None
         self._lock = threading.Lock()
@@ -142,8 +139,7 @@ class Database:
             InternalError: The database refuses a statement.
         """
         began_s = time.monotonic()
-        with self._mapped(), self._engine.begin() as connection:
-            connection.execute(_LOCAL_SETTINGS)
+        with self._transaction(_BEGIN) as connection:
             result = work(connection)
         self._trouble = None
         self._metrics.observe(CATALOG_TRANSACTION_SECONDS, time.monotonic() - began_s)
@@ -167,10 +163,9 @@ class Database:
             TryAgain: The connection was lost.
             DatabaseUnavailable: The database does not answer, or not now.
         """
-        with self._mapped(), self._engine.begin() as connection:
-            connection.execute(_LOCK_SETTINGS)
+        with self._transaction(_BEGIN_LOCK) as connection:
             taken = connection.scalar(select(func.pg_try_advisory_xact_lock(number)))
-            yield (lambda: connection.execute(_LOCK_SETTINGS)) if taken else None
+            yield (lambda: connection.exec_driver_sql("SELECT 1")) if taken else None
 
     def stream(self, query: Select[*tuple[Any, ...]]) -> Iterator[Row[*tuple[Any, ...]]]:
         """Yield the rows of a query by a server-side cursor, in a transaction that only reads.
@@ -186,8 +181,7 @@ class Database:
             InternalError: The database refuses the query.
         """
         try:
-            with self._mapped(), self._engine.begin() as connection:
-                connection.execute(_STREAM_SETTINGS)
+            with self._transaction(_BEGIN_STREAM) as connection:
                 streaming = connection.execution_options(yield_per=_STREAM_ROWS)
                 # Closed here, since a reader that stops early leaves the cursor open.
                 with streaming.execute(query) as rows:
@@ -198,6 +192,25 @@ class Database:
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        """Commit what is done in the context, or roll it back if it raises.
+
+        Args:
+            begin: Statements that begin the transaction.
+        """
+        with self._mapped(), self._engine.connect() as connection:
+            try:
+                connection.exec_driver_sql(begin)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                # The connection was lost while nobody used it, so that nothing was done on it.
+                connection.rollback()
+                connection.exec_driver_sql(begin)
+            yield connection
+            connection.commit()
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -238,4 +251,5 @@ class Database:
 
 def _open(options: dict[str, Any]) -> psycopg.Connection[Any]:
     # A pooler gives each transaction any of its connections, which know no statement of ours.
-    return psycopg.connect(**{**_OPTIONS, **options}, prepare_threshold=None)
+    # ``_begin`` begins the transactions: that of psycopg would be a round trip more.
+    return psycopg.connect(**{**_OPTIONS, **options}, prepare_threshold=None, autocommit=True)

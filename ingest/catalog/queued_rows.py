@@ -23,9 +23,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from ingest.catalog.database import RowsChanged
 from ingest.catalog.sql_errors import FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION, sqlstate_of
 from ingest.catalog.tables import BOOKS, IMAGES, JOBS
+from ingest.catalog.try_again import RowsChanged
 from ingest.catalog.unsent import (
     NEVER_SENT,
     UNDER_WAY,

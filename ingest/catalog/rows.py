@@ -17,16 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Integer, Row, Uuid, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ingest.catalog.rules import (
-    BookImage,
-    choose_source,
-    source_of_cutout,
-)
+from ingest.catalog.rules import BookImage, choose_source, source_of_cutout
 from ingest.catalog.sql_errors import UNIQUE_VIOLATION, sqlstate_of
 from ingest.catalog.tables import ACTIVE, BOOKS, IMAGES, JOBS
+from ingest.catalog.try_again import RowsChanged
 from serve_app.contracts.job import CatalogJob
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidMessage, SourceDeleted
@@ -41,6 +38,32 @@ IMAGE_COLUMNS = (
     IMAGES.c.is_background_processed,
 )
 """Columns of a ``BookImage``, in its order."""
+BOOK_ID = bindparam("of_book", type_=Integer)
+JOB_ID = bindparam("of_job", type_=Uuid)
+"""Parameters of statements, which ``ids_of`` fills in."""
+_JOB_COLUMNS = (
+    JOBS.c.book_id,
+    JOBS.c.status,
+    JOBS.c.source_image_id,
+    JOBS.c.processed_image_id,
+)
+_TAKEN = (
+    update(JOBS)
+    .where(JOBS.c.id == JOB_ID, JOBS.c.book_id == BOOK_ID, JOBS.c.status != "completed")
+    .where(select(IMAGES.c.id).where(IMAGES.c.book_id == BOOK_ID).exists())
+    .values(
+        status="processing",
+        attempt_count=JOBS.c.attempt_count + 1,
+        updated_at=func.now(),
+        completed_at=None,
+    )
+    .returning(JOBS.c.source_image_id)
+    .cte("taken")
+)
+_TAKE = select(*_TAKEN.c, *IMAGE_COLUMNS).join_from(_TAKEN, IMAGES, IMAGES.c.book_id == BOOK_ID)
+"""Takes a job of a book that has images, and returns a row for each of them: ``source_image_id`` of
+the job, and the columns of the image. It is made once, with parameters, since to build a statement
+takes longer than to send it."""
 
 
 JobRow = Row[*tuple[Any, ...]]
@@ -100,8 +123,24 @@ def claim(connection: Connection, job: CatalogJob) -> Claimed | Completed | Miss
         InvalidMessage: The row names another book than the message.
         SourceDeleted: The book has no image.
         Superseded: A newer job for the same image is active.
+        RowsChanged: The job or its book changed at this moment; begin again.
     """
-    row = lock_job(connection, job, nowait=False)
+    try:
+        taken = connection.execute(_TAKE, ids_of(job)).all()
+    except IntegrityError as error:
+        # The only uniqueness that a state takes part in is that of active jobs for one image.
+        if sqlstate_of(error) == UNIQUE_VIOLATION:
+            raise Superseded(f"job {job.job_id}: a newer job for its image is active") from error
+        raise
+    images = [BookImage(*image) for _, *image in taken]
+    source = choose_source(images, _asked_id(taken[0], job)) if taken else None
+    return _not_taken(connection, job) if source is None else Claimed(source)
+
+
+def _not_taken(connection: Connection, job: CatalogJob) -> Completed | Missing:
+    """Return why a job was not taken, or raise it."""
+    query = select(*_JOB_COLUMNS).where(JOBS.c.id == UUID(job.job_id))
+    row = connection.execute(query.with_for_update(key_share=True)).first()
     if row is None:
         book = connection.scalar(select(BOOKS.c.id).where(BOOKS.c.id == job.book_id))
         return Missing(book_exists=book is not None)
@@ -110,26 +149,14 @@ def claim(connection: Connection, job: CatalogJob) -> Claimed | Completed | Miss
             f"job {job.job_id} belongs to book {row.book_id}, and the message names book "
             f"{job.book_id}; nothing was changed"
         )
-    images = read_images(connection, job.book_id)
+    of_book = select(*IMAGE_COLUMNS).where(IMAGES.c.book_id == job.book_id)
+    images = [BookImage(*each) for each in connection.execute(of_book)]
     source = choose_source(images, _asked_id(row, job))
     if row.status == "completed":
         return completed_job(row, images, source)
     if source is None:
         raise SourceDeleted(f"book {job.book_id} of job {job.job_id} has no image")
-    taken = {
-        "status": "processing",
-        "attempt_count": JOBS.c.attempt_count + 1,
-        "updated_at": func.now(),
-        "completed_at": None,
-    }
-    try:
-        connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(taken))
-    except IntegrityError as error:
-        # The only uniqueness that a state takes part in is that of active jobs for one image.
-        if row.status not in ACTIVE and sqlstate_of(error) == UNIQUE_VIOLATION:
-            raise Superseded(f"job {job.job_id}: a newer job for its image is active") from error
-        raise
-    return Claimed(source)
+    raise RowsChanged(f"job {job.job_id} or its book changed while the job was taken")
 
 
 def fail(connection: Connection, outcome: Outcome) -> None:
@@ -218,23 +245,9 @@ def completed_job(row: JobRow, images: Sequence[BookImage], chosen: BookImage | 
     return Completed(cutout.s3_key, made_of or chosen)
 
 
-def lock_job(connection: Connection, job: CatalogJob, *, nowait: bool) -> JobRow | None:
-    """Lock the row of a job, and return it. None if there is none."""
-    columns = (
-        JOBS.c.id,
-        JOBS.c.book_id,
-        JOBS.c.status,
-        JOBS.c.source_image_id,
-        JOBS.c.processed_image_id,
-    )
-    query = select(*columns).where(JOBS.c.id == UUID(job.job_id))
-    return connection.execute(query.with_for_update(key_share=True, nowait=nowait)).first()
-
-
-def read_images(connection: Connection, book_id: int) -> list[BookImage]:
-    """Return the images of a book as they are now."""
-    query = select(*IMAGE_COLUMNS).where(IMAGES.c.book_id == book_id)
-    return [BookImage(*row) for row in connection.execute(query)]
+def ids_of(job: CatalogJob) -> dict[str, Any]:
+    """Return the parameters of a statement that are the ids of a job and of its book."""
+    return {JOB_ID.key: UUID(job.job_id), BOOK_ID.key: job.book_id}
 
 
 def _uuid(job_id: str) -> UUID | None:

@@ -66,19 +66,19 @@ def in_order(images: Sequence[BookImage]) -> list[BookImage]:
     return sorted(images, key=lambda image: (image.display_order, image.id))
 
 
-def arrange(images: Sequence[BookImage], cutout_id: int, source_id: int) -> list[int]:
-    """Return the ids of a book's images in their order after a cut-out was added.
+def arrange(images: Sequence[BookImage], cutout_id: int | None, source_id: int) -> list[BookImage]:
+    """Return the images of a book that follow a cut-out, which comes first, in their order.
 
-    The cut-out comes first and its source last. The others keep their order.
+    The image that was cut out comes last. The others keep their order.
 
     Args:
         images: All images of the book.
-        cutout_id: Id of the cut-out. It need not be among ``images``.
+        cutout_id: Id of the cut-out. None if it has no row yet.
         source_id: Id of the image that was cut out.
     """
-    ends = (cutout_id, source_id)
-    others = [image.id for image in in_order(images) if image.id not in ends]
-    return [cutout_id, *others, source_id]
+    following = [image for image in in_order(images) if image.id != cutout_id]
+    # The sort is stable, so that only the source moves.
+    return sorted(following, key=lambda image: image.id == source_id)
 
 
 def object_key(s3_key: str) -> str:

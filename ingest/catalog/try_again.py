@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from serve_app.errors import ForeedgeError
+from serve_app.errors import DatabaseUnavailable, ForeedgeError
 
 _SHORTEST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.5
@@ -29,6 +29,14 @@ class TryAgain(Exception):
         super().__init__(error.message)
         self.error = error
         self.contended = contended
+
+
+class RowsChanged(TryAgain):
+    """Rows changed between two statements of a transaction, which begins again."""
+
+    def __init__(self, message: str) -> None:
+        """Create the signal from the text of the error if it happens again and again."""
+        super().__init__(DatabaseUnavailable(f"catalog: {message}"), contended=True)
 
 
 @dataclass(slots=True)

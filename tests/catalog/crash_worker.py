@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 from typing import Any
@@ -86,7 +87,9 @@ class _Watched:
 
 
 def _short(statement: str) -> str:
-    return " ".join(statement.split())[:60]
+    """Return what a statement changes, or its beginning if it changes nothing."""
+    changes = re.findall(r"INSERT INTO \w+|UPDATE \w+(?= SET)", statement)
+    return ", ".join(changes) or " ".join(statement.split())[:60]
 
 
 async def run_job(settings: dict[str, Any], job: CatalogJob, points: Points) -> None:

@@ -80,10 +80,12 @@ def test_a_crash_at_every_point_leaves_a_job_that_ends_once(
             check(bench, collection, book, source, point)
     text = "\n".join(died)
     for part in (
-        "after SELECT image_processing_jobs",
+        "after BEGIN",
         "before UPDATE image_processing_jobs",
-        "before INSERT INTO book_images",
-        "before UPDATE book_images",
+        "after UPDATE image_processing_jobs",
+        "after WITH book AS",
+        "before INSERT INTO book_images, UPDATE book_images, UPDATE image_processing_jobs",
+        "after INSERT INTO book_images, UPDATE book_images, UPDATE image_processing_jobs",
         "before COMMIT",
         "after COMMIT",
         "before put_if_absent books/thumb_",

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, event
 
-from ingest.catalog import rows
 from ingest.catalog.database import Database
 from ingest.catalog.finish import Entered, finish
 from ingest.catalog.rows import Missing
 from ingest.catalog.try_again import TryAgain
 from serve_app.contracts.job import CatalogJob
 from tests.catalog.collection import Collection, Image, photographs
+from tests.catalog.test_database import opened
 from tests.catalog.test_rows import cutout, end, take
+from tests.support.postgres_server import PostgresServer
 
 LOCKS = {
     "the book": "UPDATE books SET id = id WHERE id = %(book)s",
@@ -131,22 +133,19 @@ def test_two_deliveries_at_once_make_one_row(database: Database, collection: Col
     assert {collection.job(each)["status"] for each in (job, other)} == {"completed"}
 
 
-def test_statements_of_a_job_are_few(database: Database, collection: Collection) -> None:
+def test_a_job_is_few_round_trips(
+    collection: Collection, postgres: PostgresServer, url: str
+) -> None:
     book, [source, *_] = collection.add_book(*photographs(40))
-    job = collection.queue(book, source)
-    counted: list[str] = []
-
-    def count(_: object, __: object, statement: str, *rest: object) -> None:
-        counted.append(statement)
-
-    def counting(work: Callable[[Connection], object]) -> Callable[[Connection], object]:
-        def run(connection: Connection) -> object:
-            event.listen(connection, "before_cursor_execute", count)
-            return work(connection)
-
-        return run
-
-    database.run(counting(partial(rows.claim, job=job)))
-    database.run(counting(partial(finish, job=job, cutout=cutout(job, source))))
-    # Each transaction sets its time-outs with one statement more.
-    assert len(counted) + 2 <= 12
+    warm, job = collection.queue(book, None), collection.queue(book, source)
+    name = url.rpartition("/")[2]
+    collection.execute(f"ALTER DATABASE {name} SET log_statement = 'all'")
+    with closing(opened(url)) as database:
+        # The first transaction of a connection asks for the server's version, and more.
+        take(database, warm)
+        before = len(postgres.log())
+        take(database, job)
+        end(database, job, cutout(job, source))
+    # What the server has heard of counts, whoever sent it.
+    heard = re.findall(r"LOG:  (?:statement|execute [^:]*): (\w+)", postgres.log()[before:])
+    assert heard == ["BEGIN", "WITH", "COMMIT", "BEGIN", "WITH", "WITH", "COMMIT"]

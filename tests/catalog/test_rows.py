@@ -159,6 +159,22 @@ def test_objects_that_were_made_again_under_another_name_get_into_the_row(
     assert collection.images(book)[0]["s3_key"] == new.s3_key
 
 
+def test_a_cut_out_whose_objects_are_made_again_of_itself_stays_the_first(
+    database: Database, collection: Collection
+) -> None:
+    book, [former, other] = collection.add_book(
+        Image("{book}_processed_old.png", None, primary=True, processed=True), Image("b")
+    )
+    collection.execute("UPDATE book_images SET is_background_processed = true")
+    job = collection.queue(book, former, "completed")
+    collection.execute("UPDATE image_processing_jobs SET processed_image_id = %s", former)
+    made = cutout(job, former)
+    again = partial(finish, job=job, cutout=made, again=True)
+    assert database.run(again) == Entered(made.s3_key)
+    assert collection.order(book) == [former, other]
+    assert collection.images(book)[0]["s3_key"] == made.s3_key
+
+
 def test_an_older_failed_job_is_left_to_the_newer_one(
     database: Database, collection: Collection
 ) -> None:

@@ -102,7 +102,7 @@ def test_the_order_has_every_image_once_and_keeps_that_of_the_others(
     images: list[BookImage], data: st.DataObject
 ) -> None:
     source = data.draw(st.sampled_from(images)).id
-    order = arrange(images, 99, source)
+    order = [99, *(each.id for each in arrange(images, None, source))]
     assert order[0] == 99
     assert order[-1] == source
     assert sorted(order) == sorted({99, *(each.id for each in images)})
@@ -110,7 +110,12 @@ def test_the_order_has_every_image_once_and_keeps_that_of_the_others(
     assert order[1:-1] == [each for each in before if each != source]
     # A second cut-out of the same image finds nothing to move.
     placed = [image(each, order=n) for n, each in enumerate(order)]
-    assert arrange(placed, 99, source) == order
+    assert [99, *(each.id for each in arrange(placed, 99, source))] == order
+
+
+def test_a_cut_out_of_itself_does_not_follow_itself() -> None:
+    images = [image(1), image(2, order=1)]
+    assert [each.id for each in arrange(images, 1, 1)] == [2]
 
 
 @pytest.mark.parametrize(
