@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
@@ -35,6 +36,8 @@ class StandInPipeline:
         self.store = store
         self.model = model
         self.processed: list[str] = []
+        self.cpu_s: list[float] = []
+        """Processor time of each job, in seconds."""
 
     async def process(self, job: Job) -> Outcome:
         self.processed.append(job.job_id)
@@ -45,6 +48,13 @@ class StandInPipeline:
             return Outcome.failed(job, error).model_copy(update={"refused_by": place})
 
     def _process(self, job: Job) -> Outcome:
+        began_s = time.thread_time()
+        try:
+            return self._copy(job)
+        finally:
+            self.cpu_s.append(time.thread_time() - began_s)
+
+    def _copy(self, job: Job) -> Outcome:
         bucket = job.output.bucket
         data = self.store.get(job.source.bucket, job.source.key)
         info = self.store.head(job.source.bucket, job.source.key)

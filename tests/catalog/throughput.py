@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.serving.metrics import CATALOG_TRANSACTION_SECONDS
@@ -53,15 +54,26 @@ def own_cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-async def measure(bench: QuickBench, jobs: int) -> float:
-    """Process jobs, and return the seconds that it took."""
+@dataclass(frozen=True)
+class Took:
+    """What jobs took, in seconds."""
+
+    wall_s: float
+    own_s: float
+    """Processor time of this process."""
+    server_s: float
+    """Processor time of the server and of its connections."""
+
+
+async def measure(bench: QuickBench, server: PostgresServer, jobs: int) -> Took:
+    """Process jobs, and return what it took. What the application does before does not count."""
     books = [bench.collection.add_book(*photographs(3)) for _ in range(jobs)]
     bench.upload(*(book for book, _ in books))
     bench.send(*(bench.collection.queue(book, images[0]) for book, images in books))
-    began_s = time.monotonic()
+    wall_s, own_s, server_s = time.monotonic(), own_cpu_s(), server_cpu_s(server)
     async with bench.consuming():
         await bench.drained()
-        return time.monotonic() - began_s
+        return Took(time.monotonic() - wall_s, own_cpu_s() - own_s, server_cpu_s(server) - server_s)
 
 
 def main() -> None:
@@ -72,21 +84,22 @@ def main() -> None:
         with server.connect(name) as connection:
             connection.execute(SCHEMA.read_bytes())
         with closing(Collection(server.url(name))) as collection:
-            metrics = RecordedMetrics()
             bench = QuickBench(Path(folder), collection, max_in_flight=_IN_FLIGHT)
-            bench.metrics = metrics
-            asyncio.run(measure(bench, 50))
-            server_before, before = server_cpu_s(server), own_cpu_s()
-            wall_s = asyncio.run(measure(bench, jobs))
-            own_ms = (own_cpu_s() - before) / jobs * 1_000
-            server_ms = (server_cpu_s(server) - server_before) / jobs * 1_000
+            asyncio.run(measure(bench, server, 50))
+            bench.metrics = metrics = RecordedMetrics()
+            bench.pipeline.cpu_s.clear()
+            took = asyncio.run(measure(bench, server, jobs))
+        own_ms, server_ms = (each / jobs * 1_000 for each in (took.own_s, took.server_s))
+        pipeline_ms = sum(bench.pipeline.cpu_s) / jobs * 1_000
         seconds = metrics.observed(CATALOG_TRANSACTION_SECONDS)[()]
-        p99_ms = statistics.quantiles(seconds, n=100)[98] * 1_000
+    # Half of the transactions are finishes, so that at most 1 % of these are in the slowest 0.5 %.
+    p99_ms = statistics.quantiles(seconds, n=200)[-1] * 1_000
     cores_do = min(1_000 / own_ms, _CORES * 1_000 / (own_ms + server_ms))
     print(
-        f"{jobs} jobs in {wall_s:.1f} s: {jobs / wall_s:.0f} jobs/s; a job takes {own_ms:.1f} ms"
-        f" of processor in the consumer and {server_ms:.1f} ms in Postgres, so that {_CORES} cores"
-        f" do {cores_do:.0f} jobs/s; p99 of a transaction {p99_ms:.0f} ms"
+        f"{jobs} jobs in {took.wall_s:.1f} s: {jobs / took.wall_s:.0f} jobs/s; a job takes"
+        f" {own_ms:.1f} ms of processor in the consumer, {pipeline_ms:.1f} of them in the stand-in"
+        f" pipeline, and {server_ms:.1f} ms in Postgres, so that {_CORES} cores do {cores_do:.0f}"
+        f" jobs/s; p99 of finish at most {p99_ms:.0f} ms"
     )
 
 
