@@ -13,10 +13,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Interval, and_, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Interval,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy import tuple_ as row_of
 from sqlalchemy.exc import IntegrityError
 
@@ -145,6 +158,13 @@ def lock_unsent(connection: Connection, wanted: Wanted, job_id: UUID) -> UnsentJ
     Returns:
         None if another transaction has the row, or if the job needs no message any more.
     """
+    row = connection.execute(_locking(wanted), {"job_id": job_id}).first()
+    return None if row is None else UnsentJob(*row)
+
+
+@lru_cache(16)
+def _locking(wanted: Wanted) -> Select[*tuple[Any, ...]]:
+    """Return the query that locks a row, which a sweep needs for each of thousands of rows."""
     columns = (
         JOBS.c.id,
         JOBS.c.book_id,
@@ -153,9 +173,8 @@ def lock_unsent(connection: Connection, wanted: Wanted, job_id: UUID) -> UnsentJ
         JOBS.c.queue_retry_count,
         JOBS.c.failure_reason,
     )
-    query = select(*columns).where(JOBS.c.id == job_id, wanted.condition())
-    row = connection.execute(query.with_for_update(key_share=True, skip_locked=True)).first()
-    return None if row is None else UnsentJob(*row)
+    query = select(*columns).where(JOBS.c.id == bindparam("job_id"), wanted.condition())
+    return query.with_for_update(key_share=True, skip_locked=True)
 
 
 def let_wait(connection: Connection, job: UnsentJob) -> bool:

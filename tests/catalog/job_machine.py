@@ -331,6 +331,10 @@ class JobMachine(RuleBasedStateMachine):
 
 
 class DyingOldWorker(JobMachine):
-    """The same, where the old worker may die: it then acknowledges what it finds taken."""
+    """The same with the old worker, which may die: it then acknowledges what it finds taken."""
 
     old_worker_may_die = True
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.ours = False
