@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.loaders import Loader
 
 from serve_app.config import AwsConfig
+
+
+class _Services(Loader):
+    """What botocore knows of AWS's services, which all clients of a process share.
+
+    botocore would read it again for each client, which takes most of the time that a client needs:
+    .16 of .19 s of processor for S3.
+    """
+
+    @property
+    def search_paths(self) -> list[str]:
+        """Folders of the descriptions. A copy, since every session adds one of boto3 to it."""
+        return [*super().search_paths]
+
+
+@cache
+def _services() -> _Services:
+    return _Services()
 
 
 def aws_client(service: str, aws: AwsConfig, *, connections: int = 32) -> Any:
@@ -28,5 +49,8 @@ def aws_client(service: str, aws: AwsConfig, *, connections: int = 32) -> Any:
         s3={"addressing_style": "path" if aws.endpoint_url else "auto"},
         tcp_keepalive=True,
     )
-    session = boto3.session.Session(region_name=aws.region)
+    # A session for each client, so that it finds the credentials of its time.
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _services())
+    session = boto3.session.Session(botocore_session=core, region_name=aws.region)
     return session.client(service, endpoint_url=aws.endpoint_url, config=config)  # type: ignore[call-overload]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from serve_app.errors import InvalidConfig
 from serve_app.models.folio.synthetic.photograph import draw_photograph
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from tests.catalog.bench import Bench
+from tests.catalog.catalog_bench import PATIENCE_S
 from tests.catalog.collection import Collection, photographs
 from tests.support.fault_rig import Models
 
@@ -78,6 +80,11 @@ async def test_a_message_ends_as_the_picture_that_the_application_shows(
         await bench.drained()
         await ingest.check_health()
         status = await ingest.status()
+        until = time.monotonic() + PATIENCE_S
+        # Jobs are counted every few seconds.
+        while "processing" in status["catalog"]["jobs"] and time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            status = await ingest.status()
     assert status["healthy"], status
     assert status["catalog"]["reason"] is None
     assert status["catalog"]["jobs"] == {"completed": 1, "failed": 1}
