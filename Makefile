@@ -22,14 +22,16 @@ PARALLEL := --numprocesses auto --maxprocesses 8
 	bench-memory bench-hostile bench-engines bench-peers compare-rembg quality
 
 help: ## This list
-	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' 'FNR == NR {if (/^[a-z0-9-]+:.*## / && length($$1) > width) width = length($$1); next} \
+		/^##@ /{printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z0-9-]+:.*## /{printf "  make %-" width "s  %s\n", $$1, $$2}' \
+		$(firstword $(MAKEFILE_LIST)) $(firstword $(MAKEFILE_LIST))
 
 ##@ Use
 demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
 
-tune: $(VENV)/weights ## The fastest settings for this machine (P95=2s, ACCURACY=close, MINUTES=12)
+tune: $(VENV)/weights ## The fastest settings here (P95=2s, ACCURACY=close, MINUTES=12)
 	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL)) \
 		$(if $(ACCURACY),--accuracy $(ACCURACY)) $(if $(MINUTES),--minutes $(MINUTES))
 
@@ -56,7 +58,7 @@ spelling: $(VENV)/installed ## Spelling only
 unit: $(VENV)/compiled ## Unit tests, and tests of the conventions: no Ray, no network
 	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) tests/unit tests/conventions
 
-coverage: $(VENV)/compiled ## The same, with the branch coverage and its floor
+coverage: $(VENV)/compiled ## Unit tests with their branch coverage and its floor
 	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) --cov --cov-report=term:skip-covered \
 		tests/unit tests/conventions
 
@@ -71,7 +73,7 @@ docs: $(VENV)/installed ## Write the pages that are made from the code
 ##@ Test
 test: unit integration ## All tests except the slow ones
 
-integration: $(VENV)/compiled $(VENV)/weights ## Those of them that unit leaves out
+integration: $(VENV)/compiled $(VENV)/weights ## Tests that unit leaves out, except the slow ones
 	$(VENV)/bin/python -m pytest -m "not slow" --ignore tests/unit --ignore tests/conventions
 
 test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 10,000 requests, the wheel
@@ -114,10 +116,10 @@ check-terraform: $(VENV)/installed $(DEPLOYMENT)/installed ## cluster/terraform 
 check-workflows: $(VENV)/installed $(DEPLOYMENT)/installed ## .github, with actionlint and zizmor
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_workflows.py
 
-check-first-deployment: $(VENV)/installed $(DEPLOYMENT)/installed ## That page, in a local AWS
+check-first-deployment: $(VENV)/installed $(DEPLOYMENT)/installed ## docs/operations/first-deployment.md, in a local AWS
 	$(VENV)/bin/python -m pytest --quiet tests/deployment/test_first_deployment.py
 
-chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks (SEED=n), then outages of a minute
+chaos: $(VENV)/installed ## JOBS=2000 jobs while something breaks (SEED=n), then outages
 	$(VENV)/bin/python -m tests.faults.chaos --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(VENV)/installed ## Hostile files, and many more mutated images and requests
@@ -204,7 +206,7 @@ lock: ## New versions into the lock files (needs uv)
 	uv pip compile requirements-peers.in --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-peers.lock
 
-tag: ## Tag this commit with the version in pyproject.toml, unless the tag exists
+tag: ## Tag this commit with the version of pyproject.toml, unless it exists
 	@version=v$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); \
 	if git rev-parse --quiet --verify "refs/tags/$$version" >/dev/null; then \
 		echo "$$version exists"; \
