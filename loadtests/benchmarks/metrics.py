@@ -2,19 +2,23 @@
 
 One process runs two pipelines in turns over the same images: one records to Ray, as a replica does,
 and one records nothing. What differs is what the metrics cost in images/s and in CPU time for each
-image, including the threads by which they reach Ray. Every second pair of rounds has the other
-order. The calls of these images are then made again on their own: on a busy machine, their sum is
-the more exact number.
+image. What was noted in a round reaches Ray within it, in a thread of its own, so that a round
+without metrics pays nothing of it. Every second pair of rounds has the other order. The calls of
+these images are then made again on their own: on a busy machine, their sum is the more exact
+number.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from rich.console import Console
@@ -30,7 +34,7 @@ from serve_app.models.registry import BUNDLED_MODEL
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters
 from serve_app.serving.metrics import UNRECORDED, Metric, Metrics
-from serve_app.serving.ray_metrics import RayMetrics, process_metrics
+from serve_app.serving.ray_metrics import RayMetrics
 from serve_app.storage import open_store
 
 _LIMIT = 0.02
@@ -39,6 +43,9 @@ _AT_ONCE = 4
 _PAIRS = 15
 _IMAGES = 40
 _REPEATS = 50
+_FLUSHED_EVERY_S = 1.0
+_NORMAL_95 = 1.96
+"""Quantile of the normal distribution for an interval of 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def main() -> None:
     print(f"Written to {write_result('metrics.json', content)}")
 
 
-async def measure(images: Sequence[bytes], pairs: int) -> dict[str, float]:
+async def measure(images: Sequence[bytes], pairs: int) -> dict[str, Any]:
     """Return the cost of the metrics.
 
     Args:
@@ -123,17 +130,21 @@ async def measure(images: Sequence[bytes], pairs: int) -> dict[str, float]:
         pairs: Number of pairs of rounds.
     """
     config = AppConfig.load({"models": [BUNDLED_MODEL]})
-    recorded, plain = _pipeline(config, process_metrics()), _pipeline(config, UNRECORDED)
+    metrics = RayMetrics()
+    pipelines = {True: _pipeline(config, metrics), False: _pipeline(config, UNRECORDED)}
     recipe = parse_recipe({"checks": {"min_subject_px": 0}})
-    for pipeline in (recorded, plain):
-        await _round(pipeline, images, recipe)
+
+    async def run(recorded: bool) -> Round:
+        return await _round(pipelines[recorded], images, recipe, metrics if recorded else None)
+
+    for recorded in (True, False):
+        await run(recorded)
     found: list[tuple[Round, Round]] = []
     for number in range(pairs):
-        order = (recorded, plain) if number % 2 else (plain, recorded)
-        rounds = {id(each): await _round(each, images, recipe) for each in order}
-        found.append((rounds[id(recorded)], rounds[id(plain)]))
+        rounds = {recorded: await run(recorded) for recorded in (number % 2 == 0, number % 2 == 1)}
+        found.append((rounds[True], rounds[False]))
     counted = CountedMetrics()
-    await _round(_pipeline(config, counted), images, recipe)
+    await _round(_pipeline(config, counted), images, recipe, None)
     times = time_calls(counted)
     calls = len(counted.calls) / len(images)
     cpu = [with_.cpu_s / without.cpu_s - 1 for with_, without in found]
@@ -144,9 +155,9 @@ async def measure(images: Sequence[bytes], pairs: int) -> dict[str, float]:
         "images": len(images),
         "cpu_ms": cpu_s * 1e3,
         "cpu_cost": statistics.median(cpu),
-        "cpu_cost_error": _standard_error(cpu),
+        "cpu_cost_interval": median_interval(cpu),
         "wall_cost": statistics.median(wall),
-        "wall_cost_error": _standard_error(wall),
+        "wall_cost_interval": median_interval(wall),
         "calls": calls,
         "call_us": times["call_s"] * 1e6,
         "flush_us": times["flush_s"] * 1e6,
@@ -161,31 +172,56 @@ def _pipeline(config: AppConfig, metrics: Metrics) -> ImagePipeline:
     return ImagePipeline(config, open_store(config), models, threads, metrics)
 
 
-async def _round(pipeline: ImagePipeline, images: Sequence[bytes], recipe: Recipe) -> Round:
+async def _round(
+    pipeline: ImagePipeline, images: Sequence[bytes], recipe: Recipe, metrics: RayMetrics | None
+) -> Round:
     waiting = iter(images)
+    ended = asyncio.Event()
 
     async def client() -> None:
         for data in waiting:
             await pipeline.cut_out(data, recipe)
 
     wall_s, cpu_s = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(client() for _ in range(_AT_ONCE)))
+    async with asyncio.TaskGroup() as tasks:
+        if metrics is not None:
+            tasks.create_task(_keep_flushing(metrics, ended))
+        await asyncio.gather(*(client() for _ in range(_AT_ONCE)))
+        ended.set()
     return Round(time.perf_counter() - wall_s, time.process_time() - cpu_s)
 
 
-def _standard_error(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+async def _keep_flushing(metrics: RayMetrics, ended: asyncio.Event) -> None:
+    """Give Ray what was noted, each second and at the end, as ``ray_metrics`` does."""
+    while not ended.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), _FLUSHED_EVERY_S)
+        await asyncio.to_thread(metrics.flush)
 
 
-def print_result(numbers: dict[str, float], console: Console) -> None:
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the interval that holds the median of all possible values with 95 %.
+
+    Its ends are two of the values, by the binomial distribution of those below the median, which
+    assumes nothing about the distribution of the values themselves.
+
+    Args:
+        values: At least one value.
+    """
+    ordered, reach = sorted(values), _NORMAL_95 / 2 * math.sqrt(len(values))
+    lowest = max(0, math.floor(len(values) / 2 - reach))
+    return ordered[lowest], ordered[-1 - lowest]
+
+
+def print_result(numbers: dict[str, Any], console: Console) -> None:
     """Print the result as a table."""
     table = Table(title="Cost of the metrics", title_justify="left")
     table.add_column("")
     table.add_column("value", justify="right")
     for text, value in (
         ("CPU time of an image without metrics", f"{numbers['cpu_ms']:.1f} ms"),
-        ("more CPU time with metrics (median of pairs)", _share(numbers, "cpu_cost")),
-        ("more wall time with metrics (median of pairs)", _share(numbers, "wall_cost")),
+        ("more CPU time with metrics (median of pairs, 95 %)", _share(numbers, "cpu_cost")),
+        ("more wall time with metrics (median of pairs, 95 %)", _share(numbers, "wall_cost")),
         ("calls for each image", f"{numbers['calls']:.0f}"),
         ("CPU time of a call", f"{numbers['call_us']:.1f} µs"),
         ("CPU time of its flush, in another thread", f"{numbers['flush_us']:.1f} µs"),
@@ -194,12 +230,13 @@ def print_result(numbers: dict[str, float], console: Console) -> None:
     ):
         table.add_row(text, value)
     console.print(table)
-    met = max(numbers["calls_share"], numbers["cpu_cost"]) <= _LIMIT
+    met = max(numbers["calls_share"], numbers["cpu_cost"], numbers["wall_cost"]) <= _LIMIT
     console.print(f"The limit is {_LIMIT:.0%}: {'met' if met else 'missed'}.")
 
 
-def _share(numbers: dict[str, float], name: str) -> str:
-    return f"{numbers[name]:+.2%} ± {numbers[name + '_error']:.2%}"
+def _share(numbers: dict[str, Any], name: str) -> str:
+    low, high = numbers[f"{name}_interval"]
+    return f"{numbers[name]:+.2%} ({low:+.2%} to {high:+.2%})"
 
 
 if __name__ == "__main__":
