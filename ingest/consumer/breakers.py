@@ -194,15 +194,15 @@ class Breakers:
         sampled = at_s < self._sampled_at_s + _SAMPLE_S
         return 1 if at_s >= opened_at_s + self._patience_s and not sampled else 0
 
-    @property
-    def reason(self) -> str | None:
-        """Name of a place that refuses and its reason, or None if no job waits for a place."""
+    def refusing(self) -> dict[Place, str]:
+        """Return each place that stops the receiving or that jobs wait for, with its reason."""
+        found = {}
         for place, breaker in sorted(self._breakers.items(), key=lambda item: item[0]):
             stops = self.is_open(place) and not self.is_particular(place)
             refuses = breaker.refusing_since_s < math.inf and self._waiting[place] > 0
             if stops or refuses:
-                return f"{place}: {breaker.reason}"
-        return None
+                found[place] = breaker.reason
+        return found
 
     def refusing_since_s(self, place: Place) -> float | None:
         """Return the time since which a place refuses, or None if it serves jobs."""

@@ -31,6 +31,7 @@ from ingest.consumer.receiving import Receiving
 from ingest.consumer.recorder import Recorder
 from ingest.consumer.room import Room
 from ingest.consumer.stats import ConsumerStats, Stored, count_failures, describe_stored
+from ingest.consumer.troubles import Trouble, find_troubles
 from ingest.consumer.verdicts import (
     fatal_failure,
     judge,
@@ -140,11 +141,15 @@ class Consumer:
         )
 
     @property
+    def troubles(self) -> list[Trouble]:
+        """What is wrong with what the consumer needs."""
+        queue, ledger = self._leases.trouble, self._recorder.trouble
+        return find_troubles(self.fatal, queue, ledger, self._breakers.refusing())
+
+    @property
     def reason(self) -> str | None:
         """Reason why the consumer is not healthy, or None if it is."""
-        if self.fatal is not None:
-            return f"{self.fatal.code}: {self.fatal.message}"
-        return self._leases.trouble or self._recorder.trouble or self._breakers.reason
+        return next((each.reason for each in self.troubles), None)
 
     @property
     def healthy(self) -> bool:

@@ -24,6 +24,7 @@ from ingest.consumer.cancelled_runs import CancelledRuns
 from ingest.consumer.consumer import Consumer
 from ingest.consumer.consumer_metrics import ConsumerMetrics, record_backlog
 from ingest.consumer.stats import describe_failure
+from ingest.consumer.troubles import BOUNDARIES, Boundary, Trouble, describe_boundaries
 from ingest.messages.parse import no_catalog
 from ingest.runs.ledger import Ledger, OutcomeSink
 from ingest.runs.ledger_check import check_ledger
@@ -105,7 +106,7 @@ class SqsIngest:
         )
         self._queue: SqsQueue | None = None
         self._consumer: Consumer | None = None
-        self._trouble = "the models are not loaded yet"
+        self._trouble = Trouble("model", "the models are not loaded yet")
         self._serving = asyncio.create_task(self._serve())
         self._recording = asyncio.create_task(self._keep_recording())
         keep_replica_reports(self._report)
@@ -118,21 +119,40 @@ class SqsIngest:
             raise self._consumer.fatal
 
     async def status(self) -> dict[str, Any]:
-        """Return whether the queue is served, the reason if it is not, and the counters."""
+        """Return whether the queue is served, the reason if it is not, and the counters.
+
+        ``boundaries`` has what the consumer depends on, with the reason of what is not well. Before
+        it consumes, that is only what it waits for.
+        """
         consumer = self._consumer
-        reason = self._trouble if consumer is None else consumer.reason
-        if consumer is not None and reason is not None and self._ledger.trouble is not None:
+        troubles = [self._trouble] if consumer is None else consumer.troubles
+        if self._has_autoscaling:
+            scaling = await asyncio.to_thread(read_scaling_trouble, self._queue_config.url)
+            troubles += [Trouble("autoscaling", scaling)] if scaling else []
+        reason = troubles[0].reason if troubles else None
+        if consumer is not None and consumer.reason and self._ledger.trouble is not None:
             reason = f"{reason}; {self._ledger.trouble}"
-        if reason is None and self._has_autoscaling:
-            reason = await asyncio.to_thread(read_scaling_trouble, self._queue_config.url)
         stats = {} if consumer is None else asdict(consumer.stats)
+        catalog = None if self._catalog is None else await self._catalog.status()
+        # A database that is unavailable is no reason to restart or to leave the queue alone.
+        if catalog is not None and catalog["reason"]:
+            troubles.append(Trouble("database", catalog["reason"]))
         return {
             "queue_url": self._queue_config.url,
             "healthy": reason is None,
             "reason": reason,
+            "boundaries": describe_boundaries(self._known_boundaries(), troubles),
             **stats,
-            **({} if self._catalog is None else {"catalog": await self._catalog.status()}),
+            **({} if catalog is None else {"catalog": catalog}),
         }
+
+    def _known_boundaries(self) -> tuple[Boundary, ...]:
+        """Return what is known to be well if nothing is wrong with it."""
+        if self._consumer is None:
+            return ()
+        database: tuple[Boundary, ...] = () if self._catalog is None else ("database",)
+        scaling: tuple[Boundary, ...] = ("autoscaling",) if self._has_autoscaling else ()
+        return (*BOUNDARIES, *database, *scaling)
 
     async def recent(self) -> RecentReport:
         """Return what this replica has done lately, for the operations page."""
@@ -162,16 +182,16 @@ class SqsIngest:
     async def _serve(self) -> None:
         # A message received before that would wait for the models and use up its receives.
         await self._until_it_succeeds(self._wait_for_models)
-        self._trouble = "the ledger is not checked yet"
+        self._trouble = Trouble("ledger", "the ledger is not checked yet")
         await self._until_it_succeeds(self._check_ledger)
         process: Callable[[Any], Awaitable[Outcome]] = self._cancelled_runs.guard(self._process)
         ledger: OutcomeSink = self._ledger
         if self._catalog is not None:
-            self._trouble = "the catalog's database is not checked yet"
+            self._trouble = Trouble("database", "the catalog's database is not checked yet")
             await self._until_it_succeeds(self._catalog.check)
             process = self._catalog.process(process).run
             ledger = self._catalog.recorder(ledger)
-        self._trouble = "the queue is not open yet"
+        self._trouble = Trouble("queue", "the queue is not open yet")
         queue = self._queue = await self._until_it_succeeds(
             lambda: SqsQueue.open(self._queue_config, self._aws)
         )
@@ -216,11 +236,11 @@ class SqsIngest:
             except (TransientError, PermanentError) as error:
                 # A denial ends as well, once somebody corrects the policy.
                 pause_s = backoff_s(RETRY_BASE_S, number, RETRY_MAX_S)
-                self._trouble = f"{error.code}: {error.message}"
+                self._trouble = self._trouble._replace(reason=f"{error.code}: {error.message}")
                 _logger.warning("%s; trying again in %.1f s", error.message, pause_s)
                 await asyncio.sleep(pause_s)
             except FatalError as error:
-                self._trouble = f"{error.code}: {error.message}"
+                self._trouble = self._trouble._replace(reason=f"{error.code}: {error.message}")
                 raise
         raise AssertionError("unreachable")
 

@@ -15,8 +15,9 @@ def summarize_replicas(answers: Sequence[Any]) -> dict[str, Any]:
             that did not answer.
 
     Returns:
-        Whether all are healthy, the reason of the first that is not, the sums of their counters,
-        the health of the catalog if one is configured, and the answer of each.
+        Whether all are healthy, the reason of the first that is not, what they depend on with the
+        number of those for which it is not well, the sums of their counters, the health of the
+        catalog if one is configured, and the answer of each.
     """
     replicas = [
         answer
@@ -34,10 +35,23 @@ def summarize_replicas(answers: Sequence[Any]) -> dict[str, Any]:
         **({"queue_url": urls[0]} if urls else {}),
         "healthy": not reasons,
         "reason": reasons[0] if reasons else None,
+        "boundaries": _merge_boundaries(replicas),
         **_sums(replicas),
         **({"catalog": catalogs[0]} if catalogs else {}),
         "replicas": replicas,
     }
+
+
+def _merge_boundaries(replicas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each boundary with the first reason why it is not well, and for how many it is not."""
+    found: dict[str, dict[str, Any]] = {}
+    for replica in replicas:
+        for each in replica.get("boundaries", []):
+            name, reason = each["name"], each["reason"]
+            merged = found.setdefault(name, {"name": name, "reason": None, "consumers": 0})
+            merged["reason"] = merged["reason"] or reason
+            merged["consumers"] += reason is not None
+    return list(found.values())
 
 
 def _sums(replicas: Sequence[dict[str, Any]]) -> dict[str, Any]:

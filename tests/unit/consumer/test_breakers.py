@@ -31,7 +31,7 @@ def test_several_jobs_open_a_breaker_and_one_that_is_refused_again_does_not() ->
     breakers.note_refusal(X, "another", "denied", 30)
     assert breakers.is_open(X)
     assert breakers.most_messages(30, idle=False) == 0
-    assert breakers.reason == "source s3://x: denied"
+    assert breakers.refusing() == {X: "denied"}
     assert breakers.refusing_since_s(X) == 10
 
 
@@ -53,7 +53,7 @@ def test_a_job_that_began_before_the_refusals_closes_nothing() -> None:
     breakers.note_services([X], began_s=11, at_s=12)
     assert not breakers.is_open(X)
     assert breakers.has_served_since(X, 10)
-    assert breakers.reason is None
+    assert breakers.refusing() == {}
 
 
 def test_a_result_that_existed_closes_a_breaker_but_blames_no_job() -> None:

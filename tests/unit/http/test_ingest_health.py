@@ -140,3 +140,22 @@ def test_the_catalog_of_the_first_replica_stands_for_all() -> None:
     found = summarize_replicas([WELL | {"catalog": catalog}, WELL | {"catalog": catalog}])
     assert found["catalog"] == catalog
     assert "catalog" not in summarize_replicas([WELL])
+
+
+def test_boundaries_of_all_replicas_are_merged() -> None:
+    def boundaries(**reasons: str | None) -> dict[str, Any]:
+        return {"boundaries": [{"name": name, "reason": why} for name, why in reasons.items()]}
+
+    found = summarize_replicas(
+        [
+            WELL | boundaries(queue=None, source=None),
+            ILL | boundaries(queue=None, source="denied"),
+            ILL | boundaries(queue=None, source="unavailable", settings="wrong"),
+            ReplicaLost("gone"),
+        ]
+    )
+    assert found["boundaries"] == [
+        {"name": "queue", "reason": None, "consumers": 0},
+        {"name": "source", "reason": "denied", "consumers": 2},
+        {"name": "settings", "reason": "wrong", "consumers": 1},
+    ]
