@@ -31,12 +31,8 @@ from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.ingest_health import summarize_replicas
-from serve_app.http.operations import (
-    Operations,
-    Replicas,
-    describe_replicas,
-    summarize_operations,
-)
+from serve_app.http.operations import describe_replicas, summarize_operations
+from serve_app.http.operations_answer import Operations, Replicas
 from serve_app.http.replicas import ask_every_replica
 from serve_app.http.request_metrics import RequestMetrics
 from serve_app.http.uploads import CUTOUT_FORM, FormRules, UploadedImage, read_uploaded_image
@@ -240,7 +236,12 @@ def _count_replicas(application: str) -> list[Replicas]:
     """Return the replicas of each deployment, as Serve's controller counts them."""
     deployments = serve.status().applications[application].deployments
     return [
-        describe_replicas(name, {str(state): n for state, n in found.replica_states.items()})
+        describe_replicas(
+            name,
+            {str(state): n for state, n in found.replica_states.items()},
+            found.status.value,
+            found.message,
+        )
         for name, found in deployments.items()
     ]
 

@@ -1,4 +1,4 @@
-"""What an operator wants to know about the application: the answer of ``/v1/ops``.
+"""What an operator wants to know about the application, from the reports of all replicas.
 
 Every replica remembers what it recorded during the last half hour
 (``serving.recent_metrics``). Here the reports of all replicas become one.
@@ -11,12 +11,24 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
-
+from serve_app.http.operations_answer import (
+    Boundary,
+    Failure,
+    Moment,
+    Operations,
+    QueueState,
+    Replicas,
+    Stage,
+)
+from serve_app.http.operations_verdict import find_attention, find_notes
 from serve_app.serving.metrics import (
+    DEAD_LETTERS,
     DRAIN_SECONDS,
+    HTTP_REFUSALS,
     IMAGES,
+    LEASES_LOST,
     MESSAGES_IN_FLIGHT,
+    MESSAGES_RETRIED,
     OLDEST_RECEIVED_SECONDS,
     QUEUE_MESSAGES,
     STAGE_SECONDS,
@@ -33,95 +45,36 @@ from serve_app.serving.recent_metrics import (
 
 _RATE_SLOTS = 6
 """Slots of which the present rate is the mean: those of the last whole minute."""
-_GAUGE_SLOTS = 3
-"""Slots for which a value of a gauge holds. The backlog is read every 15 s."""
+_FAILURE_SLOTS = 90
+"""Slots in which failures need attention: those of 15 minutes, as in the alerts."""
+_BACKLOG_SLOTS = 3
+"""Slots for which a reading of the backlog holds. It is read every 15 s."""
+_HELD_SLOTS = 2
+"""Slots for which a consumer's number of jobs holds. It records it every 5 s, so that it may be
+missing in the slot that has just begun."""
 _STOPPING = "STOPPING"
 _RUNNING = "RUNNING"
 
 
-class QueueState(BaseModel):
-    """The messages of the queue."""
+def describe_replicas(
+    deployment: str, states: dict[str, int], status: str = "HEALTHY", message: str = ""
+) -> Replicas:
+    """Return the replicas of a deployment as Serve describes them.
 
-    waiting: int = Field(description="Messages that wait, as SQS counts them.")
-    in_flight: int = Field(description="Messages that consumers hold, as SQS counts them.")
-    oldest_s: float = Field(
-        description="Age, in seconds, of the oldest message of the last receives."
-    )
-    drained_in_s: float | None = Field(
-        description="Seconds until the backlog is empty at the rate of the last minute. Null if "
-        "nothing was processed."
-    )
-    policy_drained_in_s: float | None = Field(
-        description="Seconds in which the replicas that run or start drain the backlog, as the "
-        "autoscaling policy computes it for the slowest deployment. Null without autoscaling."
-    )
-
-
-class Stage(BaseModel):
-    """The time of one stage of the pipeline during the last five minutes."""
-
-    name: str
-    images: int = Field(description="Number of images that went through it.")
-    median_s: float = Field(description="Median, in seconds, estimated from a histogram.")
-    p95_s: float = Field(description="95th percentile, in seconds, estimated from a histogram.")
-
-
-class Replicas(BaseModel):
-    """The replicas of one deployment."""
-
-    deployment: str
-    wanted: int = Field(description="Number of replicas that Serve keeps or starts.")
-    running: int = Field(description="Number of replicas that have started.")
-    states: dict[str, int] = Field(description="Number of replicas in each state of Serve.")
-
-
-class Failure(BaseModel):
-    """An image that failed, or a request that was answered with an error."""
-
-    at: datetime
-    way_in: str = Field(description="queue or http.")
-    code: str
-    message: str
-    subject: str = Field(description="Source of the job, or method and path of the request.")
-    job_id: str
-    run_id: str
-
-
-class Moment(BaseModel):
-    """Ten seconds of the last half hour."""
-
-    at: datetime = Field(description="Their beginning.")
-    done: float = Field(description="Images per second with a result.")
-    failed: float = Field(description="Images per second without one.")
-    waiting: int | None = Field(description="Messages that wait. Null if nobody read it.")
-    in_flight: int | None = Field(description="Jobs that run. Null if no consumer recorded it.")
-
-
-class Operations(BaseModel):
-    """What the application did during the last half hour, and how it is now."""
-
-    at: datetime
-    images_per_s: float = Field(description="Images per second during the last minute.")
-    outcomes: dict[str, int] = Field(description="Images of the last half hour, by outcome.")
-    failures_by_code: dict[str, int] = Field(description="Failed images, by error code.")
-    backlog: QueueState | None = Field(description="The queue. Null if none is served or read.")
-    stages: list[Stage]
-    replicas: list[Replicas]
-    ingest: dict[str, Any] | None = Field(
-        description="Health of the consumers, as in `/readyz`. Null if no queue is served."
-    )
-    last_failures: list[Failure]
-    history: list[Moment] = Field(description="The last half hour, the oldest first.")
-
-
-def describe_replicas(deployment: str, states: dict[str, int]) -> Replicas:
-    """Return the replicas of a deployment by the states that Serve counts."""
+    Args:
+        deployment: Name of the deployment.
+        states: Number of replicas in each state.
+        status: Status of the deployment.
+        message: What Serve says about the status, or empty.
+    """
     present = {state: number for state, number in states.items() if number}
     return Replicas(
         deployment=deployment,
         wanted=sum(number for state, number in present.items() if state != _STOPPING),
         running=present.get(_RUNNING, 0),
         states=present,
+        status=status,
+        message=message,
     )
 
 
@@ -140,57 +93,90 @@ def summarize_operations(
         now_s: The present time, in seconds since 1970.
     """
     present = int(now_s) // SLOT_S
-    slots = range(present - SLOTS + 1, present + 1)
-    done, failed = _images(reports, failed=False), _images(reports, failed=True)
-    rate = _rate(done, present) + _rate(failed, present)
-    waiting = _gauge(reports, QUEUE_MESSAGES, ("visible",), max)
-    in_flight = _gauge(reports, MESSAGES_IN_FLIGHT, (), sum)
+    images = _images_by_slot(reports)
+    boundaries = [Boundary(**each) for each in (ingest or {}).get("boundaries", [])]
+    backlog, history = _backlog(reports, images, present), _history(reports, images, present)
+    failed = _failed_lately(images, present)
     return Operations(
         at=_time(now_s),
-        images_per_s=round(rate, 2),
-        outcomes=_count(reports, 1),
-        failures_by_code=_count(reports, 2),
-        backlog=_backlog(reports, present),
+        attention=find_attention(boundaries, replicas, ingest, backlog, history, failed),
+        notes=find_notes(replicas),
+        images_per_s=round(_rate(_joined(images), present), 2),
+        outcomes=_count(reports, IMAGES, 1),
+        failures_by_code=_count(reports, IMAGES, 2),
+        retries_by_code=_count(reports, MESSAGES_RETRIED, 0),
+        refusals_by_code=_count(reports, HTTP_REFUSALS, 0),
+        dead_letters=_total(reports, DEAD_LETTERS),
+        leases_lost=_total(reports, LEASES_LOST),
+        backlog=backlog,
+        boundaries=boundaries,
         stages=_stages(reports),
         replicas=replicas,
         ingest=ingest,
         last_failures=_failures(reports),
-        history=[
-            Moment(
-                at=_time(slot * SLOT_S),
-                done=round(done.get(slot, 0) / SLOT_S, 2),
-                failed=round(failed.get(slot, 0) / SLOT_S, 2),
-                waiting=_latest(waiting, slot),
-                in_flight=_latest(in_flight, slot),
-            )
-            for slot in slots
-        ],
+        history=history,
     )
 
 
-def _images(
-    reports: Sequence[RecentReport], *, failed: bool, way_in: str | None = None
-) -> dict[int, float]:
-    """Return the images of each slot that failed, or that did not."""
-    found: defaultdict[int, float] = defaultdict(float)
+# --- counters ---
+
+_Images = dict[tuple[str, str], dict[int, float]]
+"""Images of each slot by way in and error code, which is empty if they did not fail."""
+
+
+def _images_by_slot(reports: Sequence[RecentReport]) -> _Images:
+    found: defaultdict[tuple[str, str], defaultdict[int, float]]
+    found = defaultdict(lambda: defaultdict(float))
     for report in reports:
         for (name, labels), by_slot in report.values.counts.items():
-            if name != IMAGES.name or way_in not in (None, labels[0]):
-                continue
-            if (labels[1] == "failed") == failed:
+            if name == IMAGES.name:
+                way_in, _, code, _ = labels
                 for slot, number in by_slot.items():
-                    found[slot] += number
+                    found[way_in, code][slot] += number
+    return {key: dict(by_slot) for key, by_slot in found.items()}
+
+
+def _joined(
+    images: _Images, *, failed: bool | None = None, way_in: str | None = None
+) -> dict[int, float]:
+    """Return the images of each slot that failed, that did not, or both, of one way in or both."""
+    found: defaultdict[int, float] = defaultdict(float)
+    for (way, code), by_slot in images.items():
+        if failed in (None, bool(code)) and way_in in (None, way):
+            for slot, number in by_slot.items():
+                found[slot] += number
     return found
 
 
-def _count(reports: Sequence[RecentReport], label: int) -> dict[str, int]:
-    """Return the images by the value of a label, the most frequent first."""
+def _failed_lately(images: _Images, present: int) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return the images of the last slots that failed, and all of their way in."""
+    lately = {
+        key: sum(number for slot, number in by_slot.items() if slot > present - _FAILURE_SLOTS)
+        for key, by_slot in images.items()
+    }
+    ways: Counter[str] = Counter()
+    for (way_in, _), number in lately.items():
+        ways[way_in] += round(number)
+    return {
+        (way_in, code): (round(number), ways[way_in])
+        for (way_in, code), number in lately.items()
+        if code
+    }
+
+
+def _count(reports: Sequence[RecentReport], metric: Metric, label: int) -> dict[str, int]:
+    """Return a counter by the value of a label, the most frequent first."""
     found: Counter[str] = Counter()
     for report in reports:
         for (name, labels), by_slot in report.values.counts.items():
-            if name == IMAGES.name and labels[label]:
+            if name == metric.name and labels[label]:
                 found[labels[label]] += round(sum(by_slot.values()))
     return dict(found.most_common())
+
+
+def _total(reports: Sequence[RecentReport], metric: Metric) -> int:
+    counts = (report.values.counts.get((metric.name, ()), {}) for report in reports)
+    return round(sum(sum(by_slot.values()) for by_slot in counts))
 
 
 def _rate(by_slot: dict[int, float], present: int) -> float:
@@ -199,40 +185,58 @@ def _rate(by_slot: dict[int, float], present: int) -> float:
     return sum(by_slot.get(slot, 0) for slot in last) / (_RATE_SLOTS * SLOT_S)
 
 
-def _gauge(
-    reports: Sequence[RecentReport], metric: Metric, labels: tuple[str, ...], join: Any
-) -> dict[int, int]:
-    """Return a gauge by slot, joined over the replicas that recorded it there."""
-    values: defaultdict[int, list[float]] = defaultdict(list)
+# --- gauges ---
+
+
+def _largest(
+    reports: Sequence[RecentReport], metric: Metric, labels: tuple[str, ...] = ()
+) -> dict[int, float]:
+    """Return a gauge by slot that several replicas record of the same thing."""
+    found: dict[int, float] = {}
     for report in reports:
         for slot, value in report.values.gauges.get((metric.name, labels), {}).items():
-            values[slot].append(value)
-    return {slot: round(join(each)) for slot, each in values.items()}
+            found[slot] = max(value, found.get(slot, value))
+    return found
 
 
-def _latest(by_slot: dict[int, int], present: int) -> int | None:
-    """Return the last value of a gauge at a slot, unless it is older than what it is read for."""
-    for slot in range(present, present - _GAUGE_SLOTS, -1):
+def _sum_of_held(reports: Sequence[RecentReport], metric: Metric) -> dict[int, float]:
+    """Return a gauge by slot that each replica records of itself, added up.
+
+    A replica may not have recorded it yet in a slot that others have. Its last value counts then,
+    as it does in the first slot after the replica's end.
+    """
+    found: defaultdict[int, float] = defaultdict(float)
+    for report in reports:
+        by_slot = report.values.gauges.get((metric.name, ()), {})
+        held: dict[int, float] = {}
+        for slot, value in sorted(by_slot.items()):
+            held.update(dict.fromkeys(range(slot, slot + _HELD_SLOTS), value))
+        for slot, value in held.items():
+            found[slot] += value
+    return dict(found)
+
+
+def _latest(by_slot: dict[int, float], present: int) -> int | None:
+    """Return the last reading at a slot, unless it is too old."""
+    for slot in range(present, present - _BACKLOG_SLOTS, -1):
         if slot in by_slot:
-            return by_slot[slot]
+            return round(by_slot[slot])
     return None
 
 
-def _backlog(reports: Sequence[RecentReport], present: int) -> QueueState | None:
+def _backlog(reports: Sequence[RecentReport], images: _Images, present: int) -> QueueState | None:
     waiting, held = (
-        _latest(_gauge(reports, QUEUE_MESSAGES, (state,), max), present)
+        _latest(_largest(reports, QUEUE_MESSAGES, (state,)), present)
         for state in ("visible", "not_visible")
     )
     if waiting is None or held is None:
         return None
-    images = (_images(reports, failed=failed, way_in="queue") for failed in (False, True))
-    rate = sum(_rate(each, present) for each in images)
+    rate = _rate(_joined(images, way_in="queue"), present)
     left = waiting + held
-    oldest = _latest(_gauge(reports, OLDEST_RECEIVED_SECONDS, (), max), present)
     return QueueState(
         waiting=waiting,
         in_flight=held,
-        oldest_s=oldest or 0,
+        oldest_s=_latest(_largest(reports, OLDEST_RECEIVED_SECONDS), present) or 0,
         drained_in_s=0 if not left else round(left / rate, 1) if rate else None,
         policy_drained_in_s=_by_the_policy(reports, present),
     )
@@ -244,9 +248,28 @@ def _by_the_policy(reports: Sequence[RecentReport], present: int) -> float | Non
         by_slot[max(by_slot)]
         for report in reports
         for (name, _), by_slot in report.values.gauges.items()
-        if name == DRAIN_SECONDS.name and max(by_slot) > present - _GAUGE_SLOTS
+        if name == DRAIN_SECONDS.name and max(by_slot) > present - _BACKLOG_SLOTS
     ]
     return round(max(latest), 1) if latest else None
+
+
+def _history(reports: Sequence[RecentReport], images: _Images, present: int) -> list[Moment]:
+    done, failed = _joined(images, failed=False), _joined(images, failed=True)
+    waiting = _largest(reports, QUEUE_MESSAGES, ("visible",))
+    in_flight = _sum_of_held(reports, MESSAGES_IN_FLIGHT)
+    return [
+        Moment(
+            at=_time(slot * SLOT_S),
+            done=round(done.get(slot, 0) / SLOT_S, 2),
+            failed=round(failed.get(slot, 0) / SLOT_S, 2),
+            waiting=_latest(waiting, slot),
+            in_flight=round(in_flight[slot]) if slot in in_flight else None,
+        )
+        for slot in range(present - SLOTS + 1, present + 1)
+    ]
+
+
+# --- stages and failures ---
 
 
 def _stages(reports: Sequence[RecentReport]) -> list[Stage]:

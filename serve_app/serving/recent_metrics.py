@@ -15,9 +15,13 @@ from threading import Lock
 from typing import Literal, TypeVar
 
 from serve_app.serving.metrics import (
+    DEAD_LETTERS,
     DRAIN_SECONDS,
+    HTTP_REFUSALS,
     IMAGES,
+    LEASES_LOST,
     MESSAGES_IN_FLIGHT,
+    MESSAGES_RETRIED,
     OLDEST_RECEIVED_SECONDS,
     QUEUE_MESSAGES,
     STAGE_SECONDS,
@@ -33,9 +37,13 @@ DISTRIBUTION_SLOTS = 30
 
 REMEMBERED = frozenset(
     {
+        DEAD_LETTERS,
         DRAIN_SECONDS,
+        HTTP_REFUSALS,
         IMAGES,
+        LEASES_LOST,
         MESSAGES_IN_FLIGHT,
+        MESSAGES_RETRIED,
         OLDEST_RECEIVED_SECONDS,
         QUEUE_MESSAGES,
         STAGE_SECONDS,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from serve_app.http.operations import Replicas, summarize_operations
+from serve_app.http.operations import describe_replicas, summarize_operations
 from serve_app.serving.metrics import (
     DRAIN_SECONDS,
+    HTTP_REFUSALS,
     IMAGES,
     MESSAGES_IN_FLIGHT,
+    MESSAGES_RETRIED,
     QUEUE_MESSAGES,
     STAGE_SECONDS,
 )
@@ -25,11 +28,27 @@ from tests.browser.test_accessibility import check
 pytestmark = pytest.mark.timeout(300)
 
 NOW_S = 1_790_000_000.0
-HEALTHY = {"healthy": True, "reason": None}
-AWAY = {"healthy": False, "reason": "storage_unavailable: the bucket photos does not answer"}
+ILL = "output s3://photos: storage_rejected: the bucket denies to write the results of this run"
+NAMES = ("queue", "source", "model", "pipeline", "output", "ledger", "autoscaling")
 
 
-def answer(ingest: dict[str, Any], *, running: int = 2, done: int = 40, failed: int = 3) -> str:
+def health(**reasons: str) -> dict[str, Any]:
+    boundaries = [
+        {"name": name, "reason": reasons.get(name), "consumers": name in reasons} for name in NAMES
+    ]
+    reason = next(iter(reasons.values()), None)
+    return {
+        "healthy": reason is None,
+        "reason": reason,
+        "boundaries": boundaries,
+        "replicas": [{}],
+        "catalog": {"jobs": {"pending": 7, "completed": 12}, "stale": 0, "oldest_pending_s": 40},
+    }
+
+
+def answer(
+    ingest: dict[str, Any] | None, *, running: int = 2, done: int = 40, failed: int = 2
+) -> str:
     """Return the JSON of an application that has drained a backlog for twenty minutes."""
     clock_s = NOW_S - 1200
     recent = RecentMetrics(lambda: clock_s)
@@ -38,6 +57,8 @@ def answer(ingest: dict[str, Any], *, running: int = 2, done: int = 40, failed: 
             [
                 (IMAGES, ("queue", "done", "", "u2netp"), done),
                 (IMAGES, ("queue", "failed", "no_subject", ""), failed),
+                (MESSAGES_RETRIED, ("storage_unavailable",), 1),
+                (HTTP_REFUSALS, ("overloaded", "http.max_concurrent", ""), 1),
                 (QUEUE_MESSAGES, ("visible",), 6000 - 43 * index),
                 (QUEUE_MESSAGES, ("not_visible",), 64),
                 (MESSAGES_IN_FLIGHT, (), 64),
@@ -51,7 +72,7 @@ def answer(ingest: dict[str, Any], *, running: int = 2, done: int = 40, failed: 
         NOW_S, "queue", "no_subject", "no subject was found", "s3://photos/a.jpg", "j1", "run-1"
     )
     states = {"RUNNING": running, "STARTING": 2 - running}
-    replicas = [Replicas(deployment="CutoutPipeline", wanted=2, running=running, states=states)]
+    replicas = [describe_replicas("CutoutPipeline", states)]
     report = RecentReport(recent.values(), (shot,))
     return summarize_operations([report], replicas, ingest, NOW_S).model_dump_json()
 
@@ -62,31 +83,102 @@ def open_page(page: Any, url: str, body: str) -> None:
     page.wait_for_selector("#facts-now:not([hidden])")
 
 
+def ask_again(page: Any) -> None:
+    with page.expect_event("requestfinished", lambda request: request.url.endswith("/v1/ops")):
+        page.evaluate("dispatchEvent(new Event('visibilitychange'))")
+
+
 def test_a_healthy_run(page: Any, page_url: str) -> None:
-    open_page(page, page_url, answer(HEALTHY))
+    open_page(page, page_url, answer(health()))
     assert page.inner_text("#verdict") == "Everything is healthy"
-    assert page.inner_text("#rate") == "4.3"
+    assert page.inner_text("#rate") == "4.2"
     assert page.inner_text("#waiting") == "883"
     assert page.inner_text("#drained") == "4 min"
-    assert page.inner_text("#policy") == "2 min"
-    assert page.inner_text("#failed") == "360"
-    assert "no_subject" in page.inner_text("#codes")
+    assert page.inner_text("#policy").endswith("; 2 min by the policy")
+    assert page.inner_text("#failed") == "240"
+    assert page.inner_text("#share") == "4.8% of 5,040"
+    codes = [row.split() for row in page.locator("#codes tr").all_inner_texts()]
+    assert codes == [
+        ["no_subject", "240", "0", "0"],
+        ["storage_unavailable", "0", "120", "0"],
+        ["overloaded", "0", "0", "120"],
+    ]
     assert "s3://photos/a.jpg" in page.inner_text("#failures")
     assert page.inner_text("#stages").split()[0] == "decode"
+    assert page.inner_text("#catalog").split()[:2] == ["pending", "7"]
+    assert {row.split()[-1] for row in page.locator("#boundaries tr").all_inner_texts()} == {"well"}
     for plot in ("rates", "backlog"):
         assert page.locator(f"#{plot} path").count() == 2
+    assert "waiting: 883 now, at most 6,000." in page.get_attribute("#backlog", "aria-label")
     check(page, "healthy")
 
 
 def test_what_needs_attention_is_said(page: Any, page_url: str) -> None:
-    open_page(page, page_url, answer(AWAY, running=1, done=0, failed=0))
+    open_page(page, page_url, answer(health(output=ILL), running=0, done=0, failed=0))
     assert page.inner_text("#verdict") == "Needs attention"
+    assert page.title() == "Needs attention · Foreedge"
     reasons = page.inner_text("#reasons")
-    assert "the bucket photos does not answer" in reasons
-    assert "CutoutPipeline: 1 of 2 replicas run." in reasons
+    assert reasons.splitlines()[0] == ILL
+    assert "CutoutPipeline has no running replica." in reasons
     assert "none was processed in the last minute" in reasons
     assert page.inner_text("#drained") == "not draining"
+    assert page.inner_text("#policy") == ""
+    ill = [row for row in page.locator("#boundaries tr").all_inner_texts() if "well" not in row]
+    [row] = ill
+    assert row.split() == f"Results (S3) not well {ILL}".split()
     check(page, "unhealthy")
+
+
+def test_replicas_that_start_are_no_alarm(page: Any, page_url: str) -> None:
+    open_page(page, page_url, answer(health(), running=1))
+    assert page.inner_text("#verdict") == "Everything is healthy"
+    assert page.inner_text("#notes") == "CutoutPipeline: 1 of 2 replicas run, 1 starting."
+    check(page, "scaling up")
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1280, 6), (390, 2)])
+def test_the_facts_fill_their_lines_and_nothing_is_cut_off(
+    page: Any, page_url: str, width: int, columns: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    open_page(page, page_url, answer(health(output=ILL)))
+    tops = page.evaluate(
+        "[...document.querySelectorAll('#now dl > div')].map((each) => each.offsetTop)"
+    )
+    assert set(Counter(tops).values()) == {columns}
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # One unit of a plot is one pixel, so that its labels can be read at every width.
+    box = page.get_attribute("#rates", "viewBox").split()
+    assert int(box[2]) == page.evaluate("document.getElementById('rates').clientWidth")
+    check(page, f"{width} pixels")
+
+
+def test_an_application_without_a_queue_shows_nothing_of_one(page: Any, page_url: str) -> None:
+    body = summarize_operations([], [], None, NOW_S).model_dump_json()
+    open_page(page, page_url, body)
+    assert not page.is_visible("#waiting")
+    assert not page.is_visible("#boundaries")
+    assert page.inner_text("#stages") == "No image was processed."
+    assert page.inner_text("#failures") == "Nothing has failed."
+    check(page, "empty")
+
+
+def test_a_backlog_that_cannot_be_read_has_its_last_number(page: Any, page_url: str) -> None:
+    recent = RecentMetrics(lambda: NOW_S - 120)
+    recent.note([(QUEUE_MESSAGES, ("visible",), 177), (QUEUE_MESSAGES, ("not_visible",), 5)])
+    report = RecentReport(recent.values())
+    body = summarize_operations([report], [], health(queue="queue_unavailable: no answer"), NOW_S)
+    open_page(page, page_url, body.model_dump_json())
+    assert page.inner_text("#waiting") == "unknown"
+    assert page.inner_text("#waiting-before").startswith("177 at ")
+
+
+def test_what_somebody_selects_stays_if_nothing_changes(page: Any, page_url: str) -> None:
+    open_page(page, page_url, answer(health()))
+    page.evaluate("getSelection().selectAllChildren(document.getElementById('failures'))")
+    ask_again(page)
+    page.wait_for_timeout(100)
+    assert "no subject was found" in page.evaluate("getSelection().toString()")
 
 
 def test_a_key_is_asked_for_and_kept(page: Any, page_url: str) -> None:
@@ -94,7 +186,7 @@ def test_a_key_is_asked_for_and_kept(page: Any, page_url: str) -> None:
 
     def fulfil(route: Any) -> None:
         if route.request.headers.get("x-api-key") == "secret":
-            route.fulfill(body=answer(HEALTHY), content_type="application/json")
+            route.fulfill(body=answer(health()), content_type="application/json")
         else:
             route.fulfill(status=401, body=problem, content_type="application/json")
 
@@ -114,8 +206,22 @@ def test_a_key_is_asked_for_and_kept(page: Any, page_url: str) -> None:
     page.wait_for_selector("#facts-now:not([hidden])")
 
 
-def test_a_server_that_is_gone_is_said(page: Any, page_url: str) -> None:
+def test_a_server_that_is_gone_is_said_with_the_time_of_what_is_shown(
+    page: Any, page_url: str
+) -> None:
+    open_page(page, page_url, answer(health()))
+    page.unroute("**/v1/ops")
     page.route("**/v1/ops", lambda route: route.abort())
-    page.goto(f"{page_url}ops")
+    page.evaluate("dispatchEvent(new Event('visibilitychange'))")
     page.wait_for_selector("#reasons li")
     assert page.inner_text("#verdict") == "The server cannot be reached"
+    assert "What is below was true at " in page.inner_text("#reasons")
+
+
+def test_an_answer_of_haproxy_is_said(page: Any, page_url: str) -> None:
+    body = "<html><body><h1>503 Service Unavailable</h1></body></html>"
+    page.route("**/v1/ops", lambda route: route.fulfill(status=503, body=body))
+    page.goto(f"{page_url}ops")
+    page.wait_for_selector("#reasons li")
+    assert "It answered 503" in page.inner_text("#reasons")
+    assert "503 Service Unavailable" in page.inner_text("#reasons")

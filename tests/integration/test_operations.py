@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
+from ingest.consumer.troubles import BOUNDARIES
 from ingest.local.application import APPLICATION
 from serve_app.models.registry import BUNDLED_MODEL
 from serve_app.serving.kept_reports import ReportKeeper, kept_reports
@@ -19,6 +21,8 @@ BOOK = jpeg(book().image)
 OVER_HTTP = ("http", "done", "", BUNDLED_MODEL)
 METRICS_FLUSHED_S = 2.0
 """Metrics are noted once a second, and an answer is shared for two."""
+COUNTED_WITHIN_S = 20.0
+"""Counters of a consumer are read every 5 s."""
 
 
 def ask(app: App) -> dict[str, Any]:
@@ -53,6 +57,27 @@ def test_every_replica_is_asked(app: App) -> None:
     assert sum(moment["done"] for moment in found["history"]) > 0
     if found["ingest"] is not None:
         assert isinstance(found["ingest"]["healthy"], bool)
+
+
+def test_the_numbers_are_those_of_the_run(app: App) -> None:
+    before = ask(app)
+    images = {f"{number}.jpg": BOOK + bytes(number) for number in range(6)}
+    ended = app.run(images | {"text.jpg": b"a text", "empty.jpg": b""}).outcomes.values()
+    statuses = Counter(outcome.status for outcome in ended)
+    codes = Counter(outcome.code for outcome in ended if outcome.code)
+    assert sum(codes.values()) == 2
+    deadline = time.monotonic() + COUNTED_WITHIN_S
+    while True:
+        found = ask(app)
+        outcomes = Counter(found["outcomes"]) - Counter(before["outcomes"])
+        failures = Counter(found["failures_by_code"]) - Counter(before["failures_by_code"])
+        if (outcomes, failures) == (statuses, codes):
+            break
+        assert time.monotonic() < deadline, (outcomes, statuses, failures, codes)
+        time.sleep(0.5)
+    assert {each["code"] for each in found["last_failures"]} >= set(codes)
+    assert [each["name"] for each in found["boundaries"]] == list(BOUNDARIES)
+    assert {each["reason"] for each in found["boundaries"]} == {None}
 
 
 def report(images: int, before_s: float = 0) -> RecentReport:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from serve_app.http.endpoint import CurrentEndpoint
-from serve_app.http.operations import Operations
+from serve_app.http.operations_answer import Operations
 
 router = APIRouter(tags=["status"])
 

@@ -2,33 +2,61 @@
 
 const $ = (id) => document.getElementById(id);
 const EVERY_MS = 5000;
+const PATIENCE_MS = 20000; // The server itself waits up to ten seconds for replicas.
 const KEY = "foreedge.key"; // Of the session storage, which ends with the page.
-const [WIDTH, HEIGHT, LEFT, BOTTOM] = [540, 150, 44, 18];
+const [HEIGHT, LEFT, BOTTOM] = [150, 46, 20];
+const LEAST_MOMENTS = 31;
+const BOUNDARIES = {
+  queue: "Queue (SQS)", source: "Images (S3)", model: "Models", pipeline: "Pipeline",
+  output: "Results (S3)", ledger: "Ledger (S3)", database: "Database of the catalog",
+  autoscaling: "Backlog for autoscaling", settings: "Settings",
+};
 const number = new Intl.NumberFormat("en");
-const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hour12: false });
+const percent = new Intl.NumberFormat("en", { style: "percent", maximumSignificantDigits: 2 });
+const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const clockWithSeconds = new Intl.DateTimeFormat(
-  "en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  "en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
 
 let timer = null;
+let last = null; // The last answer, for the time after it and for another width.
 
 async function ask() {
   clearTimeout(timer);
   const key = sessionStorage.getItem(KEY);
   try {
-    const answer = await fetch("v1/ops", { headers: key ? { "X-API-Key": key } : {} });
-    const found = await answer.json();
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const answer = await fetch("v1/ops", { headers: key ? { "X-API-Key": key } : {}, signal });
+    const found = await read(answer);
     if (answer.status === 401) return askForKey(found.detail);
     if (!answer.ok) throw new Error(found.detail ?? found.title);
     $("access").hidden = true;
+    last = found;
     show(found);
   } catch (error) {
-    judge("The server cannot be reached", [error.message]);
+    judge("The server cannot be reached", [explain(error), last ? `What is below was true at ${
+      clockWithSeconds.format(new Date(last.at))}.` : ""], []);
   }
   timer = setTimeout(ask, EVERY_MS);
 }
 
+async function read(answer) {
+  const text = await answer.text();
+  try {
+    return JSON.parse(text);
+  } catch {
+    // HAProxy answers in this way while no replica of HttpApi runs.
+    throw new Error(`It answered ${answer.status} ${answer.statusText}: ${text.slice(0, 200)}`);
+  }
+}
+
+function explain(error) {
+  if (error.name === "TimeoutError") return `It did not answer within ${PATIENCE_MS / 1000} s.`;
+  return error instanceof TypeError ? `It does not answer (${error.message}).` : error.message;
+}
+
 function askForKey(reason) {
-  judge("This server needs an API key", sessionStorage.getItem(KEY) ? [reason] : []);
+  judge("This server needs an API key", sessionStorage.getItem(KEY) ? [reason] : [], []);
   $("facts-now").hidden = true;
   $("access").hidden = false;
   $("key").focus();
@@ -38,99 +66,185 @@ function askForKey(reason) {
 
 function show(found) {
   $("facts-now").hidden = false;
-  const backlog = found.backlog;
-  const failed = Object.values(found.failures_by_code).reduce((sum, each) => sum + each, 0);
-  $("rate").textContent = number.format(found.images_per_s);
-  $("waiting").textContent = backlog ? number.format(backlog.waiting) : "–";
-  $("in-flight").textContent = backlog ? number.format(backlog.in_flight) : "–";
-  $("oldest").textContent = backlog ? duration(backlog.oldest_s) : "–";
-  $("drained").textContent = !backlog ? "–"
-    : backlog.drained_in_s === null ? "not draining" : duration(backlog.drained_in_s);
-  const policy = backlog?.policy_drained_in_s ?? null;
-  $("policy").textContent = policy === null ? "–" : duration(policy);
-  $("failed").textContent = number.format(failed);
-  $("failed").className = failed ? "missing" : "";
-  fill("stages", found.stages, ({ name, images, median_s, p95_s }) =>
-    [name, number.format(images), milliseconds(median_s), milliseconds(p95_s)]);
-  fill("replicas", found.replicas, ({ deployment, running, wanted, states }) => [
-    deployment, number.format(running), number.format(wanted),
-    Object.entries(states).filter(([state]) => state !== "RUNNING")
-      .map(([state, count]) => `${count} ${state.toLowerCase()}`).join(", ") || "–"]);
-  fill("outcomes", Object.entries(found.outcomes), ([name, count]) => [name, number.format(count)]);
-  fill("codes", Object.entries(found.failures_by_code),
-    ([name, count]) => [name, number.format(count)]);
-  fill("failures", found.last_failures, ({ at, way_in, code, subject, job_id, message }) =>
-    [clockWithSeconds.format(new Date(at)), way_in, code, subject || job_id, message]);
-  const times = found.history.map(({ at }) => new Date(at));
-  // The last moment is not over, so that its rate would fall.
-  const whole = found.history.slice(0, -1);
-  draw("rates", times, [
-    { values: whole.map(({ done }) => done), name: "area" },
-    { values: whole.map(({ failed: each }) => each), name: "area bad" },
-  ]);
-  draw("backlog", times, [
-    { values: found.history.map(({ waiting }) => waiting), name: "area" },
-    { values: found.history.map(({ in_flight }) => in_flight), name: "line" },
-  ]);
-  assess(found);
+  $("as-of").textContent = `at ${clockWithSeconds.format(new Date(found.at))}`;
+  for (const each of document.querySelectorAll(".of-queue")) each.hidden = !found.ingest;
+  judge(found.attention.length ? "Needs attention" : "Everything is healthy",
+    found.attention, found.notes);
+  showFacts(found);
+  showTables(found);
+  showPlots(found);
 }
 
-function assess(found) {
-  const reasons = [];
-  if (found.ingest && !found.ingest.healthy) reasons.push(found.ingest.reason);
-  for (const { deployment, running, wanted } of found.replicas) {
-    if (!running) reasons.push(`${deployment} has no running replica.`);
-    else if (running < wanted) reasons.push(`${deployment}: ${running} of ${wanted} replicas run.`);
-  }
-  const stuck = found.backlog?.drained_in_s === null;
-  if (stuck) reasons.push("Messages wait, and none was processed in the last minute.");
-  judge(reasons.length ? "Needs attention" : "Everything is healthy", reasons);
-}
-
-function judge(verdict, reasons) {
-  const good = verdict === "Everything is healthy";
-  $("health").className = good ? "" : "bad";
+function judge(verdict, reasons, notes) {
+  $("health").className = verdict === "Everything is healthy" ? "" : "bad";
   // Written only if it changes, so that a screen reader does not repeat it.
   if ($("verdict").textContent !== verdict) $("verdict").textContent = verdict;
-  const said = reasons.filter(Boolean);
-  if ([...$("reasons").children].map((each) => each.textContent).join() === said.join()) return;
-  $("reasons").replaceChildren(...said.map((reason) => make("li", reason)));
+  document.title = `${verdict} · Foreedge`;
+  for (const [id, said] of [["reasons", reasons.filter(Boolean)], ["notes", notes]]) {
+    const before = [...$(id).children].map((each) => each.textContent);
+    if (before.join("\n") !== said.join("\n")) {
+      $(id).replaceChildren(...said.map((text) => make("li", text)));
+    }
+  }
 }
 
-function fill(id, rows, cells) {
-  const made = rows.map((row) => {
-    const [first, ...others] = cells(row);
+function showFacts(found) {
+  const { backlog } = found;
+  const ended = sum(found.outcomes);
+  const failed = sum(found.failures_by_code);
+  $("rate").textContent = number.format(found.images_per_s);
+  $("waiting").textContent = backlog ? number.format(backlog.waiting) : "unknown";
+  $("waiting-before").textContent = backlog ? "" : lastReading(found.history);
+  $("in-flight").textContent = backlog ? number.format(backlog.in_flight) : "unknown";
+  $("oldest").textContent = backlog ? duration(backlog.oldest_s) : "unknown";
+  $("drained").textContent = emptyIn(backlog);
+  $("policy").textContent = emptyAt(found);
+  $("failed").textContent = number.format(failed);
+  $("failed").className = failed ? "missing" : "";
+  $("share").textContent = ended ? `${percent.format(failed / ended)} of ${number.format(ended)}` : "";
+}
+
+function lastReading(history) {
+  const known = history.findLast(({ waiting }) => waiting !== null);
+  return known ? `${number.format(known.waiting)} at ${clock.format(new Date(known.at))}` : "";
+}
+
+function emptyIn(backlog) {
+  if (!backlog) return "unknown";
+  if (!backlog.waiting && !backlog.in_flight) return "it is empty";
+  return backlog.drained_in_s === null ? "not draining" : duration(backlog.drained_in_s);
+}
+
+// The hour by the rate of the last minute, and the time of the policy, which knows the replicas
+// that start. It does not know what refuses.
+function emptyAt({ at, backlog, boundaries }) {
+  const said = [];
+  if (backlog?.drained_in_s) {
+    const end = new Date(Date.parse(at) + 1000 * backlog.drained_in_s);
+    said.push(`at ${clock.format(end)}${backlog.drained_in_s > 64800 ? `, ${day.format(end)}` : ""}`);
+  }
+  const left = backlog && (backlog.waiting || backlog.in_flight);
+  const refused = boundaries.some(({ reason }) => reason);
+  if (left && !refused && backlog.policy_drained_in_s !== null) {
+    said.push(`${duration(backlog.policy_drained_in_s)} by the policy`);
+  }
+  return said.join("; ");
+}
+
+function showTables(found) {
+  const { failures_by_code: failed, retries_by_code: retried, refusals_by_code: refused } = found;
+  fill("boundaries", found.boundaries, ({ name, reason }) =>
+    [BOUNDARIES[name] ?? name, reason ? { text: "not well", name: "missing", more: reason }
+      : { text: "well", name: "well" }], "No consumer has told yet.");
+  fill("codes", [...new Set([failed, retried, refused].flatMap(Object.keys))], (code) =>
+    [code, ...[failed, retried, refused].map((counts) => number.format(counts[code] ?? 0))],
+  "Nothing has failed.");
+  const letters = found.ingest
+    ? [["dead letters", found.dead_letters], ["leases lost", found.leases_lost]] : [];
+  fill("outcomes", [...Object.entries(found.outcomes), ...letters],
+    ([name, count]) => [name, number.format(count)], "No image has ended.");
+  fill("stages", found.stages, ({ name, images, median_s, p95_s }) =>
+    [name, number.format(images), seconds(median_s), seconds(p95_s)],
+  "No image was processed.");
+  fill("replicas", found.replicas, ({ deployment, running, wanted, states }) => [
+    deployment,
+    { text: number.format(running), name: running ? "" : "missing" },
+    number.format(wanted),
+    Object.entries(states).filter(([state]) => state !== "RUNNING")
+      .map(([state, count]) => `${count} ${state.toLowerCase()}`).join(", ") || "–"],
+  "Serve knows no deployment.");
+  fill("failures", found.last_failures, ({ at, way_in, code, subject, job_id, message }) =>
+    [moment(new Date(at)), way_in, code, subject || job_id, message], "Nothing has failed.");
+  const catalog = found.ingest?.catalog;
+  $("catalog-section").hidden = !catalog?.jobs;
+  if (catalog?.jobs) {
+    fill("catalog", [
+      ...Object.entries(catalog.jobs).map(([name, count]) => [name, number.format(count)]),
+      ["taken, and nobody works on them", number.format(catalog.stale)],
+      ["oldest that is pending", duration(catalog.oldest_pending_s ?? 0)],
+    ], (cells) => cells, "");
+  }
+}
+
+const shown = {}; // Rows of each table. A table that stays the same keeps what somebody selects.
+
+function fill(id, rows, cells, nothing) {
+  const content = rows.map(cells);
+  const key = JSON.stringify(content);
+  if (shown[id] === key) return;
+  shown[id] = key;
+  const made = content.map(([first, ...others]) => {
     const line = make("tr");
-    const head = make("th", first);
+    const head = make("th");
     head.scope = "row";
-    line.append(head, ...others.map((text) => make("td", text)));
+    // A code may go on in the next line after each of its low lines.
+    first.split(/(?<=_)/).forEach((part, index) =>
+      head.append(...(index ? [make("wbr")] : []), part));
+    line.append(head, ...others.map((cell) =>
+      typeof cell === "string" ? make("td", cell) : describe(cell)));
     return line;
   });
   if (!made.length) {
     const line = make("tr");
-    line.append(make("th", "none"));
+    const cell = make("td", nothing, "nothing");
+    cell.colSpan = $(id).closest("table").tHead.rows[0].cells.length;
+    line.append(cell);
     made.push(line);
   }
   $(id).replaceChildren(...made);
 }
 
+// A cell with a class, and with a text below it if there is more to say.
+function describe({ text, name, more }) {
+  const cell = make("td");
+  cell.append(make("span", text, name));
+  if (more) cell.append(make("p", more));
+  return cell;
+}
+
 // --- plots ---
 
-function draw(id, times, series) {
-  const most = Math.max(1, ...series.flatMap(({ values }) => values.map((each) => each ?? 0)));
-  const top = ceiling(most);
-  const x = (index) => LEFT + ((WIDTH - LEFT) * index) / (times.length - 1);
+function showPlots(found) {
+  const history = sinceSomethingHappened(found.history);
+  const times = history.map(({ at }) => new Date(at));
+  // The last moment is not over, so that its rate would fall.
+  const whole = history.slice(0, -1);
+  draw("rates", "Images per second", times, [
+    { values: whole.map(({ done }) => done), shape: "area", name: "done" },
+    { values: whole.map(({ failed }) => failed), shape: "area bad", name: "failed" },
+  ]);
+  draw("backlog", "Messages", times, [
+    { values: history.map(({ waiting }) => waiting), shape: "area", name: "waiting" },
+    { values: history.map(({ in_flight }) => in_flight), shape: "line", name: "being processed" },
+  ]);
+}
+
+// An application that is new has no half hour yet. Five minutes are drawn in any case.
+function sinceSomethingHappened(history) {
+  const first = history.findIndex(({ done, failed, waiting, in_flight }) =>
+    done || failed || waiting !== null || in_flight !== null);
+  const from = first < 0 ? history.length : Math.max(0, first - 1);
+  return history.slice(Math.min(from, history.length - LEAST_MOMENTS));
+}
+
+function draw(id, what, times, series) {
+  // As many units as pixels, so that the labels have one size at any width.
+  const width = $(id).clientWidth || 540;
+  $(id).setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
+  $(id).setAttribute("aria-label", `${what} since ${clock.format(times[0])}. ${series.map(summarize).join(" ")}`);
+  const top = ceiling(Math.max(1, ...series.map(({ values }) => largest(values))));
+  const x = (index) => LEFT + ((width - LEFT) * index) / (times.length - 1);
   const y = (value) => (HEIGHT - BOTTOM) * (1 - value / top) + 4;
   const shapes = [];
   for (const share of [0, 0.5, 1]) {
     const height = y(top * share);
-    shapes.push(shape("line", { x1: LEFT, x2: WIDTH, y1: height, y2: height }));
+    shapes.push(shape("line", { x1: LEFT, x2: width, y1: height, y2: height }));
     shapes.push(label(LEFT - 6, height + 4, number.format(top * share), "end"));
   }
   for (const [index, anchor] of [[0, "start"], [(times.length - 1) / 2, "middle"], [times.length - 1, "end"]]) {
     shapes.push(label(x(index), HEIGHT, clock.format(times[Math.round(index)]), anchor));
   }
-  for (const { values, name } of series) {
+  for (const { values, shape: name } of series) {
     for (const [from, part] of parts(values)) {
       const points = part.map((value, index) => `${x(from + index).toFixed(1)},${y(value).toFixed(1)}`);
       const closed = name === "line" ? "" : ` L${x(from + part.length - 1).toFixed(1)},${y(0)} L${x(from).toFixed(1)},${y(0)} Z`;
@@ -138,6 +252,13 @@ function draw(id, times, series) {
     }
   }
   $(id).replaceChildren(...shapes);
+}
+
+const largest = (values) => Math.max(0, ...values.map((each) => each ?? 0));
+
+function summarize({ values, name }) {
+  const now = values.findLast((each) => each !== null);
+  return `${name}: ${now === undefined ? "unknown" : `${number.format(now)} now`}, at most ${number.format(largest(values))}.`;
 }
 
 // The runs of values between gaps, each with the index of its first one. Nothing is drawn for zeros
@@ -171,11 +292,14 @@ function label(x, y, text, anchor) {
 
 // --- words ---
 
-function make(name, text = "") {
+function make(name, text = "", className = "") {
   const made = document.createElement(name);
   made.textContent = text;
+  if (className) made.className = className;
   return made;
 }
+
+const sum = (counts) => Object.values(counts).reduce((total, each) => total + each, 0);
 
 function duration(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
@@ -183,7 +307,12 @@ function duration(seconds) {
   return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} d`;
 }
 
-const milliseconds = (seconds) => `${number.format(Math.round(seconds * 10000) / 10)} ms`;
+function moment(at) {
+  const today = at.toDateString() === new Date(last.at).toDateString();
+  return `${today ? "" : `${day.format(at)} `}${clockWithSeconds.format(at)}`;
+}
+
+const seconds = (value) => value < 1 ? `${Number((1000 * value).toPrecision(3))} ms` : `${value.toFixed(2)} s`;
 
 // --- events ---
 
@@ -193,5 +322,6 @@ $("access").addEventListener("submit", (event) => {
   ask();
 });
 addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : ask()));
+addEventListener("resize", () => last && showPlots(last));
 
 ask();

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_app.http.operations import Operations, describe_replicas, summarize_operations
+from serve_app.http.operations import describe_replicas, summarize_operations
+from serve_app.http.operations_answer import Operations
 from serve_app.serving.metrics import (
+    DEAD_LETTERS,
     DRAIN_SECONDS,
+    HTTP_REFUSALS,
     IMAGES,
+    LEASES_LOST,
     MESSAGES_IN_FLIGHT,
+    MESSAGES_RETRIED,
     OLDEST_RECEIVED_SECONDS,
     QUEUE_MESSAGES,
     STAGE_SECONDS,
@@ -57,6 +62,48 @@ def test_images_of_all_replicas_are_added() -> None:
     assert (found.history[-7].done, found.history[-7].failed) == (3, 1)
     assert found.history[-1].done == 0
     assert (found.history[-1].at - found.history[0].at).total_seconds() == (SLOTS - 1) * SLOT_S
+
+
+def test_what_comes_back_and_what_is_refused_is_counted() -> None:
+    found = summarize(
+        report((MESSAGES_RETRIED, ("storage_unavailable",), 4), (LEASES_LOST, (), 2)),
+        report(
+            (MESSAGES_RETRIED, ("replica_lost",), 9),
+            (HTTP_REFUSALS, ("overloaded", "http.max_concurrent", "shop"), 3),
+            (HTTP_REFUSALS, ("overloaded", "ray_serve", ""), 2),
+            (DEAD_LETTERS, (), 1),
+        ),
+    )
+    assert found.retries_by_code == {"replica_lost": 9, "storage_unavailable": 4}
+    assert found.refusals_by_code == {"overloaded": 5}
+    assert (found.dead_letters, found.leases_lost) == (1, 2)
+
+
+def test_a_consumer_that_has_not_recorded_yet_does_not_lower_what_runs() -> None:
+    found = summarize(
+        report((MESSAGES_IN_FLIGHT, (), 30), before_s=0),
+        report((MESSAGES_IN_FLIGHT, (), 34), before_s=10),
+        # It ended half a minute ago.
+        report((MESSAGES_IN_FLIGHT, (), 500), before_s=30),
+    )
+    assert [each.in_flight for each in found.history[-5:]] == [None, 500, 500, 34, 64]
+
+
+def test_an_ended_replica_counts_for_what_it_did_and_not_for_now() -> None:
+    waiting, held = (QUEUE_MESSAGES, ("visible",)), (QUEUE_MESSAGES, ("not_visible",))
+    ended = report(images(900), (*waiting, 5000), (*held, 64), before_s=90)
+    found = summarize(ended, report(images(60), (*waiting, 100), (*held, 20)))
+    assert found.outcomes == {"done": 960}
+    assert found.images_per_s == 1
+    assert found.backlog is not None
+    assert (found.backlog.waiting, found.backlog.drained_in_s) == (100, 120)
+
+
+def test_failures_of_a_quarter_of_an_hour_need_attention() -> None:
+    failing = images(30, code="no_subject")
+    [said] = summarize(report(images(70), failing)).attention
+    assert said.startswith("30% of the images by the queue have failed with no_subject")
+    assert summarize(report(images(70), failing, before_s=1000)).attention == []
 
 
 def test_the_present_slot_does_not_lower_the_rate() -> None:
@@ -135,5 +182,5 @@ def test_the_last_failures_of_all_replicas_are_sorted_and_bounded() -> None:
 
 def test_replicas_that_stop_are_not_wanted() -> None:
     found = describe_replicas("CutoutPipeline", {"RUNNING": 2, "STARTING": 1, "STOPPING": 3})
-    assert (found.wanted, found.running) == (3, 2)
+    assert (found.wanted, found.running, found.message) == (3, 2, "")
     assert found.states == {"RUNNING": 2, "STARTING": 1, "STOPPING": 3}
