@@ -123,8 +123,8 @@ def test_what_needs_attention_is_said(page: Any, page_url: str) -> None:
     assert "none was processed in the last minute" in reasons
     assert page.inner_text("#drained") == "not draining"
     assert page.inner_text("#policy") == ""
-    ill = [row for row in page.locator("#boundaries tr").all_inner_texts() if "well" not in row]
-    [row] = ill
+    rows = page.locator("#boundaries tr").all_inner_texts()
+    [row] = [row for row in rows if "not well" in row]
     assert row.split() == f"Results (S3) not well {ILL}".split()
     check(page, "unhealthy")
 

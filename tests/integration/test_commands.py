@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 import yaml
 
+from cluster.monitoring.dashboard import RULES
 from ingest.local.ports import answers, free_port
 
 BIN = Path(sys.executable).parent
@@ -24,6 +27,7 @@ TOKEN = "0123456789abcdef" * 4
 """Token of the Ray that a command starts."""
 START_TIMEOUT_S = 200
 STOP_TIMEOUT_S = 60
+EXPORTED_WITHIN_S = 60
 
 
 @contextmanager
@@ -75,7 +79,7 @@ def running(
     "command",
     ["foreedge serve --config", pytest.param("serve run", marks=pytest.mark.slow)],
 )
-@pytest.mark.timeout(START_TIMEOUT_S + 2 * STOP_TIMEOUT_S)
+@pytest.mark.timeout(START_TIMEOUT_S + EXPORTED_WITHIN_S + 2 * STOP_TIMEOUT_S)
 def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
     port = free_port()
     content = {
@@ -92,11 +96,14 @@ def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text(yaml.safe_dump(content))
     words = [*command.split(), str(file)]
+    # --monitor runs the dashboard as well.
+    option = "--monitor" if shutil.which("prometheus") else "--dashboard"
     if words[0] == "foreedge":
-        words += ["--port", str(port), "--dashboard"]
+        words += ["--port", str(port), option]
 
     def started(output: str) -> bool:
-        is_told = words[0] != "foreedge" or "Its token" in output
+        # The last line of what is told.
+        is_told = words[0] != "foreedge" or "No API keys" in output
         return is_told and answers(f"http://127.0.0.1:{port}/readyz")
 
     with running(words, tmp_path, started) as process:
@@ -112,7 +119,38 @@ def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
             assert {os.sched_getscheduler(child.pid) for child in replicas} == {os.SCHED_BATCH}
             assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
         if words[0] == "foreedge":
-            check_dashboard((tmp_path / "output.log").read_text())
+            output = (tmp_path / "output.log").read_text()
+            check_dashboard(output)
+            if option == "--monitor":
+                # Prometheus must be gone at the end, as all other processes.
+                check_prometheus(output)
+
+
+def check_prometheus(output: str) -> None:
+    """Check that the printed Prometheus has the application's data, and that Ray finds it."""
+    found = re.search(r"Dashboard +(\S+)[\s\S]*Prometheus +(\S+)/alerts", output)
+    assert found is not None, output
+    dashboard, url = found.groups()
+    deadline = time.monotonic() + EXPORTED_WITHIN_S
+    while not ask(url, "ray_foreedge_build_info"):
+        assert time.monotonic() < deadline, "Prometheus has no data of the application"
+        time.sleep(0.5)
+    assert ask(url, 'up{job="ray"} == 0') == []
+    groups = httpx.get(f"{url}/api/v1/rules", trust_env=False).json()["data"]["groups"]
+    assert [len(group["rules"]) for group in groups] == [
+        len(group["rules"]) for group in yaml.safe_load(RULES.read_text())["groups"]
+    ]
+    health = httpx.get(
+        f"{dashboard}/api/prometheus_health", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    assert health.json()["msg"] == "prometheus running"
+
+
+def ask(url: str, query: str) -> list[Any]:
+    """Return the series of an expression."""
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, trust_env=False)
+    found: list[Any] = answer.json()["data"]["result"]
+    return found
 
 
 def check_dashboard(output: str) -> None:
