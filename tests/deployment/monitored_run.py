@@ -1,4 +1,8 @@
-"""A local application in a run with successes and failures, scraped by a real Prometheus."""
+"""A local application in a run with successes and failures, scraped by a real Prometheus.
+
+What it counts happens: images fail, the store refuses one for a while, a replica is killed, a
+consumer is stopped for longer than its leases, and a user holds rows of the catalog.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,28 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import yaml
 
 from ingest.local.application import Endpoints, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
+from ingest.messages.build import catalog_message_body
 from serve_app.config import AppConfig
 from serve_app.models.registry import BUNDLED_MODEL
+from tests.catalog.collection import Collection, photographs
+from tests.catalog.throughput import SCHEMA
+from tests.support.fault_effects import refuse
+from tests.support.fault_proxy import Proxy
 from tests.support.images import book, jpeg
+from tests.support.postgres_server import PostgresServer
 from tests.support.replica_processes import replica_processes
 from tests.support.running_app import App, Aws
 
@@ -33,10 +45,15 @@ MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
 _SCRAPED_EVERY_S = 3
 _JOBS = 120
 _KEY = "secret-of-the-shop"
+_HEADERS = {"X-API-Key": _KEY}
 _REQUESTS_PER_MINUTE = 20
 _REQUESTS = 10
 _LAST_EXPORT_S = 25
 _READY_S = 30
+_PATIENCE_S = 60
+_VISIBILITY_S = 10
+_CATALOG_JOBS = 3
+_ROWS_HELD_S = 1
 
 
 class Prometheus:
@@ -111,26 +128,49 @@ def prometheus(folder: Path, config: dict[str, Any] | None = None) -> Iterator[P
         process.wait(30)
 
 
+@dataclass(frozen=True)
+class Monitored:
+    """An application, and what a run needs to let something happen to it."""
+
+    app: App
+    proxy: Proxy
+    """Proxy in front of its SQS and S3."""
+    collection: Collection
+    """Tables of its catalog."""
+    prometheus: Prometheus
+
+
 @contextmanager
-def monitored_application(folder: Path) -> Iterator[tuple[App, Prometheus]]:
-    """Run an application with autoscaling and API keys, and a Prometheus that scrapes it."""
+def _collection() -> Iterator[Collection]:
+    with PostgresServer() as server:
+        name = server.create()
+        with server.connect(name) as connection:
+            connection.execute(SCHEMA.read_bytes())
+        with closing(Collection(server.url(name))) as collection:
+            yield collection
+
+
+@contextmanager
+def monitored_application(folder: Path) -> Iterator[Monitored]:
+    """Run an application with autoscaling, a catalog and API keys, and a Prometheus for it."""
     use_dummy_credentials()
-    with LocalAws() as server:
+    with LocalAws() as server, Proxy(server.endpoint_url) as proxy, _collection() as collection:
         aws = Aws(server)
         bucket = aws.bucket()
         url, dead_url = aws.queue()
         args: dict[str, Any] = {
             "models": [BUNDLED_MODEL],
-            "aws": {"endpoint_url": aws.endpoint_url},
+            "aws": {"endpoint_url": proxy.endpoint_url, "max_attempts": 2},
             "storage": {"allowed_buckets": [bucket]},
             "queue": {
-                "url": url,
+                "url": url.replace(server.endpoint_url, proxy.endpoint_url),
                 "long_poll_s": 1,
-                "visibility_timeout_s": 12,
+                "visibility_timeout_s": _VISIBILITY_S,
                 "max_in_flight": 8,
                 "retry_base_s": 0.5,
             },
             "ledger": {"bucket": bucket, "part_interval_s": 0.5},
+            "catalog": {"database_url": collection.url, "images_bucket": bucket},
             "http": {
                 "api_keys": [f"shop:{_KEY}"],
                 "requests_per_minute": {"shop": _REQUESTS_PER_MINUTE},
@@ -142,42 +182,112 @@ def monitored_application(folder: Path) -> Iterator[tuple[App, Prometheus]]:
             prometheus(folder, _config(folder, endpoints)) as monitor,
         ):
             running = App(endpoints.http, AppConfig.load(args), dead_url, aws)
-            yield running, monitor
+            yield Monitored(running, proxy, collection, monitor)
             running.http.close()
 
 
-def run_with_everything(app: App) -> None:
-    """Run jobs that succeed and fail, requests that succeed and are refused, and kill a replica."""
-    good = jpeg(book().image)
-    large = jpeg(book(width=1600, height=1200).image)
-    images = {f"{number}.jpg": large + bytes(number) for number in range(_JOBS)}
+def run_with_everything(monitored: Monitored) -> None:
+    """Let everything happen that the dashboard counts."""
+    _run_with_failures(monitored)
+    _run_catalog_jobs(monitored)
+    _run_with_a_paused_consumer(monitored.app)
+    time.sleep(_LAST_EXPORT_S)
+
+
+def _run_with_failures(monitored: Monitored) -> None:
+    """Run jobs that succeed, fail or are tried again, and requests, and kill a replica."""
+    app = monitored.app
+    good, large = jpeg(book().image), _large()
+    images = {"refused.jpg": large + b"refused"}
+    images |= {f"{number}.jpg": large + bytes(number) for number in range(_JOBS)}
     images |= {
         "half.jpg": good[: len(good) // 2],
         "text.jpg": b"this is a text",
         "empty.jpg": b"",
         "black.jpg": jpeg(book().image * 0),
     }
+    # The others are read, so that the message of this one is given back.
+    refused = monitored.proxy.add("s3:GetObject", refuse(503, "SlowDown"), name="*/refused.jpg")
     monitor = app.send(app.put(images))
     app.sqs.send_message(QueueUrl=app.queue.url, MessageBody="no message")
     # Its images run again, alone and in the replica that takes its place, and their leases are
     # extended meanwhile.
     status = next(each for each in app.follow(monitor) if each.finished >= _JOBS // 10)
     assert status.finished < _JOBS, "the run ended too soon"
+    _wait_for(lambda: bool(_ingest(app)["retried"]), "the refused image was not given back")
+    monitored.proxy.remove(refused)
     replica_processes("CutoutPipeline")[0].kill()
-    key = {"X-API-Key": _KEY}
-    options = {"min_subject_px": 1}
     for number in range(_REQUESTS):
-        content = b"no image" if number % 5 == 0 else good
-        app.http.post("/v1/cutout", params=options, content=content, headers=key)
+        _post(app, b"no image" if number % 5 == 0 else good)
     # Refused before their image is read, and so faster than the limit.
     for _ in range(_REQUESTS_PER_MINUTE + 2):
-        app.http.post("/v1/cutout", params={"recipe": "none"}, content=good, headers=key)
+        app.http.post("/v1/cutout", params={"recipe": "none"}, content=good, headers=_HEADERS)
     assert app.http.post("/v1/cutout", content=good).status_code == 401
     app.finish(monitor)
-    for _ in range(4):
-        app.http.post("/v1/cutout", params=options, content=good, headers=key)
-        time.sleep(4)
-    time.sleep(_LAST_EXPORT_S)
+
+
+def _run_catalog_jobs(monitored: Monitored) -> None:
+    """Run jobs of the catalog while a user's transaction holds rows that they need."""
+    app, collection = monitored.app, monitored.collection
+    # Small, since their recipe has matting.
+    photograph = jpeg(book(width=480, height=400).image)
+    jobs = []
+    for _ in range(_CATALOG_JOBS):
+        number, [image] = collection.add_book(*photographs(1))
+        key = f"books/{collection.images(number)[0]['s3_key']}"
+        app.store.put(app.bucket, key, photograph, "image/jpeg")
+        jobs.append(collection.queue(number, image))
+    stored = len(monitored.proxy.passed("s3:PutObject", "*/books/*"))
+    with psycopg.connect(collection.url) as user:
+        user.execute("UPDATE book_images SET caption = ''")
+        for job in jobs:
+            app.sqs.send_message(QueueUrl=app.queue.url, MessageBody=catalog_message_body(job))
+        # Once its image and its thumbnail are stored, a job wants the rows.
+        _wait_for(
+            lambda: len(monitored.proxy.passed("s3:PutObject", "*/books/*")) >= stored + 2,
+            "no cut-out of the catalog was stored",
+        )
+        time.sleep(_ROWS_HELD_S)
+    _wait_for(
+        lambda: all(collection.job(job)["status"] == "completed" for job in jobs),
+        "the jobs of the catalog have not ended",
+    )
+
+
+def _run_with_a_paused_consumer(app: App) -> None:
+    """Stop the consumer for longer than its leases, while requests come, and then let it run."""
+    monitor = app.send(app.put({f"late-{n}.jpg": _large() + bytes(n) for n in range(_JOBS // 3)}))
+    _wait_for(lambda: _ingest(app)["in_flight"] > 0, "nothing is in flight")
+    [consumer] = replica_processes("SqsIngest")
+    consumer.suspend()
+    try:
+        until_s = time.monotonic() + _VISIBILITY_S + 1
+        while time.monotonic() < until_s:
+            _post(app, jpeg(book().image))
+            time.sleep(3)
+    finally:
+        consumer.resume()
+    app.finish(monitor)
+
+
+def _large() -> bytes:
+    return jpeg(book(width=1600, height=1200).image)
+
+
+def _post(app: App, content: bytes) -> None:
+    app.http.post("/v1/cutout", params={"min_subject_px": 1}, content=content, headers=_HEADERS)
+
+
+def _ingest(app: App) -> dict[str, Any]:
+    found: dict[str, Any] = app.http.get("/readyz", headers=_HEADERS).json()["ingest"]
+    return found
+
+
+def _wait_for(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
 
 
 def _config(folder: Path, endpoints: Endpoints) -> dict[str, Any]:
