@@ -40,7 +40,7 @@ pytestmark = [
 ]
 
 NO_DATA = {
-    "ray_foreedge_catalog_repetitions_total": "needs a row that a user holds just when a job wants it",
+    "ray_foreedge_catalog_repetitions_total": "needs a row that a user holds when a job wants it",
 }
 """Metrics of which a run may have nothing to count, with the reason."""
 
