@@ -97,8 +97,8 @@ function showFacts(found) {
   $("waiting-before").textContent = backlog ? "" : lastReading(found.history);
   $("in-flight").textContent = backlog ? number.format(backlog.in_flight) : "unknown";
   $("oldest").textContent = backlog ? duration(backlog.oldest_s) : "unknown";
-  $("drained").textContent = emptyIn(backlog);
-  $("policy").textContent = emptyAt(found);
+  $("drained").textContent = timeLeft(backlog);
+  $("policy").textContent = endOf(found);
   $("failed").textContent = number.format(failed);
   $("failed").className = failed ? "missing" : "";
   $("share").textContent = ended ? `${percent.format(failed / ended)} of ${number.format(ended)}` : "";
@@ -109,7 +109,7 @@ function lastReading(history) {
   return known ? `${number.format(known.waiting)} at ${clock.format(new Date(known.at))}` : "";
 }
 
-function emptyIn(backlog) {
+function timeLeft(backlog) {
   if (!backlog) return "unknown";
   if (!backlog.waiting && !backlog.in_flight) return "it is empty";
   return backlog.drained_in_s === null ? "not draining" : duration(backlog.drained_in_s);
@@ -117,7 +117,7 @@ function emptyIn(backlog) {
 
 // The hour by the rate of the last minute, and the time of the policy, which knows the replicas
 // that start. It does not know what refuses.
-function emptyAt({ at, backlog, boundaries }) {
+function endOf({ at, backlog, boundaries }) {
   const said = [];
   if (backlog?.drained_in_s) {
     const end = new Date(Date.parse(at) + 1000 * backlog.drained_in_s);
