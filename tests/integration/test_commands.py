@@ -102,7 +102,7 @@ def test_a_serve_file_is_served(command: str, tmp_path: Path) -> None:
         words += ["--port", str(port), option]
 
     def started(output: str) -> bool:
-        # The last line of what is told.
+        # The last line that the command prints at its start.
         is_told = words[0] != "foreedge" or "No API keys" in output
         return is_told and answers(f"http://127.0.0.1:{port}/readyz")
 
