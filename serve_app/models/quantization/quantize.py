@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import onnx
@@ -37,8 +38,9 @@ from serve_app.models.registry import Weights
 OPERATOR_SET = 17
 """Operator set of quantized graphs. Before 13, ``DequantizeLinear`` has no axis, so that weights
 per channel cannot be written."""
-_IN_RANGE = 0.99999
-"""Share of the values that a range holds (docs/decisions/0025 has what others gave)."""
+_SHARES = (1.0, 0.99999)
+"""Shares of the values that a range may hold. Which is better depends on the layers that stay in
+float32, so both are tried (docs/decisions/0025 has what others gave)."""
 _PART_IMAGES = 4
 """Most images that the error of a part is measured on: it only orders the layers."""
 _ONE_THREAD = SegmenterConfig(threads=1)
@@ -69,12 +71,12 @@ class CalibratedGraph:
     """The graph in float32."""
     taken: tuple[SteadyChannel, ...]
     """Nearly constant channels that were taken out of it."""
-    ranges: Mapping[str, Range]
-    """Range of every value that may become integers."""
+    ranges: Mapping[float, Mapping[str, Range]]
+    """Range of every value that may become integers, by the share of the values that it holds."""
 
-    def graph(self, in_float: Collection[str] = ()) -> DerivedGraph:
+    def graph(self, in_float: Collection[str] = (), share: float = _SHARES[0]) -> DerivedGraph:
         """Return the graph in int8, with some layers in float32, by their names."""
-        graph = write_int8(self.layered, self.ranges, in_float)
+        graph = write_int8(self.layered, self.ranges[share], in_float)
         return DerivedGraph(graph.SerializeToString(), self.taken)
 
 
@@ -89,9 +91,9 @@ def quantize_model(
 ) -> QuantizedGraph:
     """Return a model's graph in int8, with the fewest layers in float32 that pass the gate.
 
-    The images of the calibration choose everything but one number: the gate's images say how many
-    of the ranked layers stay in float32. If none of the choices passes, the most accurate one is
-    returned, and its measures say what it misses.
+    The images of the calibration choose everything but two numbers: the gate's images say how many
+    of the ranked layers stay in float32, and which share of the values the ranges hold. If none of
+    the choices passes, the most accurate one is returned, and its measures say what it misses.
 
     Args:
         weights: The model.
@@ -110,18 +112,32 @@ def quantize_model(
     on_step("masks in float32")
     few = list(reference_masks(weights, _spread(images, _PART_IMAGES)))
     expected = list(reference_masks(weights, judged))
+    choices: dict[float, FloatLayers] = {}
     with ThreadPoolExecutor(threads) as pool:
         trial = _Trial(calibration, weights.facts, pool, on_step)
-        search = FloatSearch(
-            calibration.layered.layers,
-            lambda in_float: trial.measure(expected, in_float),
-            lambda measures: measures.suffices_for(accuracy),
-            judge_part=lambda in_float: trial.measure(few, in_float),
-        )
-        found = search.run()
-    derived = calibration.graph(found.in_float)
+        for share in _SHARES:
+            search = FloatSearch(
+                calibration.layered.layers,
+                partial(trial.measure, expected, share),
+                lambda measures: measures.suffices_for(accuracy),
+                judge_part=partial(trial.measure, few, share),
+            )
+            # Other ranges hardly change which layers matter.
+            measured = next((each.parts for each in choices.values()), ())
+            choices[share] = search.run(measured)
+    best = max(choices, key=lambda share: _rank(choices[share], accuracy))
+    derived = calibration.graph(choices[best].in_float, best)
     onnx.checker.check_model(derived.content)
-    return QuantizedGraph(derived, found, len(calibration.layered.layers))
+    return QuantizedGraph(derived, choices[best], len(calibration.layered.layers))
+
+
+def _rank(found: FloatLayers, accuracy: Accuracy) -> tuple[bool, float]:
+    """Return what is larger for a better choice: one that passes, then the faster one.
+
+    Of those that do not pass, the more accurate one is better.
+    """
+    passes = found.measures.suffices_for(accuracy)
+    return passes, found.in_int8 if passes else -found.measures.difference
 
 
 def calibrate_graph(
@@ -134,8 +150,8 @@ def calibrate_graph(
     if not layered.layers:
         raise InvalidConfig(f"{weights.path} has no convolution that int8 could make faster.")
     inputs = [_input_of(image, weights.facts) for image in images]
-    ranges: dict[str, Range] = {}
-    for number, measured in enumerate(measure_ranges(layered, inputs, _IN_RANGE), 1):
+    ranges: Mapping[float, Mapping[str, Range]] = {}
+    for number, measured in enumerate(measure_ranges(layered, inputs, _SHARES), 1):
         on_step(f"ranges, run {number}")
         ranges = measured or ranges
     return CalibratedGraph(layered, derived.taken, ranges)
@@ -154,12 +170,14 @@ class _Trial:
         self._calibration, self._facts, self._pool = calibration, facts, pool
         self._on_step, self._count = on_step, 0
 
-    def measure(self, expected: Sequence[ReferenceMask], in_float: Collection[str]) -> Measures:
+    def measure(
+        self, expected: Sequence[ReferenceMask], share: float, in_float: Collection[str]
+    ) -> Measures:
         """Return how far the masks are from what is expected."""
         self._count += 1
         layers = len(self._calibration.layered.layers)
         self._on_step(f"trial {self._count}, {len(in_float)} of {layers} layers in float32")
-        network = open_as_written(self._calibration.graph(in_float).content, _ONE_THREAD)
+        network = open_as_written(self._calibration.graph(in_float, share).content, _ONE_THREAD)
         return measure_masks(
             self._pool.map(lambda each: each.compared(network, self._facts), expected)
         )

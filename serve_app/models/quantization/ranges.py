@@ -52,14 +52,14 @@ class ValueHistogram:
 
 
 def measure_ranges(
-    layered: LayeredGraph, inputs: Sequence[npt.NDArray[np.float32]], share: float
-) -> Iterator[dict[str, Range] | None]:
+    layered: LayeredGraph, inputs: Sequence[npt.NDArray[np.float32]], shares: Sequence[float]
+) -> Iterator[dict[float, dict[str, Range]] | None]:
     """Yield None after each run, and at last the range of every value that may be an integer.
 
     Args:
         layered: The graph.
         inputs: Inputs of the calibration images, float32 [1, 3, S, S] each.
-        share: Share of the values that a range holds, such as 0.9999.
+        shares: Shares of the values that a range may hold, such as 0.9999. Each has its ranges.
 
     Raises:
         InvalidConfig: A value of the graph is not finite.
@@ -85,7 +85,12 @@ def measure_ranges(
     if source in histograms:
         for tensor in inputs:
             histograms[source].add(tensor)
-    yield _with_passed_on(layered, {name: each.span(share) for name, each in histograms.items()})
+    yield {
+        share: _with_passed_on(
+            layered, {name: each.span(share) for name, each in histograms.items()}
+        )
+        for share in shares
+    }
 
 
 def _measured(layered: LayeredGraph) -> list[str]:

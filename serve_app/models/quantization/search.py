@@ -2,8 +2,8 @@
 
 Each part of the graph is measured alone: how far the masks are off if only this part is in int8.
 That ranks the layers: what costs the masks much and saves little time goes back to float32 first.
-How many of them do is then found by halving, so that a graph of a hundred layers takes a handful of
-measurements.
+How many of them do is then found by doubling and halving, so that a graph of a hundred layers takes
+a dozen measurements.
 """
 
 from __future__ import annotations
@@ -81,19 +81,21 @@ class FloatSearch:
         self._judge_part = judge_part or judge
         self._all = sum(each.products for each in layers)
 
-    def run(self) -> FloatLayers:
+    def run(self, parts: Sequence[PartError] = ()) -> FloatLayers:
         """Return the fewest of the ranked layers that suffice in float32.
 
-        If no choice suffices, the one with most layers in float32 is returned, and the gate refuses
-        it.
+        Args:
+            parts: Errors of the parts, if an earlier search has measured them.
+
+        Returns:
+            The result. If no choice suffices, it is the most accurate one, which the gate refuses.
         """
         measures = self._judge(())
         if self._suffices(measures):
-            return self._result((), (), measures)
-        parts = self._measure_parts()
+            return self._result((), measures, ())
+        parts = parts or self._measure_parts()
         ranked = self._candidates(parts)
-        names, measures = self._fewest(ranked)
-        return self._result(names, parts, measures)
+        return self._result(*self._fewest(ranked, measures), parts)
 
     def _measure_parts(self) -> list[PartError]:
         """Return the error of each stage, and of each layer of those that cost most."""
@@ -126,23 +128,35 @@ class FloatSearch:
                 products += each.products
         return found
 
-    def _fewest(self, ranked: Sequence[PartError]) -> tuple[list[str], Measures]:
-        """Return the fewest of the first parts that suffice, or all of them if none do."""
-        names = _names(ranked)
-        measures = self._judge(names)
-        low, high = 1, len(ranked) if self._suffices(measures) else 0
+    def _fewest(self, ranked: Sequence[PartError], without: Measures) -> tuple[list[str], Measures]:
+        """Return the fewest of the first parts that suffice, or the most accurate number of them.
+
+        More layers in float32 are not always better, since errors of layers may cancel out. So it
+        begins with few and doubles their number.
+        """
+        names: list[str] = []
+        best, low, high = without, 1, 0
+        for count in _doubled(len(ranked)):
+            tried = _names(ranked[:count])
+            measures = self._judge(tried)
+            if self._suffices(measures):
+                names, best, high = tried, measures, count
+                break
+            low = count + 1
+            if measures.difference < best.difference:
+                names, best = tried, measures
         while low < high:
             middle = (low + high) // 2
-            fewer = _names(ranked[:middle])
-            found = self._judge(fewer)
-            if self._suffices(found):
-                names, measures, high = fewer, found, middle
+            tried = _names(ranked[:middle])
+            measures = self._judge(tried)
+            if self._suffices(measures):
+                names, best, high = tried, measures, middle
             else:
                 low = middle + 1
-        return names, measures
+        return names, best
 
     def _result(
-        self, names: Collection[str], parts: Sequence[PartError], measures: Measures
+        self, names: Collection[str], measures: Measures, parts: Sequence[PartError]
     ) -> FloatLayers:
         kept = [each for each in self._layers if each.name in names]
         in_float = sum(each.products for each in kept) / self._all
@@ -151,3 +165,9 @@ class FloatSearch:
 
 def _names(parts: Sequence[PartError]) -> list[str]:
     return [name for part in parts for name in part.layers]
+
+
+def _doubled(most: int) -> list[int]:
+    """Return 1, 2, 4 and so on, and at last ``most``."""
+    counts = [2**power for power in range(most.bit_length()) if 2**power < most]
+    return [*counts, most] if most else []

@@ -38,14 +38,14 @@ def one_layer(first: str, constant: float) -> LayeredGraph:
 
 def test_an_image_that_is_changed_before_the_first_layer_needs_no_range() -> None:
     image = np.full((1, 1, 4, 4), 3, np.float32)
-    *_, ranges = measure_ranges(one_layer("Mul", 2.0), [image], 1.0)
-    assert ranges == {"answer": (0, 6), "changed": (0, 6)}
+    *_, ranges = measure_ranges(one_layer("Mul", 2.0), [image], [1.0])
+    assert ranges == {1.0: {"answer": (0, 6), "changed": (0, 6)}}
 
 
 def test_values_that_are_not_finite_are_named() -> None:
     image = np.full((1, 1, 4, 4), 3, np.float32)
     with pytest.raises(InvalidConfig, match="'answer' of the graph"):
-        list(measure_ranges(one_layer("Div", 0.0), [image], 1.0))
+        list(measure_ranges(one_layer("Div", 0.0), [image], [1.0]))
 
 
 def saved(folder: Path, images: list[GateImage]) -> Path:

@@ -50,9 +50,12 @@ def test_a_range_holds_zero() -> None:
 def test_every_value_that_may_be_an_integer_has_a_range(tmp_path: Path) -> None:
     layered = LayeredGraph(onnx.load(small_network(tmp_path / "small.onnx")))
     image = np.random.default_rng(3).normal(0, 1, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32)
-    *runs, ranges = measure_ranges(layered, [image], 1.0)
+    *runs, found = measure_ranges(layered, [image], [1.0, 0.9])
     assert runs == [None] * len(runs)
-    assert ranges is not None
+    assert found is not None
+    ranges = found[1.0]
+    assert found[0.9].keys() == ranges.keys()
+    assert found[0.9]["relu0"][1] < ranges["relu0"][1]
     assert ranges.keys() >= layered.integers(()) | {"image"}
     # What passes values on has the scale of its input, and needs no second rounding.
     assert ranges["pooled"] == ranges["relu0"]

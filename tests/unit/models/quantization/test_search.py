@@ -63,7 +63,7 @@ def test_only_the_layers_that_spoil_the_masks_stay_in_float(bad: set[int]) -> No
     assert all(alone[(LAYERS[n].name,)] == 3 for n in bad)
 
 
-def test_a_hundred_layers_take_a_handful_of_measurements_of_the_whole() -> None:
+def test_a_hundred_layers_take_a_dozen_measurements_of_the_whole() -> None:
     layers = [GraphLayer(f"layer{number}", f"conv{number}", 100) for number in range(120)]
     errors = {each.name: 0.02 + 0.01 * (n % 7) for n, each in enumerate(layers)}
     whole, parts = Trial(errors, 4.0, layers), Trial(errors, 4.0, layers)
@@ -71,7 +71,7 @@ def test_a_hundred_layers_take_a_handful_of_measurements_of_the_whole() -> None:
     found = search.run()
     assert whole.suffices(found.measures)
     assert found.in_float
-    assert whole.measured <= 9
+    assert whole.measured <= 13
     assert parts.measured == len(layers) / 8 + sum(len(part.layers) == 1 for part in found.parts)
 
 
@@ -82,6 +82,23 @@ def test_without_a_choice_that_suffices_the_most_accurate_one_is_returned() -> N
     # As many as leave int8 a use, in whole stages.
     assert found.in_int8 == pytest.approx(25 / 40)
     assert found.measures.difference == pytest.approx(25)
+
+
+def test_few_layers_are_found_although_more_of_them_do_not_suffice() -> None:
+    # The errors of the other layers cancel out, as long as all of them are in int8.
+    def judge(in_float: Collection[str]) -> Measures:
+        bad = {"layer3", "layer17"} - set(in_float)
+        return judged({"all": 3.0 * len(bad) + (len(in_float) > 4)}, ())
+
+    def part(in_float: Collection[str]) -> Measures:
+        alone = {each.name for each in LAYERS} - set(in_float)
+        return judged({name: 3.0 if name in ("layer3", "layer17") else 0.1 for name in alone}, ())
+
+    def suffices(measures: Measures) -> bool:
+        return measures.difference <= 0.5
+
+    found = FloatSearch(LAYERS, judge, suffices, judge_part=part).run()
+    assert found.in_float == ("layer3", "layer17")
 
 
 def test_a_cheap_layer_goes_to_float_before_an_expensive_one() -> None:

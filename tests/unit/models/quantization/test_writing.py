@@ -28,9 +28,9 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> LayeredGraph:
 
 @pytest.fixture(scope="module")
 def ranges(layered: LayeredGraph) -> dict[str, Range]:
-    *_, found = measure_ranges(layered, [IMAGE], 1.0)
+    *_, found = measure_ranges(layered, [IMAGE], [1.0])
     assert found is not None
-    return found
+    return found[1.0]
 
 
 def run(model: onnx.ModelProto) -> Tensor:
