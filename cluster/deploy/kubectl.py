@@ -107,6 +107,10 @@ class Kubectl:
             )
         except subprocess.TimeoutExpired as error:
             raise DeploymentFailed(f"{call} did not end within {_CALL_TIMEOUT_S} s") from error
+        except OSError as error:
+            raise DeploymentFailed(
+                f"kubectl cannot be run: {error.strerror}. Install it, and have it on PATH"
+            ) from error
         if done.returncode:
             raise DeploymentFailed(f"{call}: {done.stderr.strip()}")
         return done.stdout

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.deploy.kubectl import Kubectl
-from cluster.deploy.release import RAY_SERVICE, Release, release_of
+from cluster.deploy.release import RAY_SERVICE, REVISION_LABEL, Release, release_of
 from cluster.deploy.verification import Verification
 from cluster.deploy.waiting import DeploymentFailed
 
@@ -67,12 +67,23 @@ class Rollout:
             raise
 
     def _read_before(self) -> Deployed | None:
-        """Return the deployed release, or None if there is none."""
+        """Return the deployed release, or None if there is none.
+
+        Raises:
+            DeploymentFailed: It cannot be read, or names no release to return to.
+        """
         manifest = self.kubectl.last_applied("rayservice", RAY_SERVICE)
         if manifest is None:
             self.report("nothing is deployed yet, so there is nothing to return to")
             return None
-        before = Deployed(manifest, release_of(json.loads(manifest)))
+        try:
+            before = Deployed(manifest, release_of(json.loads(manifest)))
+        except DeploymentFailed as error:
+            raise DeploymentFailed(
+                f"the deployed RayService {RAY_SERVICE} is no release to return to: {error}. "
+                f"Apply it once more with its image by digest and the label {REVISION_LABEL}, as "
+                "docs/operations/kubernetes.md does, and repeat the command. Nothing was changed"
+            ) from error
         self.report(f"deployed now: {before.release.image} of revision {before.release.revision}")
         return before
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.deploy.__main__ import (
     DEPLOYED,
@@ -21,6 +22,7 @@ from cluster.deploy.release import REVISION_LABEL, Release, release_of
 from cluster.deploy.waiting import Clock
 from tests.deployment.kubectl_on_path import REPOSITORY, StandIn, image, install
 from tests.deployment.kubernetes.objects import OVERLAYS, kubectl_problem, of_kind, render
+from tests.deployment.stand_in_kubectl import ray_service
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster" / "kubernetes" / "overlays"
@@ -136,6 +138,50 @@ def test_the_first_release_has_nothing_to_return_to(
     assert deploy(arguments(tmp_path, NEW, NEW_REVISION)) == NOT_ROLLED_BACK
     assert "There is no release before it" in capsys.readouterr().err
     assert kubectl.deployed() == (NEW, NEW_REVISION)
+
+
+@pytest.mark.parametrize(
+    ("release", "labels", "reason"),
+    [
+        (OLD, {}, "'' cannot be a label"),
+        (f"{REPOSITORY}:latest", {REVISION_LABEL: OLD_REVISION}, "foreedge:latest' is no image"),
+    ],
+    ids=["no label", "a tag"],
+)
+def test_what_was_applied_without_a_release_is_named(
+    kubectl: StandIn,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    release: str,
+    labels: dict[str, str],
+    reason: str,
+) -> None:
+    manifest = ray_service(release, labels)
+    kubectl.change(manifest=manifest, generation=1, observed=1)
+    assert deploy(arguments(tmp_path, NEW, NEW_REVISION)) == FAILED
+    error = capsys.readouterr().err
+    assert error.startswith("error: the deployed RayService foreedge is no release to return to: ")
+    assert reason in error
+    assert f"the label {REVISION_LABEL}, as docs/operations/kubernetes.md does" in error
+    assert kubectl.read()["manifest"] == manifest
+
+
+def test_the_kustomization_of_the_page_is_a_release_to_return_to(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operations" / "kubernetes.md").read_text("utf-8")
+    text = page.partition("cat > kustomization.yaml <<'END'\n")[2].partition("END\n")[0]
+    content = yaml.safe_load(text)
+    [image_fields], [labels] = content["images"], content["labels"]
+    release = f"{image_fields['newName']}@{image_fields['digest']}"
+    service = ray_service(release, labels["pairs"])
+    assert release_of(service) == Release(release, "0" * 40)
+
+
+def test_without_kubectl_the_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert deploy(arguments(tmp_path, NEW, NEW_REVISION)) == FAILED
+    assert capsys.readouterr().err.startswith("error: kubectl cannot be run: No such file")
 
 
 def test_a_release_before_that_does_not_serve_either_is_reported(
