@@ -94,8 +94,7 @@ def _made_account(folder: Path) -> Account:
         "SECURITY_GROUPS": group,
         "HEAD_PROFILE": "foreedge-head",
         "WORKER_PROFILE": "foreedge-worker",
-        "QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/000000000000/foreedge",
-        "LEDGER_BUCKET": "shelf",
+        "SETTINGS": "--env FOREEDGE_LEDGER__BUCKET=shelf --env FOREEDGE_AWS__REGION=eu-central-1 ",
         "FILES": str(files),
     }
     return Account(variables, frozenset(_security_groups()))

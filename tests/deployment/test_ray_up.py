@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,6 +17,8 @@ from ray.scripts.scripts import start
 
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from tests.deployment.ray_up import FILE, Account, account, faults, filled, launched
+
+PAGE = FILE.parents[1] / "docs" / "operations" / "ray-up.md"
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +125,30 @@ def test_ray_knows_the_options_of_its_commands(aws: Account) -> None:
     assert used <= {name for parameter in start.params for name in parameter.opts}
 
 
+def test_each_setting_of_terraform_reaches_the_nodes(aws: Account, tmp_path: Path) -> None:
+    outputs = (FILE.parent / "terraform" / "outputs.tf").read_text()
+    environment = outputs.partition('output "environment"')[2].partition("\noutput ")[0]
+    names = re.findall(r"^ +(FOREEDGE_\w+) +=", environment, flags=re.MULTILINE)
+    assert "FOREEDGE_HTTP__API_KEYS_SECRET" in names
+    # As aws.md writes Terraform's output.
+    (tmp_path / "out").mkdir()
+    lines = [f"{name}=arn:aws:x:{number}\n" for number, name in enumerate(names)]
+    (tmp_path / "out" / "environment.env").write_text("".join(lines))
+    [line] = re.findall(r"^export SETTINGS=.*$", PAGE.read_text(), flags=re.MULTILINE)
+    command = ["bash", "-euc", f'{line}; printf %s "$SETTINGS"']
+    settings = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    config = filled({**aws.variables, "SETTINGS": settings.stdout})
+
+    # Ray joins the options to one line of a shell.
+    words = shlex.split(" ".join(config["docker"]["run_options"]))
+    given = [word for option, word in itertools.pairwise(words) if option == "--env"]
+    assert [word for word in given if word.startswith("FOREEDGE_")] == [
+        line.strip() for line in lines
+    ]
+
+
 def test_the_page_names_every_variable() -> None:
-    page = (FILE.parents[1] / "docs/operations/ray-up.md").read_text()
+    page = PAGE.read_text()
     named = set(re.findall(r"\$\{(\w+)\}", FILE.read_text()))
     assert named == set(re.findall(r"^export (\w+)=", page, flags=re.MULTILINE))
