@@ -127,6 +127,7 @@ def network_faults(objects: Sequence[Object]) -> Iterator[str]:
                 if not (to and back):
                     yield f"{group.name}: it cannot reach {other.name} on port {port}"
     yield from _faults_of_redis(cluster_of(service), peers["head"], policies)
+    yield from _faults_of_catalog(objects, peers, policies)
 
 
 def _peer(group: Group, space: Mapping[str, str]) -> Peer:
@@ -160,6 +161,20 @@ def _faults_of_redis(cluster: Object, head: Peer, policies: Sequence[Object]) ->
     redis = Peer("Redis", address="10.1.2.3")
     if not _allows(policies, head, "Egress", redis, port, "TCP"):
         yield f"head: it cannot reach Redis on port {port}"
+
+
+def _faults_of_catalog(
+    objects: Sequence[Object], peers: Mapping[str, Peer], policies: Sequence[Object]
+) -> Iterator[str]:
+    """Yield the pods that may not reach the database of the catalog, if there is a catalog."""
+    maps = [one.get("data", {}) for one in of_kind(objects, "ConfigMap")]
+    if not any(name.startswith("FOREEDGE_CATALOG__") for each in maps for name in each):
+        return
+    database = Peer("the database", address="10.1.2.3")
+    for name, own in peers.items():
+        # The head runs no replica, but one policy is for all pods of the cluster.
+        if not _allows(policies, own, "Egress", database, 5432, "TCP"):
+            yield f"{name}: it cannot reach the database of the catalog on port 5432"
 
 
 def _allows(

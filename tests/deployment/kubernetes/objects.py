@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "cluster" / "kubernetes"
-OVERLAYS = ("spot", "on-demand", "gcs-ft")
+OVERLAYS = ("spot", "on-demand", "gcs-ft", "catalog")
 _KUSTOMIZE = 5
 """Oldest major version of Kustomize that knows every field of the overlays."""
 

@@ -73,6 +73,12 @@ def test_mistakes_with_redis(path: str, value: Any, fault: str) -> None:
     assert fault in "\n".join(rule_faults(with_mistake(*RAY, path, value, overlay="gcs-ft")))
 
 
+def test_a_catalog_whose_database_no_pod_can_reach() -> None:
+    objects = with_mistake("NetworkPolicy", "foreedge-ray", "spec/egress/4", REMOVED, "catalog")
+    found = "\n".join(rule_faults(objects))
+    assert "spot: it cannot reach the database of the catalog on port 5432" in found
+
+
 @pytest.mark.parametrize(
     ("path", "value", "fault"),
     [
