@@ -218,7 +218,9 @@ def count_jobs(connection: Connection, stale_after_s: float) -> JobCounts:
     """
     age = func.make_interval(0, 0, 0, 0, 0, 0, stale_after_s)
     stale = func.count().filter(JOBS.c.updated_at < func.now() - age)
-    oldest_s = func.extract("epoch", func.now() - func.min(JOBS.c.created_at))
+    # An old row may have begun to wait only now: it was released, or sent again.
+    since = func.min(func.coalesce(JOBS.c.updated_at, JOBS.c.created_at))
+    oldest_s = func.extract("epoch", func.now() - since)
     query = select(JOBS.c.status, func.count(), oldest_s, stale).group_by(JOBS.c.status)
     found = {row[0]: row for row in connection.execute(query)}
     pending, taken = found.get("pending"), found.get("processing")

@@ -35,9 +35,9 @@ async def test_jobs_are_recorded_by_state_with_the_oldest_and_the_stale(
     waiting = collection.queue(book, one)
     taken = collection.queue(book, two, "processing")
     collection.queue(book, three, "queue_failed")
-    for column, job in (("created_at", waiting), ("updated_at", taken)):
+    for job in (waiting, taken):
         collection.execute(
-            f"UPDATE image_processing_jobs SET {column} = now() - interval '1 hour' WHERE id = %s",
+            "UPDATE image_processing_jobs SET updated_at = now() - interval '1 hour' WHERE id = %s",
             job.job_id,
         )
     metrics = RecordedMetrics()

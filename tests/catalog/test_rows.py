@@ -30,6 +30,20 @@ def end(database: Database, job: CatalogJob, made: CutoutRow) -> Entered | Missi
     return database.run(partial(finish, job=job, cutout=made))
 
 
+def test_a_job_waits_since_it_became_pending(database: Database, collection: Collection) -> None:
+    book, [first, *_] = collection.add_book(*photographs(2))
+    collection.queue(book, first, "pending")
+    old = "now() - interval '90 days'"
+    collection.execute(f"UPDATE image_processing_jobs SET created_at = {old}, updated_at = now()")
+    counts = database.run(partial(rows.count_jobs, stale_after_s=600))
+    assert counts.oldest_pending_s is not None
+    assert counts.oldest_pending_s < 60
+    # A row that nobody has changed waits since it was made.
+    collection.execute("UPDATE image_processing_jobs SET updated_at = NULL")
+    counts = database.run(partial(rows.count_jobs, stale_after_s=600))
+    assert counts.oldest_pending_s == pytest.approx(90 * 86_400, abs=7_200)
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_a_job_in_every_open_state_is_taken(
     state: str, database: Database, collection: Collection
