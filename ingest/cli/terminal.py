@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from ingest.cli.exit_codes import OUTPUT_CLOSED
 from serve_app.error_text import visible
 from serve_app.errors import InvalidConfig
 
+_SHOWN_EVERY_S = 0.1
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """Beginnings of a cell that a spreadsheet may run as a formula (OWASP, CSV injection)."""
 
@@ -113,12 +115,15 @@ def status_line() -> Iterator[Status]:
 @contextmanager
 def running_count(what: str = "records read") -> Iterator[Callable[[int], None]]:
     """Show a line with a count, and yield the function that adds to it."""
-    total = 0
+    total, shown_at_s = 0, 0.0
     with status_line() as shown:
 
         def add(number: int) -> None:
-            nonlocal total
+            nonlocal total, shown_at_s
             total += number
-            shown.update(f"{total:,} {what}")
+            # A line takes longer than reading a row of a million.
+            if (now_s := time.monotonic()) >= shown_at_s + _SHOWN_EVERY_S:
+                shown_at_s = now_s
+                shown.update(f"{total:,} {what}")
 
         yield add
