@@ -31,6 +31,9 @@ MattingOption = Annotated[
 TimeoutOption = Annotated[
     str, typer.Option("--timeout", help="Maximum time of all checks together, such as 10min.")
 ]
+AlwaysJsonOption = Annotated[
+    bool, typer.Option("--json", help="Taken as by every command. The output is always JSON.")
+]
 
 
 def smoke(
@@ -40,6 +43,7 @@ def smoke(
     installed: InstalledOption = False,
     matting: MattingOption = False,
     timeout: TimeoutOption = _DEFAULT_TIMEOUT,
+    as_json: AlwaysJsonOption = False,
 ) -> None:
     """Cut out an image with every model, and print one line of JSON. Exits with 1 if it fails.
 
