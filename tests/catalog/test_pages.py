@@ -1,6 +1,6 @@
-"""Every command of the pages about catalogs and queues is run, as a reader types it.
+"""Every command of the pages about catalogs and further queues is run, as a reader types it.
 
-PostgreSQL is a real one, and AWS is a local one (moto). `test_cut_over.py` has the third page.
+PostgreSQL is a real one, and AWS is a local one (moto).
 """
 
 from __future__ import annotations

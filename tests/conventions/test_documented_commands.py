@@ -1,7 +1,8 @@
 """Every command of the pages about catalogs and queues is one that its program knows.
 
 Commands of ``foreedge`` are parsed by the command itself, those of ``aws`` are held against the
-models of AWS's operations. Nothing is run here: tests/catalog runs them.
+models of AWS's operations. Nothing is run here. `tests/catalog/test_pages.py`
+runs those of two of the pages.
 """
 
 from __future__ import annotations
