@@ -74,7 +74,9 @@ docs: $(VENV)/installed ## Write the pages that are made from the code
 test: unit integration ## All tests except the slow ones
 
 integration: $(VENV)/compiled $(VENV)/weights ## Tests that unit leaves out, except the slow ones
-	$(VENV)/bin/python -m pytest -m "not slow" --ignore tests/unit --ignore tests/conventions
+	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) --dist loadfile -m "not slow" tests/catalog tests/deployment
+	$(VENV)/bin/python -m pytest -m "not slow" --ignore tests/unit --ignore tests/conventions \
+		--ignore tests/catalog --ignore tests/deployment
 
 test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 10,000 requests, the wheel
 	$(VENV)/bin/python -m pytest -m slow --ignore tests/cluster/test_scaling.py \
