@@ -313,6 +313,7 @@ class Consumer:
 
     async def _drain(self, receiving: asyncio.Task[None]) -> None:
         """Finish what fits into the grace time, and release the rest."""
+        grace_ends_at = self._clock() + self._config.stop_grace_s
         await self._until(lambda: not self._dispatched, self._config.stop_grace_s)
         if self._dispatched:
             # Jobs may still finish while their messages may not be released.
@@ -321,12 +322,13 @@ class Consumer:
 
         closing = asyncio.create_task(self._ledger.close())
         settling = {closing, *self._carrying.values()}
-        await asyncio.wait(settling, timeout=self._leases.release_wait_s() + _SETTLE_S)
+        # Time that the jobs did not need is left for a ledger and a queue that are slow.
+        settle_s = self._leases.release_wait_s() + _SETTLE_S
+        await asyncio.wait(settling, timeout=max(settle_s, grace_ends_at - self._clock()))
         await self._give_up(list(self._carrying))
         closing.cancel()
         # The last poll may bring messages, which are released too.
-        last_poll_s = self._leases.release_wait_s() + _CANCEL_S
-        await asyncio.wait({closing, receiving}, timeout=last_poll_s)
+        await asyncio.wait({closing, receiving}, timeout=self._leases.release_wait_s() + _CANCEL_S)
 
     async def _give_up(self, leases: Sequence[Lease]) -> None:
         """Cancel the tasks of messages, and let SQS deliver these messages at once."""

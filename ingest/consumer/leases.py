@@ -41,6 +41,7 @@ half minute in which a queue that answers again is noticed."""
 
 _RELEASES_S = 3.0
 """Time in seconds that a consumer that stops spends on giving messages back."""
+_DELIVERED_LATER = "SQS delivers them when their leases expire"
 
 
 class Leases:
@@ -180,6 +181,9 @@ class Leases:
             _, late = await asyncio.wait(calls, timeout=_RELEASES_S)
             for call in late:
                 call.cancel()
+            if late:
+                text = "the queue did not take back messages of %d calls within %g s; %s"
+                _logger.warning(text, len(late), _RELEASES_S, _DELIVERED_LATER)
 
     def close(self) -> None:
         """Cancel every call that is still being tried."""
@@ -221,9 +225,12 @@ class Leases:
                 release = self._queue.release(delays_s)
                 failed = await self._health.call("release", release, self._short_call_s)
                 self._counts["released"] += len(delays_s) - len(failed)
+                if failed:
+                    text = "SQS refused to take back %d messages; %s"
+                    _logger.warning(text, len(failed), _DELIVERED_LATER)
         except QueueUnavailable as error:
-            text = "%s; messages not released: %d. SQS delivers them when their leases expire"
-            _logger.warning(text, error.message, len(delays_s))
+            text = "%s; messages not released: %d; %s"
+            _logger.warning(text, error.message, len(delays_s), _DELIVERED_LATER)
         finally:
             for lease, _ in batch:
                 lease.ended.set()

@@ -113,6 +113,31 @@ async def test_stop_while_the_queue_is_unavailable() -> None:
 
 
 @virtual
+async def test_stop_gives_a_slow_queue_the_time_that_the_jobs_did_not_need() -> None:
+    bench = ConsumerBench(stop_grace_s=30, long_poll_s=1)
+    bench.queue.fail = lambda what: what == "delete" and now() < 12
+    await bench.serve("j", "k", for_s=2)
+    await bench.stop()
+    assert now() < 32
+    assert not bench.queue.stored, "messages that are recorded come again"
+
+
+@virtual
+async def test_a_stop_says_what_the_queue_did_not_take_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def process(job: Job) -> Outcome:
+        await asyncio.sleep(1_000)
+        return success(job)
+
+    bench = ConsumerBench(process, stop_grace_s=1, long_poll_s=1, visibility_timeout_s=600)
+    await bench.serve("j", for_s=2)
+    bench.queue.latency_s = 5
+    await bench.stop()
+    assert "did not take back messages" in caplog.text
+
+
+@virtual
 async def test_stop_can_be_called_again_and_before_the_start() -> None:
     bench = ConsumerBench(long_poll_s=1)
     await bench.consumer.stop()
