@@ -38,11 +38,15 @@ class StandInPipeline:
         self.processed: list[str] = []
         self.cpu_s: list[float] = []
         """Processor time of each job, in seconds."""
+        self.in_threads = True
+        """Whether jobs run in threads. Otherwise the event loop waits for each."""
 
     async def process(self, job: Job) -> Outcome:
         self.processed.append(job.job_id)
         try:
-            return await asyncio.to_thread(self._process, job)
+            if self.in_threads:
+                return await asyncio.to_thread(self._process, job)
+            return self._process(job)
         except ForeedgeError as error:
             place = Place.of_bucket("source", job.source.bucket) if error.refusal else None
             return Outcome.failed(job, error).model_copy(update={"refused_by": place})
