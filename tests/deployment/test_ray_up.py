@@ -133,7 +133,9 @@ def test_each_setting_of_terraform_reaches_the_nodes(aws: Account, tmp_path: Pat
     # As aws.md writes Terraform's output.
     (tmp_path / "out").mkdir()
     lines = [f"{name}=arn:aws:x:{number}\n" for number, name in enumerate(names)]
-    (tmp_path / "out" / "environment.env").write_text("".join(lines))
+    lines.append('FOREEDGE_HTTP__REQUESTS_PER_MINUTE={"*": 60, "a b": 5}\n')
+    text = "".join(["# A comment.\n", "\n", *lines])
+    (tmp_path / "out" / "environment.env").write_text(text)
     [line] = re.findall(r"^export SETTINGS=.*$", PAGE.read_text(), flags=re.MULTILINE)
     command = ["bash", "-euc", f'{line}; printf %s "$SETTINGS"']
     settings = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
