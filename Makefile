@@ -28,8 +28,8 @@ help: ## This list
 		$(firstword $(MAKEFILE_LIST)) $(firstword $(MAKEFILE_LIST))
 
 ##@ Use
-demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) on this machine
-	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)")
+demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) into OUT=out/demo
+	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)") $(if $(OUT),--out "$(OUT)")
 
 tune: $(VENV)/weights ## The fastest settings here (P95=2s, ACCURACY=close, MINUTES=12)
 	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL)) \

@@ -20,7 +20,13 @@ CountOption = Annotated[
     int,
     typer.Option(min=1, help="Number of photographs. A quarter, six at most, are real ones."),
 ]
-OutOption = Annotated[Path, typer.Option(help="Folder for the cut-outs and the report.")]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for the cut-outs and the report. Each demonstration replaces its folders "
+        "cutouts, masks and photographs."
+    ),
+]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the drawn photographs.")]
 

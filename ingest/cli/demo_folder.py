@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -52,16 +53,21 @@ def prepare_demo_folder(out: Path) -> None:
     """
     mark = out / MARK
     if mark.is_file():
-        for name in _FOLDERS:
-            if (out / name).is_dir():
-                shutil.rmtree(out / name)
+        for folder in (out / name for name in _FOLDERS):
+            if folder.is_symlink():
+                raise InvalidConfig(
+                    f"--out: {folder} is a link, and its target may be yours. Remove the link, or "
+                    "choose another --out, which may be a link itself"
+                )
+            if folder.is_dir():
+                shutil.rmtree(folder)
         return
-    found = [name for name in (*_FOLDERS, *_FILES) if (out / name).exists()]
+    found = [str(out / name) for name in (*_FOLDERS, *_FILES) if (out / name).exists()]
     if found:
         raise InvalidConfig(
-            f"--out: {out} already holds {', '.join(found)}, and not the file {MARK} that a "
-            "demonstration writes there. They may be yours, so nothing was changed. Choose another "
-            "--out, or delete them if a demonstration of an earlier version made them"
+            f"--out: {out} has no file {MARK}, which a demonstration writes there, so that what is "
+            "in it may be yours, and nothing was changed. Choose another --out (make demo OUT=…), "
+            f"or, if a demonstration of an earlier version made it: rm -r {shlex.join(found)}"
         )
     out.mkdir(parents=True, exist_ok=True)
     mark.write_text(_MARK_TEXT, encoding="utf-8")

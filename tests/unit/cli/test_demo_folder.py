@@ -42,10 +42,22 @@ def test_a_folder_without_the_mark_is_left_as_it_is(tmp_path: Path, name: str) -
     with pytest.raises(InvalidConfig, match="nothing was changed") as error:
         prepare_demo_folder(tmp_path)
 
-    assert name.partition("/")[0] in error.value.message
-    assert str(tmp_path) in error.value.message
+    remedy = error.value.message.partition("rm -r ")[2]
+    assert str(tmp_path / name.partition("/")[0]) in remedy.split()
     assert all(path.is_file() for path in mine)
     assert not (tmp_path / MARK).exists()
+
+
+def test_a_link_among_the_results_is_not_followed(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    prepare_demo_folder(out)
+    mine = write(elsewhere / "a.jpg")
+    (out / "cutouts").symlink_to(elsewhere)
+
+    with pytest.raises(InvalidConfig, match="cutouts is a link"):
+        prepare_demo_folder(out)
+
+    assert mine.is_file()
 
 
 def test_a_report_makes_no_folder_a_demonstration(tmp_path: Path) -> None:
