@@ -223,5 +223,5 @@ def test_an_answer_of_haproxy_is_said(page: Any, page_url: str) -> None:
     page.route("**/v1/ops", lambda route: route.fulfill(status=503, body=body))
     page.goto(f"{page_url}ops")
     page.wait_for_selector("#reasons li")
-    assert "It answered 503" in page.inner_text("#reasons")
+    assert "The server answers with an error" in page.inner_text("main")
     assert "503 Service Unavailable" in page.inner_text("#reasons")

@@ -21,6 +21,8 @@ const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
 let timer = null;
 let last = null; // The last answer, for the time after it and for another width.
 
+class ErrorAnswer extends Error {}
+
 async function ask() {
   clearTimeout(timer);
   const key = sessionStorage.getItem(KEY);
@@ -29,12 +31,14 @@ async function ask() {
     const answer = await fetch("v1/ops", { headers: key ? { "X-API-Key": key } : {}, signal });
     const found = await read(answer);
     if (answer.status === 401) return askForKey(found.detail);
-    if (!answer.ok) throw new Error(found.detail ?? found.title);
+    if (!answer.ok) throw new ErrorAnswer(found.detail ?? found.title);
     $("access").hidden = true;
     last = found;
     show(found);
   } catch (error) {
-    judge("The server cannot be reached", [explain(error), last ? `What is below was true at ${
+    const verdict = error instanceof ErrorAnswer
+      ? "The server answers with an error" : "The server cannot be reached";
+    judge(verdict, [explain(error), last ? `What is below was true at ${
       clockWithSeconds.format(new Date(last.at))}.` : ""], []);
   }
   timer = setTimeout(ask, EVERY_MS);
@@ -46,7 +50,7 @@ async function read(answer) {
     return JSON.parse(text);
   } catch {
     // HAProxy answers in this way while no replica of HttpApi runs.
-    throw new Error(`It answered ${answer.status} ${answer.statusText}: ${text.slice(0, 200)}`);
+    throw new ErrorAnswer(`${answer.status} ${answer.statusText}: ${text.slice(0, 200)}`);
   }
 }
 

@@ -22,9 +22,9 @@ ALL_WELL: dict[str, Any] = {"reason": None, "replicas": [{}]}
 RUNNING = describe_replicas("HttpApi", {"RUNNING": 2})
 
 
-def moments(waiting: int | None, number: int = 180) -> list[Moment]:
+def moments(waiting: int | None, number: int = 180, in_flight: int = 0) -> list[Moment]:
     at = datetime(2026, 11, 29, tzinfo=UTC)
-    return [Moment(at=at, done=0, failed=0, waiting=waiting, in_flight=0)] * number
+    return [Moment(at=at, done=0, failed=0, waiting=waiting, in_flight=in_flight)] * number
 
 
 def backlog(drained_in_s: float | None) -> QueueState:
@@ -95,8 +95,9 @@ def test_replicas_need_attention_if_none_runs_or_serve_says_why() -> None:
         (backlog(None), moments(0, 175) + moments(9, 5), False),
         (backlog(None), moments(0, 173) + moments(9, 7), True),
         (None, moments(None), False),
+        (backlog(None), moments(0, in_flight=1), False),
     ],
-    ids=["stuck", "draining", "new", "a minute", "unknown"],
+    ids=["stuck", "draining", "new", "a minute", "unknown", "a slow image"],
 )
 def test_messages_that_nobody_takes(
     queue: QueueState | None, waiting: list[Moment], stuck: bool
