@@ -107,7 +107,8 @@ class JobCounts:
     by_state: dict[str, int]
     """Number of jobs in each state that occurs."""
     oldest_pending_s: float | None
-    """Age of the oldest job that waits, in seconds. None if none waits."""
+    """Longest time, in seconds, for which a job waits since it was queued or sent again. None if
+    none waits."""
     stale: int
     """Number of jobs that were taken longer ago than any consumer works on one."""
 

@@ -250,7 +250,8 @@ CATALOG_JOBS = Metric(
 CATALOG_OLDEST_PENDING_SECONDS = Metric(
     "foreedge_catalog_oldest_pending_seconds",
     "gauge",
-    "Age, in seconds, of the oldest job that says pending, and 0 if there is none.",
+    "Seconds for which a job has said pending since it was queued or sent again, at most. 0 if "
+    "none does.",
 )
 CATALOG_STALE_JOBS = Metric(
     "foreedge_catalog_stale_jobs",

@@ -179,7 +179,7 @@ FIRING = (
     ),
     Case(
         "ForeedgeCatalogJobsWait",
-        {CATALOG_OLDEST: "80000+600x30 0x20"},
+        {CATALOG_OLDEST: "37000+600x30 0x20"},
         {24: set(), 29: {"ForeedgeCatalogJobsWait"}, 33: set()},
     ),
     Case(
