@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Row,
     String,
     Update,
     UpdateBase,
@@ -177,11 +178,13 @@ def finish(
         RowsChanged: An image of the book was inserted; begin again.
     """
     ids = ids_of(job)
-    found = connection.execute(_LOCK, ids).all()
-    row = next(iter(found), None)
+    row, images = _lock(connection, ids)
+    if row is not None and row.processed_image_id not in {None, *(image.id for image in images)}:
+        # Another delivery has entered its cut-out since the statement began, and waits no more. A
+        # statement that begins now finds the row.
+        row, images = _lock(connection, ids)
     if row is None or row.status is None:
         return Missing(book_exists=row is not None)
-    images = [BookImage(*image) for _, _, _, *image in found if image[0] is not None]
     completed = row.status == "completed"
     if completed:
         s3_key = completed_job(row, images, None).s3_key
@@ -210,6 +213,12 @@ def finish(
     if written.rowcount == 0:
         raise RowsChanged(f"the images of book {job.book_id} changed while they were locked")
     return Entered(cutout.s3_key)
+
+
+def _lock(connection: Connection, ids: dict[str, Any]) -> tuple[Row[Any] | None, list[BookImage]]:
+    found = connection.execute(_LOCK, ids).all()
+    images = [BookImage(*image) for _, _, _, *image in found if image[0] is not None]
+    return next(iter(found), None), images
 
 
 def _moves(
