@@ -210,7 +210,8 @@ def consuming(url: str, consumers: int) -> Iterator[Callable[[CatalogJob], None]
     messages: Any = spawning.Queue() if consumers else queue.Queue()
     ready = spawning.Semaphore(0)
     processes = [
-        spawning.Process(target=consume, args=(url, messages, ready)) for _ in range(consumers)
+        spawning.Process(target=consume, args=(url, messages, ready), daemon=True)
+        for _ in range(consumers)
     ]
     for process in processes:
         process.start()

@@ -149,7 +149,7 @@ def test_over_and_back(own_aws: LocalAws, collection: Collection, tmp_path: Path
     settings = {
         "models": ["folio"],
         "aws": {"endpoint_url": own_aws.endpoint_url},
-        "queue": {"url": bench.url},
+        "queue": {"url": bench.url, "max_in_flight": 4},
         "ledger": {"bucket": bench.bucket},
         "catalog": {"database_url": collection.url, "images_bucket": bench.bucket},
     }

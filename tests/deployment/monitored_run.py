@@ -214,7 +214,7 @@ def _run_with_failures(monitored: Monitored) -> None:
     # extended meanwhile.
     status = next(each for each in app.follow(monitor) if each.finished >= _JOBS // 10)
     assert status.finished < _JOBS, "the run ended too soon"
-    _wait_for(lambda: bool(_ingest(app)["retried"]), "the refused image was not given back")
+    _wait_for(lambda: bool(_ingest(app).get("retried")), "the refused image was not given back")
     monitored.proxy.remove(refused)
     replica_processes("CutoutPipeline")[0].kill()
     for number in range(_REQUESTS):
@@ -257,7 +257,7 @@ def _run_catalog_jobs(monitored: Monitored) -> None:
 def _run_with_a_paused_consumer(app: App) -> None:
     """Stop the consumer for longer than its leases, while requests come, and then let it run."""
     monitor = app.send(app.put({f"late-{n}.jpg": _large() + bytes(n) for n in range(_JOBS // 3)}))
-    _wait_for(lambda: _ingest(app)["in_flight"] > 0, "nothing is in flight")
+    _wait_for(lambda: _ingest(app).get("in_flight", 0) > 0, "nothing is in flight")
     [consumer] = replica_processes("SqsIngest")
     consumer.suspend()
     try:
