@@ -125,13 +125,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="runs of each pair (default: by model)")
     parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
     options = parser.parse_args()
+    marker = "engines" if options.model == "u2netp" else f"engines-{options.model}"
+    if options.write_docs and f"<!-- {marker}: begin -->" not in DOCS.read_text("utf-8"):
+        parser.error(f"{DOCS} has no place for this table: no '<!-- {marker}: begin -->'")
     busy, machine = measure_busy_cores(), this_machine()
     model = benchmark_model(options.model)
     speeds = measure(model, options.runs or _RUNS[options.model], machine)
     text = markdown(model.label, speeds, machine, busy)
     print(text)
     if options.write_docs:
-        marker = "engines" if options.model == "u2netp" else f"engines-{options.model}"
         write_between_markers(DOCS, marker, text)
 
 
