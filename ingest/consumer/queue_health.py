@@ -104,8 +104,7 @@ class QueueHealth:
             calls
             for kind, calls in self._kinds.items()
             if (calls.silent or calls.failures >= _FAILURES_UNTIL_UNHEALTHY)
-            and (not calls.denied or kind == RECEIVE or calls.failed_at > denied_since)
-            and (holding or calls.denied or kind == RECEIVE)
+            and (kind == RECEIVE or (calls.failed_at > denied_since if calls.denied else holding))
         ]
         return max(current, key=lambda calls: calls.failed_at).text if current else None
 
