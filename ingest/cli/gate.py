@@ -20,6 +20,7 @@ from serve_app.models.engines.records import (
     derived_path,
     read_current,
     record_path,
+    remove_derived,
     write_derived,
 )
 from serve_app.models.engines.shipped import find_shipped, shipped_path
@@ -60,7 +61,6 @@ def measure_and_write(
     graph = derive_graph(weights, used[::DERIVED_FROM_EVERY])
     record = None if images else find_shipped(weights, pair, graph.sha256, machine)
     if record is None:
-        image_set = f"the images of {images}" if images else BUNDLED_SET
         with progress_bar(open_terminal(as_json=True)) as bar:
             task = bar.add_task(f"{name}, {pair}", total=len(used), detail="")
 
@@ -70,23 +70,53 @@ def measure_and_write(
                     bar.advance(task)
 
             record = pass_gate(
-                weights, pair, graph, counted(), image_set=image_set, machine=machine
+                weights, pair, graph, counted(), image_set=name_of(images), machine=machine
             )
     path = derived_path(derived_folder(config), name, pair)
     before = read_current(path, weights, pair, machine)
-    try:
-        write_derived(path, graph.content, record)
-    except OSError as error:
-        raise ModelUnavailable(
-            f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
-            "another folder with U2NET_HOME."
-        ) from error
+    replace_derived(path, graph.content, record)
     other_set = isinstance(before, GateRecord) and before.image_set != record.image_set
     replaced = before.image_set if isinstance(before, GateRecord) and other_set else None
     report_gate(graph, record, path, print_json if as_json else None, {"replaced": replaced})
     if replaced and not as_json:
         print_line(f"  in place of the record of           {replaced}")
     return record.measures.reached() is not None
+
+
+def name_of(images: Path | None) -> str:
+    """Return what a record calls the images of the gate.
+
+    Args:
+        images: Folder of images, or None for the bundled ones.
+    """
+    return f"the images of {images}" if images else BUNDLED_SET
+
+
+def replace_derived(path: Path, graph: bytes | None, record: GateRecord) -> bool:
+    """Write a derived file with its record, or remove what an earlier run has written.
+
+    Args:
+        path: Place of the derived file.
+        graph: What is written. None if there is nothing worth serving: an older file would serve
+            on, although this machine gains nothing from it.
+        record: Record of the graph.
+
+    Returns:
+        Whether an older file was removed.
+
+    Raises:
+        ModelUnavailable: The folder cannot be written to.
+    """
+    try:
+        if graph is None:
+            return remove_derived(path)
+        write_derived(path, graph, record)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
+            "another folder with U2NET_HOME."
+        ) from error
+    return False
 
 
 def write_shipped_gates(name: str, config: AppConfig, machine: Machine) -> list[Path]:

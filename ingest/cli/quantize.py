@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ingest.cli.gate import bundled_images, report_gate
+from ingest.cli.gate import bundled_images, name_of, replace_derived, report_gate
 from ingest.cli.progress import progress_bar
 from ingest.cli.terminal import open_terminal, print_json, print_line
 from ingest.node.kernels import convolution_kernels
 from ingest.node.speed import Case, CaseSpeed, measure_case
 from serve_app.config import AppConfig
 from serve_app.contracts.precision import Accuracy
-from serve_app.errors import InvalidConfig, ModelUnavailable
+from serve_app.errors import InvalidConfig
 from serve_app.models.derive import record_of
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import INT8
@@ -22,11 +22,8 @@ from serve_app.models.engines.records import (
     GateRecord,
     derived_folder,
     derived_path,
-    remove_derived,
-    write_derived,
 )
 from serve_app.models.gate_images import (
-    BUNDLED_SET,
     GateImage,
     read_gate_images,
     shared_images,
@@ -77,9 +74,8 @@ def quantize_and_write(
         )
         show("speed")
         speeds = _measure_speeds(weights, quantized.derived.content)
-    image_set = f"the images of {images}" if images else BUNDLED_SET
     measures = quantized.found.measures
-    record = record_of(weights, INT8, quantized.derived, machine, image_set, measures)
+    record = record_of(weights, INT8, quantized.derived, machine, name_of(images), measures)
     faster = speeds["int8"].cpu_s_per_image < speeds["float32"].cpu_s_per_image
     removed = replace_derived(path, quantized.derived.content if faster else None, record)
     facts = {**_facts(quantized, speeds), "removed": removed}
@@ -89,33 +85,6 @@ def quantize_and_write(
         _print_facts(facts)
         _print_verdict(record, accuracy, facts)
     return faster and measures.reached() is not None
-
-
-def replace_derived(path: Path, graph: bytes | None, record: GateRecord) -> bool:
-    """Write a derived file with its record, or remove what an earlier run has written.
-
-    Args:
-        path: Place of the derived file.
-        graph: What is written. None if there is nothing worth serving: an older file would serve
-            on, although this machine gains nothing from it.
-        record: Record of the graph.
-
-    Returns:
-        Whether an older file was removed.
-
-    Raises:
-        ModelUnavailable: The folder cannot be written to.
-    """
-    try:
-        if graph is None:
-            return remove_derived(path)
-        write_derived(path, graph, record)
-    except OSError as error:
-        raise ModelUnavailable(
-            f"{path} cannot be written: {error}. Check the permissions and the free space, or name "
-            "another folder with U2NET_HOME."
-        ) from error
-    return False
 
 
 def read_both_sets(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.quantize import replace_derived
+from ingest.cli.gate import replace_derived
 from serve_app.errors import ModelUnavailable
 from serve_app.models.engines.network import INT8
 from serve_app.models.engines.records import GateRecord, derived_path, record_path
