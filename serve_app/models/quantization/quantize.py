@@ -124,7 +124,10 @@ def quantize_model(
             )
             # Other ranges hardly change which layers matter.
             measured = next((each.parts for each in choices.values()), ())
-            choices[share] = search.run(measured)
+            found = choices[share] = search.run(measured)
+            if not found.in_float and found.measures.suffices_for(accuracy):
+                # No other range can keep fewer layers in float32.
+                break
     best = max(choices, key=lambda share: _rank(choices[share], accuracy))
     derived = calibration.graph(choices[best].in_float, best)
     onnx.checker.check_model(derived.content)
