@@ -7,10 +7,11 @@ on, so that it is made again if the weights, the images, the code or ONNX Runtim
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serve_app import models
+from serve_app import imaging, models
 from serve_app.contracts.base import Contract
 from serve_app.models.engines.network import INT8
 from serve_app.models.engines.onnx_runtime import runtime_version
@@ -59,7 +60,7 @@ def int8_graph(
     path = folder / f"{weights.name}-{digest[:16]}.onnx"
     facts = path.with_suffix(".json")
     if facts.is_file() and path.is_file():
-        return Int8Graph.model_validate_json(facts.read_bytes())
+        return Int8Graph.model_validate({"path": path, **json.loads(facts.read_bytes())})
     made = quantize_model(
         weights, calibration, judged, "fast", threads=usable_cores(), on_step=on_step
     )
@@ -72,7 +73,7 @@ def int8_graph(
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(made.derived.content)
     # Last, since it says that the graph is whole.
-    facts.write_text(found.model_dump_json(), "utf-8")
+    facts.write_text(found.model_dump_json(exclude={"path"}), "utf-8")
     return found
 
 
@@ -84,10 +85,12 @@ def _digest(
 ) -> str:
     found = hashlib.sha256(weights.sha256.encode())
     found.update(f"{runtime_version()} {kernel_features(INT8, machine)}".encode())
-    for path in sorted(Path(models.__file__).parent.rglob("*.py")):
-        found.update(path.read_bytes())
+    for package in (models, imaging):
+        for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            found.update(path.read_bytes())
     for images in (calibration, judged):
         for image in images:
-            found.update(repr(image.rgb.shape).encode())
-            found.update(image.rgb.tobytes())
+            for pixels in (image.rgb, image.truth):
+                if pixels is not None:
+                    found.update(repr(pixels.shape).encode() + pixels.tobytes())
     return found.hexdigest()
