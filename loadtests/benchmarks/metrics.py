@@ -34,7 +34,7 @@ from serve_app.models.registry import BUNDLED_MODEL
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters
 from serve_app.serving.metrics import UNRECORDED, Metric, Metrics
-from serve_app.serving.ray_metrics import RayMetrics
+from serve_app.serving.ray_metrics import FLUSHED_EVERY_S, RayMetrics
 from serve_app.storage import open_store
 
 _LIMIT = 0.02
@@ -43,7 +43,6 @@ _AT_ONCE = 4
 _PAIRS = 15
 _IMAGES = 40
 _REPEATS = 50
-_FLUSHED_EVERY_S = 1.0
 _NORMAL_95 = 1.96
 """Quantile of the normal distribution for an interval of 95 %."""
 
@@ -195,7 +194,7 @@ async def _keep_flushing(metrics: RayMetrics, ended: asyncio.Event) -> None:
     """Give Ray what was noted, each second and at the end, as ``ray_metrics`` does."""
     while not ended.is_set():
         with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), _FLUSHED_EVERY_S)
+            await asyncio.wait_for(ended.wait(), FLUSHED_EVERY_S)
         await asyncio.to_thread(metrics.flush)
 
 

@@ -21,7 +21,8 @@ from serve_app.version import find_revision, find_version
 SAMPLED_EVERY_S = 5.0
 """Time, in seconds, between two samples of what is not an event. Ray exports every 10 s."""
 
-_FLUSHED_EVERY_S = 1.0
+FLUSHED_EVERY_S = 1.0
+"""Time, in seconds, between two times at which Ray gets what was noted."""
 
 _logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def _repeat(function: Callable[[], None], every_s: float) -> None:
 @functools.cache
 def _ray_metrics() -> RayMetrics:
     metrics = RayMetrics()
-    _repeat(metrics.flush, _FLUSHED_EVERY_S)
+    _repeat(metrics.flush, FLUSHED_EVERY_S)
     return metrics
 
 
