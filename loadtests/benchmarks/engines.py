@@ -22,6 +22,7 @@ from loadtests.harness.results import (
     DOCS,
     describe_machine,
     measure_busy_cores,
+    replace_between_markers,
     write_between_markers,
 )
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
@@ -126,8 +127,12 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
     options = parser.parse_args()
     marker = "engines" if options.model == "u2netp" else f"engines-{options.model}"
-    if options.write_docs and f"<!-- {marker}: begin -->" not in DOCS.read_text("utf-8"):
-        parser.error(f"{DOCS} has no place for this table: no '<!-- {marker}: begin -->'")
+    if options.write_docs:
+        try:
+            # Minutes before the table is written.
+            replace_between_markers(DOCS.read_text("utf-8"), marker, "")
+        except ValueError as error:
+            parser.error(f"{DOCS}: {error}")
     busy, machine = measure_busy_cores(), this_machine()
     model = benchmark_model(options.model)
     speeds = measure(model, options.runs or _RUNS[options.model], machine)
