@@ -26,12 +26,11 @@ from ingest.local.ports import free_port
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import read_outcomes
 from serve_app.config import AppConfig
-from serve_app.models.registry import BUNDLED_MODEL
 from tests.browser.conftest import FLAGS
 from tests.support.fault_effects import refuse
 from tests.support.fault_proxy import Proxy
 from tests.support.images import book, jpeg
-from tests.support.running_app import App, Aws
+from tests.support.running_app import App, Aws, settings_behind
 
 FOLDER = Path(__file__).parents[2] / "docs" / "operations"
 MOST_BYTES = 250_000
@@ -51,22 +50,9 @@ def application() -> Iterator[tuple[App, Proxy]]:
     use_dummy_credentials()
     with LocalAws() as server, Proxy(server.endpoint_url) as proxy:
         aws = Aws(server)
-        bucket = aws.bucket()
-        url, dead_url = aws.queue()
-        args: dict[str, Any] = {
-            "models": [BUNDLED_MODEL],
-            "aws": {"endpoint_url": proxy.endpoint_url, "max_attempts": 2},
-            "storage": {"allowed_buckets": [bucket]},
-            "queue": {
-                "url": url.replace(server.endpoint_url, proxy.endpoint_url),
-                "long_poll_s": 1,
-                "visibility_timeout_s": 120,
-                # More would be too many at once for one local S3.
-                "max_in_flight": 12,
-            },
-            "ledger": {"bucket": bucket, "part_interval_s": 0.5},
-            "autoscaling": {"max_replicas": 2, "drain_target_s": 20, "upscale_delay_s": 2},
-        }
+        # More in flight would be too many at once for one local S3.
+        args, dead_url = settings_behind(proxy, aws, visibility_timeout_s=120, max_in_flight=12)
+        args["autoscaling"] = {"max_replicas": 2, "drain_target_s": 20, "upscale_delay_s": 2}
         with serving(args, port=free_port(), quiet=True) as endpoints:
             app = App(endpoints.http, AppConfig.load(args), dead_url, aws)
             yield app, proxy

@@ -8,12 +8,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
 from serve_app.contracts.job import CatalogJob
+from tests.support.postgres_server import PostgresServer
+
+_SCHEMA = Path(__file__).with_name("schema.sql")
 
 Record = dict[str, Any]
 
@@ -28,6 +32,14 @@ class Image:
     processed: bool = False
     order: int | None = None
     """Position. None for the number of the images before it."""
+
+
+def create_database(server: PostgresServer) -> str:
+    """Create a database with the tables of the application, and return its name."""
+    name = server.create()
+    with server.connect(name) as connection:
+        connection.execute(_SCHEMA.read_bytes())
+    return name
 
 
 class Collection:

@@ -12,11 +12,10 @@ from ingest.catalog.login import Login
 from ingest.local.aws import LocalAws, use_dummy_credentials
 from serve_app.config import AwsConfig, CatalogConfig
 from tests.catalog.bench import Bench
-from tests.catalog.collection import Collection
+from tests.catalog.collection import Collection, create_database
 from tests.catalog.quick_bench import QuickBench
 from tests.support.postgres_server import PostgresServer
 
-SCHEMA = Path(__file__).with_name("schema.sql")
 BUCKET = "collection"
 
 
@@ -28,10 +27,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def template(postgres: PostgresServer) -> str:
-    name = postgres.create()
-    with postgres.connect(name) as connection:
-        connection.execute(SCHEMA.read_bytes())
-    return name
+    return create_database(postgres)
 
 
 @pytest.fixture

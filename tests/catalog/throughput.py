@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.serving.metrics import CATALOG_TRANSACTION_SECONDS
-from tests.catalog.collection import Collection, photographs
+from tests.catalog.collection import Collection, create_database, photographs
 from tests.catalog.quick_bench import QuickBench
 from tests.support.postgres_server import PostgresServer
 from tests.support.recorded_metrics import RecordedMetrics
 
-SCHEMA = Path(__file__).with_name("schema.sql")
 _JOBS = 2_000
 _IN_FLIGHT = 64
 _CORES = 2
@@ -80,10 +79,7 @@ def main() -> None:
     """Measure, and print a line of numbers."""
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else _JOBS
     with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
-        name = server.create()
-        with server.connect(name) as connection:
-            connection.execute(SCHEMA.read_bytes())
-        with closing(Collection(server.url(name))) as collection:
+        with closing(Collection(server.url(create_database(server)))) as collection:
             bench = QuickBench(Path(folder), collection, max_in_flight=_IN_FLIGHT)
             asyncio.run(measure(bench, server, 50))
             bench.metrics = metrics = RecordedMetrics()

@@ -9,10 +9,10 @@ import sys
 import time
 from contextlib import closing
 
-from tests.catalog.collection import Collection, photographs
+from tests.catalog.collection import Collection, create_database, photographs
 from tests.catalog.test_database import opened
 from tests.catalog.test_rows import cutout, end, take
-from tests.catalog.throughput import SCHEMA, server_cpu_s
+from tests.catalog.throughput import server_cpu_s
 from tests.support.postgres_server import PostgresServer
 
 _JOBS = 500
@@ -23,13 +23,8 @@ def main() -> None:
     """Measure, and print a line of numbers."""
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else _JOBS
     with PostgresServer() as server:
-        name = server.create()
-        with server.connect(name) as connection:
-            connection.execute(SCHEMA.read_bytes())
-        with (
-            closing(Collection(server.url(name))) as collection,
-            closing(opened(server.url(name))) as database,
-        ):
+        url = server.url(create_database(server))
+        with closing(Collection(url)) as collection, closing(opened(url)) as database:
             books = [collection.add_book(*photographs(3)) for _ in range(_WARM + jobs)]
             queued = [(collection.queue(book, images[0]), images[0]) for book, images in books]
             for job, source in queued[:_WARM]:

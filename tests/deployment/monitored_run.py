@@ -28,15 +28,13 @@ from ingest.local.aws import LocalAws, use_dummy_credentials
 from ingest.local.ports import free_port
 from ingest.messages.build import catalog_message_body
 from serve_app.config import AppConfig
-from serve_app.models.registry import BUNDLED_MODEL
-from tests.catalog.collection import Collection, photographs
-from tests.catalog.throughput import SCHEMA
+from tests.catalog.collection import Collection, create_database, photographs
 from tests.support.fault_effects import refuse
 from tests.support.fault_proxy import Proxy
 from tests.support.images import book, jpeg
 from tests.support.postgres_server import PostgresServer
 from tests.support.replica_processes import replica_processes
-from tests.support.running_app import App, Aws
+from tests.support.running_app import App, Aws, settings_behind
 
 PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
@@ -142,12 +140,11 @@ class Monitored:
 
 @contextmanager
 def _collection() -> Iterator[Collection]:
-    with PostgresServer() as server:
-        name = server.create()
-        with server.connect(name) as connection:
-            connection.execute(SCHEMA.read_bytes())
-        with closing(Collection(server.url(name))) as collection:
-            yield collection
+    with (
+        PostgresServer() as server,
+        closing(Collection(server.url(create_database(server)))) as collection,
+    ):
+        yield collection
 
 
 @contextmanager
@@ -156,21 +153,11 @@ def monitored_application(folder: Path) -> Iterator[Monitored]:
     use_dummy_credentials()
     with LocalAws() as server, Proxy(server.endpoint_url) as proxy, _collection() as collection:
         aws = Aws(server)
-        bucket = aws.bucket()
-        url, dead_url = aws.queue()
-        args: dict[str, Any] = {
-            "models": [BUNDLED_MODEL],
-            "aws": {"endpoint_url": proxy.endpoint_url, "max_attempts": 2},
-            "storage": {"allowed_buckets": [bucket]},
-            "queue": {
-                "url": url.replace(server.endpoint_url, proxy.endpoint_url),
-                "long_poll_s": 1,
-                "visibility_timeout_s": _VISIBILITY_S,
-                "max_in_flight": 8,
-                "retry_base_s": 0.5,
-            },
-            "ledger": {"bucket": bucket, "part_interval_s": 0.5},
-            "catalog": {"database_url": collection.url, "images_bucket": bucket},
+        args, dead_url = settings_behind(
+            proxy, aws, visibility_timeout_s=_VISIBILITY_S, max_in_flight=8, retry_base_s=0.5
+        )
+        args |= {
+            "catalog": {"database_url": collection.url, "images_bucket": args["ledger"]["bucket"]},
             "http": {
                 "api_keys": [f"shop:{_KEY}"],
                 "requests_per_minute": {"shop": _REQUESTS_PER_MINUTE},

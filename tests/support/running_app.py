@@ -25,8 +25,10 @@ from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig
 from serve_app.contracts.job import Output
 from serve_app.contracts.outcome import Outcome
+from serve_app.models.registry import BUNDLED_MODEL
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
+from tests.support.fault_proxy import Proxy
 
 ANY_SIZE: dict[str, Any] = {"checks": {"min_subject_px": 1}}
 """Recipe for the small images of tests, whose subjects are less than 100 pixels wide."""
@@ -76,6 +78,29 @@ class Aws:
         # moto counts the requests that it does not check.
         unchecked = "0" if check else "inf"
         httpx.post(f"{self.endpoint_url}/moto-api/reset-auth", content=unchecked).raise_for_status()
+
+
+def settings_behind(proxy: Proxy, aws: Aws, **queue: Any) -> tuple[dict[str, Any], str]:
+    """Return the settings of an application that reaches its SQS and S3 by a proxy.
+
+    Args:
+        proxy: Proxy in front of the local SQS and S3.
+        aws: What makes the bucket and the queue.
+        **queue: Further settings of the queue.
+
+    Returns:
+        The settings, with a fresh bucket and queue, and the URL of the dead-letter queue.
+    """
+    bucket, (url, dead_url) = aws.bucket(), aws.queue()
+    through = url.replace(aws.endpoint_url, proxy.endpoint_url)
+    settings = {
+        "models": [BUNDLED_MODEL],
+        "aws": {"endpoint_url": proxy.endpoint_url, "max_attempts": 2},
+        "storage": {"allowed_buckets": [bucket]},
+        "queue": {"url": through, "long_poll_s": 1, **queue},
+        "ledger": {"bucket": bucket, "part_interval_s": 0.5},
+    }
+    return settings, dead_url
 
 
 @dataclass
