@@ -61,7 +61,9 @@ def test_what_no_row_can_have_is_refused(change: dict[str, object], named: str) 
 
 
 def test_without_a_catalog_the_refusal_says_what_to_set() -> None:
-    assert "set catalog.database_url or catalog.database_secret" in no_catalog().message
+    refusal = no_catalog()
+    assert isinstance(refusal, InvalidMessage)
+    assert "set catalog.database_url or catalog.database_secret" in refusal.message
 
 
 def test_a_refused_message_is_recorded_under_its_own_ids() -> None:
