@@ -27,8 +27,7 @@ BLAS takes up to 1.5 times as long for 600 as for 576 values, a multiple of 64.
 """
 
 _CACHED_FILTERS = 128
-"""Filters that are kept, two for each side of an image. Making those of 12 megapixels takes 19 ms,
-and they have 1.3 MB (``docs/operations/memory.md``)."""
+"""Filters that are kept, two for each side of an image (``docs/operations/memory.md``)."""
 
 PRECISION_BITS = 22
 """Binary places of Pillow's weights (``PRECISION_BITS`` in its ``src/libImaging/Resample.c``)."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serve_app.imaging import lanczos
+from serve_app.imaging.lanczos_filter import covering_filter
 from tests.support.fuzzing import examples
 from tests.support.images import noise
 
@@ -65,3 +66,15 @@ def test_a_part_equals_that_part_of_the_whole(height: int, width: int, data: st.
     part = lanczos.resize(pixels, width, height, columns=tuple(columns), rows=tuple(rows))
     whole = lanczos.resize(pixels, width, height)
     assert np.array_equal(part, whole[slice(*rows), slice(*columns)])
+
+
+def test_a_filter_has_the_memory_that_the_page_says() -> None:
+    def mb(count: int, size: int) -> float:
+        kept = covering_filter(count, size, 0, size)
+        weights = sum(band.weights.nbytes for band in kept.bands)
+        return (weights + kept.starts.nbytes + kept.coefficients.nbytes) / 1e6
+
+    # docs/operations/memory.md: 128 of them, which are those of 32 images.
+    of_12_megapixels = sum(mb(side, 320) + mb(320, side) for side in (4000, 3000))
+    assert 32 * of_12_megapixels == pytest.approx(43, abs=0.5)
+    assert mb(1024, 16_384) == pytest.approx(1.4, abs=0.05)
