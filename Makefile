@@ -140,6 +140,7 @@ check-arm64: $(VENV)/installed ## Models and HAProxy on emulated arm64 CPUs (ARG
 quality: $(VENV)/compiled ## The masks of each model, recipe and precision against true ones
 	$(VENV)/bin/python -m loadtests.quality --write-docs
 	$(VENV)/bin/python -m loadtests.quality.engines --write-docs
+	$(VENV)/bin/python -m loadtests.quality.rewritten --write-records
 
 bench: $(VENV)/installed ## Time of each step, and what the application costs beside them
 	$(VENV)/bin/python -m loadtests.benchmarks.stages --write-docs

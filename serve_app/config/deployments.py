@@ -102,7 +102,7 @@ class SegmenterConfig(Section):
     batch."""
     rewrite_graph: bool = True
     """Whether a model's graph is rewritten for CPUs when it is loaded: the same masks within one
-    grey level, which the replica checks, for less time."""
+    grey level, for less time. The replica checks that, unless it was checked before."""
     engine: EngineSetting = "onnxruntime"
     """Library that runs the models. ``openvino`` needs the extra of that name, and ``fan_out``.
     ``auto`` takes the fastest engine and precision that the processor runs well and that have

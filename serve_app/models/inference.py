@@ -7,6 +7,8 @@ values of a channel is computed in float64. One lookup per value then gives the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Set
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +18,8 @@ from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.imaging.pixels import Pixels
 from serve_app.models.engines.choice import Choice, choose_pair
-from serve_app.models.engines.network import Network
+from serve_app.models.engines.compared import compared_graphs
+from serve_app.models.engines.network import Network, Tensor
 from serve_app.models.engines.onnx_runtime import probe_image
 from serve_app.models.engines.opening import open_network
 from serve_app.models.engines.processor import this_machine
@@ -68,15 +71,20 @@ def load_model(name: str, config: AppConfig) -> Model:
         ModelUnavailable: The weights are not on this machine.
     """
     weights = locate_weights(name, config)
-    choice = choose_pair(weights, config.segmenter, derived_folder(config), this_machine())
-    return OnnxModel(weights, config.segmenter, choice)
+    machine = this_machine()
+    choice = choose_pair(weights, config.segmenter, derived_folder(config), machine)
+    return OnnxModel(weights, config.segmenter, choice, compared_graphs(weights, machine))
 
 
 class OnnxModel:
     """A model whose facts are known, run by an engine."""
 
     def __init__(
-        self, weights: Weights, config: SegmenterConfig, choice: Choice | None = None
+        self,
+        weights: Weights,
+        config: SegmenterConfig,
+        choice: Choice | None = None,
+        compared: Set[str] = frozenset(),
     ) -> None:
         """Load a model and check its input.
 
@@ -85,6 +93,7 @@ class OnnxModel:
             config: Settings of its execution.
             choice: Engine and precision. None stands for the default. If that engine cannot load
                 the model, the default does, and ``self.choice`` says why.
+            compared: SHA-256 of rewritten graphs of this file that serve without a comparison.
 
         Raises:
             InvalidConfig: The file is not an ONNX model, or its input differs from the facts.
@@ -93,15 +102,18 @@ class OnnxModel:
         self.sha256 = weights.sha256
         facts = self._facts = weights.facts
         self.size_px = facts.size_px
-        probe = normalize_images(probe_image(facts.size_px), facts)
+
+        @cache
+        def probe() -> Tensor:
+            return normalize_images(probe_image(facts.size_px), facts)
 
         def masks_of_probe(network: Network) -> Pixels:
             _check_shape(network.input_shape, facts.size_px, weights)
-            return stretch_to_masks(network.run(probe), facts)
+            return stretch_to_masks(network.run(probe()), facts)
 
         try:
             self._network, self.choice = open_network(
-                weights.path, config, choice or Choice(), masks_of_probe
+                weights.path, config, choice or Choice(), masks_of_probe, compared
             )
         except InvalidConfig:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from loadtests.harness.networks import ARCHITECTURES, Network
 from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.models.engines.compared import read_records
 from serve_app.models.engines.onnx_runtime import probe_image, session_options
+from serve_app.models.engines.processor import this_machine
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.inference import load_model, normalize_images
+from serve_app.models.registry import locate_weights
 
 FLOAT32_ROUNDING = 1e-4
 """Most by which two orders of the same sums differ here, of answers between 0 and 1."""
@@ -124,3 +128,19 @@ def test_the_model_serves_the_rewritten_graph(
     assert "served as it is" not in caplog.text
     plain = config.model_copy(update={"segmenter": SegmenterConfig(rewrite_graph=False)})
     assert np.abs(rewritten - load_model("u2netp", plain).masks(image)).max() <= 1
+
+
+def test_the_records_of_the_default_model_are_of_its_present_graphs(u2netp_weights: Path) -> None:
+    config = AppConfig(models=("u2netp",), u2net_home=u2netp_weights.parents[2])
+    source, version = locate_weights("u2netp", config).sha256, this_machine().onnxruntime
+    recorded = {
+        (one.source_sha256, one.batches, one.rewritten_sha256, one.onnxruntime)
+        for one in read_records()
+        if one.model == "u2netp"
+    }
+    present = {
+        (source, batches, sha256(graph).hexdigest(), version)
+        for batches in (False, True)
+        for graph in [optimize_for_cpu(u2netp_weights, batches=batches)]
+    }
+    assert present <= recorded, "run 'python -m loadtests.quality.rewritten --write-records'"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def session_options(config: SegmenterConfig) -> ort.SessionOptions:
     return options
 
 
-def open_onnx_runtime(path: Path, config: SegmenterConfig, probe: Probe) -> OnnxRuntimeNetwork:
+def open_onnx_runtime(
+    path: Path, config: SegmenterConfig, probe: Probe, compared: Set[str] = frozenset()
+) -> OnnxRuntimeNetwork:
     """Return a network for a model file.
 
     The graph is rewritten (``graph_rewrites``) if ``config.rewrite_graph`` is on. The rewritten one
@@ -75,23 +78,24 @@ def open_onnx_runtime(path: Path, config: SegmenterConfig, probe: Probe) -> Onnx
         config: Settings of the model's execution.
         probe: Function that returns a network's mask of the probe image. It may raise if the file
             does not fit the model.
+        compared: SHA-256 of rewritten graphs whose masks are known to be those of the file. They
+            serve without a probe.
 
     Raises:
         Exception: The file is not an ONNX model. ONNX Runtime has no common class for this.
     """
-    options = session_options(config)
-
-    def opened(graph: Path | bytes) -> OnnxRuntimeNetwork:
-        return OnnxRuntimeNetwork(ort.InferenceSession(graph, options, providers=_PROVIDERS))
-
-    as_it_is = opened(path)
+    if config.rewrite_graph and compared:
+        known = _open_compared(path, config, compared)
+        if known is not None:
+            return known
+    as_it_is = open_as_written(path, config)
     expected = probe(as_it_is)
     if not config.rewrite_graph:
         return as_it_is
     # Two sessions of a large model at the same time could exhaust the memory.
     del as_it_is
     try:
-        rewritten = opened(optimize_for_cpu(path, batches=config.execution == "stack"))
+        rewritten = open_as_written(_rewritten(path, config), config)
         levels = most_levels_apart(probe(rewritten), expected)
     # Neither onnx nor ONNX Runtime has a common class for what can be wrong with a graph.
     except Exception as error:  # noqa: BLE001
@@ -101,7 +105,25 @@ def open_onnx_runtime(path: Path, config: SegmenterConfig, probe: Probe) -> Onnx
             return rewritten
         reason = f"the masks of its rewritten graph differ by up to {levels} grey levels"
     _logger.warning("%s is served as it is, and slower: %s", path, reason)
-    return opened(path)
+    return open_as_written(path, config)
+
+
+def _open_compared(
+    path: Path, config: SegmenterConfig, compared: Set[str]
+) -> OnnxRuntimeNetwork | None:
+    """Return a network of the rewritten graph if it was compared before, otherwise None."""
+    try:
+        graph = _rewritten(path, config)
+        if sha256(graph).hexdigest() in compared:
+            return open_as_written(graph, config)
+    # The comparison meets what is wrong again, and reports it.
+    except Exception:  # noqa: BLE001
+        return None
+    return None
+
+
+def _rewritten(path: Path, config: SegmenterConfig) -> bytes:
+    return optimize_for_cpu(path, batches=config.execution == "stack")
 
 
 def open_as_written(graph: Path | bytes, config: SegmenterConfig) -> OnnxRuntimeNetwork:
@@ -110,11 +132,8 @@ def open_as_written(graph: Path | bytes, config: SegmenterConfig) -> OnnxRuntime
     Raises:
         Exception: The graph is not an ONNX model. ONNX Runtime has no common class for this.
     """
-    content = graph if isinstance(graph, bytes) else str(graph)
-    session = ort.InferenceSession(
-        content, session_options(config), providers=["CPUExecutionProvider"]
-    )
-    return OnnxRuntimeNetwork(session)
+    options = session_options(config)
+    return OnnxRuntimeNetwork(ort.InferenceSession(graph, options, providers=_PROVIDERS))
 
 
 def most_levels_apart(found: Pixels, expected: Pixels) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 from serve_app.config import SegmenterConfig
@@ -19,7 +20,11 @@ from serve_app.models.graph_rewrites import optimize_for_cpu
 
 
 def open_network(
-    path: Path, config: SegmenterConfig, choice: Choice, probe: Probe
+    path: Path,
+    config: SegmenterConfig,
+    choice: Choice,
+    probe: Probe,
+    compared: Set[str] = frozenset(),
 ) -> tuple[Network, Choice]:
     """Return the network of a model, and the choice that it follows.
 
@@ -31,15 +36,16 @@ def open_network(
         config: Settings of its execution.
         choice: Engine, precision and derived file.
         probe: Function that returns a network's mask of the probe image.
+        compared: SHA-256 of rewritten graphs that ONNX Runtime serves without a comparison.
 
     Raises:
         Exception: ONNX Runtime cannot load the file either.
     """
     if choice.pair == EXACT:
-        return open_onnx_runtime(path, config, probe), choice
+        return open_onnx_runtime(path, config, probe, compared), choice
     try:
         if choice.derived is None:
-            return _open_openvino(path, config, choice, probe), choice
+            return _open_openvino(path, config, choice, probe, compared), choice
         # The gate has compared its masks of many images.
         network = open_derived(choice.derived, choice.pair, config)
         probe(network)
@@ -47,7 +53,7 @@ def open_network(
     # No engine has a common class for what can be wrong with a graph or a C library.
     except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return open_onnx_runtime(path, config, probe), choice.without(reason)
+        return open_onnx_runtime(path, config, probe, compared), choice.without(reason)
 
 
 def open_derived(graph: Path | bytes, pair: Pair, config: SegmenterConfig) -> Network:
@@ -66,8 +72,10 @@ def open_derived(graph: Path | bytes, pair: Pair, config: SegmenterConfig) -> Ne
     return open_as_written(graph, config)
 
 
-def _open_openvino(path: Path, config: SegmenterConfig, choice: Choice, probe: Probe) -> Network:
-    expected = probe(open_onnx_runtime(path, config, probe))
+def _open_openvino(
+    path: Path, config: SegmenterConfig, choice: Choice, probe: Probe, compared: Set[str]
+) -> Network:
+    expected = probe(open_onnx_runtime(path, config, probe, compared))
     graph = optimize_for_cpu(path, batches=False) if config.rewrite_graph else path
     network = OpenVinoNetwork(graph, choice.pair.precision, config.threads)
     levels = most_levels_apart(probe(network), expected)
