@@ -74,7 +74,7 @@ def _run(running: Rig, name: str) -> dict[str, Any]:
     scenario = SCENARIOS[name]
     began = time.monotonic()
     print(f"{name}: {scenario.title}", file=sys.stderr, flush=True)
-    running.deploy_anew(scenario.endpoints, scenario.visibility_s)
+    running.spread(scenario.endpoints, scenario.visibility_s)
     result = scenario.run(running)
     print(f"{name}: {time.monotonic() - began:.0f} s, {result}", file=sys.stderr, flush=True)
     return result.stored()

@@ -113,22 +113,28 @@ class Rig:
         self.cluster.start_head()
         self.cluster.start_workers(2)
         self._visibility_s, self._endpoints = VISIBILITY_S, 2
+        self._spread: tuple[int, int, tuple[str, ...]] | None = None
         self._expected: dict[str, int] = {}
 
-    def deploy_anew(self, endpoints: int, visibility_s: int) -> None:
+    def spread(self, endpoints: int, visibility_s: int) -> None:
         """Delete the application and deploy it again, so that Serve spreads it over all machines.
 
         Serve never moves a replica. After the loss of a machine, most of them are on another one.
+        If the machines and the application are those of the time before, they stay.
 
         Args:
             endpoints: Number of HttpApi replicas.
             visibility_s: Visibility timeout of the messages, in seconds.
         """
+        wanted = (endpoints, visibility_s, tuple(str(one) for one in self.cluster.workers))
+        if wanted == self._spread:
+            return
         self._visibility_s = visibility_s
         self._endpoints = endpoints
         self.cluster.deploy([])
         self.cluster.until(lambda: not self.cluster.replicas(), "the application has ended")
         self.deploy()
+        self._spread = wanted
 
     def deploy(self, revision: str = "one") -> None:
         """Deploy the application with another revision, and do not wait for it.
@@ -136,6 +142,7 @@ class Rig:
         Args:
             revision: Revision that ``/healthz`` then names.
         """
+        self._spread = None
         settings = arguments(self.queue_url, self._visibility_s)
         settings["http"]["replicas"] = self._endpoints
         self._expected = {
