@@ -96,6 +96,7 @@ def describe_run(now: RunStatus) -> str:
     lines = [
         f"[bold]{now.finished:,}[/bold] of {now.expected:,} images have a result"
         + (f", {now.missing:,} remain" if now.missing else ""),
+        f"  state    {now.state}",
         f"  done     {counts['done']:,}",
     ]
     if now.jobs is None:

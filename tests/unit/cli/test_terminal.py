@@ -61,6 +61,28 @@ def test_no_code_of_a_record_reaches_the_terminal_raw(tmp_path: Path) -> None:
     assert "and 52 more codes" in text
 
 
+@pytest.mark.parametrize(
+    ("more", "state"),
+    [
+        ({}, "running"),
+        ({"unsent": 1}, "sending"),
+        ({"cancelled": True}, "cancelled"),
+        ({"stalled": True}, "stalled"),
+        ({"jobs": None}, "open"),
+        ({"counts": {"done": 2, "skipped_existing": 0, "failed": 0, "missing": 0}}, "ended"),
+    ],
+    ids=["running", "sending", "cancelled", "stalled", "open", "ended"],
+)
+def test_a_status_as_text_names_the_state_as_its_json_does(
+    more: dict[str, Any], state: str
+) -> None:
+    counts = {"done": 1, "skipped_existing": 0, "failed": 0, "missing": 1}
+    values = {"run_id": "r1", "jobs": 2, "counts": counts, "codes": {}, "wall_s": 1}
+    now = RunStatus(**{**values, "images_per_s": 1, **more})
+    assert f"  state    {state}" in describe_run(now).splitlines()
+    assert now.as_dict()["state"] == state
+
+
 def _cells(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
