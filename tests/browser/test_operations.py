@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -111,6 +112,40 @@ def test_a_healthy_run(page: Any, page_url: str) -> None:
         assert page.locator(f"#{plot} path").count() == 2
     assert "waiting: 883 now, at most 6,000." in page.get_attribute("#backlog", "aria-label")
     check(page, "healthy")
+
+
+def test_the_labels_of_a_plot_are_whole_minutes_at_their_places(page: Any, page_url: str) -> None:
+    open_page(page, page_url, answer(health()))
+    minutes = page.evaluate(
+        """[...document.querySelectorAll('#rates text[y="150"]')].map((each) => {
+            const [hour, minute] = each.textContent.split(':').map(Number);
+            return [60 * hour + minute, each.getBBox().x + each.getBBox().width / 2];
+        })"""
+    )
+    assert len(minutes) >= 3
+    assert len({minute % 5 for minute, _ in minutes}) == 1
+    steps = [
+        (after - before, place - former)
+        for (before, former), (after, place) in pairwise(minutes[:-1])
+    ]
+    assert {minute for minute, _ in steps} == {5}
+    assert max(place for _, place in steps) - min(place for _, place in steps) < 1
+
+
+def test_milliseconds_of_stages_have_as_many_digits_as_their_neighbours(
+    page: Any, page_url: str
+) -> None:
+    recent = RecentMetrics(lambda: NOW_S)
+    stages = {"decode": 0.0071, "resize": 0.0212, "segment": 0.181, "publish": 1.5}
+    recent.note([(STAGE_SECONDS, (name,), value) for name, value in stages.items()])
+    body = summarize_operations([RecentReport(recent.values())], [], None, NOW_S)
+    open_page(page, page_url, body.model_dump_json())
+    rows = [row.split("\t") for row in page.locator("#stages tr").all_inner_texts()]
+    assert len(rows) == len(stages)
+    for _, _, *cells in rows:
+        for value, unit in map(str.split, cells):
+            digits = 2 if unit == "s" else int(float(value) < 99.95)
+            assert len(value.partition(".")[2]) == digits, cells
 
 
 def test_what_needs_attention_is_said(page: Any, page_url: str) -> None:

@@ -6,6 +6,8 @@ const PATIENCE_MS = 20000; // The server itself waits up to ten seconds for repl
 const KEY = "foreedge.key"; // Of the session storage, which ends with the page.
 const [HEIGHT, LEFT, BOTTOM] = [150, 46, 20];
 const LEAST_MOMENTS = 31;
+const TICK_MINUTES = [1, 2, 5, 10];
+const [MOST_TICKS, HALF_LABEL] = [6, 18];
 const BOUNDARIES = {
   queue: "Queue (SQS)", source: "Images (S3)", model: "Models", pipeline: "Pipeline",
   output: "Results (S3)", ledger: "Ledger (S3)", database: "Database of the catalog",
@@ -245,8 +247,12 @@ function draw(id, what, times, series) {
     shapes.push(shape("line", { x1: LEFT, x2: width, y1: height, y2: height }));
     shapes.push(label(LEFT - 6, height + 4, number.format(top * share), "end"));
   }
-  for (const [index, anchor] of [[0, "start"], [(times.length - 1) / 2, "middle"], [times.length - 1, "end"]]) {
-    shapes.push(label(x(index), HEIGHT, clock.format(times[Math.round(index)]), anchor));
+  const [first, end] = [Number(times[0]), Number(times.at(-1))];
+  for (const at of wholeMinutes(first, end)) {
+    const place = LEFT + ((width - LEFT) * (at - first)) / (end - first);
+    // A label in the middle of its minute would be cut off at the end.
+    const anchor = place > width - HALF_LABEL ? "end" : "middle";
+    shapes.push(label(place, HEIGHT, clock.format(new Date(at)), anchor));
   }
   for (const { values, shape: name } of series) {
     for (const [from, part] of parts(values)) {
@@ -256,6 +262,15 @@ function draw(id, what, times, series) {
     }
   }
   $(id).replaceChildren(...shapes);
+}
+
+// The whole minutes between two times that are labelled, all in milliseconds.
+function wholeMinutes(first, end) {
+  const steps = TICK_MINUTES.map((minutes) => 60000 * minutes);
+  const step = steps.find((each) => (end - first) / each <= MOST_TICKS) ?? steps.at(-1);
+  const found = [];
+  for (let at = Math.ceil(first / step) * step; at <= end; at += step) found.push(at);
+  return found;
 }
 
 const largest = (values) => Math.max(0, ...values.map((each) => each ?? 0));
@@ -316,7 +331,10 @@ function moment(at) {
   return `${today ? "" : `${day.format(at)} `}${clockWithSeconds.format(at)}`;
 }
 
-const seconds = (value) => value < 1 ? `${Number((1000 * value).toPrecision(3))} ms` : `${value.toFixed(2)} s`;
+function seconds(value) {
+  const ms = 1000 * value;
+  return value < 1 ? `${ms.toFixed(ms < 99.95 ? 1 : 0)} ms` : `${value.toFixed(2)} s`;
+}
 
 // --- events ---
 
