@@ -1,11 +1,12 @@
 """Cost of the metrics: ``python -m loadtests.benchmarks.metrics``.
 
-One process runs two pipelines in turns over the same images: one records to Ray, as a replica does,
-and one records nothing. What differs is what the metrics cost in images/s and in CPU time for each
-image. What was noted in a round reaches Ray within it, in a thread of its own, so that a round
-without metrics pays nothing of it. Every second pair of rounds has the other order. The calls of
-these images are then made again on their own: on a busy machine, their sum is the more exact
-number.
+One pipeline runs the same images in turns with metrics, which it then records to Ray as a replica
+does, without, and without once more. What the first two differ by is what the metrics cost in
+images/s and in CPU time for each image. What the last two differ by says how exact that is. It is
+one pipeline, since two of them differ by themselves: each has other memory and other threads. What
+was noted in a round reaches Ray within it, in a thread of its own, so that a round without metrics
+pays nothing of it. The order of the three changes from turn to turn. The calls of these images are
+then made again on their own: on a busy machine, their sum is the more exact number.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ from serve_app.storage import open_store
 
 _LIMIT = 0.02
 """Share of images/s, and of CPU time for each image, that the metrics may cost."""
+_ROUNDS = ("recorded", "unrecorded", "control")
+"""Rounds of a turn. The control records nothing either."""
 _AT_ONCE = 4
-_PAIRS = 15
+_TURNS = 15
 _IMAGES = 40
 _REPEATS = 50
 _NORMAL_95 = 1.96
@@ -53,6 +56,30 @@ class Round:
 
     wall_s: float
     cpu_s: float
+
+
+class SwitchedMetrics:
+    """Records to other metrics while it is switched on. Implements ``Metrics``."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._now: Metrics = UNRECORDED
+
+    def switch(self, *, on: bool) -> None:
+        """Record what comes from now on, or do not."""
+        self._now = self._metrics if on else UNRECORDED
+
+    def add(self, metric: Metric, amount: float, *labels: str) -> None:
+        """See ``Metrics``."""
+        self._now.add(metric, amount, *labels)
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """See ``Metrics``."""
+        self._now.set(metric, value, *labels)
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """See ``Metrics``."""
+        self._now.observe(metric, value, *labels)
 
 
 class CountedMetrics:
@@ -99,7 +126,7 @@ def time_calls(counted: CountedMetrics) -> dict[str, float]:
 def main() -> None:
     """Measure, print the results, and write them to ``out/bench/metrics.json``."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.benchmarks.metrics")
-    parser.add_argument("--pairs", type=int, default=_PAIRS, help="pairs of rounds (%(default)s)")
+    parser.add_argument("--turns", type=int, default=_TURNS, help="turns of rounds (%(default)s)")
     parser.add_argument("--images", type=int, default=_IMAGES, help="of a round (%(default)s)")
     parser.add_argument("--corpus", default="1600x1200", help="set of images (%(default)s)")
     options = parser.parse_args()
@@ -113,7 +140,7 @@ def main() -> None:
             _temp_dir=ray_temporary_folder(),
         )
         try:
-            numbers = asyncio.run(measure(images, options.pairs))
+            numbers = asyncio.run(measure(images, options.turns))
         finally:
             ray.shutdown()
     print_result(numbers, Console())
@@ -121,47 +148,61 @@ def main() -> None:
     print(f"Written to {write_result('metrics.json', content)}")
 
 
-async def measure(images: Sequence[bytes], pairs: int) -> dict[str, Any]:
+async def measure(images: Sequence[bytes], turns: int) -> dict[str, Any]:
     """Return the cost of the metrics.
 
     Args:
         images: Image files.
-        pairs: Number of pairs of rounds.
+        turns: Number of turns, each with one round of each of ``_ROUNDS``.
     """
     config = AppConfig.load({"models": [BUNDLED_MODEL]})
     metrics = RayMetrics()
-    pipelines = {True: _pipeline(config, metrics), False: _pipeline(config, UNRECORDED)}
+    switched = SwitchedMetrics(metrics)
+    pipeline = _pipeline(config, switched)
     recipe = parse_recipe({"checks": {"min_subject_px": 0}})
 
-    async def run(recorded: bool) -> Round:
-        return await _round(pipelines[recorded], images, recipe, metrics if recorded else None)
+    async def run(kind: str) -> Round:
+        recorded = kind == "recorded"
+        switched.switch(on=recorded)
+        return await _round(pipeline, images, recipe, metrics if recorded else None)
 
-    for recorded in (True, False):
-        await run(recorded)
-    found: list[tuple[Round, Round]] = []
-    for number in range(pairs):
-        rounds = {recorded: await run(recorded) for recorded in (number % 2 == 0, number % 2 == 1)}
-        found.append((rounds[True], rounds[False]))
+    for kind in _ROUNDS[:2]:
+        await run(kind)
+    found: dict[str, list[Round]] = {kind: [] for kind in _ROUNDS}
+    for number in range(turns):
+        first = number % len(_ROUNDS)
+        for kind in (*_ROUNDS[first:], *_ROUNDS[:first]):
+            found[kind].append(await run(kind))
     counted = CountedMetrics()
     await _round(_pipeline(config, counted), images, recipe, None)
     times = time_calls(counted)
     calls = len(counted.calls) / len(images)
-    cpu = [with_.cpu_s / without.cpu_s - 1 for with_, without in found]
-    wall = [with_.wall_s / without.wall_s - 1 for with_, without in found]
-    cpu_s = statistics.median(without.cpu_s for _, without in found) / len(images)
+    recorded, unrecorded, control = (found[kind] for kind in _ROUNDS)
+    cpu_s = statistics.median(one.cpu_s for one in unrecorded) / len(images)
     return {
-        "pairs": pairs,
+        "turns": turns,
         "images": len(images),
         "cpu_ms": cpu_s * 1e3,
-        "cpu_cost": statistics.median(cpu),
-        "cpu_cost_interval": median_interval(cpu),
-        "wall_cost": statistics.median(wall),
-        "wall_cost_interval": median_interval(wall),
+        **_costs("", recorded, unrecorded),
+        **_costs("control_", control, unrecorded),
         "calls": calls,
         "call_us": times["call_s"] * 1e6,
         "flush_us": times["flush_s"] * 1e6,
         "longest_call_us": times["longest_s"] * 1e6,
         "calls_share": calls * (times["call_s"] + times["flush_s"]) / cpu_s,
+    }
+
+
+def _costs(prefix: str, some: Sequence[Round], others: Sequence[Round]) -> dict[str, Any]:
+    """Return by how much rounds exceed others of the same turns, as shares."""
+    pairs = list(zip(some, others, strict=True))
+    cpu = [one.cpu_s / other.cpu_s - 1 for one, other in pairs]
+    wall = [one.wall_s / other.wall_s - 1 for one, other in pairs]
+    return {
+        f"{prefix}cpu_cost": statistics.median(cpu),
+        f"{prefix}cpu_cost_interval": median_interval(cpu),
+        f"{prefix}wall_cost": statistics.median(wall),
+        f"{prefix}wall_cost_interval": median_interval(wall),
     }
 
 
@@ -219,8 +260,10 @@ def print_result(numbers: dict[str, Any], console: Console) -> None:
     table.add_column("value", justify="right")
     for text, value in (
         ("CPU time of an image without metrics", f"{numbers['cpu_ms']:.1f} ms"),
-        ("more CPU time with metrics (median of pairs, 95 %)", _share(numbers, "cpu_cost")),
-        ("more wall time with metrics (median of pairs, 95 %)", _share(numbers, "wall_cost")),
+        ("more CPU time with metrics (median of turns, 95 %)", _share(numbers, "cpu_cost")),
+        ("the same without metrics in both", _share(numbers, "control_cpu_cost")),
+        ("more wall time with metrics (median of turns, 95 %)", _share(numbers, "wall_cost")),
+        ("the same without metrics in both", _share(numbers, "control_wall_cost")),
         ("calls for each image", f"{numbers['calls']:.0f}"),
         ("CPU time of a call", f"{numbers['call_us']:.1f} µs"),
         ("CPU time of its flush, in another thread", f"{numbers['flush_us']:.1f} µs"),
