@@ -51,7 +51,8 @@ def compare(
     forms = (False, True)
     graphs = [optimize_for_cpu(weights.path, batches=batches) for batches in forms]
     config = SegmenterConfig(threads=1)
-    file, *rewritten = (open_as_written(graph, config) for graph in (weights.path, *graphs))
+    file = open_as_written(weights.path, config)
+    rewritten = [open_as_written(graph, config) for graph in graphs]
     levels = [0 for _ in forms]
     for image in images:
         tensor = normalize_images(image, weights.facts)
