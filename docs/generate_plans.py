@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/performance.md that follow from plans: ``make docs``."""
+"""Write what README.md and pages of docs say about costs and times of runs: ``make docs``."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from pathlib import Path
 from ingest.scaling.capacity_plan import CapacityPlan, make_plan
 from ingest.scaling.plan_inputs import find_instance, read_prices, read_profile
 from ingest.scaling.sizing import PlanRequest
-from ingest.units import format_duration
+from ingest.units import counted, format_duration
 from loadtests.harness.results import replace_between_markers
 from serve_app.models.engines.network import EXACT, Pair
 
 README = Path(__file__).parents[1] / "README.md"
 PERFORMANCE = Path(__file__).parent / "performance.md"
+UPKEEP = Path(__file__).parent / "operations" / "upkeep.md"
 
-_IMAGES, _DEADLINE_S = 10_000_000, 24 * 3600.0
+_DEADLINE_S = 24 * 3600.0
 _BFLOAT16 = Pair("openvino", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run of ten million images in a day."""
+    """A run of images in a day."""
 
     model: str
     instance: str
     pair: Pair = EXACT
     spot: bool = False
+    images: int = 10_000_000
+    node_cpus: float | None = None
 
 
 COSTS = (
@@ -40,6 +43,8 @@ COSTS = (
 """Runs whose costs the README shows."""
 RUNS = tuple(Row(model, "c8g.4xlarge", spot=True) for model in ("u2net", "u2netp", "folio"))
 """Runs of the page about performance."""
+UPKEEP_RUN = Row("u2netp", "c8g.2xlarge", spot=True, images=1_000_000, node_cpus=7)
+"""The run whose cost docs/operations/upkeep.md shows."""
 
 
 @cache
@@ -47,12 +52,13 @@ def plan_of(row: Row) -> CapacityPlan:
     """Return the plan of a row, by the profile and the prices in the package."""
     prices = read_prices()
     request = PlanRequest(
-        _IMAGES,
+        row.images,
         _DEADLINE_S,
         find_instance(row.instance, prices),
         row.model,
         pair=row.pair,
         spot=row.spot,
+        node_cpus=row.node_cpus,
     )
     return make_plan(request, read_profile(None), prices)
 
@@ -101,6 +107,22 @@ def performance() -> str:
     )
 
 
+def upkeep() -> str:
+    """Return the page about upkeep with a plan's command and what that run costs."""
+    row, plan = UPKEEP_RUN, plan_of(UPKEEP_RUN)
+    lines = [
+        "```",
+        f"foreedge plan --images {row.images // 1_000_000}M --deadline {_DEADLINE_S / 3600:.0f}h "
+        f"--instance {row.instance} --spot --model {row.model} --node-cpus {row.node_cpus:g}",
+        "```",
+        "",
+        "prints what a run costs, with the assumptions it makes:",
+        f"{counted(plan.nodes, 'node')} for {format_duration(plan.hours * 3600)} and "
+        f"${plan.compute_cost:.2f}, and ${plan.request_cost:.2f} for the requests of S3 and SQS.",
+    ]
+    return replace_between_markers(UPKEEP.read_text("utf-8"), "cost", "\n".join(lines))
+
+
 def _inputs() -> list[str]:
     """Return the table of what the plans are made of."""
     profile = read_profile(None)
@@ -137,3 +159,4 @@ def _inputs() -> list[str]:
 if __name__ == "__main__":
     README.write_text(readme(), "utf-8")
     PERFORMANCE.write_text(performance(), "utf-8")
+    UPKEEP.write_text(upkeep(), "utf-8")

@@ -1,8 +1,18 @@
-"""The tables of plans in README.md and docs/performance.md, held against the planner."""
+"""What README.md and pages of docs say about costs and times, held against the planner."""
 
 from __future__ import annotations
 
-from docs.generate_plans import COSTS, PERFORMANCE, README, performance, plan_of, readme
+from docs.generate_plans import (
+    COSTS,
+    PERFORMANCE,
+    README,
+    UPKEEP,
+    UPKEEP_RUN,
+    performance,
+    plan_of,
+    readme,
+    upkeep,
+)
 
 
 def test_the_costs_in_the_readme_are_what_the_planner_says() -> None:
@@ -17,3 +27,9 @@ def test_the_costs_in_the_readme_are_what_the_planner_says() -> None:
 
 def test_the_runs_of_ten_million_are_what_the_planner_says() -> None:
     assert PERFORMANCE.read_text("utf-8") == performance(), "run `make docs`"
+
+
+def test_the_cost_on_the_page_about_upkeep_is_what_the_planner_says() -> None:
+    assert UPKEEP.read_text("utf-8") == upkeep(), "run `make docs`"
+    measured = plan_of(UPKEEP_RUN).profile.control_plane
+    assert f"| {measured.ingest_per_s:.0f} measured on one core" in UPKEEP.read_text("utf-8")
