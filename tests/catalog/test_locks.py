@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
@@ -110,6 +111,45 @@ def test_an_image_that_appears_between_the_lock_and_the_reading_begins_the_trans
     assert isinstance(database.run(finish_with_upload), Entered)
     order = collection.order(book)
     assert (order[1:], len(order)) == ([added[0], source], 3)
+
+
+PAUSE = """
+CREATE ROLE {role} LOGIN PASSWORD 'w';
+GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
+GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role};
+CREATE FUNCTION pause() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN
+    WHILE NOT EXISTS (SELECT FROM image_processing_jobs WHERE status = 'completed') LOOP
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RETURN true;
+END $$;
+ALTER TABLE books ENABLE ROW LEVEL SECURITY;
+CREATE POLICY pause ON books TO {role} USING (pause());
+"""
+"""Makes a role whose statements wait, before they lock a book, until a job is completed. What the
+function reads is newer than what the statement reads that has called it."""
+
+
+def test_a_cut_out_that_another_delivery_has_entered_since_the_snapshot_is_found(
+    database: Database, collection: Collection, postgres: PostgresServer, url: str
+) -> None:
+    book, [source, other] = collection.add_book(*photographs(2))
+    job = collection.queue(book, source)
+    take(database, job)
+    name = url.rpartition("/")[2]
+    role = f"late_{name}"
+    collection.execute(PAUSE.replace("{role}", role))
+    waits = "SELECT 1 FROM pg_stat_activity WHERE usename = %s AND wait_event = 'PgSleep'"
+    made = cutout(job, source)
+    with closing(opened(postgres.url(name, role, "w"))) as late, ThreadPoolExecutor(1) as thread:
+        ends = thread.submit(late.run_once, partial(finish, job=job, cutout=made))
+        while not collection.rows(waits, role):
+            assert not ends.done(), ends.result()
+        before = end(database, job, made), collection.images(book), collection.job(job)
+        # Its statement has the job as it is now, and the images as they were then.
+        assert ends.result() == before[0] == Entered(made.s3_key)
+    assert (collection.images(book), collection.job(job)) == before[1:]
+    assert collection.order(book)[1:] == [other, source]
 
 
 def test_two_deliveries_at_once_make_one_row(database: Database, collection: Collection) -> None:
