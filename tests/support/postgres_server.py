@@ -56,6 +56,19 @@ def _memory() -> str | None:
     return folder if roomy and os.access(folder, os.W_OK) else None
 
 
+def plain_user(folder: Path) -> dict[str, Any]:
+    """Return the options of Popen for a program that refuses to run as root.
+
+    Args:
+        folder: Folder of the program, which its user gets.
+    """
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
 class PostgresServer:
     """A context manager that runs a server. ``create`` makes databases on it."""
 
@@ -63,12 +76,7 @@ class PostgresServer:
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="foreedge-pg-", dir=_memory()))
         self._process: subprocess.Popen[bytes] | None = None
-        # The server refuses to run as root.
-        self._user: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+        self._user = plain_user(self._folder)
         self._names = 0
 
     def __enter__(self) -> Self:
