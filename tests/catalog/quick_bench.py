@@ -51,13 +51,13 @@ class QuickBench(CatalogBench):
         """Open nothing yet.
 
         Args:
-            folder: Empty folder of the objects.
+            folder: Folder of the objects, which benches of several processes may share.
             collection: The application's side of the database.
             url: URL of the database with the consumer's login. None for that of the application.
             **queue: Settings of the queue.
         """
         bucket = "collection"
-        (folder / bucket).mkdir()
+        (folder / bucket).mkdir(exist_ok=True)
         used = {"url": "https://sqs/q", "stop_grace_s": 0.1, **queue}
         settings = bench_settings(url or collection.url, bucket, used, part_interval_s=0.02)
         super().__init__(collection, AppConfig.load(settings), FileStore(folder))

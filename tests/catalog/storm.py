@@ -1,160 +1,78 @@
-"""Users who reorder, upload, delete and queue, next to consumers in processes of their own.
+"""A storm: users and the application change books and queue jobs, which two consumers work on.
 
-The users' transactions are the application's as docs/catalog.md describes them. Who waits for whom
-is looked up in the server every few milliseconds.
+Each consumer has a process of its own, in which it runs as SqsIngest makes it, with a pipeline that
+copies images. Every message is delivered to both consumers at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
-import queue
 import random
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from ingest.catalog import rows
-from ingest.catalog.database import Database
-from ingest.catalog.finish import CutoutRow, finish
-from ingest.catalog.rows import Claimed, Missing, Superseded
+from ingest.local.processes import die_with_parent
 from serve_app.contracts.job import CatalogJob
-from serve_app.errors import SourceDeleted
+from serve_app.storage.local import LocalStore
+from serve_app.storage.protocol import ObjectInfo
+from tests.catalog.bench import in_run
 from tests.catalog.collection import Collection, photographs
-from tests.catalog.test_database import opened
+from tests.catalog.quick_bench import QuickBench
+from tests.catalog.stand_in_pipeline import StandInPipeline
+from tests.catalog.users import Looks, User
 
-_BOOKS = 20
+RUN = "storm"
+_BOOKS = 50
 _USERS = 3
 _CONSUMERS = 2
-_JOBS_AT_A_TIME = 2
-_LOOKS = 100
-_LOOK_S = 0.005
+_IN_FLIGHT = 16
+_LAST_JOBS = 100
+"""Number of jobs that are queued once the users have stopped."""
 _START_S = 60
+_MODEL = "u2net"
+
+Send = Callable[[CatalogJob], object]
 
 
-class User(threading.Thread):
-    """A user who changes books until an event is set, and notes how long each request took."""
+class StormStore(LocalStore):
+    """Files that processes share. All results are made with one model, so that none keeps it."""
 
-    def __init__(
-        self,
-        url: str,
-        books: list[int],
-        seed: int,
-        stop: threading.Event,
-        send: Callable[[CatalogJob], None],
-    ) -> None:
-        super().__init__()
-        self._send = send
-        self._url, self._books, self._stop_event = url, books, stop
-        self._random = random.Random(seed)
-        self.seconds: list[float] = []
-
-    def run(self) -> None:
-        actions: list[Callable[[psycopg.Connection, int], None]] = [
-            self._reorder, self._reorder, self._upload, self._delete_image, self._queue,
-        ]  # fmt: skip
-        with psycopg.connect(self._url, application_name="user") as connection:
-            while not self._stop_event.is_set():
-                book = self._random.choice(self._books)
-                began = time.monotonic()
-                try:
-                    self._random.choice(actions)(connection, book)
-                    connection.commit()
-                except (psycopg.errors.DeadlockDetected, psycopg.errors.IntegrityError):
-                    # What users do to each other is not what is measured.
-                    connection.rollback()
-                else:
-                    self.seconds.append(time.monotonic() - began)
-                time.sleep(self._random.uniform(0, 0.01))
-
-    def _ids(self, connection: psycopg.Connection, book: int) -> list[int]:
-        query = "SELECT id FROM book_images WHERE book_id = %s"
-        ids = [row[0] for row in connection.execute(query, [book])]
-        self._random.shuffle(ids)
-        return ids
-
-    def _reorder(self, connection: psycopg.Connection, book: int) -> None:
-        # One UPDATE for each image, in the order of the request, as an ORM sends them.
-        for position, image in enumerate(self._ids(connection, book)):
-            connection.execute(
-                "UPDATE book_images SET display_order = %s, is_primary = %s WHERE id = %s",
-                [position, position == 0, image],
-            )
-
-    def _upload(self, connection: psycopg.Connection, book: int) -> None:
-        connection.execute(
-            "INSERT INTO book_images (book_id, s3_key, display_order, is_primary)"
-            " SELECT %s, gen_random_uuid()::text, count(*), false FROM book_images"
-            " WHERE book_id = %s",
-            [book, book],
-        )
-
-    def _delete_image(self, connection: psycopg.Connection, book: int) -> None:
-        ids = self._ids(connection, book)
-        if len(ids) > 3:
-            connection.execute("DELETE FROM book_images WHERE id = %s", [ids[0]])
-
-    def _queue(self, connection: psycopg.Connection, book: int) -> None:
-        image = next(iter(self._ids(connection, book)), None)
-        [row] = connection.execute(
-            "INSERT INTO image_processing_jobs (book_id, source_image_id) VALUES (%s, %s)"
-            " RETURNING id",
-            [book, image],
-        )
-        self._send(CatalogJob(job_id=str(row[0]), book_id=book, image_id=image))
+    def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo | None:
+        info = super().head(bucket, key, version_id)
+        return None if info is None else replace(info, model=_MODEL)
 
 
-class Looks(threading.Thread):
-    """Looks at what the users' requests wait for, until an event is set."""
+class StormBench(QuickBench):
+    """A bench of one consumer, whose objects are those of the other one too."""
 
-    _QUERY = (
-        "SELECT pid, application_name, xact_start, pg_blocking_pids(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND xact_start IS NOT NULL"
-    )
-
-    def __init__(self, url: str, stop: threading.Event) -> None:
-        super().__init__()
-        self._url, self._stop_event = url, stop
-        self.waits: dict[tuple[int, Any], float] = {}
-        """Seconds for which a request waited for a consumer, by session and begin."""
-
-    def run(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            looked_at = time.monotonic()
-            while not self._stop_event.wait(_LOOK_S):
-                found = {row[0]: row[1:] for row in connection.execute(self._QUERY.encode())}
-                since_s, looked_at = time.monotonic() - looked_at, time.monotonic()
-                for pid, (name, began, _) in found.items():
-                    if name == "user" and self._waits_for_us(pid, found):
-                        self.waits[pid, began] = self.waits.get((pid, began), 0) + since_s
-
-    @staticmethod
-    def _waits_for_us(pid: int, found: dict[int, Any]) -> bool:
-        """Return whether a session waits for a consumer, or for a user who does."""
-        seen, ahead = {pid}, list(found[pid][2])
-        while ahead:
-            blocker = ahead.pop()
-            if blocker in seen or blocker not in found:
-                continue
-            if found[blocker][0] == "foreedge":
-                return True
-            seen.add(blocker)
-            ahead += found[blocker][2]
-        return False
+    def __init__(self, folder: Path, collection: Collection) -> None:
+        super().__init__(folder, collection, max_in_flight=_IN_FLIGHT, long_poll_s=1)
+        self.folder = folder
+        self.store = StormStore(folder)
+        self.pipeline = StandInPipeline(self.store, _MODEL)
 
 
 @dataclass(frozen=True)
 class Storm:
     """What a storm has shown."""
 
-    books: list[int]
-    """Ids of the books that users and consumers have changed."""
+    sent: list[str]
+    """Ids of the jobs whose messages were sent."""
+    rolled_back: set[str]
+    """Ids of those jobs whose rows were never committed."""
+    deleted: set[int]
+    """Ids of the books that users have deleted."""
+    touched: dict[int, datetime]
+    """Time after a user's last change of the images of each book."""
     seconds: list[float]
     """Seconds that each request of a user took, in order."""
     waits: list[float]
@@ -166,85 +84,149 @@ def p99_ms(seconds: Sequence[float]) -> float:
     return seconds[int(len(seconds) * 0.99)] * 1000
 
 
-def carry(database: Database, job: CatalogJob) -> None:
-    """Do a consumer's transactions for a job, without the image in between."""
-    try:
-        found = database.run(partial(rows.claim, job=job))
-        for _ in range(_LOOKS):
-            if not isinstance(found, Missing):
-                break
-            # The message comes before its row is committed, and the row may never come.
-            time.sleep(0.02)
-            found = database.run(partial(rows.claim, job=job))
-        if isinstance(found, Claimed):
-            key = f"{job.book_id}_processed_{found.source.id}_f.png"
-            cutout = CutoutRow(found.source.id, key, None, "u2net")
-            database.run(partial(finish, job=job, cutout=cutout))
-    except (Superseded, SourceDeleted):
-        return
+def consume(url: str, folder: Path, messages: Any, ready: Any) -> None:
+    """Consume messages until one is None. Runs in a process of its own."""
 
+    async def serve(bench: StormBench) -> None:
+        async with bench.consuming():
+            ready.release()
+            while (job := await asyncio.to_thread(messages.get)) is not None:
+                bench.send(job)
+            await bench.drained()
 
-def consume(url: str, messages: Any, ready: Any) -> None:
-    """Carry jobs until a message is None. Runs in a process of its own."""
-
-    def carry_on(database: Database) -> None:
-        while (job := messages.get()) is not None:
-            carry(database, job)
-
-    with closing(opened(url)) as database, ThreadPoolExecutor(_JOBS_AT_A_TIME) as threads:
-        database.run(lambda _: None)
-        ready.release()
-        for call in [threads.submit(carry_on, database) for _ in range(_JOBS_AT_A_TIME)]:
-            call.result()
+    if sys.platform == "linux":
+        die_with_parent()
+    with closing(Collection(url)) as collection:
+        asyncio.run(serve(StormBench(folder, collection)))
 
 
 @contextmanager
-def consuming(url: str, consumers: int) -> Iterator[Callable[[CatalogJob], None]]:
+def consuming(bench: StormBench) -> Iterator[Send]:
     """Run consumers, and let them end what was sent.
 
+    Args:
+        bench: Bench with the database and the objects of the consumers.
+
     Yields:
-        A function that sends the message of a job, which is delivered twice, the second time while
-        the first is often worked on.
+        A function that sends the message of a job to each of them.
     """
     spawning = multiprocessing.get_context("spawn")
-    messages: Any = spawning.Queue() if consumers else queue.Queue()
+    inboxes: list[Any] = [spawning.Queue() for _ in range(_CONSUMERS)]
     ready = spawning.Semaphore(0)
     processes = [
-        spawning.Process(target=consume, args=(url, messages, ready), daemon=True)
-        for _ in range(consumers)
+        spawning.Process(
+            target=consume, args=(bench.collection.url, bench.folder, inbox, ready), daemon=True
+        )
+        for inbox in inboxes
     ]
-    for process in processes:
-        process.start()
-    for _ in processes:
-        assert ready.acquire(timeout=_START_S), "a consumer did not start"
 
-    def send(job: CatalogJob) -> None:
-        messages.put(job)
-        messages.put(job)
+    def send(job: CatalogJob | None) -> None:
+        for inbox in inboxes:
+            inbox.put(job)
 
-    yield send
-    for _ in range(consumers * _JOBS_AT_A_TIME):
-        messages.put(None)
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    try:
+        for process in processes:
+            process.start()
+        for _ in processes:
+            assert ready.acquire(timeout=_START_S), "a consumer did not start"
+        yield send
+        send(None)
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+    finally:
+        for process, inbox in zip(processes, inboxes, strict=True):
+            if process.is_alive():
+                process.kill()
+                process.join()
+            # What nobody reads any more must not hold the end of this process.
+            inbox.cancel_join_thread()
+            inbox.close()
 
 
-def storm(collection: Collection, seconds: float, *, consumers: int = _CONSUMERS) -> Storm:
-    """Let users and consumers run at the same time, then let the consumers end what is queued."""
-    books = [collection.add_book(*photographs(random.randint(1, 12)))[0] for _ in range(_BOOKS)]
-    stop = threading.Event()
-    with consuming(collection.url, consumers) as send:
-        for book in books * 5:
-            send(collection.queue(book, None))
-        users = [User(collection.url, books, seed, stop, send) for seed in range(_USERS)]
-        looks = Looks(collection.url, stop)
-        for each in (looks, *users):
+class Application:
+    """The application, which queues jobs for any image of any book."""
+
+    def __init__(self, bench: StormBench, send: Send) -> None:
+        self._bench, self._send = bench, send
+        self._random = random.Random(0)
+        self.sent: list[str] = []
+        """Ids of the jobs whose messages were sent. Users send some too."""
+        self.books: list[int] = []
+        """Ids of the books, which users replace."""
+        for _ in range(_BOOKS):
+            book, _images = bench.collection.add_book(*photographs(self._random.randint(1, 12)))
+            bench.upload(book)
+            self.books.append(book)
+
+    def send(self, job: CatalogJob) -> None:
+        self.sent.append(job.job_id)
+        self._send(in_run(job, RUN))
+
+    def queue(self, jobs: int, seconds: float) -> None:
+        """Queue jobs, evenly in a time. What is late is queued as fast as it can be."""
+        began = time.monotonic()
+        for number in range(jobs):
+            time.sleep(max(0.0, began + seconds * number / jobs - time.monotonic()))
+            self.send(self._add_job())
+
+    def _add_job(self) -> CatalogJob:
+        collection = self._bench.collection
+        while True:
+            book = self._random.choice(self.books)
+            images = [None, *(row["id"] for row in collection.images(book))]
+            try:
+                return collection.queue(book, self._random.choice(images))
+            except (psycopg.errors.IntegrityError, psycopg.errors.DeadlockDetected):
+                # The image has an active job, or a user has deleted it.
+                continue
+
+
+def storm(bench: StormBench, seconds: float, jobs: int) -> Storm:
+    """Let users, the application and consumers run at the same time, until all jobs have ended.
+
+    Args:
+        bench: The application's side of the database and of the bucket.
+        seconds: Time for which users change books.
+        jobs: Number of jobs that the application queues. Users queue some too.
+    """
+    with consuming(bench) as send:
+        application = Application(bench, send)
+        url, books = bench.collection.url, application.books
+        users = [
+            User(url, books, seed, bench.upload_original, application.send)
+            for seed in range(_USERS)
+        ]
+        looks = Looks(url)
+        threads: tuple[Looks | User, ...] = (looks, *users)
+        for each in threads:
             each.start()
-        stop.wait(seconds)
-        stop.set()
-        for each in (looks, *users):
-            each.join()
+        try:
+            application.queue(jobs - _LAST_JOBS, seconds)
+        finally:
+            for each in threads:
+                each.stop.set()
+            for each in threads:
+                each.join()
+        application.queue(_LAST_JOBS, 0)
     took = sorted(second for user in users for second in user.seconds)
     waits = sorted(looks.waits.values())
-    return Storm(books, took, [0.0] * (len(took) - len(waits)) + waits)
+    touched: dict[int, datetime] = {}
+    for user in users:
+        for book, at in user.touched.items():
+            touched[book] = max(at, touched.get(book, datetime.min.replace(tzinfo=UTC)))
+    return Storm(
+        sent=application.sent,
+        rolled_back=set[str]().union(*(user.rolled_back for user in users)),
+        deleted=set[int]().union(*(user.deleted for user in users)),
+        touched=touched,
+        seconds=took,
+        waits=[0.0] * (len(took) - len(waits)) + waits,
+    )
+
+
+def deliver_again(bench: StormBench, jobs: Sequence[CatalogJob]) -> None:
+    """Deliver messages once more, to both consumers."""
+    with consuming(bench) as send:
+        for job in jobs:
+            send(in_run(job, RUN))
