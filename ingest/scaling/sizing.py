@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from ingest.scaling.placement import count_nodes
 from ingest.scaling.plan_inputs import ControlPlane, Instance, Profile
 from ingest.scaling.simulation_inputs import StageModel
+from ingest.units import format_duration
 from serve_app.config import AppConfig, QueueConfig, ScalingConfig
 from serve_app.errors import InvalidConfig
 from serve_app.models.engines.network import EXACT, Pair
 
+_MAX_ACTORS = 20_000
+"""Most replicas of a plan. Source: actors in one cluster of Ray's own tests of its scale, by
+release/benchmarks/README.md of its repository."""
 _MAX_LOAD = 0.8
 """Share of a measured limit of the control plane that a plan uses at most."""
 _PERMITS_PER_SLOT = 1.5
@@ -111,6 +115,9 @@ def choose_stages(
     chosen, *smaller = candidates
     nodes = size_run(request, control, chosen, request.deadline_s).nodes
     for stages in smaller:
+        actors, consumers = _count_actors(control, stages, _rate(request, request.deadline_s))
+        if sum(actors.values()) + consumers > _MAX_ACTORS:
+            continue
         needed = size_run(request, control, stages, request.deadline_s).nodes
         if needed < _WORTHWHILE * nodes:
             chosen, nodes = stages, needed
@@ -123,12 +130,20 @@ def size_run(
     stages: tuple[StageModel, StageModel],
     target_s: float,
 ) -> Sizing:
-    """Return what it takes to process all images in the target time at a steady rate."""
-    images_per_s = request.images / (target_s - ScalingConfig().upscale_delay_s)
-    replicas = {s.name: math.ceil(images_per_s * s.seconds_per_image) for s in stages}
+    """Return what it takes to process all images in the target time at a steady rate.
+
+    Raises:
+        InvalidConfig: It takes more replicas than one cluster can have.
+    """
+    images_per_s = _rate(request, target_s)
+    replicas, consumers = _count_actors(control, stages, images_per_s)
+    if (actors := sum(replicas.values()) + consumers) > _MAX_ACTORS:
+        raise InvalidConfig(
+            f"{request.images:,} images within {format_duration(target_s)} take {actors:,} "
+            f"replicas on {request.instance.name}. Ray itself is tested with {_MAX_ACTORS:,} in "
+            "one cluster. Allow more time, or plan several clusters with a part of the images each"
+        )
     slots = sum(replicas[stage.name] * stage.slots for stage in stages)
-    most_each = _MAX_LOAD * min(control.ingest_per_s, control.handle_calls_per_s)
-    consumers = math.ceil(images_per_s / most_each)
     in_flight = max(_MIN_PERMITS * consumers, math.ceil(_PERMITS_PER_SLOT * slots))
     http = AppConfig.load({}).http
     fixed_cpus = [QueueConfig.CONSUMER_CPUS] * consumers
@@ -149,6 +164,20 @@ def size_run(
         consumers=consumers,
         permits_each=math.ceil(in_flight / consumers),
     )
+
+
+def _rate(request: PlanRequest, target_s: float) -> float:
+    """Return the images per second of a run that takes a time."""
+    return request.images / (target_s - ScalingConfig().upscale_delay_s)
+
+
+def _count_actors(
+    control: ControlPlane, stages: tuple[StageModel, StageModel], images_per_s: float
+) -> tuple[dict[str, int], int]:
+    """Return the replicas of each stage and the number of ingest actors for a rate."""
+    replicas = {s.name: math.ceil(images_per_s * s.seconds_per_image) for s in stages}
+    most_each = _MAX_LOAD * min(control.ingest_per_s, control.handle_calls_per_s)
+    return replicas, math.ceil(images_per_s / most_each)
 
 
 def _stage_models(times: ImageTimes, threads: int) -> tuple[StageModel, StageModel]:

@@ -196,6 +196,8 @@ def test_spot_nodes_are_lost_and_the_deadline_is_still_met() -> None:
         ({"pair": Pair("openvino", "float16")}, r"not in the profile.*bench-node"),
         ({"deadline_s": 60}, "at least 5 min"),
         ({"deadline_s": 300, "node_start_s": 900}, "more time"),
+        # Nothing that takes long is computed before it is refused.
+        ({"images": 10**12}, r"1,000,000,000,000 images .* several clusters"),
     ],
 )
 def test_what_cannot_be_planned(change: dict[str, Any], message: str) -> None:
