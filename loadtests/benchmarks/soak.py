@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import psutil
+import urllib3
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -31,9 +32,10 @@ from rich.progress import Progress
 from loadtests.harness.application import engine_settings, post_all, running_application
 from loadtests.harness.corpus import corpus
 from loadtests.harness.metering import ray_part
-from loadtests.harness.results import describe_measurement, write_result
+from loadtests.harness.results import OUT, describe_measurement, write_result
 from loadtests.harness.shaped_models import benchmark_model
 from serve_app.contracts.precision import Accuracy
+from serve_app.errors import ForeedgeError, InternalError
 
 PLOT = Path("docs/images/soak.png")
 
@@ -59,6 +61,8 @@ class MemoryWatch(threading.Thread):
         super().__init__(daemon=True)
         self.samples: Samples = defaultdict(list)
         self.answered = 0
+        self.ended: str | None = None
+        """Deployment whose replica ended, after which nothing is sampled."""
         self._numbers = itertools.count(1)
         self._stopped = threading.Event()
         self._replicas = {
@@ -75,12 +79,26 @@ class MemoryWatch(threading.Thread):
         """Sample the memory at regular intervals."""
         while not self._stopped.wait(_INTERVAL_S):
             for part, process in self._replicas.items():
-                self.samples[part].append((self.answered, process.memory_info().rss / 1e6))
+                try:
+                    resident_mb = process.memory_info().rss / 1e6
+                except psutil.NoSuchProcess:
+                    self.ended = part
+                    return
+                self.samples[part].append((self.answered, resident_mb))
 
     def stop(self) -> None:
-        """Stop sampling, and wait for the thread to end."""
+        """Stop sampling, and wait for the thread to end.
+
+        Raises:
+            InternalError: A replica has ended during the run.
+        """
         self._stopped.set()
         self.join()
+        if self.ended is not None:
+            raise InternalError(
+                f"the replica of {self.ended} ended, so that its memory says nothing. The system's "
+                "log says whether for lack of memory"
+            )
 
 
 def growth(samples: list[tuple[int, float]]) -> tuple[float, float, float]:
@@ -108,13 +126,16 @@ def plot_memory(samples: Samples, title: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Run, write ``out/bench/soak.json`` and the plot, and exit with 1 if memory grew."""
+    """Run, write a result and the plot into files, and exit with 1 if memory grew."""
     options = _parse_arguments()
     console = Console()
     model = benchmark_model(options.model)
     images = _choose_images(options.photographs, max(_MIN_IMAGES, options.images))
     settings = {**model.settings, "segmenter": engine_settings(options.accuracy)}
     with running_application(settings, queue=False) as app:
+        served = urllib3.request("GET", f"{app.url}/v1/models").json()["models"][0]
+        pair = f"{served['engine']} {served['precision']}"
+        console.print(f"{model.label}, {pair}: {served['chosen_because']}", highlight=False)
         wall_s, samples = _run(f"{app.url}/v1/cutout?min_subject_px=0", images, console)
     replicas: dict[str, Any] = {}
     for part, values in sorted(samples.items()):
@@ -123,15 +144,19 @@ def main() -> None:
         verdict = "bounded" if grew < _MAX_GROWTH else "GROWS"
         console.print(f"{part}: {warm:.0f} MB, then {end:.0f} MB: {grew:+.1%}, {verdict}")
     console.print(f"{len(images)} images in {wall_s:.0f} s")
-    plot_memory(samples, f"{len(images)} images of mixed sizes, {model.label}", options.plot)
+    name = "soak" if options.accuracy is None else f"soak-{model.name}-{options.accuracy}"
+    plot = options.plot or (PLOT if options.accuracy is None else OUT / f"{name}.png")
+    title = f"{len(images)} images, {model.label}, {pair}"
+    plot_memory(samples, title, plot)
     content = {
         **describe_measurement("loadtests.benchmarks.soak"),
+        "pair": pair,
         "images": len(images),
         "wall_s": wall_s,
         "replicas": replicas,
         "samples_mb": samples,
     }
-    console.print(f"Written to {write_result('soak.json', content)} and {options.plot}")
+    console.print(f"Written to {write_result(f'{name}.json', content)} and {plot}")
     sys.exit(any(replica["growth"] >= _MAX_GROWTH for replica in replicas.values()))
 
 
@@ -145,7 +170,8 @@ def _parse_arguments() -> argparse.Namespace:
     accuracy = "serve the fastest engine and precision with this accuracy instead of the default"
     parser.add_argument("--accuracy", choices=get_args(Accuracy), help=accuracy)
     parser.add_argument("--photographs", default="mixed", help="set of images, or folder")
-    parser.add_argument("--plot", type=Path, default=PLOT, help="file of the plot")
+    plot = f"file of the plot (default: {PLOT}, or one in {OUT} with --accuracy)"
+    parser.add_argument("--plot", type=Path, help=plot)
     return parser.parse_args()
 
 
@@ -175,4 +201,7 @@ def _run(url: str, images: list[bytes], console: Console) -> tuple[float, Sample
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ForeedgeError as error:
+        sys.exit(f"error: {error.code}: {error.message}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
 
-from loadtests.benchmarks.soak import growth
+from loadtests.benchmarks.soak import MemoryWatch, growth
 from loadtests.harness.application import Round
 from loadtests.harness.metering import ray_part
 from loadtests.harness.results import median_of, percentile, replace_between_markers
 from loadtests.load.shapes import UserCurve
 from loadtests.peers.comparison import headline, markdown, parts, ratios
+from serve_app.errors import InternalError
 
 
 def test_numbers_of_a_round() -> None:
@@ -122,6 +125,18 @@ def test_growth_of_memory_counts_from_the_warm_up() -> None:
     assert warm == pytest.approx(202.5)
     assert end == pytest.approx(209.5)
     assert grew == pytest.approx(209.5 / 202.5 - 1)
+
+
+def test_a_soak_whose_replica_ends_says_so() -> None:
+    name = "ray::ServeReplica:foreedge:Segmenter-folio"
+    with subprocess.Popen([name, "60"], executable=shutil.which("sleep")) as replica:
+        watch = MemoryWatch()
+        replica.kill()
+        replica.wait()
+        watch.start()
+        watch.join(timeout=30)
+        with pytest.raises(InternalError, match="the replica of Segmenter ended"):
+            watch.stop()
 
 
 def _users(curve: UserCurve, answers: list[int]) -> list[int]:
