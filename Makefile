@@ -33,7 +33,8 @@ demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) int
 
 tune: $(VENV)/weights ## The fastest settings here (P95=2s, ACCURACY=close, MINUTES=12)
 	$(VENV)/bin/python -m loadtests.tuner $(if $(P95),--p95 $(P95)) $(if $(MODEL),--model $(MODEL)) \
-		$(if $(ACCURACY),--accuracy $(ACCURACY)) $(if $(MINUTES),--minutes $(MINUTES))
+		$(if $(ACCURACY),--accuracy $(ACCURACY)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		--write-docs $(ARGS)
 
 ##@ Develop
 check: format lint unit ## Everything to run before a commit, in under a minute
@@ -185,8 +186,8 @@ loadtest: $(VENV)/compiled ## Locust on a running application (HOST=url, ARGS=..
 	$(VENV)/bin/locust -f loadtests/load/locustfile.py --host $(HOST) \
 		--csv out/bench/locust/run --html out/bench/locust/report.html $(ARGS)
 
-soak: $(VENV)/installed ## Memory over 2,000 images of mixed sizes
-	$(VENV)/bin/python -m loadtests.benchmarks.soak
+soak: $(VENV)/installed ## Memory over 2,000 images (ARGS="--model u2netp --accuracy close")
+	$(VENV)/bin/python -m loadtests.benchmarks.soak $(ARGS)
 
 ##@ Release
 image: $(VENV)/installed ## Build and check the container image for ARCH=amd64 or arm64

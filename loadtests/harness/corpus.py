@@ -35,7 +35,8 @@ SETS: dict[str, tuple[tuple[int, int], ...]] = {
 _SEED = 70_000
 """First seed, far from the seeds of training, tests and demonstration."""
 
-_IMAGES_OF_A_SET = 24
+IMAGES_OF_A_SET = 24
+"""Number of images of a set that load tests use."""
 
 
 def corpus(name: str, count: int, folder: Path = FOLDER) -> list[Path]:
@@ -69,7 +70,7 @@ def main() -> None:
     if unknown := sorted(set(names) - set(SETS)):
         parser.error(f"unknown sets: {', '.join(unknown)}")
     for name in names:
-        paths = corpus(name, _IMAGES_OF_A_SET)
+        paths = corpus(name, IMAGES_OF_A_SET)
         size_mb = sum(path.stat().st_size for path in paths) / 1e6
         print(f"{name}: {len(paths)} images, {size_mb:.1f} MB, {paths[0].parent}")
 

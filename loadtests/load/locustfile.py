@@ -17,12 +17,11 @@ from typing import Any
 from locust import FastHttpUser, LoadTestShape, User, constant, events, task
 
 from ingest.local.aws import use_dummy_credentials
-from loadtests.harness.corpus import corpus
+from loadtests.harness.corpus import IMAGES_OF_A_SET, corpus
 from loadtests.load.shapes import LOAD_KINDS, UserCurve
 from serve_app.aws import aws_client
 from serve_app.config import AwsConfig
 
-_IMAGES = 24
 _TIMEOUT_S = 120.0
 _POLL_S = 0.1
 
@@ -53,7 +52,7 @@ def prepare(environment: Any, **_: Any) -> None:
     """Keep only the users of the chosen system, and read the images."""
     options = environment.parsed_options
     environment.user_classes = [USERS[options.system]]
-    _images[:] = [path.read_bytes() for path in corpus(options.photographs, _IMAGES)]
+    _images[:] = [path.read_bytes() for path in corpus(options.photographs, IMAGES_OF_A_SET)]
 
 
 def _next_image() -> tuple[int, bytes]:

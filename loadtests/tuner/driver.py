@@ -12,7 +12,7 @@ from pathlib import Path
 from loadtests.tuner.report import describe_setting
 from loadtests.tuner.target import Target
 from loadtests.tuner.trials import Setting, Trial
-from serve_app.errors import InternalError
+from serve_app.errors import DeadlineExceeded, InternalError
 
 _LOCUSTFILE = Path(__file__).parents[1] / "load" / "locustfile.py"
 _LOCUST_GRACE_S = 60.0
@@ -47,9 +47,15 @@ class TrialDriver:
         self._current: Setting | None = None
 
     def measure(self, setting: Setting, users: int) -> Trial:
-        """Run one trial, and report its result."""
+        """Run one trial, and report its result. What the application cannot run is a failure."""
         if self._current != setting:
-            self._target.apply(setting)
+            self._current = None
+            try:
+                self._target.apply(setting)
+            except InternalError as error:
+                # Unlike a dashboard that does not answer, it says nothing of other settings.
+                self._report(f"{describe_setting(setting)}: FAILED: {error.message}")
+                return Trial(setting, users, 0.0, 0.0, 0.0, failures=1)
             # The first images after a change meet cold caches.
             drive(self._target.http, setting, self._warm_up_users, _WARM_UP_S, self._corpus)
             self._current = setting
@@ -74,6 +80,7 @@ def drive(url: str, setting: Setting, users: int, seconds: int, corpus: str) -> 
 
     Raises:
         InternalError: locust failed.
+        DeadlineExceeded: locust did not end in time.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -83,13 +90,16 @@ def drive(url: str, setting: Setting, users: int, seconds: int, corpus: str) -> 
             "--stop-timeout", "30", "--csv", f"{folder}/locust",
             "--only-summary", "--loglevel", "ERROR", "--exit-code-on-error", "0",
         ]  # fmt: skip
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=seconds + _LOCUST_GRACE_S,
-            check=False,
-        )
+        limit_s = seconds + _LOCUST_GRACE_S
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=limit_s, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineExceeded(
+                f"locust did not end within {limit_s:g} s. Other work may keep the cores busy: run "
+                "the same command again, which resumes"
+            ) from error
         stats = Path(folder) / "locust_stats.csv"
         if done.returncode != 0 or not stats.is_file():
             raise InternalError(f"locust exited with {done.returncode}: {done.stderr[-500:]}")

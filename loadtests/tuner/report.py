@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 
 from loadtests.tuner.trials import DEFAULT_PAIR, Setting, Trial, frontier
 
+PLOT = "tune.png"
+"""Name of the plot of all trials."""
+
 _COLORS = {"fan_out": "#4c78a8", "stack": "#f58518"}
 _PLACEMENTS = (("deployment", "o", "a deployment"), ("pipeline", "^", "the pipeline"))
 
@@ -82,6 +85,39 @@ def plot_trials(
     return figure
 
 
+def tuning_section(
+    trials: Sequence[Trial], winner: Trial, p95_s: float | None, label: str, notes: Sequence[str]
+) -> str:
+    """Return the table of the best setting of each engine and placement, for a document.
+
+    Args:
+        trials: All trials.
+        winner: Trial of the setting that was chosen.
+        p95_s: Objective for the 95th percentile of latencies, in seconds, if there is one.
+        label: Name of the model, with the origin of its weights.
+        notes: Sentences about the conditions and the result.
+    """
+    best = {_kind(winner.setting): winner}
+    for trial in sorted(trials, key=lambda each: -each.images_per_s):
+        if trial.meets(p95_s):
+            best.setdefault(_kind(trial.setting), trial)
+    lines = [
+        f"| {label}, the best setting of each engine and placement | users | images/s | p95 |",
+        "|---|---:|---:|---:|",
+    ]
+    for trial in sorted(best.values(), key=lambda each: -each.images_per_s):
+        chosen = " (chosen)" if trial == winner else ""
+        lines.append(
+            f"| {describe_setting(trial.setting)}{chosen} | {trial.users} | "
+            f"{trial.images_per_s:.2f} | {trial.p95_s:.2f} s |"
+        )
+    return "\n".join([*lines, "", " ".join(notes)])
+
+
+def _kind(setting: Setting) -> tuple[str, str]:
+    return setting.pair, setting.placement
+
+
 def write_page(
     folder: Path,
     trials: Sequence[Trial],
@@ -93,7 +129,7 @@ def write_page(
     """Write ``tune.png`` and ``tune.html``, and return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     figure = plot_trials(trials, winner, p95_s, title)
-    figure.savefig(folder / "tune.png", dpi=120)
+    figure.savefig(folder / PLOT, dpi=120)
     svg = io.StringIO()
     figure.savefig(svg, format="svg")
     drawing = svg.getvalue()

@@ -182,17 +182,23 @@ class Search:
         self._took_s.append(self._clock() - began_s)
 
     def _final_trials(self) -> int:
-        """Return how many trials the decision may take, by the settings that were tried."""
-        settings = len({trial.setting for trial in self._trials})
-        return min(settings, _MAX_FINALISTS) * (_FINAL_ROUNDS - 1) if settings > 1 else 0
+        """Return how many trials the decision may take, if one more setting comes close."""
+        best: dict[Setting, float] = {}
+        for trial in self._trials:
+            if trial.meets(self._p95_s):
+                best[trial.setting] = max(trial.images_per_s, best.get(trial.setting, 0.0))
+        if not best:
+            return 0
+        close = sum(rate >= _CLOSE * max(best.values()) for rate in best.values())
+        return min(close + 1, _MAX_FINALISTS) * (_FINAL_ROUNDS - 1)
 
     def _has_time_for(self, count: int) -> bool:
         """Return whether so many trials fit into the limit, by what those so far have taken."""
-        if not self._took_s:
-            return True
         # Without the first, which waits for the application to start. The slower half counts, since
         # each trial of a decision is one of another setting than the last.
-        known_s = sorted(self._took_s[1:] or self._took_s)
+        known_s = sorted(self._took_s[1:])
+        if not known_s:
+            return True
         needed_s = count * statistics.mean(known_s[len(known_s) // 2 :])
         enough = self._clock() - self._began_s + needed_s <= self._limit_s
         self.ended_early = self.ended_early or not enough

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import urllib3
+
 from ingest.local.application import APPLICATION, local_serve
 from ingest.local.aws import use_dummy_credentials
-from ingest.local.ports import answers, free_port
+from ingest.local.ports import free_port
 from loadtests.tuner.pairs import pair_settings
 from loadtests.tuner.trials import Setting
 from serve_app.config import AppConfig
@@ -22,7 +24,7 @@ from serve_app.errors import DeadlineExceeded, InternalError, InvalidConfig
 
 IMPORT_PATH = "serve_app.app:build"
 
-_READY_TIMEOUT_S = 240.0
+_READY_TIMEOUT_S, _READYZ_TIMEOUT_S = 240.0, 10.0
 _LOGICAL_CPUS = 64
 """More CPUs than any setting needs, so that replicas may share cores, which is measured."""
 
@@ -43,7 +45,7 @@ class Target:
 
         Raises:
             InvalidConfig: Serve refused the setting.
-            InternalError: The application failed with the setting.
+            InternalError: The application failed with the setting, or serves in float32 instead.
             DeadlineExceeded: The application was not ready in time.
         """
         config = serve_config([application_config(self.args, setting)], self.http)
@@ -82,7 +84,27 @@ class Target:
             states = [replica["state"] for replica in replicas]
             if states != ["RUNNING"] * wanted:
                 return f"{name} has {states or 'no replicas'}, not {wanted} running"
-        return None if answers(f"{self.http}/readyz", 10) else "/readyz does not answer 200"
+        ready = _readiness(self.http)
+        if ready is None:
+            return "/readyz does not answer 200"
+        if refused := ready.get("refused"):
+            # Its trial would be one of float32.
+            raise InternalError(f"{setting}: {'; '.join(refused.values())}")
+        return None
+
+
+def _readiness(http: str) -> dict[str, Any] | None:
+    """Return what /readyz says, or None if the application is not ready."""
+    # urllib3 uses no proxy of the environment, which could not reach this machine.
+    pool = urllib3.PoolManager(retries=False, timeout=_READYZ_TIMEOUT_S)
+    try:
+        response = pool.request("GET", f"{http}/readyz")
+    except urllib3.exceptions.HTTPError:
+        return None
+    if response.status != 200:
+        return None
+    ready: dict[str, Any] = response.json()
+    return ready
 
 
 def _serve_client(dashboard: str) -> Any:

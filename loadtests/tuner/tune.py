@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -25,10 +26,22 @@ from rich.console import Console
 
 from ingest.cli.settings import read_settings_file
 from ingest.units import parse_duration
+from loadtests.harness.corpus import IMAGES_OF_A_SET, corpus
+from loadtests.harness.results import (
+    DOCS,
+    measure_busy_cores,
+    replace_between_markers,
+    write_between_markers,
+)
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from loadtests.tuner.driver import TrialDriver
-from loadtests.tuner.pairs import asked_accuracy, find_pairs
-from loadtests.tuner.report import describe_setting, write_page, write_yaml
+from loadtests.tuner.pairs import (
+    asked_accuracy,
+    check_accuracy_is_used,
+    judge_pairs,
+    serving_pairs,
+)
+from loadtests.tuner.report import PLOT, describe_setting, tuning_section, write_page, write_yaml
 from loadtests.tuner.search import Search, Space, grid_size
 from loadtests.tuner.target import (
     Target,
@@ -40,8 +53,11 @@ from loadtests.tuner.target import (
 from loadtests.tuner.trials import Setting, Trial, Trials
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import ForeedgeError, InvalidConfig
-from serve_app.models.engines.processor import this_machine
+from serve_app.models.engines.network import EXACT
+from serve_app.models.engines.processor import cpu_name, this_machine
 
+_MARKER = "tuning"
+"""Name of the markers of the table in the document."""
 _PLACEMENTS = ("deployment", "pipeline")
 _EXECUTIONS = ("fan_out", "stack")
 _TRIAL_S, _SHORTEST_TRIAL_S = 15, 4
@@ -94,13 +110,27 @@ def _parse_arguments() -> argparse.Namespace:
     add("--out", type=Path, default=Path("out/tune"), help="folder of trials, plot and page")
     yaml = "Serve file of the winner"
     add("--yaml", type=Path, default=Path("cluster/serve.tuned.yaml"), help=yaml)
-    return parser.parse_args()
+    docs = f"write the table into {DOCS}, and the plot next to it"
+    add("--write-docs", action="store_true", help=docs)
+    options = parser.parse_args()
+    if options.write_docs:
+        try:
+            # Minutes before the table is written.
+            replace_between_markers(DOCS.read_text("utf-8"), _MARKER, "")
+        except ValueError as error:
+            parser.error(f"{DOCS}: {error}")
+    return options
 
 
 class Tuning:
     """One run of the tuner, as its command line asks for it."""
 
     def __init__(self, options: argparse.Namespace, console: Console) -> None:
+        """Prepare a run.
+
+        Raises:
+            InvalidConfig: The settings are wrong, or an accuracy is asked for that no pair uses.
+        """
         self._options = options
         self._console = console
         self._p95_s = None if options.p95 is None else parse_duration(options.p95)
@@ -112,18 +142,24 @@ class Tuning:
         self._args = {**self._shared, **self._model.settings}
         self._ladder = sorted(set(options.users))
         self._began_s = time.monotonic()
+        self._busy_cores = measure_busy_cores()
         self._seconds: int = options.seconds or trial_seconds(options.minutes)
+        # What gains most comes first, since a search with a limit may reach no more.
         names = (
             "placement",
-            "execution",
             "threads",
-            "segmenters",
             "pipelines",
+            "segmenters",
+            "execution",
             "max_batch_size",
             "max_ongoing",
         )
         self._space: Space = {name: tuple(getattr(options, name)) for name in names}
-        self._space["pair"] = find_pairs(self._model.name, self._args, this_machine())
+        judged = judge_pairs(self._model.name, self._args, this_machine())
+        if options.accuracy is not None:
+            check_accuracy_is_used(options.accuracy, judged)
+        self._not_tried = [reason for reason in judged.values() if reason is not None]
+        self._space["pair"] = serving_pairs(judged)
 
     def run(self) -> None:
         """Search, and write the results.
@@ -134,8 +170,12 @@ class Tuning:
         options = self._options
         self._check_conditions()
         trials = Trials(options.out / "trials.csv")
+        for reason in self._not_tried:
+            self._print(reason)
         if done := len(trials):
             self._print(f"Resuming after {done} trials.")
+        # Now, because the first trial would draw them in its own time.
+        corpus(options.corpus, IMAGES_OF_A_SET)
         with self._target() as target:
             driver = TrialDriver(target, self._ladder, self._seconds, options.corpus, self._print)
             search = Search(
@@ -148,8 +188,9 @@ class Tuning:
             )
             ranked = search.rank_from(self._start())
             if not ranked:
+                missed = options.p95 and f"keeps the 95th percentile within {options.p95}"
                 raise InvalidConfig(
-                    f"no setting keeps the 95th percentile within {options.p95}. "
+                    f"no setting {missed or 'answered every image'}. "
                     f"The trials are in {options.out}."
                 )
             winner = search.decide(ranked)
@@ -199,7 +240,7 @@ class Tuning:
             yield target
 
     def _write_results(self, trials: Trials, winner: Trial, *, ended_early: bool) -> None:
-        """Write the winner as a Serve file and all trials as a page."""
+        """Write the winner as a Serve file and all trials as a page, and into the documents."""
         options, p95_s = self._options, self._p95_s
         goal = "throughput" if p95_s is None else f"throughput with p95 within {p95_s:g} s"
         notes = self._notes(trials, winner, goal)
@@ -215,6 +256,11 @@ class Tuning:
         for line in notes[3:]:
             self._print(line)
         self._print(f"Serve file  {options.yaml}\nPage        {page}")
+        if options.write_docs:
+            section = tuning_section(list(trials), winner, p95_s, self._model.label, notes)
+            write_between_markers(DOCS, _MARKER, section)
+            shutil.copyfile(options.out / PLOT, DOCS.parent / "images" / PLOT)
+            self._print(f"Section     {DOCS}")
 
     def _notes(self, trials: Trials, winner: Trial, goal: str) -> list[str]:
         settings = {trial.setting for trial in trials}
@@ -222,7 +268,8 @@ class Tuning:
         notes = [
             f"Tuned for {goal}, by python -m loadtests.tuner, on {datetime.now(UTC):%Y-%m-%d}.",
             f"Model: {self._model.label}. Images: {self._options.corpus}.",
-            f"Machine: {_machine_name()}.",
+            f"Machine: {_machine_name()}, {cpu_name()}, {self._busy_cores:g} cores busy with other "
+            "work before.",
             f"Chosen: {describe_setting(winner.setting)}: {winner.images_per_s:.2f} images/s, "
             f"p95 {winner.p95_s:.2f} s at {winner.users} users, the median of {count}.",
             f"Engines tried: {', '.join(self._space['pair'])}, those that serve here with accuracy "
@@ -232,6 +279,8 @@ class Tuning:
         ]
         if not winner.meets(self._p95_s):
             notes.append("It met the objective once, and missed it when it was tried again.")
+        if not winner.setting.pair.endswith(EXACT.precision):
+            notes.append("A node without the derived files of that precision serves in float32.")
         return notes
 
     def _print(self, text: str) -> None:

@@ -17,7 +17,7 @@ import yaml
 from ingest.node.report import NodeReport
 from ingest.node.speed import Case, measure_case
 from ingest.scaling.plan_inputs import read_profile
-from loadtests.tuner.pairs import find_pairs
+from loadtests.tuner.pairs import judge_pairs, serving_pairs
 from serve_app.config import AppConfig
 from serve_app.errors import ModelUnavailable
 from serve_app.models.derive import derive_graph, pass_gate
@@ -94,7 +94,7 @@ def test_a_node_is_measured_and_its_settings_serve(tmp_path: Path) -> None:
     assert configured.segmenter.num_cpus == configured.segmenter.threads == exact.threads
     # The tuner tries what has passed.
     close = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": {"accuracy": "close"}}
-    tried = set(find_pairs("folio", close, this_machine()))
+    tried = set(serving_pairs(judge_pairs("folio", close, this_machine())))
     assert {str(pair) for pair in FAST} <= tried
     for best in report.settings:
         segmenter = best.model_dump(exclude={"images_per_s"})

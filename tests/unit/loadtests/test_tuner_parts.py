@@ -16,8 +16,8 @@ from ray.serve.schema import ServeDeploySchema
 from ingest.cli.settings import read_settings_file
 from loadtests.benchmarks.plan_profile import ingest_per_s, overhead_s
 from loadtests.tuner.driver import read_stats
-from loadtests.tuner.pairs import find_pairs
-from loadtests.tuner.report import write_page, write_yaml
+from loadtests.tuner.pairs import check_accuracy_is_used, judge_pairs, serving_pairs
+from loadtests.tuner.report import tuning_section, write_page, write_yaml
 from loadtests.tuner.target import application_config, serve_config, tuned_args
 from loadtests.tuner.trials import Setting, Trial
 from serve_app import app
@@ -97,8 +97,10 @@ def test_the_file_of_a_winner_with_another_engine(tmp_path: Path) -> None:
 
 def test_the_tuner_tries_no_pair_whose_masks_have_not_passed_the_gate(tmp_path: Path) -> None:
     args = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": {"accuracy": "close"}}
-    assert find_pairs("folio", args, AMX) == (EXACT, FLOAT32)
-    assert find_pairs("folio", args, replace(AMX, openvino=None)) == (EXACT,)
+    judged = judge_pairs("folio", args, AMX)
+    assert serving_pairs(judged) == (EXACT, FLOAT32)
+    assert "Measure it here with 'foreedge models gate folio" in str(judged[str(BFLOAT16)])
+    assert serving_pairs(judge_pairs("folio", args, replace(AMX, openvino=None))) == (EXACT,)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,22 @@ def test_the_tuner_loosens_the_masks_only_if_it_is_told_so(
     args = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": segmenter}
     config = AppConfig.load(args)
     gated(locate_weights("folio", config), derived_folder(config), measures=CLOSE)
-    assert (str(BFLOAT16) in find_pairs("folio", args, AMX)) == tried
+    assert (str(BFLOAT16) in serving_pairs(judge_pairs("folio", args, AMX))) == tried
+
+
+def test_an_accuracy_that_nothing_uses_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    args = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": {"accuracy": "close"}}
+    judged = judge_pairs("folio", args, AMX)
+    with pytest.raises(InvalidConfig, match="'foreedge models gate folio --precision bfloat16'"):
+        check_accuracy_is_used("close", judged)
+    check_accuracy_is_used("exact", judged)
+    with pytest.raises(InvalidConfig, match="runs nothing faster than float32"):
+        check_accuracy_is_used(
+            "close", judge_pairs("folio", args, replace(AMX, features=frozenset()))
+        )
+    config = AppConfig.load(args)
+    gated(locate_weights("folio", config), derived_folder(config), measures=CLOSE)
+    check_accuracy_is_used("close", judge_pairs("folio", args, AMX))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cluster").glob("serve*.yaml")), ids=str)
@@ -151,6 +168,28 @@ def test_the_page_and_the_plot_are_written(tmp_path: Path) -> None:
     assert 'class="chosen"' in text
     with Image.open(tmp_path / "tune.png") as image:
         assert image.width > 800
+
+
+def test_the_table_has_the_best_setting_of_each_engine_and_placement() -> None:
+    bfloat16 = replace(INSIDE, pair=str(BFLOAT16))
+    trials = [
+        Trial(Setting(), 1, 4.0, 0.1, 0.2, 0),
+        Trial(Setting(threads=4), 8, 6.0, 0.1, 0.4, 0),
+        Trial(INSIDE, 8, 9.0, 0.1, 3.0, 0),
+        Trial(bfloat16, 8, 12.0, 0.1, 0.5, 0),
+        Trial(replace(bfloat16, pipelines=1), 8, 13.0, 0.1, 0.5, failures=1),
+    ]
+    text = tuning_section(trials, trials[3], 1.0, "own", ["On a test.", "Chosen."])
+    # Neither what missed the objective nor what failed.
+    assert text.splitlines() == [
+        "| own, the best setting of each engine and placement | users | images/s | p95 |",
+        "|---|---:|---:|---:|",
+        "| fan_out, model in 2 pipelines x 3 threads, openvino bfloat16 (chosen) | 8 | 12.00 "
+        "| 0.50 s |",
+        "| fan_out, 1 x 4 threads, 64 ongoing, 1 pipelines | 8 | 6.00 | 0.40 s |",
+        "",
+        "On a test. Chosen.",
+    ]
 
 
 def test_what_the_application_adds_is_the_difference_to_the_bare_loop() -> None:
