@@ -5,14 +5,16 @@ the same image. The command prints the CPU time of one image, and the median of 
 of ONNX Runtime on the file as it is, which is how rembg runs it. CPU time of the whole process and
 turns make the ratio hold on a busy machine too: OpenVINO computes in threads of its own.
 
-int8 is the file that ``foreedge models quantize`` has made. Of a model with random weights, whose
-masks nobody judges, all layers run in int8.
+int8 is the file that ``foreedge models quantize`` has made, if the application would serve it. If
+not, the command says why. Of a model with random weights, whose masks nobody judges, all layers run
+in int8.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 
@@ -27,11 +29,12 @@ from loadtests.harness.results import (
 )
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.models.engines.choice import choose_pair
 from serve_app.models.engines.network import EXACT, INT8, Network, Tensor
 from serve_app.models.engines.onnx_runtime import probe_image
 from serve_app.models.engines.opening import open_derived
 from serve_app.models.engines.processor import Machine, this_machine, why_not_runnable
-from serve_app.models.engines.records import derived_folder, derived_path
+from serve_app.models.engines.records import derived_folder
 from serve_app.models.gate_images import draw_gate_images
 from serve_app.models.inference import normalize_images
 from serve_app.models.quantization.quantize import calibrate_graph
@@ -44,6 +47,7 @@ _DERIVED_FROM = 4
 _CALIBRATED_WITH = 2
 """Drawn images that int8 is calibrated with, if only its time is measured."""
 _ONE_THREAD = SegmenterConfig(threads=1)
+_AS_INT8 = SegmenterConfig(precision="int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,8 @@ class Speed:
     """Median of how many times that of the file as it is was, in neighbouring runs."""
 
 
-def measure(model: BenchmarkModel, runs: int, machine: Machine) -> list[Speed]:
-    """Return the speed of a model with everything that runs on a machine."""
+def measure(model: BenchmarkModel, runs: int, machine: Machine) -> tuple[list[Speed], str | None]:
+    """Return the speed of a model with everything that runs here, and why int8 is left out."""
     config = AppConfig.load(model.settings)
     weights = locate_weights(model.name, config)
     image = normalize_images(probe_image(weights.facts.size_px), weights.facts)
@@ -69,12 +73,16 @@ def measure(model: BenchmarkModel, runs: int, machine: Machine) -> list[Speed]:
         f"{EXACT}, the file as it is": open_rembg_network(weights),
         **{str(pair): network for pair, network in pairs.items()},
     }
-    if why_not_runnable(INT8, machine) is None:
-        if model.has_true_weights:
-            path = derived_path(derived_folder(config), weights.name, INT8)
-            if path.is_file():
-                networks[f"{INT8}, as it is served"] = open_derived(path, INT8, _ONE_THREAD)
-        else:
+    if model.has_true_weights:
+        # What the application serves if it is asked for int8.
+        choice = choose_pair(weights, _AS_INT8, derived_folder(config), machine)
+        left_out = choice.refused
+        if choice.derived is not None:
+            served = open_derived(choice.derived, INT8, _ONE_THREAD)
+            networks[f"{INT8}, as it is served"] = served
+    else:
+        left_out = why_not_runnable(INT8, machine)
+        if left_out is None:
             graph = calibrate_graph(weights, drawn[:_CALIBRATED_WITH]).graph()
             networks[f"{INT8}, all layers"] = open_derived(graph.content, INT8, _ONE_THREAD)
     rounds = [
@@ -82,7 +90,7 @@ def measure(model: BenchmarkModel, runs: int, machine: Machine) -> list[Speed]:
         # The first run takes memory from the system.
         for _ in range(runs + 1)
     ][1:]
-    return [
+    speeds = [
         Speed(
             title,
             1000 * statistics.median(each[place] for each in rounds),
@@ -90,6 +98,7 @@ def measure(model: BenchmarkModel, runs: int, machine: Machine) -> list[Speed]:
         )
         for place, title in enumerate(networks)
     ]
+    return speeds, left_out
 
 
 def _cpu_s(network: Network, image: Tensor) -> float:
@@ -135,8 +144,10 @@ def main() -> None:
             parser.error(f"{DOCS}: {error}")
     busy, machine = measure_busy_cores(), this_machine()
     model = benchmark_model(options.model)
-    speeds = measure(model, options.runs or _RUNS[options.model], machine)
+    speeds, left_out = measure(model, options.runs or _RUNS[options.model], machine)
     text = markdown(model.label, speeds, machine, busy)
+    if left_out is not None:
+        print(f"Not measured: {left_out}", file=sys.stderr)
     print(text)
     if options.write_docs:
         write_between_markers(DOCS, marker, text)
