@@ -168,18 +168,19 @@ class _Measurement:
     def _pass_gates(self, pairs: Sequence[Pair]) -> tuple[list[GateRecord], dict[Pair, bytes]]:
         """Return the records of the pairs that need a gate, and what these pairs run.
 
-        A record that still counts stays: it may be of the user's own images.
+        A record of other images than ours stays if it still counts: they are the user's own, or
+        those of the record that the package ships.
         """
         records, graphs = self._quantized(pairs)
         gated = []
         for pair in [each for each in pairs if each in GATED]:
             path = derived_path(self.folder, self.weights.name, pair)
             found = read_current(path, self.weights, pair, self.machine)
-            if isinstance(found, str):
-                gated.append(pair)
-            else:
+            if isinstance(found, GateRecord) and found.image_set != BUNDLED_SET:
                 records.append(found)
                 graphs[pair] = path.read_bytes()
+            else:
+                gated.append(pair)
         if not gated:
             return records, graphs
         self.on_step("derived graph")
