@@ -13,14 +13,10 @@ from serve_app.config import SegmenterConfig
 from serve_app.models.engines.choice import Choice, choose_pair
 from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine, read_features
-from serve_app.models.engines.records import (
-    GateRecord,
-    derived_path,
-    record_path,
-)
+from serve_app.models.engines.records import derived_path, record_path
 from serve_app.models.gate import Measures
 from serve_app.models.registry import Weights
-from tests.support.gated import AMX, BFLOAT16, CLOSE, gated, own_weights
+from tests.support.gated import AMX, BFLOAT16, CLOSE, change_record, cut, gated, own_weights
 
 FLOAT16 = Pair("openvino", "float16")
 AVX2 = Machine("x86_64", frozenset({"avx2"}), "2026.4.1")
@@ -83,18 +79,6 @@ def test_the_accuracy_that_is_asked_for_must_have_been_reached(
 def remove_both(path: Path) -> None:
     path.unlink()
     record_path(path).unlink()
-
-
-def change_record(**fields: Any) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        record = GateRecord.model_validate_json(record_path(path).read_bytes())
-        record_path(path).write_text(record.model_copy(update=fields).model_dump_json())
-
-    return change
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-9])
 
 
 def cut_record(path: Path) -> None:
