@@ -165,10 +165,14 @@ def _pair(precision: str | None, machine: Machine) -> Pair:
     return fastest[0]
 
 
-def bundled_images() -> list[GateImage]:
-    """Return the images of the gate that are part of the packages: drawn ones and real ones."""
+def bundled_images(drawn: int = _DRAWN) -> list[GateImage]:
+    """Return the images of the gate that are part of the packages: drawn ones and six real ones.
+
+    Args:
+        drawn: Number of drawn images.
+    """
     with as_file(files("ingest.local") / "real_photographs") as folder:
-        return [*draw_gate_images(_DRAWN), *read_gate_images(folder)]
+        return [*draw_gate_images(drawn), *read_gate_images(folder)]
 
 
 def report_gate(

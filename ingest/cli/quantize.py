@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,32 @@ from ingest.cli.progress import progress_bar
 from ingest.cli.terminal import open_terminal, print_json, print_line
 from ingest.node.kernels import convolution_kernels
 from ingest.node.speed import Case, CaseSpeed, measure_case
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import InvalidConfig
-from serve_app.models.derive import record_of
+from serve_app.models.derive import compare_with_rembg, record_of
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import INT8
+from serve_app.models.engines.onnx_runtime import open_as_written
 from serve_app.models.engines.processor import this_machine, usable_cores, why_not_runnable
 from serve_app.models.engines.records import (
     GateRecord,
     derived_folder,
     derived_path,
 )
+from serve_app.models.gate import Measures
 from serve_app.models.gate_images import (
     GateImage,
+    halve,
     read_gate_images,
     shared_images,
 )
-from serve_app.models.quantization.quantize import QuantizedGraph, quantize_model
+from serve_app.models.quantization.quantize import OnStep, QuantizedGraph, quantize_model
 from serve_app.models.registry import Weights, locate_weights
 
+DRAWN_TO_HALVE = 42
+"""Number of drawn images, if no folder is given. Half of them and of the six real ones are as many
+images as other pairs are measured with."""
 _SPEED_S = 4.0
 """Seconds for which each speed is measured."""
 _SHOWN_PARTS = 8
@@ -46,7 +53,8 @@ def quantize_and_write(
         name: Name of the model.
         calibration: Folder of the images that choose ranges and layers.
         accuracy: Accuracy that the search aims at.
-        images: Folder of the images of the gate, or None for the bundled ones.
+        images: Folder of the images of the gate, or None for the bundled ones and further drawn
+            ones. One half of them chooses the number of layers in float32, the other one judges.
         as_json: Whether the report is one line of JSON.
 
     Returns:
@@ -61,21 +69,15 @@ def quantize_and_write(
     if reason is not None:
         raise InvalidConfig(f"{INT8} cannot be measured here: {reason}.")
     weights = locate_weights(name, config)
-    chosen, judged = read_both_sets(calibration, images)
+    fitting, gate = read_both_sets(calibration, images)
     path = derived_path(derived_folder(config), name, INT8)
     with progress_bar(open_terminal(as_json=True)) as bar:
         task = bar.add_task(f"{name}, {INT8}", total=None, detail="")
-
-        def show(step: str) -> None:
-            bar.update(task, detail=step)
-
-        quantized = quantize_model(
-            weights, chosen, judged, accuracy, threads=usable_cores(), on_step=show
+        quantized, measures, speeds = _quantize(
+            weights, fitting, gate, accuracy, lambda step: bar.update(task, detail=step)
         )
-        show("speed")
-        speeds = _measure_speeds(weights, quantized.derived.content)
-    measures = quantized.found.measures
-    record = record_of(weights, INT8, quantized.derived, machine, name_of(images), measures)
+    image_set = f"{name_of(images)} that did not choose its layers"
+    record = record_of(weights, INT8, quantized.derived, machine, image_set, measures)
     faster = speeds["int8"].cpu_s_per_image < speeds["float32"].cpu_s_per_image
     removed = replace_derived(path, quantized.derived.content if faster else None, record)
     facts = {**_facts(quantized, speeds), "removed": removed}
@@ -85,6 +87,25 @@ def quantize_and_write(
         _print_facts(facts)
         _print_verdict(record, accuracy, facts)
     return faster and measures.reached() is not None
+
+
+def _quantize(
+    weights: Weights,
+    fitting: Sequence[GateImage],
+    gate: Sequence[GateImage],
+    accuracy: Accuracy,
+    on_step: OnStep,
+) -> tuple[QuantizedGraph, Measures, dict[str, CaseSpeed]]:
+    """Return the graph, what the gate measures on images that chose nothing, and the speeds."""
+    choosing, judged = halve(gate)
+    quantized = quantize_model(
+        weights, fitting, choosing, accuracy, threads=usable_cores(), on_step=on_step
+    )
+    on_step("masks of the gate")
+    network = open_as_written(quantized.derived.content, SegmenterConfig(threads=1))
+    (measures,) = compare_with_rembg(weights, [network], judged)
+    on_step("speed")
+    return quantized, measures, _measure_speeds(weights, quantized.derived.content)
 
 
 def read_both_sets(
@@ -99,17 +120,17 @@ def read_both_sets(
     Raises:
         InvalidConfig: A folder has no image or a broken one, or an image is in both sets.
     """
-    chosen = list(read_gate_images(calibration))
-    judged = list(read_gate_images(images)) if images else bundled_images()
-    shared = shared_images(chosen, judged)
+    fitting = list(read_gate_images(calibration))
+    gate = list(read_gate_images(images)) if images else bundled_images(DRAWN_TO_HALVE)
+    shared = shared_images(fitting, gate)
     if shared:
-        gate = images or "the bundled images"
+        name = images or "the bundled images"
         raise InvalidConfig(
             f"--calibration {calibration}: the gate has some of these images too, such as "
-            f"{shared[0]} ({gate}). On images that int8 was fitted to it proves nothing. Remove "
+            f"{shared[0]} ({name}). On images that int8 was fitted to it proves nothing. Remove "
             "them from one of the two sets."
         )
-    return chosen, judged
+    return fitting, gate
 
 
 def _measure_speeds(weights: Weights, graph: bytes) -> dict[str, CaseSpeed]:
@@ -130,6 +151,7 @@ def _facts(quantized: QuantizedGraph, speeds: dict[str, CaseSpeed]) -> dict[str,
     return {
         "layers": quantized.layers,
         "in_float": list(found.in_float),
+        "chosen_by": found.measures.model_dump(mode="json"),
         "products_in_int8": round(found.in_int8, 4),
         "parts": [
             {
@@ -151,6 +173,11 @@ def _print_facts(facts: dict[str, Any]) -> None:
     print_line(
         f"  layers in float32                   {len(facts['in_float'])} of {facts['layers']}"
     )
+    chosen_by = facts["chosen_by"]
+    print_line(
+        f"  chosen by {chosen_by['images']} other images          mean difference "
+        f"{chosen_by['difference']:.3f}, a standard error included"
+    )
     print_line(f"  products in int8                    {facts['products_in_int8']:.1%}")
     for part in facts["parts"]:
         names = part["layers"]
@@ -171,9 +198,9 @@ def _print_verdict(record: GateRecord, accuracy: Accuracy, facts: dict[str, Any]
     cpu_s, measures = facts["cpu_s_per_image"], record.measures
     if not measures.suffices_for(accuracy):
         print_line(
-            f"  No choice of layers passes {accuracy!r}. With {len(facts['in_float'])} of "
-            f"{facts['layers']} layers in float32, {cpu_s['float32'] / cpu_s['int8']:.2f} times as "
-            f"fast as float32, the masks still miss it: {', '.join(measures.failures(accuracy))}."
+            f"  {accuracy!r} is not reached. With {len(facts['in_float'])} of "
+            f"{facts['layers']} layers in float32, {cpu_s['float32'] / cpu_s['int8']:.2f} times "
+            f"as fast as float32, the masks miss it: {', '.join(measures.failures(accuracy))}."
         )
     if cpu_s["int8"] >= cpu_s["float32"]:
         gone = " The older int8 file was removed." if facts["removed"] else ""

@@ -34,13 +34,13 @@ class Int8Graph(Contract):
     layers: int
     """Number of all layers."""
     measures: Measures
-    """What the gate measured on the images that chose the layers."""
+    """What was measured on the images that chose the layers, by a standard error worse."""
 
 
 def int8_graph(
     weights: Weights,
     calibration: Sequence[GateImage],
-    judged: Sequence[GateImage],
+    choosing: Sequence[GateImage],
     machine: Machine,
     *,
     folder: Path = FOLDER,
@@ -51,18 +51,18 @@ def int8_graph(
     Args:
         weights: The model.
         calibration: Images of the calibration.
-        judged: Images of the gate, which choose how many layers stay in float32.
+        choosing: Images that choose how many layers stay in float32. See ``quantize_model``.
         machine: This machine.
         folder: Folder that keeps the graphs.
         on_step: Function that is called with a description of each step.
     """
-    digest = _digest(weights, calibration, judged, machine)
+    digest = _digest(weights, calibration, choosing, machine)
     path = folder / f"{weights.name}-{digest[:16]}.onnx"
     facts = path.with_suffix(".json")
     if facts.is_file() and path.is_file():
         return Int8Graph.model_validate({"path": path, **json.loads(facts.read_bytes())})
     made = quantize_model(
-        weights, calibration, judged, "fast", threads=usable_cores(), on_step=on_step
+        weights, calibration, choosing, "fast", threads=usable_cores(), on_step=on_step
     )
     found = Int8Graph(
         path=path,
@@ -80,7 +80,7 @@ def int8_graph(
 def _digest(
     weights: Weights,
     calibration: Sequence[GateImage],
-    judged: Sequence[GateImage],
+    choosing: Sequence[GateImage],
     machine: Machine,
 ) -> str:
     found = hashlib.sha256(weights.sha256.encode())
@@ -88,7 +88,7 @@ def _digest(
     for package in (models, imaging):
         for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
             found.update(path.read_bytes())
-    for images in (calibration, judged):
+    for images in (calibration, choosing):
         for image in images:
             for pixels in (image.rgb, image.truth):
                 if pixels is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -73,6 +73,22 @@ def shared_images(some: Iterable[GateImage], others: Iterable[GateImage]) -> lis
     """Return the names of the images whose pixels another set has too, whatever their files."""
     known = {_digest(image) for image in others}
     return [image.name for image in some if _digest(image) in known]
+
+
+def halve(images: Sequence[GateImage]) -> tuple[list[GateImage], list[GateImage]]:
+    """Return two halves of a set. What the first one chooses, the second one can judge.
+
+    The order of a hash of the names deals them out, so that neither half has a kind of its own.
+
+    Raises:
+        InvalidConfig: There are fewer than two images.
+    """
+    if len(images) < 2:
+        raise InvalidConfig(
+            "The gate needs two images at least: one half of them chooses, the other one judges."
+        )
+    dealt = sorted(images, key=lambda image: sha256(image.name.encode()).digest())
+    return dealt[::2], dealt[1::2]
 
 
 def _digest(image: GateImage) -> tuple[tuple[int, ...], bytes]:

@@ -33,17 +33,20 @@ def test_a_graph_without_an_axis_for_scales_gets_a_later_operator_set(tmp_path: 
     # Below operator set 13, scales for each channel would be invalid, and nothing would say so.
     path = small_network(tmp_path / "old.onnx", opset=11)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    first, second, third = draw_gate_images(3)
+    first, second, *choosing = draw_gate_images(4)
     steps: list[str] = []
     weights = Weights("own", path, digest, CUSTOM_MODEL_FACTS)
-    found = quantize_model(weights, [first, second], [third], "fast", on_step=steps.append)
+    found = quantize_model(weights, [first, second], choosing, "fast", on_step=steps.append)
     graph = onnx.load_from_string(found.derived.content)
     assert [item.version for item in graph.opset_import if not item.domain] == [17]
     assert found.layers == 5
     assert found.found.in_int8 >= 0.6
-    # The measures are those of the gate, on its own images.
+    # The measures are those of the images that chose, by a standard error worse.
     network = open_as_written(found.derived.content, SegmenterConfig(threads=1))
-    assert compare_with_rembg(weights, [network], [third]) == [found.found.measures]
+    (means,) = compare_with_rembg(weights, [network], choosing)
+    assert found.found.measures.images == 2
+    assert found.found.measures.difference > means.difference
+    assert found.found.measures.within_8 <= means.within_8
     assert found.found.measures.suffices_for("fast")
     assert "masks in float32" in steps
     assert "trial 1, 0 of 5 layers in float32" in steps
@@ -61,7 +64,7 @@ def test_the_command_writes_what_it_reports(tmp_path: Path) -> None:
     calibration = tmp_path / "calibration"
     calibration.mkdir()
     # Drawn after the images of the gate, which are others.
-    for image in list(draw_gate_images(30))[-2:]:
+    for image in list(draw_gate_images(44))[-2:]:
         Image.fromarray(image.rgb).save(calibration / f"{image.name}.png")
     settings = {
         "FOREEDGE_MODEL_FILES": json.dumps({"own": str(model)}),
@@ -89,6 +92,9 @@ def test_the_command_writes_what_it_reports(tmp_path: Path) -> None:
     written = ["own.onnxruntime-int8.json", "own.onnxruntime-int8.onnx"]
     assert files == (written if faster else [])
     assert (done.returncode == 0) == (faster and report["reached"] is not None)
-    assert report["measures"]["images"] == 24
+    # As many images chose the layers, and they are others.
+    assert report["measures"]["images"] == report["chosen_by"]["images"] == 24
+    assert report["measures"]["worst"] != report["chosen_by"]["worst"]
+    assert report["image_set"] == "the bundled images that did not choose its layers"
     integer = sum(count for name, count in report["kernels"].items() if "QLinearConv" in name)
     assert integer == report["layers"] - len(report["in_float"])

@@ -41,6 +41,9 @@ per channel cannot be written."""
 _SHARES = (1.0, 0.99999)
 """Shares of the values that a range may hold. Which is better depends on the layers that stay in
 float32, so both are tried (docs/decisions/0025 has what others gave)."""
+_STANDARD_ERRORS = 1.0
+"""How much worse a choice is taken to be on other images than on those that chose it. The fewest
+layers that just suffice there would miss the bounds on every second set of images."""
 _PART_IMAGES = 4
 """Most images that the error of a part is measured on: it only orders the layers."""
 _ONE_THREAD = SegmenterConfig(threads=1)
@@ -58,7 +61,7 @@ class QuantizedGraph:
     derived: DerivedGraph
     """What is served."""
     found: FloatLayers
-    """Layers in float32, the errors that led to them, and what the gate measured."""
+    """Layers in float32, the errors that led to them, and what was measured on ``choosing``."""
     layers: int
     """Number of all layers."""
 
@@ -83,23 +86,25 @@ class CalibratedGraph:
 def quantize_model(
     weights: Weights,
     images: Sequence[GateImage],
-    judged: Sequence[GateImage],
+    choosing: Sequence[GateImage],
     accuracy: Accuracy,
     *,
     threads: int = 1,
     on_step: OnStep = lambda _: None,
 ) -> QuantizedGraph:
-    """Return a model's graph in int8, with the fewest layers in float32 that pass the gate.
+    """Return a model's graph in int8, with the fewest layers in float32 that reach an accuracy.
 
-    The images of the calibration choose everything but two numbers: the gate's images say how many
-    of the ranked layers stay in float32, and which share of the values the ranges hold. If none of
-    the choices passes, the most accurate one is returned, and its measures say what it misses.
+    The images of the calibration choose everything but two numbers: ``choosing`` says how many of
+    the ranked layers stay in float32, and which share of the values the ranges hold. So the gate
+    must judge the graph on other images. If none of the choices suffices, the most accurate one is
+    returned.
 
     Args:
         weights: The model.
         images: Images for the calibration, at least one.
-        judged: Images of the gate, at least one.
-        accuracy: Accuracy that must be reached.
+        choosing: Images like those of the gate, and none of them, at least one. Their means must
+            keep to the bounds with one standard error to spare.
+        accuracy: Accuracy that is to be reached.
         threads: Number of images that are computed at the same time.
         on_step: Function that is called with a description of each step.
 
@@ -111,16 +116,16 @@ def quantize_model(
     calibration = calibrate_graph(weights, images, on_step)
     on_step("masks in float32")
     few = list(reference_masks(weights, _spread(images, _PART_IMAGES)))
-    expected = list(reference_masks(weights, judged))
+    expected = list(reference_masks(weights, choosing))
     choices: dict[float, FloatLayers] = {}
     with ThreadPoolExecutor(threads) as pool:
         trial = _Trial(calibration, weights.facts, pool, on_step)
         for share in _SHARES:
             search = FloatSearch(
                 calibration.layered.layers,
-                partial(trial.measure, expected, share),
+                partial(trial.measure, expected, share, _STANDARD_ERRORS),
                 lambda measures: measures.suffices_for(accuracy),
-                judge_part=partial(trial.measure, few, share),
+                judge_part=partial(trial.measure, few, share, 0.0),
             )
             # Other ranges hardly change which layers matter.
             measured = next((each.parts for each in choices.values()), ())
@@ -149,7 +154,7 @@ def calibrate_graph(
     """Return what a model's layers need to run in int8. See ``quantize_model``."""
     on_step("nearly constant channels")
     derived = derive_graph(weights, images[::DERIVED_FROM_EVERY])
-    layered = LayeredGraph(_with_axes(derived.content, weights))
+    layered = LayeredGraph(convert_operator_set(derived.content, weights))
     if not layered.layers:
         raise InvalidConfig(f"{weights.path} has no convolution that int8 could make faster.")
     inputs = [_input_of(image, weights.facts) for image in images]
@@ -174,15 +179,20 @@ class _Trial:
         self._on_step, self._count = on_step, 0
 
     def measure(
-        self, expected: Sequence[ReferenceMask], share: float, in_float: Collection[str]
+        self,
+        expected: Sequence[ReferenceMask],
+        share: float,
+        standard_errors: float,
+        in_float: Collection[str],
     ) -> Measures:
-        """Return how far the masks are from what is expected."""
+        """Return how far the masks are from what is expected, by so many standard errors more."""
         self._count += 1
         layers = len(self._calibration.layered.layers)
         self._on_step(f"trial {self._count}, {len(in_float)} of {layers} layers in float32")
         network = open_as_written(self._calibration.graph(in_float, share).content, _ONE_THREAD)
         return measure_masks(
-            self._pool.map(lambda each: each.compared(network, self._facts), expected)
+            self._pool.map(lambda each: each.compared(network, self._facts), expected),
+            standard_errors=standard_errors,
         )
 
 
@@ -192,8 +202,16 @@ def _spread(items: Sequence[_Item], most: int) -> list[_Item]:
     return list(items[::every])
 
 
-def _with_axes(content: bytes, weights: Weights) -> onnx.ModelProto:
-    """Return a graph of an operator set in which weights per channel can be written."""
+def convert_operator_set(content: bytes, weights: Weights) -> onnx.ModelProto:
+    """Return a graph of an operator set in which weights per channel can be written.
+
+    Args:
+        content: ONNX model.
+        weights: Model that it is of.
+
+    Raises:
+        InvalidConfig: It cannot be converted.
+    """
     model = onnx.load_from_string(content)
     current = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
     if current >= OPERATOR_SET:

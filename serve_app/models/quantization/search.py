@@ -53,7 +53,7 @@ class FloatLayers:
     parts: tuple[PartError, ...]
     """Error of each part. Empty if all layers can run in int8."""
     measures: Measures
-    """What was measured with these layers in float32."""
+    """What was measured with these layers in float32, on the images that chose their number."""
 
 
 class FloatSearch:
@@ -88,7 +88,7 @@ class FloatSearch:
             parts: Errors of the parts, if an earlier search has measured them.
 
         Returns:
-            The result. If no choice suffices, it is the most accurate one, which the gate refuses.
+            The result. If no choice suffices, it is the most accurate one.
         """
         measures = self._judge(())
         if self._suffices(measures):

@@ -26,13 +26,13 @@ def weights(tmp_path: Path) -> Weights:
 def test_a_graph_is_made_once_for_its_source_and_calibration(
     weights: Weights, tmp_path: Path
 ) -> None:
-    first, second, judged = draw_gate_images(3)
+    first, second, choosing = draw_gate_images(3)
     steps: list[str] = []
 
     def made(source: Weights, number: int) -> Path:
         images = [first, second][number]
         found = int8_graph(
-            source, [images], [judged], this_machine(), folder=tmp_path, on_step=steps.append
+            source, [images], [choosing], this_machine(), folder=tmp_path, on_step=steps.append
         )
         assert found.layers == 5
         assert found.measures.images == 1
@@ -49,10 +49,10 @@ def test_a_graph_is_made_once_for_its_source_and_calibration(
 
 
 def test_a_graph_that_was_interrupted_is_made_again(weights: Weights, tmp_path: Path) -> None:
-    image, judged = draw_gate_images(2)
-    found = int8_graph(weights, [image], [judged], this_machine(), folder=tmp_path)
+    image, choosing = draw_gate_images(2)
+    found = int8_graph(weights, [image], [choosing], this_machine(), folder=tmp_path)
     whole = found.path.read_bytes()
     found.path.write_bytes(b"half")
     found.path.with_suffix(".json").unlink()
-    again = int8_graph(weights, [image], [judged], this_machine(), folder=tmp_path)
+    again = int8_graph(weights, [image], [choosing], this_machine(), folder=tmp_path)
     assert again.path.read_bytes() == whole

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from serve_app.errors import InvalidConfig
 from serve_app.models.gate import BOUNDS, MaskPair, Measures, measure_masks
+from serve_app.models.gate_images import draw_gate_images, halve
 
 SIDE = 100
 
@@ -105,3 +110,31 @@ def test_masks_without_a_subject_agree() -> None:
 def test_a_gate_without_images_lets_nothing_through() -> None:
     with pytest.raises(ValueError, match="no image"):
         measure_masks([])
+
+
+def test_a_standard_error_makes_every_mean_worse() -> None:
+    masks = [MaskPair(f"{by}", disc(), changed(4, by), disc()) for by in (2, 10, 12)]
+    means, worse = (measure_masks(masks, standard_errors=count) for count in (0, 1))
+    differences = [4 * by / SIDE for by in (2, 10, 12)]
+    error = statistics.stdev(differences) / math.sqrt(3)
+    assert means.difference == pytest.approx(statistics.fmean(differences))
+    assert worse.difference == pytest.approx(means.difference + error)
+    assert worse.within_8 < means.within_8
+    assert worse.within_2 < means.within_2
+    assert worse.iou <= means.iou
+    assert worse.true_iou_loss >= means.true_iou_loss
+    # One image says nothing about others.
+    assert measure_masks(masks[:1], standard_errors=1) == measure_masks(masks[:1])
+
+
+def test_a_set_is_halved_without_regard_to_its_order() -> None:
+    images = list(draw_gate_images(9))
+    chooses, judges = halve(images)
+    assert sorted(each.name for each in (*chooses, *judges)) == [each.name for each in images]
+    assert (len(chooses), len(judges)) == (5, 4)
+    again, _ = halve(images[::-1])
+    assert [each.name for each in again] == [each.name for each in chooses]
+    # Not every second image, which may be all of one kind.
+    assert {each.name for each in chooses} != {each.name for each in images[::2]}
+    with pytest.raises(InvalidConfig, match="two images at least"):
+        halve(images[:1])
