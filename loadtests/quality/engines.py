@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.cli.gate import bundled_images
+from ingest.cli.quantize import DRAWN_TO_HALVE
 from loadtests.harness.engine_networks import open_networks
 from loadtests.harness.results import describe_machine, write_between_markers
 from loadtests.quality.cutouts import fetch_packages
 from loadtests.quality.int8_graphs import int8_graph
+from loadtests.quality.naive import minmax_int8, plain_bfloat16
 from loadtests.quality.sets import read_set, write_book_set, write_cutout_set
 from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
 from serve_app.errors import ForeedgeError
@@ -28,17 +30,20 @@ from serve_app.models.derive import (
     derive_graph,
     record_of,
 )
-from serve_app.models.engines.network import GATED, INT8, Pair
+from serve_app.models.engines.network import GATED, INT8, Network, Pair
 from serve_app.models.engines.opening import open_derived
 from serve_app.models.engines.processor import Machine, this_machine, why_not_runnable
 from serve_app.models.engines.records import GateRecord
 from serve_app.models.engines.shipped import shipped_path
 from serve_app.models.gate import Measures
-from serve_app.models.gate_images import GateImage
+from serve_app.models.gate_images import GateImage, halve
 from serve_app.models.registry import BUNDLED_MODEL, Weights, locate_weights
 
 DOCS = Path("docs/quality.md")
 IMAGE_SET = "the cut-outs and books of make quality"
+BFLOAT16, _ = GATED
+_NAIVE = {BFLOAT16: "plain", INT8: "all layers, MinMax"}
+"""How plain conversions are named. The gate must refuse them by their numbers alone."""
 _CUTOUTS, _BOOKS, _CALIBRATION = 98, 36, 24
 
 
@@ -52,14 +57,19 @@ class PairMeasures:
     """Engine and precision."""
     measures: Measures
     """Distance of its masks from rembg's in float32."""
-    layers: str = ""
-    """Layers that stay in float32, if the precision is not that of all layers."""
+    note: str = ""
+    """How many of its layers are in float32, or which plain conversion made it."""
+
+    @property
+    def is_naive(self) -> bool:
+        """Whether a plain conversion made it, which nothing serves."""
+        return self.note in _NAIVE.values()
 
 
 def measure_pairs(
     weights: Weights, folders: Sequence[Path], calibration: Path, machine: Machine
 ) -> list[PairMeasures]:
-    """Measure a model with everything that a machine can serve it with.
+    """Measure a model with everything that a machine can serve it with, and with plain conversions.
 
     Args:
         weights: The model.
@@ -67,16 +77,20 @@ def measure_pairs(
         calibration: Folder of other images, which int8 is calibrated with.
         machine: This machine.
     """
-    judged, notes = bundled_images(), {}
-    networks = open_networks(weights, machine, judged[::DERIVED_FROM_EVERY])
+    served = open_networks(weights, machine, bundled_images()[::DERIVED_FROM_EVERY])
+    networks: dict[tuple[Pair, str], Network] = {(pair, ""): each for pair, each in served.items()}
+    if BFLOAT16 in served:
+        networks[BFLOAT16, _NAIVE[BFLOAT16]] = plain_bfloat16(weights)
     if why_not_runnable(INT8, machine) is None:
-        quantized = int8_graph(weights, list(_images([calibration])), judged, machine, on_step=_say)
-        networks[INT8] = open_derived(quantized.path, INT8, SegmenterConfig(threads=1))
-        notes[INT8] = f", {quantized.in_float} of {quantized.layers} layers float32"
+        fitting, (choosing, _) = list(_images([calibration])), halve(bundled_images(DRAWN_TO_HALVE))
+        made = int8_graph(weights, fitting, choosing, machine, on_step=_say)
+        note = f"{made.in_float} of {made.layers} layers float32"
+        networks[INT8, note] = open_derived(made.path, INT8, SegmenterConfig(threads=1))
+        networks[INT8, _NAIVE[INT8]] = minmax_int8(weights, fitting)
     found = compare_with_rembg(weights, list(networks.values()), _images(folders))
     return [
-        PairMeasures(weights.name, pair, measures, notes.get(pair, ""))
-        for pair, measures in zip(networks, found, strict=True)
+        PairMeasures(weights.name, pair, measures, note)
+        for (pair, note), measures in zip(networks, found, strict=True)
     ]
 
 
@@ -95,7 +109,7 @@ def ship(weights: Weights, found: Sequence[PairMeasures], machine: Machine) -> l
     records = []
     graph = derive_graph(weights, bundled_images()[::DERIVED_FROM_EVERY])
     for each in found:
-        if each.pair in GATED:
+        if each.pair in GATED and not each.is_naive:
             record = record_of(weights, each.pair, graph, machine, IMAGE_SET, each.measures)
             path = shipped_path(weights.name, each.pair)
             path.parent.mkdir(exist_ok=True)
@@ -116,7 +130,7 @@ def pairs_table(found: Sequence[PairMeasures]) -> str:
         cells = [
             each.model,
             each.pair.engine,
-            f"{each.pair.precision}{each.layers}",
+            f"{each.pair.precision}, {each.note}" if each.note else each.pair.precision,
             f"{measures.difference:.3f}",
             f"{measures.iou:.4f}",
             f"{measures.within_2:.2%}",

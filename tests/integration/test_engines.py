@@ -12,38 +12,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import version_converter
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
 from PIL import Image
 
 from ingest.cli.gate import bundled_images
+from loadtests.quality.naive import minmax_int8, plain_bfloat16
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.recipe import Recipe
 from serve_app.errors import ForeedgeError
-from serve_app.imaging.mask import resize_for_model
-from serve_app.models.derive import compare_with_rembg, derive_graph, pass_gate
-from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.derive import compare_with_rembg, derive_graph, pass_gate, record_of
+from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.onnx_runtime import OnnxRuntimeNetwork, session_options
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 from serve_app.models.engines.processor import pairs_by_speed, this_machine, why_not_runnable
 from serve_app.models.engines.records import derived_folder, derived_path, write_derived
 from serve_app.models.gate_images import GateImage
-from serve_app.models.graph_folding import read_folded
-from serve_app.models.inference import load_model, normalize_images
+from serve_app.models.inference import load_model
+from serve_app.models.quantization.quantize import calibrate_graph
 from serve_app.models.registry import Weights, locate_weights
 from serve_app.pipeline.image_pipeline import ImagePipeline, imaging_threads
 from serve_app.pipeline.segmenters import LocalSegmenters
 from serve_app.storage import open_store
+from tests.support.gated import CLOSE
 from tests.support.images import flat
 
 BFLOAT16 = Pair("openvino", "bfloat16")
@@ -112,9 +103,7 @@ def test_the_gate_refuses_plain_bfloat16_and_lets_the_rewritten_graph_through(
     weights: Weights, images: list[GateImage]
 ) -> None:
     need(BFLOAT16)
-    folded = read_folded(weights.path, batches=False)
-    assert folded is not None
-    plain = OpenVinoNetwork(folded.SerializeToString(), "bfloat16", threads=1)
+    plain = plain_bfloat16(weights)
     rewritten = OpenVinoNetwork(derive_graph(weights, images[:1]).content, "bfloat16", threads=1)
     naive, found = compare_with_rembg(weights, [plain, rewritten], images)
     assert naive.reached() is None
@@ -132,38 +121,9 @@ def test_float16_reaches_exact_with_the_rewritten_graph(
     assert found.reached() == "exact"
 
 
-class Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """The inputs of images, for a quantization."""
-
-    def __init__(self, name: str, weights: Weights, images: list[GateImage]) -> None:
-        size_px = weights.facts.size_px
-        squares = [resize_for_model(image.rgb, size_px)[None] for image in images]
-        self._inputs = iter([{name: normalize_images(each, weights.facts)} for each in squares])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._inputs, None)
-
-
-def test_the_gate_refuses_a_naive_int8(
-    weights: Weights, images: list[GateImage], tmp_path: Path
-) -> None:
-    """MinMax on all layers. At operator set 11 the quantizer writes an invalid file."""
-    source, quantized = tmp_path / "opset17.onnx", tmp_path / "int8.onnx"
-    folded = read_folded(weights.path, batches=False)
-    onnx.save(version_converter.convert_version(folded, 17), source)
-    calibration = Calibration(onnx.load(source).graph.input[0].name, weights, images[:2])
-    quantize_static(
-        source,
-        quantized,
-        calibration,
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
-    session = ort.InferenceSession(quantized, session_options(SegmenterConfig(threads=1)))
-    (found,) = compare_with_rembg(weights, [OnnxRuntimeNetwork(session)], images[::2])
+def test_the_gate_refuses_a_naive_int8(weights: Weights, images: list[GateImage]) -> None:
+    naive = minmax_int8(weights, images[:2])
+    (found,) = compare_with_rembg(weights, [naive], images[::2])
     assert found.reached() is None
     assert len(found.failures("fast")) >= 2
 
@@ -187,25 +147,54 @@ def verdicts(config: AppConfig, files: dict[str, bytes]) -> dict[str, str]:
     return asyncio.run(all_verdicts())
 
 
-def test_the_largest_and_the_smallest_images_get_the_same_verdicts(
-    home: Path, gated: list[Pair], images: list[GateImage]
-) -> None:
+def large_and_small_files(images: list[GateImage]) -> dict[str, bytes]:
+    """Return images of 8,000 x 6,000 pixels, of one, and of a line, by their names."""
     large = Image.fromarray(images[-1].rgb).resize((8000, 6000))
     data = io.BytesIO()
     large.save(data, "JPEG", quality=60)
-    files = {
+    return {
         "large": data.getvalue(),
         "pixel": flat(1, 1),
         "line": flat(1, 400),
         "row": flat(400, 1),
         "white": flat(64, 64),
     }
+
+
+def test_the_largest_and_the_smallest_images_get_the_same_verdicts(
+    home: Path, gated: list[Pair], images: list[GateImage]
+) -> None:
+    files = large_and_small_files(images)
     expected = verdicts(config_of(home), files)
     assert expected["large"] == "8000 x 6000"
     for pair in (Pair("openvino", "float32"), *gated):
         config = config_of(home, engine=pair.engine, precision=pair.precision)
         assert load_model("u2netp", config).choice.pair == pair
         assert verdicts(config, files) == expected, pair
+
+
+def test_the_largest_and_the_smallest_images_get_the_same_verdicts_in_int8(
+    images: list[GateImage], tmp_path: Path
+) -> None:
+    need(INT8)
+    default, config = (
+        AppConfig.load(
+            {
+                "models": ["folio"],
+                "u2net_home": tmp_path,
+                "segmenter": segmenter,
+                "storage": {"local_root": str(tmp_path)},
+            }
+        )
+        for segmenter in ({}, {"precision": "int8"})
+    )
+    folio = locate_weights("folio", config)
+    graph = calibrate_graph(folio, images[:2]).graph()
+    record = record_of(folio, INT8, graph, this_machine(), "a few", CLOSE)
+    write_derived(derived_path(derived_folder(config), "folio", INT8), graph.content, record)
+    assert load_model("folio", config).choice.pair == INT8
+    files = large_and_small_files(images)
+    assert verdicts(config, files) == verdicts(default, files)
 
 
 def test_auto_serves_the_fastest_pair_with_the_accuracy(home: Path, gated: list[Pair]) -> None:
