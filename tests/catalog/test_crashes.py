@@ -9,12 +9,14 @@ from typing import Self
 
 import pytest
 
-from serve_app.contracts.job import CatalogJob
 from tests.catalog.bench import Bench, in_run
 from tests.catalog.collection import Collection, photographs
 
 _NEVER = 10**9
 """Number of a point that no run has."""
+DELETED = "after delete of the queue"
+PART = "put_if_absent _foreedge/runs/r1/results/"
+"""Beginning of the call that stores a part of the ledger."""
 
 
 def settings_of(bench: Bench) -> str:
@@ -24,7 +26,7 @@ def settings_of(bench: Bench) -> str:
     return json.dumps(
         {
             "aws.endpoint_url": bench.aws.endpoint_url,
-            "queue.url": bench.url,
+            "queue": {"url": bench.url, "long_poll_s": 0},
             "ledger": {"bucket": bench.bucket, "part_interval_s": 0.01},
             "catalog": {
                 "database_url": catalog.database_url.get_secret_value(),
@@ -36,12 +38,13 @@ def settings_of(bench: Bench) -> str:
 
 
 class Deliveries:
-    """A process that takes the job again and again, and dies at the point that it is given."""
+    """A process whose consumers receive the message, and die at the point that they are given."""
 
-    def __init__(self, bench: Bench, job: CatalogJob) -> None:
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._handle = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.catalog.crash_worker", settings_of(bench),
-             job.model_dump_json()],
+            [sys.executable, "-m", "tests.catalog.crash_worker", settings_of(bench)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -52,14 +55,22 @@ class Deliveries:
         self._process.communicate(timeout=30)
 
     def deliver(self, deadly: int = _NEVER) -> str:
-        """Deliver the job, and return the point at which the consumer died, or ``end``."""
+        """Let a consumer run, and return the point at which it died, or ``end``."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(deadly, file=self._process.stdin, flush=True)
-        return self._process.stdout.readline().strip()
+        self._handle, point = (self._process.stdout.readline().strip() for _ in range(2))
+        return point
+
+    def expire(self) -> None:
+        """End the lease of the consumer that died, as the visibility timeout does later."""
+        self._bench.sqs.change_message_visibility(
+            QueueUrl=self._bench.url, ReceiptHandle=self._handle, VisibilityTimeout=0
+        )
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_crash_at_every_point_leaves_a_job_that_ends_once(
     bench: Bench, collection: Collection
 ) -> None:
@@ -67,17 +78,28 @@ def test_a_crash_at_every_point_leaves_a_job_that_ends_once(
     book, [source, *_] = collection.add_book(*photographs(3))
     bench.upload(book)
     job = in_run(collection.queue(book, source))
-    images, objects = collection.images(book), bench.objects()
+    images, keys = collection.images(book), set(bench.store.keys(bench.bucket, ""))
     died: list[str] = []
-    with Deliveries(bench, job) as deliveries:
+    with Deliveries(bench) as deliveries:
         while "end" not in died:
-            restore(bench, collection, images, objects)
+            restore(bench, collection, images, keys)
+            bench.send(job)
             point = deliveries.deliver(len(died))
             died.append(point)
             assert point != "failed", died
-            if point != "end":
-                assert deliveries.deliver() == "end"
+            # The message is left, unless the consumer died after its deletion.
+            is_left = point not in ("end", DELETED)
+            assert bench.has_messages() == is_left, point
+            if is_left:
+                deliveries.expire()
+                assert deliveries.deliver() == "end", point
             check(bench, collection, book, source, point)
+            check_receives(bench, 2 if is_left else 1, point)
+    check_points(died)
+
+
+def check_points(died: list[str]) -> None:
+    """Check that the points are those of a whole job, in the order row, ledger, deletion."""
     text = "\n".join(died)
     for part in (
         "after BEGIN",
@@ -87,18 +109,20 @@ def test_a_crash_at_every_point_leaves_a_job_that_ends_once(
         "before INSERT INTO book_images, UPDATE book_images, UPDATE image_processing_jobs",
         "after INSERT INTO book_images, UPDATE book_images, UPDATE image_processing_jobs",
         "before COMMIT",
-        "after COMMIT",
         "before put_if_absent books/thumb_",
         "after put_if_absent books/",
-        "before put_if_absent _foreedge/runs/r1/results/",
-        "after the record",
+        "before head books/",
+        f"before {PART}",
     ):
         assert part in text, text
+    [ledger] = [n for n, point in enumerate(died) if point.startswith(f"after {PART}")]
+    committed = max(n for n, point in enumerate(died) if point == "after COMMIT")
+    assert committed < ledger < died.index("before delete of the queue") < died.index(DELETED), text
     print(f"{len(died)} points")
 
 
 def restore(
-    bench: Bench, collection: Collection, images: list[dict[str, object]], objects: dict[str, str]
+    bench: Bench, collection: Collection, images: list[dict[str, object]], keys: set[str]
 ) -> None:
     """Put rows and objects back to what they were before the job."""
     collection.execute("DELETE FROM book_images WHERE is_background_processed")
@@ -110,8 +134,8 @@ def restore(
             row["id"],
         )
     collection.execute("UPDATE image_processing_jobs SET status = 'pending', attempt_count = 0")
-    for key in bench.objects().keys() - objects.keys():
-        bench.s3.delete_object(Bucket=bench.bucket, Key=key)
+    made = set(bench.store.keys(bench.bucket, "")) - keys
+    bench.store.delete(bench.bucket, sorted(made))
 
 
 def check(bench: Bench, collection: Collection, book: int, source: int, point: str) -> None:
@@ -128,3 +152,12 @@ def check(bench: Bench, collection: Collection, book: int, source: int, point: s
     idle = "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'"
     assert collection.rows(idle) == [], point
     assert bench.dead_letters() == [], point
+
+
+def check_receives(bench: Bench, receives: int, point: str) -> None:
+    """Check that a consumer that died has used one receive, and one that was done none."""
+    records = bench.records("r1")
+    assert {record.status for record in records} <= {"done", "skipped_existing"}, point
+    assert max(record.receive_count or 0 for record in records) == receives, point
+    assert len(records) <= receives, point
+    assert not bench.has_messages(), point
