@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -174,8 +175,11 @@ def test_over_and_back(own_aws: LocalAws, collection: Collection, tmp_path: Path
         bench.send(*application.queue(3))
         follow("4. Start")
         wait_until(lambda: application.states() == {"completed": 6} and not bench.has_messages())
-        watched = follow("5. Watch")
-        assert "3" in watched
+        watched = follow("5. Watch").splitlines()
+        # The three jobs that Foreedge was sent, and not those that the old worker has done.
+        [results] = [line for line in watched if "a result" in line]
+        assert re.fullmatch(r"3 images have a result \(live-\S+, UTC\)", results)
+        assert {"  done     3", "0 failed jobs"} <= set(watched)
         assert kinds(tmp_path / "after.jsonl") <= kinds(tmp_path / "before.jsonl")
         # Some are under way when Foreedge is stopped, and some wait.
         bench.send(*application.queue(40))
