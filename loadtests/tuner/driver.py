@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ingest.units import counted
 from loadtests.tuner.report import describe_setting
 from loadtests.tuner.target import Target
 from loadtests.tuner.trials import Setting, Trial
@@ -62,8 +63,8 @@ class TrialDriver:
         trial = drive(self._target.http, setting, users, self._seconds, self._corpus)
         failures = f", {trial.failures} FAILED" if trial.failures else ""
         self._report(
-            f"{describe_setting(setting)}, {users} users: {trial.images_per_s:.2f} images/s, "
-            f"p95 {trial.p95_s:.2f} s{failures}"
+            f"{describe_setting(setting)}, {counted(users, 'user')}: "
+            f"{trial.images_per_s:.2f} images/s, p95 {trial.p95_s:.2f} s{failures}"
         )
         return trial
 

@@ -14,6 +14,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ingest.units import counted
 from loadtests.tuner.trials import DEFAULT_PAIR, Setting, Trial, frontier
 
 PLOT = "tune.png"
@@ -37,12 +38,12 @@ def describe_setting(setting: Setting) -> str:
         batch += f", {setting.pair}"
     if setting.placement == "pipeline":
         return (
-            f"{setting.execution}, model in {setting.pipelines} pipelines x "
-            f"{setting.threads} threads{batch}"
+            f"{setting.execution}, model in {counted(setting.pipelines, 'pipeline')} x "
+            f"{counted(setting.threads, 'thread')}{batch}"
         )
     return (
-        f"{setting.execution}, {setting.segmenters} x {setting.threads} threads{batch}, "
-        f"{setting.max_ongoing} ongoing, {setting.pipelines} pipelines"
+        f"{setting.execution}, {setting.segmenters} x {counted(setting.threads, 'thread')}{batch}, "
+        f"{setting.max_ongoing} ongoing, {counted(setting.pipelines, 'pipeline')}"
     )
 
 

@@ -25,7 +25,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 from ingest.cli.settings import read_settings_file
-from ingest.units import parse_duration
+from ingest.units import counted, parse_duration
 from loadtests.harness.corpus import IMAGES_OF_A_SET, corpus
 from loadtests.harness.results import (
     DOCS,
@@ -271,11 +271,11 @@ class Tuning:
             f"Machine: {_machine_name()}, {cpu_name()}, {self._busy_cores:g} cores busy with other "
             "work before.",
             f"Chosen: {describe_setting(winner.setting)}: {winner.images_per_s:.2f} images/s, "
-            f"p95 {winner.p95_s:.2f} s at {winner.users} users, the median of {count}.",
+            f"p95 {winner.p95_s:.2f} s at {counted(winner.users, 'user')}, the median of {count}.",
             f"Engines tried: {', '.join(self._space['pair'])}, those that serve here with accuracy "
             f"{asked_accuracy(self._args)}.",
-            f"{len(settings)} of {grid_size(self._space)} settings tried, {len(trials)} trials of "
-            f"{self._seconds} s.",
+            f"{len(settings)} of {grid_size(self._space)} settings tried, "
+            f"{counted(len(trials), 'trial')} of {self._seconds} s.",
         ]
         if not winner.meets(self._p95_s):
             notes.append("It met the objective once, and missed it when it was tried again.")

@@ -186,7 +186,7 @@ def test_the_table_has_the_best_setting_of_each_engine_and_placement() -> None:
         "|---|---:|---:|---:|",
         "| fan_out, model in 2 pipelines x 3 threads, openvino bfloat16 (chosen) | 8 | 12.00 "
         "| 0.50 s |",
-        "| fan_out, 1 x 4 threads, 64 ongoing, 1 pipelines | 8 | 6.00 | 0.40 s |",
+        "| fan_out, 1 x 4 threads, 64 ongoing, 1 pipeline | 8 | 6.00 | 0.40 s |",
         "",
         "On a test. Chosen.",
     ]
