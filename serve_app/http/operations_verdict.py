@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from serve_app.errors import RunCancelled
 from serve_app.http.operations_answer import Boundary, Moment, QueueState, Replicas
 from serve_app.serving.recent_metrics import SLOT_S
 
@@ -12,8 +13,9 @@ FAILED_SHARE = 0.05
 """Share of the images of one way in that fail with one code. The same as in the alert
 ForeedgeImagesFail of cluster/monitoring/rules.yaml, and so is the next one."""
 FAILED_IMAGES = 20
-_CANCELLED = "cancelled"
-"""Code of an image whose client left, which is no fault of the application."""
+_CANCELLED = {"cancelled", RunCancelled.code}
+"""Codes of an image whose client left, and of one whose run was cancelled. The application is to
+blame for neither."""
 _ILL = {"UNHEALTHY", "DEPLOY_FAILED"}
 """States of a deployment that do not pass by themselves."""
 _WAITED_S = 60
@@ -52,7 +54,7 @@ def find_attention(
         found.append("Messages wait, and none was processed in the last minute.")
     for (way_in, code), (number, all_images) in failed.items():
         many = number > FAILED_IMAGES and number > FAILED_SHARE * all_images
-        if many and code != _CANCELLED:
+        if many and code not in _CANCELLED:
             found.append(
                 f"{number / all_images:.0%} of the images by {_WAYS[way_in]} have failed with "
                 f"{code} within 15 minutes."

@@ -15,8 +15,9 @@ from ray.dashboard.modules.metrics import metrics_head
 
 from cluster.monitoring.dashboard import FOLDER, RULES, dashboard, files
 from serve_app.serving.metrics import METRICS
-from tests.deployment.alert_cases import FIRING, QUIET, Case
+from tests.deployment.alert_cases import FIRING, Case
 from tests.deployment.monitored_run import PROMTOOL
+from tests.deployment.quiet_cases import QUIET
 
 PAGE = FOLDER.parents[1] / "docs" / "operations" / "monitoring.md"
 
@@ -119,14 +120,15 @@ def test_what_fires(case: Case, tmp_path: Path) -> None:
             "expr": firing,
             "eval_time": f"{minute}m",
             "exp_samples": [
-                {"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(names)
+                {"labels": f'{{alertname="{name}"}}', "value": case.alerts.get(minute, 1)}
+                for name in sorted(names)
             ],
         }
         for minute, names in case.firing.items()
     ]
     test = {
         "rule_files": [str(RULES)],
-        "evaluation_interval": "30s",
+        "evaluation_interval": case.evaluated_every,
         "group_eval_order": ["foreedge", "foreedge-alerts"],
         "tests": [
             {

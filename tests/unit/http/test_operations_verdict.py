@@ -114,7 +114,8 @@ def test_many_failures_of_one_code_need_attention_as_in_the_alert() -> None:
     ]
     few = {("queue", "no_subject"): (FAILED_IMAGES, 100), ("queue", "x"): (49, 1000)}
     assert attention(failed=few) == []
-    assert attention(failed={("http", "cancelled"): (90, 100)}) == []
+    cancelled = {("http", "cancelled"): (90, 100), ("queue", "run_cancelled"): (9_000, 9_100)}
+    assert attention(failed=cancelled) == []
     rules = RULES.read_text()
     assert f"foreedge:images_failed:ratio15m > {FAILED_SHARE}" in rules
-    assert f'{{outcome="failed", code!="cancelled"}} > {FAILED_IMAGES}' in rules
+    assert f'{{outcome="failed", code!~"cancelled|run_cancelled"}} > {FAILED_IMAGES}' in rules
