@@ -12,6 +12,11 @@ _UNDISTURBED = ("stranger", "elsewhere", "notice", "update", "head_kept")
 """Scenarios in which no request fails."""
 
 
+_GIVEN_UP_S = 240.0
+"""Time, in seconds, in which every job ends although its machine is lost: until Ray gives up the node
+(75 s), and for a second visibility timeout and attempt. Calls that nobody ends take 360 s."""
+
+
 def broken_promises(result: Result) -> list[str]:
     """Return what a scenario has shown and should not have, as sentences."""
     return [*_of_jobs(result), *_of_requests(result), *_of_facts(result)]
@@ -20,6 +25,8 @@ def broken_promises(result: Result) -> list[str]:
 def _of_jobs(result: Result) -> Iterator[str]:
     if not result.verdict.good:
         yield f"{result.name}: not every job has one outcome and one result: {result.verdict}."
+    if result.name in ("loss", "partition") and result.drained_s > _GIVEN_UP_S:
+        yield f"{result.name}: the last job ended after {result.drained_s:.0f} s: calls have hung."
 
 
 def _of_requests(result: Result) -> Iterator[str]:

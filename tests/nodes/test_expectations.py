@@ -99,6 +99,12 @@ def test_the_messages_of_a_machine_that_was_told_to_end_are_given_back_in_time()
     assert broken_promises(result("loss", facts=late)) == []
 
 
+@pytest.mark.parametrize("name", ["loss", "partition"])
+def test_no_call_hangs_on_a_machine_that_is_lost(name: str) -> None:
+    [broken] = broken_promises(result(name, drained_s=361.4))
+    assert broken == f"{name}: the last job ended after 361 s: calls have hung."
+
+
 def test_a_request_that_was_on_its_way_to_a_lost_machine_counts() -> None:
     load = SteadyLoad(b"", list, per_second=1)
     before, cut = Request(8.0, 0.5, "a", 200), Request(9.9, 60.0, "a", "ReadTimeout")
