@@ -27,6 +27,8 @@ class ModelInfo(Contract):
     """Library that runs the model."""
     precision: Precision = "float32"
     """Precision that it runs in."""
+    quantized_sha256: str | None = None
+    """SHA-256 of the quantized file that runs, as hexadecimal digits. None if none does."""
     chosen_because: str = "It is the default."
     """Why the model runs with this engine and precision."""
     refused: str | None = None
@@ -36,11 +38,13 @@ class ModelInfo(Contract):
     def result_digest(self) -> str:
         """What results of this model depend on: the file, the engine and the precision.
 
-        It is the SHA-256 alone for ONNX Runtime in float32, as it was before there were others.
+        It is the SHA-256 alone for ONNX Runtime in float32, as it was before there were others. A
+        quantized file counts itself, since each calibration makes another one.
         """
         if (self.engine, self.precision) == ("onnxruntime", "float32"):
             return self.sha256
-        return f"{self.sha256} {self.engine} {self.precision}"
+        parts = (self.sha256, self.engine, self.precision, self.quantized_sha256)
+        return " ".join(part for part in parts if part is not None)
 
 
 class Segmenters(Protocol):

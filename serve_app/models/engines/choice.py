@@ -9,7 +9,7 @@ from serve_app.config import SegmenterConfig
 from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine, pairs_by_speed, why_not_runnable
 from serve_app.models.engines.records import derived_path, why_not_trusted
-from serve_app.models.registry import Weights
+from serve_app.models.registry import Weights, file_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,9 @@ class Choice:
     """Engine and precision."""
     derived: Path | None = None
     """File that the pair runs. None stands for the model's own."""
+    quantized_sha256: str | None = None
+    """SHA-256 of that file, as hexadecimal digits, if it is quantized. Other derived files follow
+    from the model's own, and this one from the images of its calibration too."""
     because: str = "It is the default."
     """Why this pair serves."""
     refused: str | None = None
@@ -50,7 +53,7 @@ def choose_pair(
     choice = _accept(pair, folder, weights, "It is configured.")
     reason = _why_refused(choice, weights, config, machine)
     if reason is None:
-        return choice
+        return _identified(choice)
     return choice.without(reason)
 
 
@@ -64,7 +67,7 @@ def _choose_fastest(
         choice = _accept(pair, folder, weights, because)
         reason = _why_refused(choice, weights, config, machine)
         if reason is None:
-            return choice
+            return _identified(choice)
         slower.append(f"{pair} does not serve: {reason}")
     fastest = f"Nothing is faster on this processor with the accuracy {accuracy!r}."
     return Choice(because=" ".join([fastest, *slower]))
@@ -72,7 +75,14 @@ def _choose_fastest(
 
 def _accept(pair: Pair, folder: Path, weights: Weights, because: str) -> Choice:
     derived = derived_path(folder, weights.name, pair) if pair.changes_numbers else None
-    return Choice(pair, derived, because)
+    return Choice(pair, derived, because=because)
+
+
+def _identified(choice: Choice) -> Choice:
+    """Return a choice that may serve, with the digest of its file if that is quantized."""
+    if choice.pair != INT8 or choice.derived is None:
+        return choice
+    return replace(choice, quantized_sha256=file_digest(choice.derived, "sha256"))
 
 
 def _why_refused(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from serve_app.config import SegmenterConfig
@@ -15,7 +17,9 @@ from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine, read_features
 from serve_app.models.engines.records import derived_path, record_path
 from serve_app.models.gate import Measures
+from serve_app.models.inference import OnnxModel
 from serve_app.models.registry import Weights
+from serve_app.segmenter.deployment import model_info
 from tests.support.gated import AMX, BFLOAT16, CLOSE, change_record, cut, gated, own_weights
 
 FLOAT16 = Pair("openvino", "float16")
@@ -74,6 +78,26 @@ def test_the_accuracy_that_is_asked_for_must_have_been_reached(
         found = chosen(weights, tmp_path, engine="auto", accuracy=accuracy or "fast")
         assert found.pair == EXACT
         assert "failed the gate" in found.because
+
+
+def test_each_quantized_file_has_results_of_its_own(weights: Weights, tmp_path: Path) -> None:
+    def digest(**options: Any) -> str:
+        found = chosen(weights, tmp_path, ICE_LAKE, **options)
+        assert found.pair == INT8
+        model = OnnxModel(weights, SegmenterConfig(threads=1), found)
+        return model_info(model).result_digest
+
+    first = weights.path.read_bytes()
+    model = onnx.load_from_string(first)
+    model.producer_name = "another calibration"
+    digests = []
+    for graph in (first, model.SerializeToString()):
+        gated(weights, tmp_path, pair=INT8, machine=ICE_LAKE, graph=graph)
+        asked = digest(engine="onnxruntime", precision="int8")
+        assert digest(engine="auto", accuracy="fast") == asked
+        assert asked == f"{weights.sha256} onnxruntime int8 {sha256(graph).hexdigest()}"
+        digests.append(asked)
+    assert len(set(digests)) == 2
 
 
 def remove_both(path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_derived_file_that_openvino_cannot_load_leaves_float32(
     path = graphs.brightness(tmp_path / "own.onnx", batch=1)
     broken = tmp_path / "derived.onnx"
     broken.write_bytes(b"no graph")
-    choice = Choice(Pair("openvino", "bfloat16"), broken, "It is configured.")
+    choice = Choice(Pair("openvino", "bfloat16"), broken, because="It is configured.")
     with caplog.at_level(logging.WARNING):
         model = OnnxModel(weights_of(path), SegmenterConfig(), choice)
     assert model.choice.pair == EXACT
