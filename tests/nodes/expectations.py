@@ -13,8 +13,8 @@ _UNDISTURBED = ("stranger", "elsewhere", "notice", "update", "head_kept")
 
 
 _GIVEN_UP_S = 240.0
-"""Time, in seconds, in which every job ends although its machine is lost: until Ray gives up the node
-(75 s), and for a second visibility timeout and attempt. Calls that nobody ends take 360 s."""
+"""Time, in seconds, in which every job ends although its machine is lost: until Ray gives up the
+node (75 s), and for a second visibility timeout and attempt. Calls that nobody ends take 360 s."""
 
 
 def broken_promises(result: Result) -> list[str]:
