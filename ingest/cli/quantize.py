@@ -173,11 +173,6 @@ def _print_facts(facts: dict[str, Any]) -> None:
     print_line(
         f"  layers in float32                   {len(facts['in_float'])} of {facts['layers']}"
     )
-    chosen_by = facts["chosen_by"]
-    print_line(
-        f"  chosen by {chosen_by['images']} other images          mean difference "
-        f"{chosen_by['difference']:.3f}, a standard error included"
-    )
     print_line(f"  products in int8                    {facts['products_in_int8']:.1%}")
     for part in facts["parts"]:
         names = part["layers"]
@@ -186,6 +181,11 @@ def _print_facts(facts: dict[str, Any]) -> None:
             f"    {label}: alone {part['difference']:.3f} levels, {part['products']:.1%} of the "
             "products"
         )
+    chosen_by = facts["chosen_by"]
+    print_line(
+        f"  chosen by                           {chosen_by['images']} other images, with a mean "
+        f"difference of {chosen_by['difference']:.3f}"
+    )
     print_line(f"  convolutions                        {kernels}")
     print_line(
         f"  CPU time of a mask                  {cpu_s['int8'] * 1e3:.0f} ms in int8, "

@@ -34,7 +34,7 @@ class Int8Graph(Contract):
     layers: int
     """Number of all layers."""
     measures: Measures
-    """What was measured on the images that chose the layers, by a standard error worse."""
+    """What was measured on the images that chose the layers."""
 
 
 def int8_graph(

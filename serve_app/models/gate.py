@@ -6,9 +6,7 @@ Two sets of images go through the same code: a small one that is part of the pac
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,23 +131,15 @@ class MaskMeter:
             loss = intersection_over_union(reference, truth) - intersection_over_union(found, truth)
             self._losses.append(loss)
 
-    def measures(self, standard_errors: float = 0.0) -> Measures:
-        """Return the means over all images, and the worst image.
-
-        Args:
-            standard_errors: The number of its standard errors by which each mean is made worse. It
-                may well be so much worse with other images of the same kind.
+    def measures(self) -> Measures:
+        """Return the means over all images, and the worst one.
 
         Raises:
             ValueError: No image was measured.
         """
         if not self._rows:
             raise ValueError("no image to measure masks on")
-        columns = zip(*self._rows, strict=True)
-        difference, iou, within_2, within_8 = (
-            _mean(column, sign * standard_errors)
-            for column, sign in zip(columns, (1, -1, -1, -1), strict=True)
-        )
+        difference, iou, within_2, within_8 = np.mean(self._rows, axis=0).tolist()
         worst = int(np.argmin([row[3] for row in self._rows]))
         return Measures(
             images=len(self._rows),
@@ -157,24 +147,17 @@ class MaskMeter:
             iou=iou,
             within_2=within_2,
             within_8=within_8,
-            true_iou_loss=_mean(self._losses, standard_errors) if self._losses else 0.0,
+            true_iou_loss=float(np.mean(self._losses)) if self._losses else 0.0,
             worst=self._names[worst],
             worst_within_8=self._rows[worst][3],
         )
 
 
-def _mean(values: Sequence[float], standard_errors: float) -> float:
-    """Return the mean of values, with so many of its standard errors added."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return statistics.fmean(values) + standard_errors * spread / math.sqrt(len(values))
-
-
-def measure_masks(pairs: Iterable[MaskPair], *, standard_errors: float = 0.0) -> Measures:
+def measure_masks(pairs: Iterable[MaskPair]) -> Measures:
     """Return how far masks are from rembg's.
 
     Args:
         pairs: Masks of each image. At least one.
-        standard_errors: See ``MaskMeter.measures``.
 
     Raises:
         ValueError: There is no image.
@@ -182,7 +165,7 @@ def measure_masks(pairs: Iterable[MaskPair], *, standard_errors: float = 0.0) ->
     meter = MaskMeter()
     for each in pairs:
         meter.add(each)
-    return meter.measures(standard_errors)
+    return meter.measures()
 
 
 def intersection_over_union(found: Pixels, truth: Pixels) -> float:

@@ -41,9 +41,6 @@ per channel cannot be written."""
 _SHARES = (1.0, 0.99999)
 """Shares of the values that a range may hold. Which is better depends on the layers that stay in
 float32, so both are tried (docs/decisions/0025 has what others gave)."""
-_STANDARD_ERRORS = 1.0
-"""How much worse a choice is taken to be on other images than on those that chose it. The fewest
-layers that just suffice there would miss the bounds on every second set of images."""
 _PART_IMAGES = 4
 """Most images that the error of a part is measured on: it only orders the layers."""
 _ONE_THREAD = SegmenterConfig(threads=1)
@@ -102,8 +99,7 @@ def quantize_model(
     Args:
         weights: The model.
         images: Images for the calibration, at least one.
-        choosing: Images like those of the gate, and none of them, at least one. Their means must
-            keep to the bounds with one standard error to spare.
+        choosing: Images like those of the gate, and none of them, at least one.
         accuracy: Accuracy that is to be reached.
         threads: Number of images that are computed at the same time.
         on_step: Function that is called with a description of each step.
@@ -123,9 +119,9 @@ def quantize_model(
         for share in _SHARES:
             search = FloatSearch(
                 calibration.layered.layers,
-                partial(trial.measure, expected, share, _STANDARD_ERRORS),
+                partial(trial.measure, expected, share),
                 lambda measures: measures.suffices_for(accuracy),
-                judge_part=partial(trial.measure, few, share, 0.0),
+                judge_part=partial(trial.measure, few, share),
             )
             # Other ranges hardly change which layers matter.
             measured = next((each.parts for each in choices.values()), ())
@@ -179,20 +175,15 @@ class _Trial:
         self._on_step, self._count = on_step, 0
 
     def measure(
-        self,
-        expected: Sequence[ReferenceMask],
-        share: float,
-        standard_errors: float,
-        in_float: Collection[str],
+        self, expected: Sequence[ReferenceMask], share: float, in_float: Collection[str]
     ) -> Measures:
-        """Return how far the masks are from what is expected, by so many standard errors more."""
+        """Return how far the masks are from what is expected."""
         self._count += 1
         layers = len(self._calibration.layered.layers)
         self._on_step(f"trial {self._count}, {len(in_float)} of {layers} layers in float32")
         network = open_as_written(self._calibration.graph(in_float, share).content, _ONE_THREAD)
         return measure_masks(
-            self._pool.map(lambda each: each.compared(network, self._facts), expected),
-            standard_errors=standard_errors,
+            self._pool.map(lambda each: each.compared(network, self._facts), expected)
         )
 
 

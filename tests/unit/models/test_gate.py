@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -110,21 +107,6 @@ def test_masks_without_a_subject_agree() -> None:
 def test_a_gate_without_images_lets_nothing_through() -> None:
     with pytest.raises(ValueError, match="no image"):
         measure_masks([])
-
-
-def test_a_standard_error_makes_every_mean_worse() -> None:
-    masks = [MaskPair(f"{by}", disc(), changed(4, by), disc()) for by in (2, 10, 12)]
-    means, worse = (measure_masks(masks, standard_errors=count) for count in (0, 1))
-    differences = [4 * by / SIDE for by in (2, 10, 12)]
-    error = statistics.stdev(differences) / math.sqrt(3)
-    assert means.difference == pytest.approx(statistics.fmean(differences))
-    assert worse.difference == pytest.approx(means.difference + error)
-    assert worse.within_8 < means.within_8
-    assert worse.within_2 < means.within_2
-    assert worse.iou <= means.iou
-    assert worse.true_iou_loss >= means.true_iou_loss
-    # One image says nothing about others.
-    assert measure_masks(masks[:1], standard_errors=1) == measure_masks(masks[:1])
 
 
 def test_a_set_is_halved_without_regard_to_its_order() -> None:
