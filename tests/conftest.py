@@ -17,14 +17,15 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 settings.register_profile("fuzz", max_examples=1_000, deadline=None)
 
-# Catalog jobs are an extra, without which everything else must work.
-collect_ignore = [] if find_spec("psycopg") else ["catalog"]
+NEED_CATALOG = ["catalog", "deployment/test_monitoring_run.py"]
+"""Tests that need the extra ``catalog``, without which everything else must work."""
+collect_ignore = [] if find_spec("psycopg") else NEED_CATALOG
 
 
 def pytest_report_header() -> str | None:
     """Say what is left out."""
     return (
-        "tests/catalog is left out: the extra 'catalog' is not installed"
+        f"left out, since the extra 'catalog' is not installed: {', '.join(collect_ignore)}"
         if collect_ignore
         else None
     )

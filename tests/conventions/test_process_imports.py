@@ -6,6 +6,7 @@ The tests open both in a fresh interpreter, and look at what that imported.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ from ray import cloudpickle
 from ray.serve._private.build_app import build_app
 
 from serve_app.app import build
+from tests.conftest import NEED_CATALOG
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"queue.url": "http://127.0.0.1:9/queue", "ledger.bucket": "ledger"}
@@ -163,3 +165,29 @@ def test_without_the_extra_a_catalog_is_refused_with_what_to_install(
         "error: invalid_config: catalog needs packages that are missing"
     )
     assert "pip install 'foreedge[catalog]'" in answer.stderr
+
+
+def imports_of(file: Path) -> set[str]:
+    """Return the modules that a file of the tests imports, with those of the tests' own modules."""
+    names: set[str] = set()
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+    own = [ROOT / f"{name.replace('.', '/')}.py" for name in names if name.startswith("tests.")]
+    return names.union(*(imports_of(each) for each in own if each.exists()))
+
+
+def test_only_the_tests_that_are_left_out_need_the_extra() -> None:
+    tests = ROOT / "tests"
+    needing = {
+        file.relative_to(tests)
+        for file in tests.rglob("test_*.py")
+        if {name.partition(".")[0] for name in imports_of(file)} & {"psycopg", "sqlalchemy"}
+    }
+    left_out = {
+        name: {file for file in needing if file.is_relative_to(name)} for name in NEED_CATALOG
+    }
+    assert needing == set().union(*left_out.values())
+    assert all(left_out.values()), left_out

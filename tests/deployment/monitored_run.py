@@ -37,7 +37,6 @@ from tests.support.replica_processes import replica_processes
 from tests.support.running_app import App, Aws, settings_behind
 
 PROMETHEUS = shutil.which("prometheus")
-PROMTOOL = shutil.which("promtool")
 MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
 
 _SCRAPED_EVERY_S = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from ray.dashboard.modules.metrics import metrics_head
 from cluster.monitoring.dashboard import FOLDER, RULES, dashboard, files
 from serve_app.serving.metrics import METRICS
 from tests.deployment.alert_cases import FIRING, Case
-from tests.deployment.monitored_run import PROMTOOL
 from tests.deployment.quiet_cases import QUIET
 
+PROMTOOL = shutil.which("promtool")
 PAGE = FOLDER.parents[1] / "docs" / "operations" / "monitoring.md"
 
 _OURS = re.compile(r"\bray_foreedge_\w+")
