@@ -34,7 +34,8 @@ RUN = "storm"
 _BOOKS = 50
 _USERS = 3
 _CONSUMERS = 2
-_IN_FLIGHT = 16
+_IN_FLIGHT = 64
+"""More than at work: a job whose book was deleted waits for its row, and holds no thread."""
 _LAST_JOBS = 100
 """Number of jobs that are queued once the users have stopped."""
 _START_S = 60
