@@ -86,7 +86,7 @@ test-slow: $(VENV)/compiled $(VENV)/weights ## Clusters whose parts are killed, 
 		--ignore tests/catalog --ignore tests/deployment/kubernetes --ignore tests/autoscaling
 
 check-catalog: $(VENV)/installed ## All tests of catalog jobs, the slow ones too
-	$(VENV)/bin/python -m pytest --quiet tests/catalog
+	$(VENV)/bin/python -m pytest --quiet $(PARALLEL) --dist loadfile --durations 10 tests/catalog
 
 test-scaling: $(VENV)/installed ## How replicas follow the backlog (needs idle cores)
 	$(VENV)/bin/python -m pytest tests/cluster/test_scaling.py

@@ -39,6 +39,7 @@ def test_no_job_ends_unseen(world: World) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_job_ends_unseen_in_many_histories(world: World) -> None:
     many = settings(_SETTINGS, max_examples=400, derandomize=False, stateful_step_count=60)
     run_machine(world, JobMachine, many)

@@ -20,9 +20,9 @@ import psycopg
 from serve_app.contracts.job import CatalogJob
 
 _ACTIONS_A_BOOK = 200
-_FIRST_BOOK = 10
-"""The tenth action of a user deletes a book, and then one in two hundred."""
-_ACTIONS_A_JOB = 5
+_FIRST_BOOK = 5
+"""The fifth action of a user deletes a book, and then one in two hundred."""
+_ACTIONS_A_JOB = 10
 _LONGEST_PAUSE_S = 0.02
 _MOST_IMAGES = 12
 _LOOK_S = 0.005
