@@ -15,7 +15,8 @@ from ingest.sources.s3_prefix import PrefixSource, reserved_prefixes
 from serve_app.config import LedgerConfig, QueueConfig
 from serve_app.contracts.base import describe_validation_error
 from serve_app.contracts.job import Output
-from serve_app.errors import InvalidConfig
+from serve_app.errors import InvalidConfig, SourceNotAllowed
+from serve_app.storage import check_allowed
 from serve_app.storage.protocol import ObjectStore
 
 
@@ -39,6 +40,8 @@ class RunSource:
 
     source: ImageSource
     output: Output
+    buckets: frozenset[str]
+    """Buckets of the images."""
     uploads: list[FileUpload] = field(default_factory=list)
     """Local files to upload before the run is sent. Empty unless the source is a folder."""
 
@@ -117,7 +120,7 @@ def resolve_source(
             ledger=places.reserved,
             all_names=options.all_names,
         )
-        return RunSource(listed, output)
+        return RunSource(listed, output, frozenset({bucket}))
     if Path(source).is_dir():
         return _folder_source(Path(source), options, run_id, places)
     if not Path(source).exists():
@@ -127,7 +130,32 @@ def resolve_source(
         )
     manifest = ManifestSource(Path(source), url_encoded=options.url_encoded_keys)
     only = next(iter(manifest.buckets)) if len(manifest.buckets) == 1 else None
-    return RunSource(manifest, places.output_for(only))
+    return RunSource(manifest, places.output_for(only), frozenset(manifest.buckets))
+
+
+def check_places(run: RunSource, allowed: tuple[str, ...]) -> None:
+    """Check that jobs may name the buckets of a run, before anything is uploaded or sent.
+
+    Args:
+        run: The images and the place of their results.
+        allowed: Buckets that a job may name (``storage.allowed_buckets``). Empty for all of them.
+
+    Raises:
+        SourceNotAllowed: The consumers would refuse every job that names one of the buckets.
+    """
+    extend = "Extend storage.allowed_buckets, here and for the consumers"
+    if run.uploads:
+        extend = "Give --upload-to s3://BUCKET/PREFIX, which the consumers may read"
+    places = [(bucket, "read its images from", extend) for bucket in sorted(run.buckets)]
+    results = "Give --output s3://BUCKET/PREFIX, to which the consumers may write"
+    for bucket, purpose, remedy in [*places, (run.output.bucket, "write its results to", results)]:
+        try:
+            check_allowed(bucket, allowed)
+        except SourceNotAllowed as error:
+            raise SourceNotAllowed(
+                f"the run would {purpose} bucket {bucket!r}, which no job may name, so nothing was "
+                f"sent. {remedy}. Allowed buckets (storage.allowed_buckets): {', '.join(allowed)}"
+            ) from error
 
 
 def _inventory_source(
@@ -141,7 +169,7 @@ def _inventory_source(
             "Choose another --output"
         )
     inventory.reserved = reserved_prefixes(inventory.bucket, output, places.reserved)
-    return RunSource(inventory, output)
+    return RunSource(inventory, output, frozenset({inventory.bucket}))
 
 
 def _folder_source(folder: Path, options: SourceOptions, run_id: str, places: _Places) -> RunSource:
@@ -152,7 +180,7 @@ def _folder_source(folder: Path, options: SourceOptions, run_id: str, places: _P
     uploads.sort(key=lambda item: item.key)
     source = ListedImages((Entry(item.bucket, item.key) for item in uploads), ordered=True)
     source.total, source.skipped = len(uploads), skipped
-    return RunSource(source, places.output_for(bucket), uploads)
+    return RunSource(source, places.output_for(bucket), frozenset({bucket}), uploads)
 
 
 def _parse_output(url: str | None) -> Output | None:
