@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -30,10 +32,11 @@ from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
 from ingest.runs.send import RunPlan, open_manifest, plan_run, recipe_argument, send_run
-from ingest.sources.folder import upload_files
-from ingest.sqs.queue_client import QueueClient, check_answers
+from ingest.sources.folder import missing_uploads, upload_files
+from ingest.sqs.queue_client import QueueClient, check_answers, check_url
 from ingest.units import counted, parse_duration
 from serve_app.error_text import visible
+from serve_app.errors import ForeedgeError
 
 _SHOWN_IMAGES = 3
 
@@ -124,16 +127,19 @@ def bulk(
         if wait:
             watch_run(session, known, parse_duration(STALLED_AFTER), as_json=as_json)
         return
-    try:
+    again: dict[str, object] = {"--run-id": plan.run_id, "--output": output}
+    again |= {"--upload-to": upload_to, "--recipe": recipe, "--rate": rate, "--config": config}
+    again |= {"--queue": queue, "--ledger-bucket": ledger_bucket}
+    again |= {"--endpoint-url": endpoint_url, "--url-encoded-keys": url_encoded_keys or None}
+    again |= {"--all-names": all_names or None, "--wait": wait or None}
+    with _saying_how_to_resume(console, plan, source, again):
+        if before is not None:
+            console.print(f"Resuming after {counted(before.jobs, 'message')}.")
+        console.print(f"Run     {plan.run_id}", highlight=False)
+        if run.uploads and before is None:
+            # A run with a new id has no uploads yet.
+            _upload(session, console, run, may_be_there=run_id is not None)
         manifest = _send(session, console, run, plan, rate)
-    except KeyboardInterrupt:
-        again: dict[str, object] = {"--run-id": plan.run_id, "--output": output}
-        again |= {"--upload-to": upload_to, "--recipe": recipe, "--rate": rate, "--config": config}
-        again |= {"--queue": queue, "--ledger-bucket": ledger_bucket}
-        again |= {"--endpoint-url": endpoint_url, "--url-encoded-keys": url_encoded_keys or None}
-        again |= {"--all-names": all_names or None, "--wait": wait or None}
-        _print_stopped(console, plan, source, again)
-        raise typer.Exit(INTERRUPTED) from None
     console.print(f"Messages sent: {manifest.jobs:,}")
     _print_undecodable(console, plan)
     if as_json:
@@ -186,16 +192,61 @@ def _plan(
 def _send(
     session: Session, console: Console, run: RunSource, plan: RunPlan, rate: float | None
 ) -> RunManifest:
-    """Upload the images of a folder and send the run, while a bar shows the progress."""
-    before = JobList(plan.folder).sent()
-    if before is not None:
-        console.print(f"Resuming after {counted(before.jobs, 'message')}.")
-    console.print(f"Run     {plan.run_id}", highlight=False)
-    with terminate_as_interrupt(), progress_bar(console) as progress:
-        if run.uploads and before is None:
-            task = progress.add_task("Uploading", total=len(run.uploads), detail="")
-            upload_files(session.store, run.uploads, lambda n: progress.update(task, advance=n))
+    """Send the run, while a bar shows the progress."""
+    with progress_bar(console) as progress:
         return send_run(session.queue_client(), plan, SendingProgress(progress, run.source), rate)
+
+
+def _upload(session: Session, console: Console, run: RunSource, *, may_be_there: bool) -> None:
+    """Upload the images of a folder that are not in the store yet, while a bar shows the progress.
+
+    Raises:
+        InvalidConfig: Files cannot be read, or the queue is of a kind that cannot be served.
+        QueueUnavailable: The queue does not answer, so that nothing was uploaded.
+        ForeedgeError: The store refuses or does not answer.
+    """
+    queue = session.queue_client()
+    check_url(queue.url)
+    check_answers(queue)
+    uploads = run.uploads
+    if may_be_there:
+        with console.status("Looking for earlier uploads …"):
+            uploads = missing_uploads(session.store, run.uploads)
+        if known := len(run.uploads) - len(uploads):
+            console.print(f"{counted(known, 'image')} uploaded before.", highlight=False)
+    with progress_bar(console) as progress:
+        task = progress.add_task("Uploading", total=len(uploads), detail="")
+        upload_files(session.store, uploads, lambda n: progress.update(task, advance=n))
+
+
+@contextmanager
+def _saying_how_to_resume(
+    console: Console, plan: RunPlan, source: str, options: dict[str, object]
+) -> Iterator[None]:
+    """Print the command that resumes the run if it is interrupted or fails.
+
+    Args:
+        console: The terminal.
+        plan: The run.
+        source: The source argument of the command.
+        options: Values of the options by name. None is left out, and True stands for a flag.
+    """
+    words = ["foreedge", "bulk", source]
+    for name, value in options.items():
+        if value is not None:
+            words += [name] if value is True else [name, str(value)]
+    try:
+        with terminate_as_interrupt():
+            yield
+    except KeyboardInterrupt:
+        sent = JobList(plan.folder).sent()
+        messages = counted(sent.jobs if sent else 0, "message")
+        console.print(f"Stopped after {messages}. Nothing is lost.")
+        _print_text(console, f"To resume:  {shlex.join(words)}")
+        raise typer.Exit(INTERRUPTED) from None
+    except ForeedgeError:
+        _print_text(console, f"To resume:  {shlex.join(words)}")
+        raise
 
 
 def _print_plan(console: Console, plan: RunPlan, recipe: str) -> None:
@@ -247,23 +298,3 @@ def _print_already_sent(console: Console, run_id: str, sent: Sent, as_json: bool
         f"To check for missing results:  foreedge verify {run_id}",
         highlight=False,
     )
-
-
-def _print_stopped(
-    console: Console, plan: RunPlan, source: str, options: dict[str, object]
-) -> None:
-    """Print how far the run was sent, and the command that resumes it.
-
-    Args:
-        console: The terminal.
-        plan: The run.
-        source: The source argument of the command.
-        options: Values of the options by name. None is left out, and True stands for a flag.
-    """
-    sent = JobList(plan.folder).sent()
-    console.print(f"Stopped after {counted(sent.jobs if sent else 0, 'message')}. Nothing is lost.")
-    words = ["foreedge", "bulk", source]
-    for name, value in options.items():
-        if value is not None:
-            words += [name] if value is True else [name, str(value)]
-    _print_text(console, f"To resume:  {shlex.join(words)}")

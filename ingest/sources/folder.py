@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ingest.sources.base import MEDIA_TYPE_BY_EXTENSION, is_image
 from serve_app.errors import InvalidConfig
-from serve_app.storage.protocol import ObjectStore
+from serve_app.storage.protocol import ObjectInfo, ObjectStore
 
 _UPLOAD_THREADS = 8
 _UNKNOWN_MEDIA_TYPE = "application/octet-stream"
+_NAMED_FILES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,45 @@ def plan_uploads(
     ]
 
 
+def missing_uploads(store: ObjectStore, files: list[FileUpload]) -> list[FileUpload]:
+    """Return the files that an earlier upload has not brought to their objects. Blocks.
+
+    The objects are found by one listing. A file counts as uploaded under the conditions of ``aws s3
+    sync``: its object has the same size, and was not written before the file was changed.
+
+    Args:
+        store: The object store.
+        files: The files and their objects, which are in one bucket.
+    """
+    missing = {file.key: file for file in files}
+    prefix = os.path.commonprefix(list(missing))
+    for item in store.list(files[0].bucket, prefix):
+        file = missing.get(item.key)
+        if file is not None and _is_copy(item, file.path):
+            del missing[item.key]
+    return list(missing.values())
+
+
+def _is_copy(item: ObjectInfo, path: Path) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        # The upload says why this file cannot be read.
+        return False
+    written_at = item.written_at
+    return (
+        item.size == found.st_size
+        and written_at is not None
+        and written_at.timestamp() >= found.st_mtime
+    )
+
+
 def upload_files(
     store: ObjectStore, files: list[FileUpload], on_uploaded: Callable[[int], None] = lambda _: None
 ) -> None:
     """Upload local files, several at a time. Blocks.
+
+    A file that cannot be read does not keep the others from being uploaded.
 
     Args:
         store: The object store to write to.
@@ -74,24 +110,35 @@ def upload_files(
         on_uploaded: Function that is called with 1 after each file.
 
     Raises:
-        InvalidConfig: A file cannot be read.
+        InvalidConfig: Files cannot be read. All others are uploaded.
+        ForeedgeError: The store refuses or does not answer. Some files may be uploaded.
     """
+    unreadable: list[str] = []
 
-    def put(file: FileUpload) -> None:
+    def put(file: FileUpload) -> int:
         try:
             data = file.path.read_bytes()
         except OSError as error:
-            raise InvalidConfig(f"cannot read {file.path}: {error.strerror}") from error
+            unreadable.append(f"{file.path}: {error.strerror}")
+            return 0
         media_type = MEDIA_TYPE_BY_EXTENSION.get(file.path.suffix.lower(), _UNKNOWN_MEDIA_TYPE)
         store.put(file.bucket, file.key, data, media_type)
+        return 1
 
     with ThreadPoolExecutor(_UPLOAD_THREADS, "upload") as pool:
         try:
-            for _ in pool.map(put, files):
-                on_uploaded(1)
+            for number in pool.map(put, files):
+                on_uploaded(number)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if unreadable:
+        more = f"; and {len(unreadable) - _NAMED_FILES:,} more" * (len(unreadable) > _NAMED_FILES)
+        raise InvalidConfig(
+            f"{len(unreadable):,} of {len(files):,} files cannot be read, and the others are "
+            f"uploaded. Make them readable, or move them out of the folder: "
+            f"{'; '.join(sorted(unreadable)[:_NAMED_FILES])}{more}"
+        )
 
 
 def _has_utf8_name(path: Path) -> bool:

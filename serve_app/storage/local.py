@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -49,11 +50,12 @@ class LocalStore:
         try:
             with self._files.reading(path) as file:
                 data = file.read()
+                written_at = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
         except _ABSENT:
             return None
         except OSError as error:
             raise _mapped(error, bucket, key) from error
-        return ObjectInfo(key, len(data), _md5(data))
+        return ObjectInfo(key, len(data), _md5(data), written_at=written_at)
 
     def get(
         self,

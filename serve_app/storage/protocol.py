@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 CHUNK_BYTES = 1024 * 1024
@@ -27,6 +28,8 @@ class ObjectInfo:
     """Name of the model that a result was made with. None if the store does not keep it."""
     media_type: str | None = None
     """Media type of the object. None if the store does not keep it, or a listing does not say."""
+    written_at: datetime | None = None
+    """Time of the latest write, by the store's clock. None if only a listing says it."""
 
 
 class ObjectStore(Protocol):

@@ -187,7 +187,8 @@ class S3Store:
     def list(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
         """See ObjectStore."""
         for item in self._list_items(bucket, prefix, after):
-            yield ObjectInfo(item["Key"], item["Size"], item["ETag"].strip('"'))
+            etag = item["ETag"].strip('"')
+            yield ObjectInfo(item["Key"], item["Size"], etag, written_at=item["LastModified"])
 
     def keys(self, bucket: str, prefix: str, after: str | None = None) -> Iterator[str]:
         """See ObjectStore."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from ingest.cli.arguments import SourceOptions, resolve_source
 from ingest.sources.base import Entry
-from ingest.sources.folder import FileUpload, upload_files
+from ingest.sources.folder import FileUpload, missing_uploads, upload_files
 from serve_app.config import LedgerConfig, QueueConfig
 from serve_app.contracts.job import Output
 from serve_app.errors import InvalidConfig, StorageUnavailable
@@ -122,11 +123,44 @@ def test_a_folder_is_uploaded_without_what_lies_outside(store: LocalStore, tmp_p
     assert found.source.skipped == 2
 
 
-def test_a_failed_upload_ends_the_run(store: LocalStore, tmp_path: Path) -> None:
-    files = [FileUpload(tmp_path / f"{i}.jpg", "b", f"{i}.jpg") for i in range(3)]
+def test_unreadable_files_are_named_and_all_others_uploaded(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    files = [FileUpload(tmp_path / f"{i}.jpg", "b", f"{i}.jpg") for i in range(9)]
+    for file in files[5:]:
+        file.path.write_bytes(b"x")
+    steps: list[int] = []
 
-    with pytest.raises(InvalidConfig, match=r"\.jpg"):
-        upload_files(store, files)
+    with pytest.raises(
+        InvalidConfig, match=r"5 of 9 files cannot.*/0\.jpg: No such file.*/2\.jpg.*and 2 more"
+    ):
+        upload_files(store, files, steps.append)
+
+    assert list(store.keys("b", "")) == [file.key for file in files[5:]]
+    assert sum(steps) == 4
+
+
+def test_only_what_is_not_there_is_uploaded_again(store: LocalStore, tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in ("1", "2", "3", "4"):
+        (folder / f"{name}.jpg").write_bytes(b"old")
+    files = [FileUpload(path, "b", f"up/{path.name}") for path in sorted(folder.iterdir())]
+    upload_files(store, files[:3])
+    put(store, "up/5.jpg", "other.jpg")
+    # A larger file, and one of the same size that was changed after its upload.
+    files[1].path.write_bytes(b"larger")
+    files[2].path.write_bytes(b"new")
+    [third] = store.list("b", "up/3.jpg")
+    assert third.written_at is not None
+    os.utime(files[2].path, (0, third.written_at.timestamp() + 5))
+
+    assert missing_uploads(store, files) == files[1:]
+    upload_files(store, files[1:])
+    assert missing_uploads(store, files) == files[2:3]
+    # A file that is gone is no copy of anything, and the upload says so.
+    files[0].path.unlink()
+    assert files[0] in missing_uploads(store, files)
 
 
 def test_a_store_that_does_not_answer_ends_the_listing() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from typer.testing import CliRunner
 
 from ingest.cli import options
-from serve_app.errors import SourceNotAllowed
+from ingest.cli.main import app
+from serve_app.errors import ForeedgeError, QueueUnavailable, SourceNotAllowed
 from tests.unit.cli.test_cli import Workshop, put
 
 SEND = ("--queue", "http://q", "--run-id", "r7")
@@ -74,3 +78,58 @@ def test_no_message_names_a_bucket_that_jobs_may_not(workshop: Workshop, kind: s
     allow(workshop, "b", "elsewhere")
     assert workshop.run("bulk", source, *SEND, "--output", "s3://elsewhere/")[0] == 0
     assert len(workshop.sent) == 1
+
+
+def bulk(workshop: Workshop, folder: Path) -> tuple[str, ForeedgeError | None]:
+    """Send a folder, and return the output and the error."""
+    command = ["bulk", str(folder), *SEND, "--all-names", "--config", str(workshop.config)]
+    result = CliRunner().invoke(app, command)
+    error = result.exception
+    assert error is None or isinstance(error, ForeedgeError)
+    return result.stdout, error
+
+
+def test_an_upload_that_failed_resumes_with_the_rest(workshop: Workshop, folder: Path) -> None:
+    place = workshop.root / "store" / "b" / "uploads" / "r7"
+    # A folder in the place of an object refuses its write, as a store does that is full.
+    (place / "1.jpg").mkdir(parents=True)
+
+    out, error = bulk(workshop, folder)
+
+    assert error is not None
+    assert f"To resume:  foreedge bulk {folder} --run-id r7" in out
+    for flags in ("--queue http://q", "--all-names", f"--config {workshop.config}"):
+        assert flags in out
+    assert workshop.sent == []
+    done = {path: path.stat().st_mtime_ns for path in place.iterdir() if path.is_file()}
+    assert done
+
+    (place / "1.jpg").rmdir()
+    out, error = bulk(workshop, folder)
+
+    assert error is None
+    assert f"{len(done)} image" in out
+    assert "uploaded before" in out
+    assert [path.stat().st_mtime_ns for path in done] == list(done.values())
+    assert sorted(path.name for path in place.iterdir()) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert len(workshop.sent) == 3
+
+
+class NoQueue(Workshop):
+    """A workshop whose queue does not exist."""
+
+    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
+        error: Any = {"Error": {"Code": "QueueDoesNotExist", "Message": "none"}}
+        raise ClientError(error, "GetQueueAttributes")
+
+
+def test_nothing_is_uploaded_for_a_queue_that_does_not_answer(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = NoQueue(tmp_path)
+    monkeypatch.setattr(options, "aws_client", lambda *_, **__: workshop)
+
+    _, error = bulk(workshop, folder)
+
+    assert isinstance(error, QueueUnavailable)
+    assert list(workshop.store.keys("b", "")) == []
