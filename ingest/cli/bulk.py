@@ -32,6 +32,7 @@ from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
 from ingest.runs.send import RunPlan, open_manifest, plan_run, recipe_argument, send_run
+from ingest.sources.base import ImageSource
 from ingest.sources.folder import missing_uploads, upload_files
 from ingest.sqs.queue_client import QueueClient, check_answers, check_url
 from ingest.units import counted, parse_duration
@@ -39,6 +40,7 @@ from serve_app.error_text import visible
 from serve_app.errors import ForeedgeError
 
 _SHOWN_IMAGES = 3
+_SHOWN_KINDS = 8
 
 SourceArgument = Annotated[
     str,
@@ -141,7 +143,7 @@ def bulk(
             _upload(session, console, run, may_be_there=run_id is not None)
         manifest = _send(session, console, run, plan, rate)
     console.print(f"Messages sent: {manifest.jobs:,}")
-    _print_undecodable(console, plan)
+    _print_left_out(console, plan.source)
     if as_json:
         print_json({"run_id": plan.run_id, "images": manifest.jobs, "sent": True})
     if wait:
@@ -253,6 +255,8 @@ def _print_plan(console: Console, plan: RunPlan, recipe: str) -> None:
     total = plan.source.total
     images = "Images" if total is None else counted(total, "image")
     _print_text(console, f"{images} from {plan.description}")
+    if total is not None:
+        _print_skipped(console, plan.source)
     entries = plan.entries()
     for _, entry in zip(range(_SHOWN_IMAGES), entries, strict=False):
         _print_text(console, f"  s3://{entry.bucket}/{entry.key}")
@@ -274,14 +278,24 @@ def _count(console: Console, plan: RunPlan) -> int:
     with console.status("Counting …"):
         number = sum(1 for _ in plan.entries())
     console.print(f"{counted(number, 'image')}, each counted once", highlight=False)
-    if skipped := plan.source.skipped:
-        console.print(f"  {counted(skipped, 'other file')} skipped", highlight=False)
-    _print_undecodable(console, plan)
+    _print_left_out(console, plan.source)
     return number
 
 
-def _print_undecodable(console: Console, plan: RunPlan) -> None:
-    if number := plan.source.undecodable:
+def _print_skipped(console: Console, source: ImageSource) -> None:
+    """Print how many names are not those of images, with the most frequent kinds of them."""
+    if number := source.skipped.total():
+        kinds = [f"{n:,} {kind}" for kind, n in source.skipped.most_common(_SHOWN_KINDS)]
+        more = ["…"] * (len(source.skipped) > _SHOWN_KINDS)
+        what = ", ".join([*kinds, *more])
+        _print_text(console, f"  {counted(number, 'other file')} skipped: {what}")
+
+
+def _print_left_out(console: Console, source: ImageSource) -> None:
+    """Print what was left out of a source, once it is read."""
+    if source.total is None:
+        _print_skipped(console, source)
+    if number := source.undecodable:
         console.print(
             f"[yellow]{number:,} keys are not UTF-8 once they are decoded, so that no object can "
             "have them. They were left out.[/]"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ MEDIA_TYPE_BY_EXTENSION = {
 """Media types by file extension. A name with another extension is not taken for an image, unless
 all names are."""
 _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,10}\Z")
+_MAX_KINDS = 1_000
 _HADOOP_FOLDER = "_$folder$"
 """End of the empty objects by which Hadoop's older file systems mark folders in S3."""
 
@@ -64,8 +66,9 @@ class ImageSource(ABC):
     after a key. Other sources are read from the beginning each time and may repeat an image."""
 
     def __init__(self) -> None:
-        self.skipped = 0
-        """Number of names in the latest reading that are not those of images."""
+        self.skipped: Counter[str] = Counter()
+        """Number of names in the latest reading that are not those of images, by ``kind_of``. See
+        ``count_skipped``."""
         self.undecodable = 0
         """Number of keys in the latest reading that are not UTF-8 once they are decoded. No object
         can have such a key."""
@@ -109,6 +112,30 @@ def is_image(name: str, *, all_names: bool = False) -> bool:
     if name.endswith(("/", _HADOOP_FOLDER)) or is_own_key(name):
         return False
     return all_names or os.path.splitext(name)[1].lower() in MEDIA_TYPE_BY_EXTENSION  # noqa: PTH122 (keys are not paths)
+
+
+def kind_of(name: str) -> str:
+    """Return what can be said of a name that is not taken for that of an image, for people.
+
+    Returns:
+        The extension in small letters, e.g. ``.cr2``, or words if the name has none.
+    """
+    if is_own_key(name):
+        return "of Foreedge"
+    extension = _EXTENSION.search(name.rpartition("/")[2].lstrip("."))
+    return extension[0].lower() if extension else "without an extension"
+
+
+def count_skipped(skipped: Counter[str], kind: str) -> None:
+    """Count a name that is not that of an image, in bounded memory.
+
+    Args:
+        skipped: Numbers of such names by their kind.
+        kind: Kind of this one. It becomes "of further kinds" if there are 1,000 others already, as
+            with names that end in a random text.
+    """
+    known = kind in skipped or len(skipped) < _MAX_KINDS
+    skipped[kind if known else "of further kinds"] += 1
 
 
 def leaves_kind_open(name: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest.sources.base import MEDIA_TYPE_BY_EXTENSION, is_image
+from ingest.sources.base import MEDIA_TYPE_BY_EXTENSION, count_skipped, is_image, kind_of
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectInfo, ObjectStore
 
@@ -26,8 +27,8 @@ class FileUpload:
     key: str
 
 
-def image_files(folder: Path, *, all_names: bool = False) -> tuple[list[Path], int]:
-    """Return the image files in a folder and below, and the number of other files.
+def image_files(folder: Path, *, all_names: bool = False) -> tuple[list[Path], Counter[str]]:
+    """Return the image files in a folder and below, and the number of other files by their kind.
 
     Links to folders and links to files outside the folder are not followed.
 
@@ -37,21 +38,21 @@ def image_files(folder: Path, *, all_names: bool = False) -> tuple[list[Path], i
     """
     root = folder.resolve()
     images: list[Path] = []
-    skipped = 0
+    skipped: Counter[str] = Counter()
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
-            inside = not path.is_symlink() or path.resolve().is_relative_to(root)
-            if (
-                inside
-                and is_image(name, all_names=all_names)
-                and path.is_file()
-                and _has_utf8_name(path)
-            ):
-                images.append(path)
+            if not is_image(name, all_names=all_names):
+                count_skipped(skipped, kind_of(name))
+            elif path.is_symlink() and not path.resolve().is_relative_to(root):
+                count_skipped(skipped, "linked to outside the folder")
+            elif not path.is_file():
+                count_skipped(skipped, "without content of its own")
+            elif not _has_utf8_name(path):
+                count_skipped(skipped, "with a name that is not UTF-8")
             else:
-                skipped += 1
+                images.append(path)
     return images, skipped
 
 

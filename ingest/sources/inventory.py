@@ -20,7 +20,14 @@ from urllib.parse import unquote_plus
 
 import orjson
 
-from ingest.sources.base import Entry, ImageSource, is_image, parse_s3_url
+from ingest.sources.base import (
+    Entry,
+    ImageSource,
+    count_skipped,
+    is_image,
+    kind_of,
+    parse_s3_url,
+)
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
 
@@ -77,7 +84,8 @@ class InventorySource(ImageSource):
         Raises:
             InvalidConfig: A file is damaged or has a bad line. The message names both.
         """
-        self.skipped = self.undecodable = 0
+        self.skipped.clear()
+        self.undecodable = 0
         for key, md5 in self._files:
             url = f"s3://{self._destination}/{key}"
             with tempfile.TemporaryFile() as spool:
@@ -131,7 +139,8 @@ class InventorySource(ImageSource):
         if key.startswith(self.reserved):
             return None
         if not is_image(key, all_names=self._all_names):
-            self.skipped += not key.endswith("/")
+            if not key.endswith("/"):
+                count_skipped(self.skipped, kind_of(key))
             return None
         return Entry(fields["Bucket"], key)
 

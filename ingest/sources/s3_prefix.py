@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ingest.sources.base import Entry, ImageSource, is_image
+from ingest.sources.base import Entry, ImageSource, count_skipped, is_image, kind_of
 from serve_app.contracts.job import Output
 from serve_app.errors import InvalidConfig
 from serve_app.storage.protocol import ObjectStore
@@ -50,14 +50,14 @@ class PrefixSource(ImageSource):
 
     def entries(self, after: str | None = None) -> Iterator[Entry]:
         """Yield the images. See ``ImageSource``."""
-        self.skipped = 0
+        self.skipped.clear()
         for item in self._store.list(self._bucket, self._prefix, after):
             if item.key.startswith(self._reserved):
                 continue
             if is_image(item.key, all_names=self._all_names):
                 yield Entry(self._bucket, item.key, item.etag)
             elif not item.key.endswith("/"):
-                self.skipped += 1
+                count_skipped(self.skipped, kind_of(item.key))
 
 
 def reserved_prefixes(bucket: str, output: Output, ledger: tuple[str, str]) -> tuple[str, ...]:

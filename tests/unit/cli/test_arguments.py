@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from ingest.cli.arguments import SourceOptions, resolve_source
-from ingest.sources.base import Entry
+from ingest.sources.base import Entry, count_skipped, kind_of
 from ingest.sources.folder import FileUpload, missing_uploads, upload_files
 from serve_app.config import LedgerConfig, QueueConfig
 from serve_app.contracts.job import Output
@@ -42,7 +43,7 @@ def test_a_prefix_holds_images_and_nothing_of_ours(store: LocalStore) -> None:
     found = resolve_source("s3://b/", SourceOptions(), "r1", store, LEDGER, QUEUE)
 
     assert keys_of(found.source.entries()) == ["a.JPG", "sub/b.webp"]
-    assert found.source.skipped == 1
+    assert found.source.skipped == {".txt": 1}
     assert all(entry.etag for entry in found.source.entries())
     assert found.output == OUTPUT
 
@@ -120,7 +121,7 @@ def test_a_folder_is_uploaded_without_what_lies_outside(store: LocalStore, tmp_p
     expected = ["uploads/r1/1.jpg", "uploads/r1/again.jpg", "uploads/r1/sub/2.png"]
     assert keys_of(found.source.entries()) == expected
     assert [item.key for item in store.list("b", "")] == expected
-    assert found.source.skipped == 2
+    assert found.source.skipped == {".txt": 1, "linked to outside the folder": 1}
 
 
 def test_unreadable_files_are_named_and_all_others_uploaded(
@@ -171,3 +172,12 @@ def test_a_store_that_does_not_answer_ends_the_listing() -> None:
     found = resolve_source("s3://b/", SourceOptions(), "r1", DeadStore(Path()), LEDGER, QUEUE)
     with pytest.raises(StorageUnavailable):
         list(found.source.entries())
+
+
+def test_the_kinds_of_skipped_names_are_bounded() -> None:
+    skipped: Counter[str] = Counter()
+    for number in range(5_000):
+        count_skipped(skipped, kind_of(f"in/cache.{number:x}f"))
+    assert len(skipped) == 1_001
+    assert skipped.total() == 5_000
+    assert skipped["of further kinds"] == 4_000

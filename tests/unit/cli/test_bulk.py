@@ -133,3 +133,34 @@ def test_nothing_is_uploaded_for_a_queue_that_does_not_answer(
 
     assert isinstance(error, QueueUnavailable)
     assert list(workshop.store.keys("b", "")) == []
+
+
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "prefix"])
+def test_it_says_which_files_were_left_out(
+    workshop: Workshop, folder: Path, kind: str, dry: bool
+) -> None:
+    others = ["a.CR2", "b.cr2", "notes", ".DS_Store", "x.psd"]
+    for name in others:
+        (folder / name).write_bytes(b"x")
+    put(workshop, "in/1.jpg", *(f"in/{name}" for name in others), "in/a/0123456789abcdef0123.png")
+    source = str(folder) if kind == "folder" else "s3://b/in/"
+
+    _, out, _ = workshop.run("bulk", source, *SEND, *(["--dry-run"] if dry else []))
+
+    number = 5 if kind == "folder" else 6
+    own = "" if kind == "folder" else "1 of Foreedge"
+    assert out.count(" skipped") == 1
+    [line] = [line for line in out.splitlines() if " skipped: " in line]
+    assert line.startswith(f"  {number} other files skipped: 2 ")
+    assert {"2 .cr2", "2 without an extension", "1 .psd"} <= set(line.split(": ")[1].split(", "))
+    assert own in line
+
+
+def test_few_of_many_kinds_of_other_files_are_named(workshop: Workshop, folder: Path) -> None:
+    for number in range(20):
+        (folder / f"x.k{number}").write_bytes(b"x")
+    _, out, _ = workshop.run("bulk", str(folder), "--dry-run")
+    [line] = [line for line in out.splitlines() if "20 other files skipped: " in line]
+    assert line.count("1 .k") == 8
+    assert line.endswith(", …")

@@ -126,7 +126,7 @@ def test_a_dry_run_sends_and_writes_nothing(workshop: Workshop) -> None:
 
     assert code == 0
     assert "2 images, each counted once" in out
-    assert "1 other file skipped" in out
+    assert "1 other file skipped: 1 .txt" in out
     assert "s3://b/in/1.jpg" in out
     assert "s3://b/cutouts/" in out
     assert workshop.sent == []
