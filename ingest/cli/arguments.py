@@ -44,6 +44,8 @@ class RunSource:
     """Buckets of the images."""
     uploads: list[FileUpload] = field(default_factory=list)
     """Local files to upload before the run is sent. Empty unless the source is a folder."""
+    upload_prefix: str = ""
+    """Prefix of the keys of these uploads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ def _folder_source(folder: Path, options: SourceOptions, run_id: str, places: _P
     uploads.sort(key=lambda item: item.key)
     source = ListedImages((Entry(item.bucket, item.key) for item in uploads), ordered=True)
     source.total, source.skipped = len(uploads), skipped
-    return RunSource(source, places.output_for(bucket), frozenset({bucket}), uploads)
+    return RunSource(source, places.output_for(bucket), frozenset({bucket}), uploads, prefix)
 
 
 def _parse_output(url: str | None) -> Output | None:

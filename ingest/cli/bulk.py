@@ -135,9 +135,6 @@ def bulk(
     again |= {"--endpoint-url": endpoint_url, "--url-encoded-keys": url_encoded_keys or None}
     again |= {"--all-names": all_names or None, "--wait": wait or None}
     with _saying_how_to_resume(console, plan, source, again):
-        if before is not None:
-            console.print(f"Resuming after {counted(before.jobs, 'message')}.")
-        console.print(f"Run     {plan.run_id}", highlight=False)
         if run.uploads and before is None:
             # A run with a new id has no uploads yet.
             _upload(session, console, run, may_be_there=run_id is not None)
@@ -152,11 +149,19 @@ def bulk(
 
 
 def _resume(console: Console, plan: RunPlan, queue: QueueClient) -> tuple[RunManifest, Sent | None]:
-    """Resume a run if it exists, and return its manifest and how many jobs were sent before."""
+    """Resume a run if it exists, and return its manifest and how many jobs were sent before.
+
+    Its id is printed unless nothing is left to be sent.
+    """
     # A run of other images that has this id stays as it is.
     manifest = open_manifest(plan, queue.url)
     print_resumed(console, plan.folder, queue)
-    return manifest, JobList(plan.folder).sent()
+    before = JobList(plan.folder).sent()
+    if before is None or not before.complete:
+        if before is not None:
+            console.print(f"Resuming after {counted(before.jobs, 'message')}.")
+        console.print(f"Run     {plan.run_id}", highlight=False)
+    return manifest, before
 
 
 def print_resumed(console: Console, folder: RunFolder, queue: QueueClient) -> None:
@@ -213,7 +218,7 @@ def _upload(session: Session, console: Console, run: RunSource, *, may_be_there:
     uploads = run.uploads
     if may_be_there:
         with console.status("Looking for earlier uploads …"):
-            uploads = missing_uploads(session.store, run.uploads)
+            uploads = missing_uploads(session.store, run.uploads, run.upload_prefix)
         if known := len(run.uploads) - len(uploads):
             console.print(f"{counted(known, 'image')} uploaded before.", highlight=False)
     with progress_bar(console) as progress:

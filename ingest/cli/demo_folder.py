@@ -40,7 +40,8 @@ def own_images(images: Path, out: Path) -> list[Path]:
         )
     files, skipped = image_files(images)
     if not files:
-        raise InvalidConfig(f"--images: {images} holds no images, and {skipped.total()} other files")
+        others = skipped.total()
+        raise InvalidConfig(f"--images: {images} holds no images, and {others:,} other files")
     return files
 
 

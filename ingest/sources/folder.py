@@ -65,7 +65,7 @@ def plan_uploads(
     ]
 
 
-def missing_uploads(store: ObjectStore, files: list[FileUpload]) -> list[FileUpload]:
+def missing_uploads(store: ObjectStore, files: list[FileUpload], prefix: str) -> list[FileUpload]:
     """Return the files that an earlier upload has not brought to their objects. Blocks.
 
     The objects are found by one listing. A file counts as uploaded under the conditions of ``aws s3
@@ -74,9 +74,9 @@ def missing_uploads(store: ObjectStore, files: list[FileUpload]) -> list[FileUpl
     Args:
         store: The object store.
         files: The files and their objects, which are in one bucket.
+        prefix: Prefix of the keys of these objects.
     """
     missing = {file.key: file for file in files}
-    prefix = os.path.commonprefix(list(missing))
     for item in store.list(files[0].bucket, prefix):
         file = missing.get(item.key)
         if file is not None and _is_copy(item, file.path):

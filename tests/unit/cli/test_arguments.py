@@ -156,12 +156,12 @@ def test_only_what_is_not_there_is_uploaded_again(store: LocalStore, tmp_path: P
     assert third.written_at is not None
     os.utime(files[2].path, (0, third.written_at.timestamp() + 5))
 
-    assert missing_uploads(store, files) == files[1:]
+    assert missing_uploads(store, files, "up/") == files[1:]
     upload_files(store, files[1:])
-    assert missing_uploads(store, files) == files[2:3]
+    assert missing_uploads(store, files, "up/") == files[2:3]
     # A file that is gone is no copy of anything, and the upload says so.
     files[0].path.unlink()
-    assert files[0] in missing_uploads(store, files)
+    assert files[0] in missing_uploads(store, files, "up/")
 
 
 def test_a_store_that_does_not_answer_ends_the_listing() -> None:

@@ -1,4 +1,4 @@
-"""``foreedge bulk``: what it refuses before anything is uploaded, and what it tells."""
+"""``foreedge bulk``: what it refuses before anything is uploaded, and what it prints."""
 
 from __future__ import annotations
 
