@@ -8,9 +8,33 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
 from botocore.loaders import Loader
 
 from serve_app.config import AwsConfig
+from serve_app.errors import InvalidConfig
+
+CREDENTIAL_ERRORS = (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSOError,
+    TokenRetrievalError,
+)
+"""Exceptions of a call for which botocore has found no usable credentials."""
+
+CREDENTIALS_ADVICE = (
+    "renew the credentials, or give the process a role. On your own machine, name a profile in "
+    "AWS_PROFILE, and sign in with 'aws sso login' or 'aws configure'"
+)
+"""What to do about them."""
 
 
 class _Services(Loader):
@@ -38,6 +62,9 @@ def aws_client(service: str, aws: AwsConfig, *, connections: int = 32) -> Any:
         service: Name of the service, such as ``s3`` or ``sqs``.
         aws: Settings of the client.
         connections: Number of threads that share the client, for which it keeps connections open.
+
+    Raises:
+        InvalidConfig: The profile that AWS_PROFILE names does not exist.
     """
     config = Config(
         region_name=aws.region,
@@ -52,5 +79,8 @@ def aws_client(service: str, aws: AwsConfig, *, connections: int = 32) -> Any:
     # A session for each client, so that it finds the credentials of its time.
     core = botocore.session.get_session()
     core.register_component("data_loader", _services())
-    session = boto3.session.Session(botocore_session=core, region_name=aws.region)
-    return session.client(service, endpoint_url=aws.endpoint_url, config=config)  # type: ignore[call-overload]
+    try:
+        session = boto3.session.Session(botocore_session=core, region_name=aws.region)
+        return session.client(service, endpoint_url=aws.endpoint_url, config=config)  # type: ignore[call-overload]
+    except ProfileNotFound as error:
+        raise InvalidConfig(f"{error}. Correct AWS_PROFILE, or add the profile") from error

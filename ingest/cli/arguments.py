@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ingest.sources.base import Entry, ImageSource, ListedImages, parse_s3_url
+from ingest.sources.base import Entry, ImageSource, ListedImages, is_image, parse_s3_url
 from ingest.sources.folder import FileUpload, image_files, plan_uploads
 from ingest.sources.inventory import InventorySource, is_inventory
 from ingest.sources.manifest import ManifestSource
@@ -129,6 +129,11 @@ def resolve_source(
         raise InvalidConfig(
             f"the source {source} does not exist. It must be a folder, a manifest file or a URL of "
             "the form s3://bucket/prefix"
+        )
+    if is_image(Path(source).name):
+        raise InvalidConfig(
+            f"the source {source} is one image. Give the folder that it is in, or a manifest: a "
+            "CSV or JSON-lines file that lists images in S3"
         )
     manifest = ManifestSource(Path(source), url_encoded=options.url_encoded_keys)
     only = next(iter(manifest.buckets)) if len(manifest.buckets) == 1 else None

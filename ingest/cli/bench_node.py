@@ -20,7 +20,13 @@ ModelOption = Annotated[
     str, typer.Option("--model", help="Model to measure, whose weights are on this machine.")
 ]
 SecondsOption = Annotated[
-    float, typer.Option("--seconds", min=0.1, help="Seconds for which each speed is measured.")
+    float,
+    typer.Option(
+        "--seconds",
+        min=0.1,
+        max=3_600,
+        help="Seconds for which each speed is measured.",
+    ),
 ]
 OutOption = Annotated[
     Path,

@@ -15,9 +15,9 @@ from ingest.cli.options import (
     EndpointOption,
     JsonOption,
     LedgerOption,
-    QueueOption,
     RunArgument,
     Session,
+    UnusedQueueOption,
     open_session,
 )
 from ingest.cli.terminal import open_terminal, print_json, status_line
@@ -46,7 +46,7 @@ def runs(
     yes: YesOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
-    queue: QueueOption = None,
+    queue: UnusedQueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:
@@ -106,7 +106,7 @@ def cancel(
     run: RunArgument,
     as_json: JsonOption = False,
     config: ConfigOption = None,
-    queue: QueueOption = None,
+    queue: UnusedQueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:

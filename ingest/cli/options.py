@@ -26,6 +26,14 @@ ConfigOption = Annotated[
     typer.Option("--config", help="YAML file with settings, or a Serve file with one application."),
 ]
 QueueOption = Annotated[str | None, typer.Option("--queue", help="URL of the SQS queue.")]
+UnusedQueueOption = Annotated[
+    str | None,
+    typer.Option(
+        "--queue",
+        hidden=True,
+        help="Not used: for scripts that give all commands about runs the same options.",
+    ),
+]
 LedgerOption = Annotated[
     str | None,
     typer.Option("--ledger-bucket", help="Bucket of the ledger, which records results of runs."),
@@ -39,7 +47,13 @@ SetOption = Annotated[
     typer.Option("--set", help="Setting to override, written NAME=VALUE. Repeatable."),
 ]
 RateOption = Annotated[
-    float | None, typer.Option("--rate", min=0.1, help="Maximum number of messages per second.")
+    float | None,
+    typer.Option(
+        "--rate",
+        min=0.1,
+        max=1_000_000,
+        help="Maximum number of messages per second.",
+    ),
 ]
 CodeOption = Annotated[
     str | None, typer.Option("--code", help="Only failures with this error code.")

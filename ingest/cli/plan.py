@@ -29,21 +29,34 @@ ProfileOption = Annotated[
 ]
 PriceOption = Annotated[
     float | None,
-    typer.Option(min=0.0001, help="US dollars per node-hour. Default: list prices."),
+    typer.Option(
+        min=0.0001,
+        max=1_000_000,
+        help="US dollars per node-hour. Default: list prices.",
+    ),
 ]
 SpotFractionOption = Annotated[
     float | None,
-    typer.Option(min=0.01, max=1, help="Spot price divided by the on-demand price."),
+    typer.Option(
+        min=0.01,
+        max=1,
+        help="Spot price divided by the on-demand price.",
+    ),
 ]
 TimeFactorOption = Annotated[
     float | None,
-    typer.Option(min=0.01, help="Seconds on the instance divided by those in the profile."),
+    typer.Option(
+        min=0.01,
+        max=1_000,
+        help="Seconds on the instance divided by those in the profile.",
+    ),
 ]
 NodeStartOption = Annotated[str, typer.Option(help="Time until a new node accepts replicas.")]
 NodeCpusOption = Annotated[
     float | None,
     typer.Option(
         min=0.5,
+        max=10_000,
         help="CPUs that Ray offers on a node: on Kubernetes those of a worker's pod. "
         "Default: the vCPUs of the instance.",
     ),

@@ -21,6 +21,7 @@ from ingest.cli.options import (
     QueueOption,
     RawOption,
     RunArgument,
+    UnusedQueueOption,
     open_session,
 )
 from ingest.cli.progress import describe_run
@@ -98,7 +99,7 @@ def report(
     pictures: PicturesOption = 48,
     as_json: JsonOption = False,
     config: ConfigOption = None,
-    queue: QueueOption = None,
+    queue: UnusedQueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:
@@ -139,7 +140,7 @@ def errors(
     raw: RawOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
-    queue: QueueOption = None,
+    queue: UnusedQueueOption = None,
     ledger_bucket: LedgerOption = None,
     endpoint_url: EndpointOption = None,
 ) -> None:

@@ -121,6 +121,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text in UTF-8, so it is no CSV or JSON-lines file"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 

@@ -9,16 +9,15 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectTimeoutError,
-    NoCredentialsError,
     ReadTimeoutError,
 )
 
+from serve_app.aws import CREDENTIAL_ERRORS, CREDENTIALS_ADVICE
 from serve_app.errors import QueueUnavailable
 
 _MISSING = "create it, or correct queue.url and aws.region"
 _DENIED = "the role's policy must allow this action on the queue"
 _KEY = "enable the KMS key of the queue, and allow the role to use it"
-_CREDENTIALS = "renew the credentials, or give the process a role"
 _TOO_MANY = "too many messages are in flight; consumers are not deleting them"
 
 # SQS has these codes in two spellings, one for each of its protocols.
@@ -44,11 +43,11 @@ _ADVICE = {
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
     **dict.fromkeys(_KMS_CODES, _KEY),
-    "ExpiredToken": _CREDENTIALS,
-    "ExpiredTokenException": _CREDENTIALS,
-    "InvalidClientTokenId": _CREDENTIALS,
-    "UnrecognizedClientException": _CREDENTIALS,
-    "SignatureDoesNotMatch": _CREDENTIALS,
+    "ExpiredToken": CREDENTIALS_ADVICE,
+    "ExpiredTokenException": CREDENTIALS_ADVICE,
+    "InvalidClientTokenId": CREDENTIALS_ADVICE,
+    "UnrecognizedClientException": CREDENTIALS_ADVICE,
+    "SignatureDoesNotMatch": CREDENTIALS_ADVICE,
     "OverLimit": _TOO_MANY,
 }
 
@@ -92,8 +91,8 @@ def is_refused_message(error: QueueUnavailable) -> bool:
 
 
 def _advice_on(error: Exception) -> str | None:
-    if isinstance(error, NoCredentialsError):
-        return _CREDENTIALS
+    if isinstance(error, CREDENTIAL_ERRORS):
+        return CREDENTIALS_ADVICE
     if isinstance(error, ReadTimeoutError | ConnectTimeoutError):
         return "SQS does not answer; check the network between this process and the queue"
     if isinstance(error, ClientError):

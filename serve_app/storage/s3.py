@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from urllib3.exceptions import HTTPError
 
+from serve_app.aws import CREDENTIAL_ERRORS, CREDENTIALS_ADVICE
 from serve_app.errors import (
     ForeedgeError,
     ImageTooLarge,
@@ -67,6 +68,8 @@ def map_s3_error(error: Exception, where: str) -> ForeedgeError:
         text = error.response.get("Error", {}).get("Message") or str(error)
         action = _ACTIONS.get(error.operation_name, "")
         return explain_answer(_code(error), _status(error), text, where, action)
+    if isinstance(error, CREDENTIAL_ERRORS):
+        return StorageUnavailable(f"{where}: {error}; {CREDENTIALS_ADVICE}")
     # Everything else is retried: credentials are renewed, outages end.
     return StorageUnavailable(f"{where}: {error}")
 

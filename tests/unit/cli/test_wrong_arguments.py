@@ -13,6 +13,7 @@ from ingest.cli.main import main
 from serve_app.storage.local import LocalStore
 
 Command = Callable[..., str]
+SEND = ("--queue", "http://q", "--ledger-bucket", "b")
 
 
 @pytest.fixture
@@ -88,10 +89,12 @@ def test_a_measured_node_replaces_no_report_and_no_settings_of_others(
         (["smoke", "--timeout", f"{'9' * 400}d"], "100 years at most"),
         (["plan", "--images", "9" * 400, "--deadline", "24h"], "from 1 to 1,000,000,000,000"),
         (["plan", "--images", "1M", "--deadline", "24h", "--plot", "x.txt"], "--plot x.txt"),
+        (["bulk", "photo.JPG", *SEND], "photo.JPG is one image. Give the folder"),
+        (["bulk", "photo.raw", *SEND], "photo.raw: it is no text in UTF-8"),
         (["serve", "--config", "text.yaml"], "text.yaml: the application must be a mapping"),
         (["serve", "--config", "args.yaml"], "args.yaml: the settings must be a mapping"),
     ],
-    ids=["age", "long-age", "timeout", "count", "plot", "application", "args"],
+    ids=["age", "long-age", "timeout", "count", "plot", "image", "binary", "application", "args"],
 )
 def test_a_value_out_of_range_is_named_in_one_line(
     refused: Command,
@@ -102,12 +105,44 @@ def test_a_value_out_of_range_is_named_in_one_line(
 ) -> None:
     (tmp_path / "text.yaml").write_text("applications: [foreedge]")
     (tmp_path / "args.yaml").write_text("applications: [{args: [folio]}]")
+    for name in ("photo.JPG", "photo.raw"):
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0")
     monkeypatch.chdir(tmp_path)
 
     error = refused(*arguments)
 
     assert reason in error
     assert len(error) < 300
+
+
+PLAN = ("plan", "--images", "1M", "--deadline", "24h")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*PLAN, "--time-factor"),
+        (*PLAN, "--price"),
+        (*PLAN, "--node-cpus"),
+        (*PLAN, "--spot-fraction"),
+        ("bench-node", "--model", "nowhere", "--seconds"),
+        ("redrive", "r1", "--ledger-bucket", "b", "--rate"),
+    ],
+    ids=["time-factor", "price", "node-cpus", "spot-fraction", "seconds", "rate"],
+)
+def test_a_number_has_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    value: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["foreedge", *command, value])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"Invalid value for '{command[-1]}'" in capsys.readouterr().err
 
 
 def test_no_photograph_is_drawn_with_a_negative_seed(
