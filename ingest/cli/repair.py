@@ -32,7 +32,9 @@ from ingest.cli.terminal import (
     status_line,
     write_csv,
 )
-from ingest.messages.build import message_body
+from ingest.messages.build import INVALID_RUN, message_body
+from ingest.runs.folder import RunFolder
+from ingest.runs.live import is_live
 from ingest.runs.manifest import RunManifest, manifest_of, read_manifest
 from ingest.runs.redrive import (
     Redriven,
@@ -52,8 +54,10 @@ from serve_app.errors import InvalidConfig, QueueUnavailable, SourceNotFound
 
 _SHOWN_MISSING = 20
 _CANNOT_SEND = (
-    "messages without a run cannot be sent again from here, since the ledger has neither their "
-    "recipes nor their outputs. Send them again as their producer did"
+    "these jobs cannot be sent again from here. The ledger has neither their recipes nor their "
+    "outputs, because foreedge bulk did not send them. SQS sends dead letters again: aws sqs "
+    "start-message-move-task --source-arn ARN_OF_THE_DEAD_LETTER_QUEUE. Jobs of a book "
+    "collection: foreedge catalog sweep --failed. Other jobs: send them as their producer did"
 )
 _COLUMNS = ("problem", "job_id", "source", "etag")
 
@@ -99,7 +103,7 @@ def redrive(
     """
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     folder = session.run_folder(run)
-    manifest = read_manifest(folder)
+    manifest = _manifest_to_send(folder)
     options = RedriveOptions(
         code, as_they_are_now, None if recipe is None else recipe_argument(recipe)
     )
@@ -132,6 +136,23 @@ def redrive(
         )
     if redriven.job_ids:
         console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
+
+
+def _manifest_to_send(folder: RunFolder) -> RunManifest:
+    """Return the manifest of a run whose jobs can be sent again.
+
+    Raises:
+        InvalidConfig: The ledger has results of this name, and not what was sent.
+        SourceNotFound: The ledger has nothing of this name.
+    """
+    if is_live(folder.run_id) or folder.run_id == INVALID_RUN:
+        raise InvalidConfig(f"{folder.run_id}: {_CANNOT_SEND}")
+    try:
+        return read_manifest(folder)
+    except SourceNotFound as error:
+        if next(folder.part_keys("results"), None) is None:
+            raise
+        raise InvalidConfig(f"{folder.run_id}: {_CANNOT_SEND}") from error
 
 
 def _print_incomplete(console: Console, others: int) -> None:
@@ -195,7 +216,7 @@ def verify(
             console.print("To put them on the queue again: --enqueue-missing", highlight=False)
         elif number:
             if manifest is None:
-                raise InvalidConfig(_CANNOT_SEND)
+                raise InvalidConfig(f"{folder.run_id}: {_CANNOT_SEND}")
             target = session.queue_client(manifest)
             _check_drained(target, number, force)
             print_resumed(console, folder, target)
