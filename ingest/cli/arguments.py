@@ -140,7 +140,7 @@ def resolve_source(
     return RunSource(manifest, places.output_for(only), frozenset(manifest.buckets))
 
 
-def check_places(run: RunSource, allowed: tuple[str, ...]) -> None:
+def check_run_buckets(run: RunSource, allowed: tuple[str, ...]) -> None:
     """Check that jobs may name the buckets of a run, before anything is uploaded or sent.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ingest.cli.arguments import RunSource, SourceOptions, check_places, resolve_source
+from ingest.cli.arguments import RunSource, SourceOptions, check_run_buckets, resolve_source
 from ingest.cli.exit_codes import INTERRUPTED
 from ingest.cli.options import (
     ConfigOption,
@@ -185,7 +185,7 @@ def _plan(
     run = resolve_source(
         source, options, run_id, session.store, session.ledger, session.config.queue
     )
-    check_places(run, session.config.storage.allowed_buckets)
+    check_run_buckets(run, session.config.storage.allowed_buckets)
     plan = plan_run(
         run.source,
         folder=session.run_folder(run_id),
