@@ -27,7 +27,7 @@ from tests.support.postgres_server import PostgresServer
 
 CATALOG, NEW_QUEUE = (ROOT / "docs" / name for name in ("catalog.md", "new-queue.md"))
 NOT_RUN = {
-    "pip install": "the package is on no index; tests/integration/test_wheel.py installs its wheel",
+    "pip install": "it is done; tests/integration/test_wheel.py installs the wheel",
     "foreedge models fetch": "340 MB of weights; tests/integration/test_models_command.py runs it",
     "aws sqs start-message-move-task": "moto does not know it; its parameters are held against "
     "AWS's model by tests/conventions/test_documented_commands.py",
@@ -144,19 +144,19 @@ def test_the_commands_of_the_page_about_catalogs(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_commands_of_the_checklist(shell: Shell, aws: LocalAws, tmp_path: Path) -> None:
     def client(service: Any) -> Any:
         return boto3.client(service, REGION, endpoint_url=aws.endpoint_url)
 
-    aws.create_bucket("foreedge-ledger")
+    for bucket in ("thumbnails-images", "thumbnails-results"):
+        aws.create_bucket(bucket)
+    iam, trust = client("iam"), json.dumps({"Version": "2012-10-17", "Statement": []})
+    for role in ("thumbnails-worker", "thumbnails-shop"):
+        iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
     topic = client("sns").create_topic(Name="people")["TopicArn"]
     shell.run(f"export TOPIC_ARN={topic} FOREEDGE_AWS__ENDPOINT_URL={aws.endpoint_url}")
     shell.run("export FOREEDGE_MODELS='[\"folio\"]'")
-    message = {"source": {"bucket": "images", "key": "a.jpg"}}
-    (tmp_path / "message.json").write_text(json.dumps(message))
-    dashboard = [path.relative_to(ROOT) for path in (ROOT / "cluster/monitoring").rglob("*.json")]
-    for path in dashboard:
-        (tmp_path / path).unlink()
     printed = ""
     for block in typed(NEW_QUEUE.read_text("utf-8")):
         lines = [line for line in block.splitlines() if not is_left_out(line)]
@@ -172,20 +172,25 @@ def test_the_commands_of_the_checklist(shell: Shell, aws: LocalAws, tmp_path: Pa
         QueueUrl=dead, AttributeNames=["MessageRetentionPeriod"]
     )["Attributes"].values()  # fmt: skip
     assert kept == "1209600"
-    policies = client("iam").list_policies(Scope="Local")["Policies"]
-    names = {each["PolicyName"] for each in policies}
-    assert {"foreedge-thumbnails-producer", "foreedge-thumbnails-worker"} <= names
+    for role, policy in (("shop", "producer"), ("worker", "worker")):
+        attached = iam.list_attached_role_policies(RoleName=f"thumbnails-{role}")
+        [arn] = [each["PolicyArn"] for each in attached["AttachedPolicies"]]
+        assert arn.endswith(f":policy/foreedge-thumbnails-{policy}")
+        content = iam.get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]
+        statements = json.dumps(content["Document"])
+        queue_arn = attributes["QueueArn"]
+        assert f'"{queue_arn}"' in statements
+        assert not re.search("shelf|production|eu-central-1", statements)
     findings = [json.loads(line) for line in printed.splitlines() if line.startswith('{"ok"')]
     assert {each["ok"] for each in findings} == {True}, findings
     assert findings[-1]["check"] == "models"
-    [sent] = sqs.receive_message(QueueUrl=url)["Messages"]
-    assert json.loads(sent["Body"]) == message
+    # The message that the page sends has become a cut-out.
+    assert re.search(r"results/in/coffee/[0-9a-f]{20}\.png", printed)
+    assert attributes["ApproximateNumberOfMessages"] == "0"
     alarms = client("cloudwatch").describe_alarms(AlarmNames=["foreedge-thumbnails-dead"])
     [alarm] = alarms["MetricAlarms"]
     assert (alarm["Threshold"], alarm["AlarmActions"], alarm["OKActions"]) == (0, [topic], [topic])
     assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": "foreedge-thumbnails-dead"}]
-    for path in dashboard:
-        assert (tmp_path / path).read_bytes() == (ROOT / path).read_bytes()
     assert len(sqs.list_queue_tags(QueueUrl=url)["Tags"]["revision"]) == 40
 
 

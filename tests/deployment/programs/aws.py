@@ -1,7 +1,8 @@
 """A stand-in for the AWS CLI: `aws SERVICE OPERATION --option value`, by boto3.
 
 boto3 knows the operations and the types of their parameters, so that a name that AWS does not know
-fails. `s3 cp`, `ecr get-login-password` and `eks update-kubeconfig` are the CLI's own.
+fails. `s3 cp`, `ecr get-login-password` and `eks update-kubeconfig` are commands of the CLI alone, as
+is the name `s3api` for the operations of S3.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def typed(shape: Any, values: list[str]) -> Any:
 
 def call(name: str, operation: str, given: dict[str, list[str]]) -> str:
     """Return what an operation prints."""
-    service = client(name)
+    service = client("s3" if name == "s3api" else name)
     [query], [output] = given.pop("query", [""]), given.pop("output", ["json"])
     operation = operation.replace("-", "_")
     answer = getattr(service, operation)(**parameters(service, operation, given))
