@@ -1,8 +1,8 @@
 """A stand-in for the AWS CLI: `aws SERVICE OPERATION --option value`, by boto3.
 
 boto3 knows the operations and the types of their parameters, so that a name that AWS does not know
-fails. `s3 cp`, `ecr get-login-password` and `eks update-kubeconfig` are commands of the CLI alone, as
-is the name `s3api` for the operations of S3.
+fails. `s3 cp`, `ecr get-login-password` and `eks update-kubeconfig` are commands of the CLI
+alone, as is the name `s3api` for the operations of S3.
 """
 
 from __future__ import annotations
