@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from tests.deployment.kubernetes.schemas import (
 )
 
 PAGE = ROOT / "docs" / "operations" / "kubernetes.md"
+CUT_OVER = ROOT / "docs" / "cut-over.md"
 QUEUE = {
     "FOREEDGE_QUEUE__URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/foreedge",
     "FOREEDGE_LEDGER__BUCKET": "shelf",
@@ -80,9 +82,37 @@ def own_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def files_of(page: Path) -> dict[str, str]:
+    """Return the files that a page lets its reader write."""
+    found = re.findall(r"cat > (\S+) <<'END'\n(.*?)END\n", page.read_text(), flags=re.DOTALL)
+    return dict(found)
+
+
+@needs_kubectl
+def test_the_folder_of_the_cut_over_consumes_or_waits(own_folder: Path) -> None:
+    """The queue and the catalog come with one environment, and nothing of them with the other."""
+    files = files_of(PAGE) | files_of(CUT_OVER)
+    [edit] = re.findall(r"^sed -i '.*' kustomization.yaml$", CUT_OVER.read_text(), re.MULTILINE)
+    for name, text in files.items():
+        (own_folder / name).write_text(text)
+    subprocess.run(["bash", "-ec", edit], cwd=own_folder, check=True)
+    names = {}
+    expected = {"waiting": ["its pods get no FOREEDGE_QUEUE__URL"], "consuming": []}
+    for state, faults in expected.items():
+        shutil.copy(own_folder / f"{state}.env", own_folder / "environment.env")
+        objects = render(own_folder)
+        assert list(rule_faults(objects)) == faults
+        data = of_kind(objects, "ConfigMap")[0]["data"]
+        assert data == dict(line.split("=", 1) for line in files[f"{state}.env"].splitlines())
+        names[state] = {name.split("__")[0] for name in data}
+    assert names["consuming"] - names["waiting"] == {
+        "FOREEDGE_QUEUE", "FOREEDGE_CATALOG", "FOREEDGE_PIPELINE"
+    }  # fmt: skip
+
+
 @needs_kubectl
 def test_the_folder_of_the_page_sets_image_and_environment(own_folder: Path) -> None:
-    files = dict(re.findall(r"cat > (\S+) <<'END'\n(.*?)END\n", PAGE.read_text(), flags=re.DOTALL))
+    files = files_of(PAGE)
     files["environment.env"] = files["environment.env"].replace("BUCKET=shelf", "BUCKET=mine")
     for name, text in files.items():
         (own_folder / name).write_text(text)
