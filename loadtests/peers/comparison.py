@@ -296,10 +296,16 @@ def headline(content: dict[str, Any]) -> str | None:
     systems, machine = content["systems"], content["machine"]
     if not {"foreedge-http", "rembg-s"} <= systems.keys():
         return None
-    ratio = systems["foreedge-http"]["images_per_s"] / systems["rembg-s"]["images_per_s"]
+    ratio, by_queue = (
+        systems[name]["images_per_s"] / systems["rembg-s"]["images_per_s"]
+        if name in systems
+        else None
+        for name in ("foreedge-http", "foreedge-queue")
+    )
+    queue = "" if by_queue is None else f", {by_queue:.2f} times by the queue"
     return (
-        f"- **{ratio:.2f} times the images/s of `rembg s`** over HTTP with {content['model']}, on "
-        f"the same {machine['cores']} cores\n"
+        f"- **{ratio:.2f} times the images/s of `rembg s`** over HTTP with {content['model']}"
+        f"{queue}, on the same {machine['cores']} cores\n"
         "  ([performance](docs/performance.md#compared-with-other-systems))."
     )
 

@@ -115,6 +115,10 @@ def test_the_table_of_a_document_replaces_the_last_one() -> None:
     line = headline(content)
     assert line is not None
     assert line.startswith("- **3.00 times the images/s of `rembg s`** over HTTP with folio, on")
+    systems["foreedge-queue"] = {**systems["foreedge-http"], "images_per_s": 5.0}
+    line = headline(content)
+    assert line is not None
+    assert "over HTTP with folio, 2.50 times by the queue, on the same" in line
     del systems["rembg-s"]
     assert headline(content) is None
 
