@@ -28,7 +28,8 @@ def check_plot_path(path: Path) -> None:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise InvalidConfig(
-            "--plot needs matplotlib, which is not installed. Run: pip install 'foreedge[bench]'"
+            "--plot needs matplotlib, which is not installed. Run in the clone of Foreedge: "
+            "pip install -e '.[bench]'"
         ) from error
     if path.suffix.lower().removeprefix(".") not in FigureCanvasBase.filetypes:
         raise InvalidConfig(f"--plot {path}: the name of the file must end in .png, .svg or .pdf")

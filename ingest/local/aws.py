@@ -101,8 +101,8 @@ class LocalAws:
         while not answers(f"{self.endpoint_url}/moto-api/"):
             if process.poll() is not None:
                 raise InvalidConfig(
-                    "the local SQS and S3 (moto) did not start. Install it with: "
-                    "pip install 'foreedge[demo]'"
+                    "the local SQS and S3 (moto) did not start. Install it in the clone of "
+                    "Foreedge with: pip install -e '.[demo]'"
                 )
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(

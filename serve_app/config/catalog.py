@@ -50,6 +50,6 @@ class CatalogConfig(Section):
 def missing_packages(error: ImportError) -> InvalidConfig:
     """Return the error of an installation without the packages of the catalog."""
     return InvalidConfig(
-        f"catalog needs packages that are missing ({error}). Install them with: "
-        "pip install 'foreedge[catalog]'"
+        f"catalog needs packages that are missing ({error}). Install them in the clone of Foreedge "
+        "with: pip install -e '.[catalog]'"
     )

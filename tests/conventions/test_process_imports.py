@@ -164,7 +164,7 @@ def test_without_the_extra_a_catalog_is_refused_with_what_to_install(
     assert answer.stderr.startswith(
         "error: invalid_config: catalog needs packages that are missing"
     )
-    assert "pip install 'foreedge[catalog]'" in answer.stderr
+    assert "pip install -e '.[catalog]'" in answer.stderr
 
 
 def imports_of(file: Path) -> set[str]:

@@ -91,7 +91,8 @@ def read_heif(data: bytes) -> Container:
     _count_boxes("HEIF", data, set())
     if not _HAS_HEIF:
         raise UnsupportedFormat(
-            "HEIC images need the extra heif (pip install 'foreedge[heif]'), which is not installed"
+            "HEIC images need the extra heif, which is not installed (pip install -e '.[heif]' in "
+            "the clone of Foreedge)"
         )
     return Container("HEIF", data, code_points=_colour_box(data))
 
