@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ class LocalAws:
                 stderr=subprocess.DEVNULL,
                 # In its own group, so that Ctrl-C reaches only this process, which ends the server.
                 start_new_session=True,
-                preexec_fn=die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_prepare_server,
             )
         try:
             self._wait(self._process)
@@ -110,6 +111,16 @@ class LocalAws:
                     f"{_START_TIMEOUT_S:.0f} s"
                 )
             time.sleep(0.1)
+
+
+def _prepare_server() -> None:
+    """Prepare the new process. It holds a file open for each object of more than 5 MB."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says that there is no limit, and takes no more than its own constant.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if sys.platform == "linux":
+        die_with_parent()
 
 
 def use_dummy_credentials() -> None:
