@@ -8,6 +8,7 @@ from typing import Annotated
 import orjson
 import typer
 
+from ingest.cli.demo_folder import MOST_IMAGES
 from ingest.cli.exit_codes import STALLED
 from ingest.cli.options import JsonOption
 from ingest.cli.terminal import open_terminal, print_json
@@ -18,7 +19,11 @@ ImagesOption = Annotated[
 ]
 CountOption = Annotated[
     int,
-    typer.Option(min=1, help="Number of photographs. A quarter, six at most, are real ones."),
+    typer.Option(
+        min=1,
+        max=MOST_IMAGES,
+        help="Number of photographs. A quarter, six at most, are real ones.",
+    ),
 ]
 OutOption = Annotated[
     Path,

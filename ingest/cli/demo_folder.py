@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ingest.sources.folder import image_files
@@ -11,6 +12,21 @@ from serve_app.errors import InvalidConfig
 
 MARK = ".foreedge-demo"
 """File that only a demonstration writes, before anything else. ``foreedge report`` does not."""
+
+MOST_IMAGES = 10_000
+"""Most images of a demonstration. Its local SQS looks at every message whenever it is asked for
+some, so that the time of a run grows with the square of their number."""
+
+_MEMORY_SHARE = 0.5
+"""Share of the memory that images and cut-outs may take. Ray and the replicas need the rest."""
+
+_MOST_HELD = 5_242_880 - 1_024
+"""Bytes of an object that the local S3 holds in memory at most. A larger one is a temporary file
+(``S3_UPLOAD_PART_MIN_SIZE`` of moto)."""
+
+_PNG_RATIO = 9
+"""Bytes of a cut-out in times of those of its image, at most: as PNG files in which nothing is
+removed, our six photographs have 4.8 to 9.2 times the bytes of the JPEG files."""
 
 _FOLDERS = ("cutouts", "masks", "photographs")
 _FILES = ("env", "report.html", "report.json")
@@ -43,6 +59,28 @@ def own_images(images: Path, out: Path) -> list[Path]:
         others = skipped.total()
         raise InvalidConfig(f"--images: {images} holds no images, and {others:,} other files")
     return files
+
+
+def check_fits(files: Sequence[Path], memory: int) -> None:
+    """Check that a demonstration can hold the images and their cut-outs in its local S3.
+
+    Args:
+        files: The images.
+        memory: Memory of the machine, in bytes.
+
+    Raises:
+        InvalidConfig: There are too many images, or too many bytes.
+    """
+    sizes = [file.stat().st_size for file in files]
+    needed = sum(min(size, _MOST_HELD) + min(_PNG_RATIO * size, _MOST_HELD) for size in sizes)
+    if len(files) > MOST_IMAGES or needed > memory * _MEMORY_SHARE:
+        raise InvalidConfig(
+            f"{len(files):,} images of {sum(sizes) / 1e9:.1f} GB are too many for a demonstration, "
+            f"whose SQS and S3 are in memory. It takes {MOST_IMAGES:,} images at most, and half of "
+            f"the {memory / 1e9:.1f} GB of memory, of which these and their cut-outs may need "
+            f"{needed / 1e9:.1f} GB. Take a part of them, or send them to an application on AWS: "
+            "foreedge bulk FOLDER --upload-to s3://BUCKET/PREFIX"
+        )
 
 
 def prepare_demo_folder(out: Path) -> None:

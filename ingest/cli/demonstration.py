@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
-from ingest.cli.demo_folder import own_images, prepare_demo_folder
+from ingest.cli.demo_cutouts import CutoutFiles
+from ingest.cli.demo_folder import check_fits, own_images, prepare_demo_folder
 from ingest.cli.exit_codes import FAILED, STALLED, SUCCESS
 from ingest.cli.options import Session
 from ingest.cli.progress import describe_run, show_progress
@@ -23,6 +21,7 @@ from ingest.cli.settings import with_bundled_model
 from ingest.cli.true_masks import score_cutouts
 from ingest.local.application import Endpoints, replica_states, serving
 from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.memory import machine_memory
 from ingest.local.photographs import copy_real_photographs, make_photographs
 from ingest.local.ports import free_port
 from ingest.local.processes import terminate_as_interrupt, wait_for_interrupt
@@ -33,13 +32,12 @@ from ingest.runs.send import plan_run, send_run
 from ingest.runs.status import RunMonitor, RunStatus, follow
 from ingest.sources.base import Entry
 from ingest.sources.folder import plan_uploads, upload_files
-from ingest.units import format_duration
+from ingest.units import counted, format_duration
 from serve_app.config import AppConfig
 from serve_app.contracts.job import Output
 from serve_app.error_text import visible
 from serve_app.models.registry import BUNDLED_MODEL, missing_weights
 from serve_app.storage import open_store
-from serve_app.storage.protocol import ObjectStore
 
 BUCKET = "foreedge-demo"
 """Bucket of the images, the results and the ledger."""
@@ -47,7 +45,6 @@ BUCKET = "foreedge-demo"
 _QUEUE = "foreedge-demo"
 _UPLOAD_PREFIX = "photographs/"
 _STALLED_AFTER_S = 120.0
-_DOWNLOAD_THREADS = 8
 _SAMPLE_RESULTS = 48
 _REAL_EVERY = 4
 """One of so many photographs is a real one, as long as there are any."""
@@ -98,7 +95,8 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         console: The terminal.
 
     Raises:
-        InvalidConfig: There are no images, or the folder of the results holds things of others.
+        InvalidConfig: There are no images or too many, or the folder of the results holds things of
+            others.
         ModelUnavailable: The weights of a model that the environment names are not here.
         DeadlineExceeded: The local SQS and S3, or the application, did not start in time.
     """
@@ -106,10 +104,12 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     if options.images is not None:
         # Before the folder of the results is touched: what the user named may be wrong.
         folder, files = options.images, own_images(options.images, options.out)
+        check_fits(files, machine_memory())
         prepare_demo_folder(options.out)
     else:
         prepare_demo_folder(options.out)
         folder, files = _photographs(options, models, console)
+        check_fits(files, machine_memory())
     use_dummy_credentials()
     with terminate_as_interrupt(), LocalAws() as local:
         local.create_bucket(BUCKET)
@@ -118,7 +118,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         with serving(args, port=free_port(), dashboard=options.keep, quiet=True) as endpoints:
             session = _session(args)
             try:
-                report = _process(session, folder, files, console)
+                report = _process(session, folder, files, options.out / "cutouts", console)
             except _Stalled as error:
                 console.print(f"Stalled: {error}", style="red", highlight=False, soft_wrap=True)
                 return STALLED
@@ -169,8 +169,10 @@ def _session(args: dict[str, Any]) -> Session:
     return Session(config, open_store(config), config.ledger)
 
 
-def _process(session: Session, folder: Path, files: list[Path], console: Console) -> RunReport:
-    """Upload the images, put their jobs on the queue and wait for the results."""
+def _process(
+    session: Session, folder: Path, files: list[Path], results: Path, console: Console
+) -> RunReport:
+    """Upload the images, put their jobs on the queue and write each cut-out once it is there."""
     run = session.run_folder(new_run_id())
     uploads = plan_uploads(folder, files, BUCKET, _UPLOAD_PREFIX)
     with Progress(console=console) as progress:
@@ -184,13 +186,24 @@ def _process(session: Session, folder: Path, files: list[Path], console: Console
         recipe="cutout",
     )
     manifest = send_run(session.queue_client(), plan)
+    names = {item.key: item.key.removeprefix(_UPLOAD_PREFIX) for item in uploads}
+    cutouts = CutoutFiles(session.store, results, names)
     steps = follow(
-        RunMonitor(run, manifest),
+        RunMonitor(run, manifest, on_record=cutouts.note),
         interval_s=0.5,
         stalled_after_s=_STALLED_AFTER_S,
         on_stalled=_give_up,
     )
-    show_progress(console, steps, time.monotonic)
+    try:
+        show_progress(console, cutouts.written(steps), time.monotonic)
+    except (KeyboardInterrupt, _Stalled):
+        console.print(
+            f"{counted(len(cutouts), 'cut-out')} of {len(files):,} are complete, in {results}. The "
+            "next demonstration with this --out removes them.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise
     return read_report(run)
 
 
@@ -206,8 +219,7 @@ def _give_up(now: RunStatus) -> None:
 
 
 def _write_results(report: RunReport, session: Session, out: Path, console: Console) -> None:
-    """Write the cut-outs and the report to a folder, and print a summary."""
-    _download(report, session.store, out / "cutouts")
+    """Write the report to a folder, and print a summary."""
     page = write_report(report, session.store, session.config, out, _SAMPLE_RESULTS)
     console.print()
     console.print(describe_run(report.status))
@@ -230,40 +242,6 @@ def _print_scores(out: Path, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _download(report: RunReport, store: ObjectStore, folder: Path) -> None:
-    """Write the results of a run into a folder, named after their images."""
-
-    def write(result: tuple[str, str, str]) -> None:
-        bucket, key, name = result
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(store.get(bucket, key))
-
-    done = [record for record in report.jobs() if record.get("output_key")]
-    names = file_names(record["source"]["key"].removeprefix(_UPLOAD_PREFIX) for record in done)
-    results = [
-        (record["output_bucket"], record["output_key"], name)
-        for record, name in zip(done, names, strict=True)
-    ]
-    with ThreadPoolExecutor(_DOWNLOAD_THREADS, "download") as pool:
-        list(pool.map(write, results))
-
-
-def file_names(images: Iterable[str]) -> list[str]:
-    """Return a file name for the cut-out of each image, which is a PNG file.
-
-    Args:
-        images: Paths of the images within their folder. The suffix becomes that of the cut-out,
-            unless this would give two images the same name.
-    """
-    paths = [PurePosixPath(image) for image in images]
-    plain = Counter(path.with_suffix("") for path in paths)
-    return [
-        f"{path}.png" if plain[path.with_suffix("")] > 1 else str(path.with_suffix(".png"))
-        for path in paths
-    ]
 
 
 def _wait(session: Session, endpoints: Endpoints, out: Path, image: Path, console: Console) -> None:

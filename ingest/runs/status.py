@@ -14,7 +14,7 @@ from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest, read_manifest
 from ingest.runs.record_table import STATUSES, ResultCounts
-from ingest.runs.records import Records
+from ingest.runs.records import Record, Records
 from ingest.sqs.backlog import Backlog
 from serve_app.errors import QueueUnavailable
 
@@ -154,6 +154,7 @@ class RunMonitor:
         folder: RunFolder,
         manifest: RunManifest | None,
         backlog: Callable[[], Backlog | QueueUnavailable | None] = lambda: None,
+        on_record: Callable[[Record], None] | None = None,
     ) -> None:
         """Begin to watch a run.
 
@@ -162,13 +163,14 @@ class RunMonitor:
             manifest: Manifest of the run. It is read again as long as the list of jobs grows. None
                 for messages that name no run.
             backlog: Function that returns the messages on the run's queue, or why they are unknown.
+            on_record: Function to call with each result that an update reads.
         """
         self._folder = folder
         self._manifest = manifest
         self._backlog = backlog
         self._job_list = JobList(folder)
         self._sent: Sent | None = None if manifest is None else Sent()
-        self._records = Records(folder)
+        self._records = Records(folder, on_record=on_record)
 
     def close(self) -> None:
         """Remove the temporary files, which otherwise stay until the monitor is collected."""

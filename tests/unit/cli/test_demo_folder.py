@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from ingest.cli.demo_folder import MARK, own_images, prepare_demo_folder
+from ingest.cli.demo_folder import (
+    MARK,
+    MOST_IMAGES,
+    check_fits,
+    own_images,
+    prepare_demo_folder,
+)
 from ingest.cli.demonstration import DemoOptions, run_demo
+from ingest.local.memory import machine_memory
 from serve_app.errors import InvalidConfig
 
 
@@ -99,3 +107,33 @@ def test_a_wrong_folder_of_images_deletes_no_results(tmp_path: Path) -> None:
 def test_images_next_to_the_results_are_taken(tmp_path: Path) -> None:
     image = write(tmp_path / "shelf" / "1.jpg")
     assert own_images(image.parent, tmp_path / "shelf-cutouts") == [image]
+
+
+def test_more_images_than_the_memory_holds_are_refused_with_advice(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare_demo_folder(out)
+    result = write(out / "cutouts" / "a.png")
+    folder = tmp_path / "shelf"
+    for number in range(MOST_IMAGES + 1):
+        write(folder / f"{number}.jpg")
+    options = DemoOptions(folder, 1, out, keep=False, seed=0)
+
+    with pytest.raises(InvalidConfig, match=r"10,001 images .*foreedge bulk FOLDER --upload-to"):
+        run_demo(options, Console(file=io.StringIO()))
+
+    assert result.is_file()
+
+
+def test_a_demonstration_has_a_bound_of_memory(tmp_path: Path) -> None:
+    image = write(tmp_path / "1.jpg")
+    os.truncate(image, 1_000)
+    # The image, and a PNG of nine times its bytes, in half of the memory.
+    check_fits([image] * 100, 2_000_000)
+    with pytest.raises(InvalidConfig, match="of which these and their cut-outs may need"):
+        check_fits([image] * 100, 1_999_999)
+    check_fits([image] * MOST_IMAGES, machine_memory())
+    # Of a large object, which is a file, no more than 5 MiB are in memory. This one has a hole.
+    os.truncate(image, 10**12)
+    check_fits([image] * 100, 2 * 100 * 2 * 5 * 1024**2)
+    with pytest.raises(InvalidConfig, match=r"100 images of 100000\.0 GB"):
+        check_fits([image] * 100, 2 * 100 * 2 * 5 * 1024**2 - 500_000)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from ingest.cli.demonstration import choose_models, file_names
+from ingest.cli.demo_cutouts import file_names
+from ingest.cli.demonstration import choose_models
 from ingest.cli.settings import with_bundled_model
 from ingest.cli.true_masks import score_cutouts
 from ingest.local.photographs import copy_real_photographs, make_photographs

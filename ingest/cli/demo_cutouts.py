@@ -1,0 +1,83 @@
+"""The cut-outs of a demonstration as files, each written once its result is recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from ingest.runs.records import Record
+from ingest.runs.status import RunStatus
+from serve_app.storage.protocol import ObjectStore
+
+_DOWNLOAD_THREADS = 8
+
+
+class CutoutFiles:
+    """The files of the cut-outs in a folder, named after their images."""
+
+    def __init__(self, store: ObjectStore, folder: Path, images: dict[str, str]) -> None:
+        """Begin without files.
+
+        Args:
+            store: The object store of the results.
+            folder: Folder of the files.
+            images: Path of each image within its folder, by the key of its object.
+        """
+        self._store, self._folder = store, folder
+        self._names = dict(zip(images, file_names(images.values()), strict=True))
+        self._recorded: list[Record] = []
+        self._written: set[str] = set()
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._written)
+
+    def note(self, record: Record) -> None:
+        """Remember the record of a job, whose cut-out ``write`` writes if there is one."""
+        if record.get("output_key"):
+            self._recorded.append(record)
+
+    def write(self) -> None:
+        """Write the cut-outs that were recorded since the last call. Blocks.
+
+        Raises:
+            ForeedgeError: The store refuses or does not answer.
+            OSError: A file cannot be written.
+        """
+        recorded, self._recorded = self._recorded, []
+        if recorded:
+            with ThreadPoolExecutor(_DOWNLOAD_THREADS, "download") as pool:
+                self._written.update(pool.map(self._write, recorded))
+
+    def written(self, steps: Iterator[RunStatus]) -> Iterator[RunStatus]:
+        """Yield the statuses of the run, each after the cut-outs that it counts are written."""
+        for now in steps:
+            self.write()
+            yield now
+
+    def _write(self, record: Record) -> str:
+        """Write one cut-out and return its name. A file that has its name is complete."""
+        name = self._names[record["source"]["key"]]
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.part")
+        unfinished.write_bytes(self._store.get(record["output_bucket"], record["output_key"]))
+        unfinished.replace(path)
+        return name
+
+
+def file_names(images: Iterable[str]) -> list[str]:
+    """Return a file name for the cut-out of each image, which is a PNG file.
+
+    Args:
+        images: Paths of the images within their folder. The suffix becomes that of the cut-out,
+            unless this would give two images the same name.
+    """
+    paths = [PurePosixPath(image) for image in images]
+    plain = Counter(path.with_suffix("") for path in paths)
+    return [
+        f"{path}.png" if plain[path.with_suffix("")] > 1 else str(path.with_suffix(".png"))
+        for path in paths
+    ]
