@@ -31,13 +31,14 @@ from serve_app.errors import DeadlineExceeded, ForeedgeError
 from serve_app.http.admission import ByteBudget, ConcurrencyLimit
 from serve_app.http.api_keys import ApiKeys
 from serve_app.http.ingest_health import summarize_replicas
-from serve_app.http.operations import describe_replicas, summarize_operations
-from serve_app.http.operations_answer import Operations, Replicas
+from serve_app.http.operations import summarize_operations
+from serve_app.http.operations_answer import Operations
 from serve_app.http.replicas import ask_every_replica
 from serve_app.http.request_metrics import RequestMetrics
+from serve_app.http.served_application import ServedApplication
 from serve_app.http.uploads import CUTOUT_FORM, FormRules, UploadedImage, read_uploaded_image
 from serve_app.serving.handle_calls import call_deployment
-from serve_app.serving.kept_reports import keep_replica_reports, kept_reports, own_report
+from serve_app.serving.kept_reports import keep_replica_reports, own_report
 from serve_app.serving.malloc import IdleMemory, keep_freed_memory
 from serve_app.serving.metrics import Metrics
 from serve_app.serving.ray_metrics import (
@@ -68,6 +69,7 @@ class Endpoint:
         jobs: JobQueue,
         metrics: Metrics | None = None,
         queue_failed: QueueFailedJobs | None = None,
+        application: ServedApplication | None = None,
     ) -> None:
         """Create the endpoint.
 
@@ -79,6 +81,8 @@ class Endpoint:
             jobs: Queue for the jobs that clients submit.
             metrics: What to record metrics to. None stands for those of this process.
             queue_failed: Jobs of a book collection that SQS did not take. None without a catalog.
+            application: What the operations page asks. None stands for the application of this
+                replica, which is looked up when somebody asks.
 
         Raises:
             InvalidConfig: API keys are configured, but their source has none.
@@ -101,6 +105,7 @@ class Endpoint:
         self._pipeline = pipeline
         self._ingest = ingest
         self._models: list[ModelInfo] = []
+        self._application = application
         self._operations: Operations | None = None
         self._operations_until_s = -math.inf
         self._operations_lock = asyncio.Lock()
@@ -218,32 +223,18 @@ class Endpoint:
             return self._operations
 
     async def _gather_operations(self) -> Operations:
-        context = serve.get_replica_context()
-        own = serve.get_deployment_handle(context.deployment, context.app_name)
-        handles = [own, self._pipeline, *([self._ingest] if self._ingest else [])]
+        if self._application is None:
+            self._application = ServedApplication.of_this_replica()
+        application = self._application
+        handles = [application.own, self._pipeline, *([self._ingest] if self._ingest else [])]
         answers, ingest, replicas = await asyncio.gather(
             asyncio.gather(*(ask_every_replica(handle, "recent") for handle in handles)),
             self.ingest_status(),
-            asyncio.to_thread(_count_replicas, context.app_name),
+            application.replicas(),
         )
         reports = [each for some in answers for each in some if isinstance(each, RecentReport)]
-        present = [report.replica for report in reports]
-        reports += await asyncio.to_thread(kept_reports, context.app_name, present)
+        reports += await application.kept_reports(report.replica for report in reports)
         return summarize_operations(reports, replicas, ingest, time.time())
-
-
-def _count_replicas(application: str) -> list[Replicas]:
-    """Return the replicas of each deployment, as Serve's controller counts them."""
-    deployments = serve.status().applications[application].deployments
-    return [
-        describe_replicas(
-            name,
-            {str(state): n for state, n in found.replica_states.items()},
-            found.status.value,
-            found.message,
-        )
-        for name, found in deployments.items()
-    ]
 
 
 async def current_endpoint() -> Endpoint:

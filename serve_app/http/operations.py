@@ -80,7 +80,7 @@ def describe_replicas(
 
 def summarize_operations(
     reports: Sequence[RecentReport],
-    replicas: list[Replicas],
+    replicas: list[Replicas] | None,
     ingest: dict[str, Any] | None,
     now_s: float,
 ) -> Operations:
@@ -88,7 +88,7 @@ def summarize_operations(
 
     Args:
         reports: Reports of the replicas that answered, and what the others have stored.
-        replicas: Replicas of each deployment.
+        replicas: Replicas of each deployment. None if Serve's controller does not answer.
         ingest: Health of the consumers. None if no queue is served.
         now_s: The present time, in seconds since 1970.
     """
@@ -100,7 +100,7 @@ def summarize_operations(
     return Operations(
         at=_time(now_s),
         attention=find_attention(boundaries, replicas, ingest, backlog, history, failed),
-        notes=find_notes(replicas),
+        notes=find_notes(replicas or ()),
         images_per_s=round(_rate(_joined(images), present), 2),
         outcomes=_count(reports, IMAGES, 1),
         failures_by_code=_count(reports, IMAGES, 2),
@@ -111,7 +111,7 @@ def summarize_operations(
         backlog=backlog,
         boundaries=boundaries,
         stages=_stages(reports),
-        replicas=replicas,
+        replicas=replicas or [],
         ingest=ingest,
         last_failures=_failures(reports),
         history=history,

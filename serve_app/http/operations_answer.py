@@ -105,7 +105,10 @@ class Operations(BaseModel):
         description="What the consumers depend on. Empty if no queue is served."
     )
     stages: list[Stage]
-    replicas: list[Replicas]
+    replicas: list[Replicas] = Field(
+        description="The replicas of each deployment. Empty if Serve's controller does not answer, "
+        "which then needs attention."
+    )
     ingest: dict[str, Any] | None = Field(
         description="Health of the consumers, as in `/readyz`. Null if no queue is served."
     )

@@ -18,13 +18,14 @@ _CANCELLED = {"cancelled", RunCancelled.code}
 blame for neither."""
 _ILL = {"UNHEALTHY", "DEPLOY_FAILED"}
 """States of a deployment that do not pass by themselves."""
+_NO_CONTROLLER = "Serve's controller does not answer, so it is unknown how many replicas run."
 _WAITED_S = 60
 _WAYS = {"queue": "the queue", "http": "HTTP"}
 
 
 def find_attention(
     boundaries: Sequence[Boundary],
-    replicas: Iterable[Replicas],
+    replicas: Iterable[Replicas] | None,
     ingest: Mapping[str, Any] | None,
     backlog: QueueState | None,
     history: Sequence[Moment],
@@ -34,7 +35,7 @@ def find_attention(
 
     Args:
         boundaries: What the consumers depend on.
-        replicas: Replicas of each deployment.
+        replicas: Replicas of each deployment, or None if Serve's controller does not answer.
         ingest: Health of the consumers, or None if no queue is served.
         backlog: The queue, or None if it is unknown.
         history: The last half hour.
@@ -45,7 +46,9 @@ def find_attention(
     reason = None if ingest is None else ingest.get("reason")
     if reason and not any(each.reason and each.reason in reason for each in boundaries):
         found.append(reason)
-    for each in replicas:
+    if replicas is None:
+        found.append(_NO_CONTROLLER)
+    for each in replicas or ():
         if not each.running:
             found.append(f"{each.deployment} has no running replica.{_said(each)}")
         elif each.status in _ILL:

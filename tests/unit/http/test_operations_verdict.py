@@ -36,7 +36,7 @@ def backlog(drained_in_s: float | None) -> QueueState:
 def attention(
     *,
     boundaries: tuple[Boundary, ...] = (),
-    replicas: tuple[Replicas, ...] = (RUNNING,),
+    replicas: tuple[Replicas, ...] | None = (RUNNING,),
     ingest: dict[str, Any] | None = ALL_WELL,
     queue: QueueState | None = None,
     history: list[Moment] | None = None,
@@ -83,6 +83,12 @@ def test_replicas_need_attention_if_none_runs_or_serve_says_why() -> None:
         "Segmenter: 1 of 2 replicas run, 1 starting. slow",
         "HttpApi: 1 of 2 replicas run, 1 starting.",
         "SqsIngest: 1 of 3 replicas run, 2 starting.",
+    ]
+
+
+def test_a_controller_that_does_not_answer_needs_attention() -> None:
+    assert attention(replicas=None) == [
+        "Serve's controller does not answer, so it is unknown how many replicas run."
     ]
 
 
