@@ -23,6 +23,7 @@ from ray.serve.exceptions import RayServeException
 
 from serve_app.serving.ray_metrics import recent_values, sample_periodically
 from serve_app.serving.recent_metrics import (
+    REMEMBERED,
     RecentFailure,
     RecentReport,
     RecentValues,
@@ -34,6 +35,7 @@ from serve_app.serving.recent_metrics import (
 _NAMESPACE = b"foreedge"
 _TIMEOUT_S = 2.0
 _CONTROLLER = "controller"
+_METRICS = {metric.name: metric for metric in REMEMBERED}
 
 _logger = logging.getLogger(__name__)
 
@@ -154,7 +156,9 @@ def encode_report(report: RecentReport) -> bytes:
 def decode_report(encoded: bytes, now_s: float | None = None) -> RecentReport | None:
     """Return the report of ``encode_report``, without what is older than what is remembered.
 
-    None if another version of Foreedge has stored it, since the store outlives an update.
+    The store outlives an update, so another version of Foreedge may have stored it. Metrics that
+    this version does not have, or has with other labels or buckets, are left out. None stands for a
+    report of another form.
 
     Args:
         encoded: What was stored.
@@ -163,9 +167,9 @@ def decode_report(encoded: bytes, now_s: float | None = None) -> RecentReport | 
     try:
         content = orjson.loads(zlib.decompress(encoded))
         values = RecentValues(
-            counts=_series_dict(content["counts"]),
-            gauges=_series_dict(content["gauges"]),
-            distributions=_series_dict(content["distributions"], tuple),
+            counts=_known("counter", _series_dict(content["counts"])),
+            gauges=_known("gauge", _series_dict(content["gauges"])),
+            distributions=_known("histogram", _series_dict(content["distributions"], tuple)),
         )
         failures = tuple(RecentFailure(**each) for each in content["failures"])
     except (zlib.error, ValueError, TypeError, KeyError) as error:
@@ -201,3 +205,19 @@ def _series_dict(
         (name, tuple(labels)): {int(slot): convert(value) for slot, value in by_slot.items()}
         for name, labels, by_slot in found
     }
+
+
+def _known(kind: str, found: dict[Series, dict[int, Any]]) -> dict[Series, dict[int, Any]]:
+    """Return the series of metrics that this version remembers, as it records them."""
+    return {
+        series: by_slot for series, by_slot in found.items() if _is_known(kind, series, by_slot)
+    }
+
+
+def _is_known(kind: str, series: Series, by_slot: dict[int, Any]) -> bool:
+    name, labels = series
+    metric = _METRICS.get(name)
+    if metric is None or (metric.kind, len(metric.labels)) != (kind, len(labels)):
+        return False
+    buckets = len(metric.buckets) + 1
+    return kind != "histogram" or all(len(counted) == buckets for counted in by_slot.values())

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app.http.operations import summarize_operations
 from serve_app.serving.kept_reports import decode_report, encode_report
 from serve_app.serving.metrics import DRAIN_SECONDS, IMAGES, STAGE_SECONDS
 from serve_app.serving.recent_metrics import (
@@ -77,3 +78,32 @@ def test_the_report_of_another_version_is_left_out(change: Callable[[Any], objec
     change(content)
     assert decode_report(zlib.compress(orjson.dumps(content)), NOW_S) is None
     assert decode_report(b"another format", NOW_S) is None
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        ["counts", "foreedge_images", ["queue", "done", ""], 1],
+        ["counts", "foreedge_images_of_tomorrow", ["queue"], 1],
+        ["counts", DRAIN_SECONDS.name, ["CutoutPipeline"], 1],
+        ["gauges", DRAIN_SECONDS.name, [], 1],
+        ["distributions", STAGE_SECONDS.name, ["decode"], [1] * (len(STAGE_SECONDS.buckets) + 2)],
+        ["distributions", STAGE_SECONDS.name, ["decode", "folio"], [1]],
+    ],
+    ids=["fewer labels", "unknown", "another kind", "no label", "more buckets", "more labels"],
+)
+def test_a_metric_of_another_version_is_left_out_and_the_others_count(series: list[Any]) -> None:
+    content = orjson.loads(zlib.decompress(encode_report(RecentReport(recorded(NOTES).values()))))
+    kind, name, labels, value = series
+    content[kind] = [each for each in content[kind] if each[0] != name]
+    others = {each[0] for some in ("counts", "gauges", "distributions") for each in content[some]}
+    content[kind].append([name, labels, {int(NOW_S) // SLOT_S: value}])
+    read = decode_report(
+        zlib.compress(orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)), NOW_S
+    )
+    assert read is not None
+    of_this_version = RecentReport(recorded(NOTES).values())
+    found = summarize_operations([read, of_this_version], [], None, NOW_S)
+    assert sum(found.outcomes.values()) == (2 + 2 * (IMAGES.name in others))
+    every = (read.values.counts, read.values.gauges, read.values.distributions)
+    assert {name for some in every for name, _ in some} == others
