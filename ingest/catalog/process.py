@@ -263,8 +263,18 @@ class CatalogRecorder:
             ForeedgeError: The database or the ledger does not take it at present.
         """
         if outcome.book_id is not None and outcome.status == "failed":
-            await self._transactions.run(partial(rows.fail, outcome=outcome))
+            await self._fail_row(outcome)
         await self._ledger.record(outcome)
+
+    async def _fail_row(self, outcome: Outcome) -> None:
+        try:
+            await self._transactions.run(partial(rows.fail, outcome=outcome))
+        except InternalError as error:
+            # The database would refuse it each time. The ledger and the dead letter tell of the
+            # job, and the sweep sees to its row, which says that it waits.
+            _logger.error(
+                "the failure of job %s is not in its row: %s", outcome.job_id, error.message
+            )
 
     async def close(self) -> None:
         """Store the outcomes of unfinished parts now."""

@@ -51,20 +51,22 @@ class PlaceWaits:
         self._hurried.set()
 
     @asynccontextmanager
-    async def turn(self, place: Place, lease: Lease, attempt: int) -> AsyncIterator[bool]:
+    async def turn(
+        self, place: Place, lease: Lease, attempt: int, *, has_job: bool = True
+    ) -> AsyncIterator[bool]:
         """Wait until a place may be tried again, which the ``with`` block does.
 
         Args:
             place: Place that has refused.
             lease: Lease of the message that waits.
             attempt: Number of attempts so far.
+            has_job: Whether a job of the message waits. A message whose jobs have ended, and whose
+                outcomes wait to be stored, has returned its permit already.
 
         Yields:
             Whether to try again. The lease may have ended meanwhile, or a stop was requested.
         """
         self._breakers.begin_waiting(place)
-        # A message whose jobs have ended has returned its permit already.
-        has_job = place.kind != "ledger"
         if has_job:
             self._waiting[lease] += 1
         try:

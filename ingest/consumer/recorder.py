@@ -1,4 +1,4 @@
-"""The storing of outcomes in the ledger, which is repeated for as long as the ledger refuses."""
+"""The storing of outcomes, which is repeated for as long as the ledger or the database refuses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from ingest.consumer.place_waits import PlaceWaits
 from ingest.runs.ledger import OutcomeSink
 from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.place import Place
-from serve_app.errors import ForeedgeError
+from serve_app.errors import DatabaseUnavailable, ForeedgeError
 
 _logger = logging.getLogger(__name__)
 
 _LEDGER = Place("ledger")
+_DATABASE = Place("database")
 _SLOW_AFTER_S = 15.0
 """Time, in seconds, after which a part that is not stored counts as trouble."""
 
@@ -67,20 +68,31 @@ class Recorder:
     async def store(self, outcomes: Sequence[Outcome], lease: Lease) -> bool:
         """Return True once the outcomes are stored, or False if the message's lease ended before.
 
-        A ledger that refuses is not the fault of any message. Its message stays hidden, is not
-        charged a receive, and is stored when the ledger serves again.
+        A place that refuses is not the fault of any message. Its message stays hidden, is not
+        charged a receive, and is stored when the place serves again.
         """
-        if await self._try_once(outcomes, lease):
-            return True
+        tried = {_LEDGER}
+        place = await self._try_once(outcomes, lease, tried)
         for attempt in itertools.count(1):
-            async with self._waits.turn(_LEDGER, lease, attempt) as may_try:
+            if place is None:
+                return True
+            tried.add(place)
+            async with self._waits.turn(place, lease, attempt, has_job=False) as may_try:
                 if not may_try:
                     return False
-                if await self._try_once(outcomes, lease):
-                    return True
+                place = await self._try_once(outcomes, lease, tried)
         raise AssertionError("unreachable")
 
-    async def _try_once(self, outcomes: Sequence[Outcome], lease: Lease) -> bool:
+    async def _try_once(
+        self, outcomes: Sequence[Outcome], lease: Lease, tried: set[Place]
+    ) -> Place | None:
+        """Store outcomes, and return None, or else the place that refuses them.
+
+        Args:
+            outcomes: Outcomes of a message.
+            lease: Lease of the message.
+            tried: Places that serve if this succeeds.
+        """
         began_s = self._clock()
         pending = object()
         self._pending[pending] = began_s
@@ -90,12 +102,15 @@ class Recorder:
             else:
                 await asyncio.gather(*(self._ledger.record(outcome) for outcome in outcomes))
         except ForeedgeError as error:
-            _logger.error("message %s is not recorded: %s", lease.message.message_id, error.message)
+            # The rows of a book collection are written before the ledger.
+            place = _DATABASE if isinstance(error, DatabaseUnavailable) else _LEDGER
+            message_id = lease.message.message_id
+            _logger.error("message %s is not recorded: %s: %s", message_id, place, error.message)
             reason = f"{error.code}: {error.message}"
-            self._breakers.note_refusal(_LEDGER, lease.message.message_id, reason, self._clock())
-            return False
+            self._breakers.note_refusal(place, message_id, reason, self._clock())
+            return place
         finally:
             del self._pending[pending]
         if outcomes:
-            self._breakers.note_services((_LEDGER,), began_s, self._clock())
-        return True
+            self._breakers.note_services(tried, began_s, self._clock())
+        return None

@@ -82,6 +82,19 @@ async def test_a_permanent_failure_ends_the_row_once_with_code_and_reason(
     assert collection.order(book) == [source]
 
 
+async def test_a_row_that_the_database_refuses_keeps_neither_the_record_nor_the_message(
+    bench: Bench, collection: Collection
+) -> None:
+    book, [source] = collection.add_book(*photographs(1))
+    job = in_run(collection.queue(book, source))
+    collection.execute("ALTER TABLE image_processing_jobs ADD CHECK (status <> 'failed')")
+    await bench.serve(job, process=no_subject)
+    assert [record.code for record in bench.records("r1")] == ["no_subject"]
+    assert [code for code, _ in bench.dead_letters()] == ["no_subject"]
+    # The sweep finds it.
+    assert collection.job(job)["status"] == "pending"
+
+
 async def test_a_passing_failure_leaves_no_trace_in_the_row(
     bench: Bench, collection: Collection
 ) -> None:

@@ -11,6 +11,7 @@ from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.place import Place
 from serve_app.errors import (
+    DatabaseUnavailable,
     ForeedgeError,
     ModelUnavailable,
     SourceForbidden,
@@ -274,6 +275,25 @@ async def test_a_ledger_that_refuses_stops_receiving_and_is_written_when_it_serv
     assert not bench.queue.stored
     assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
     assert len(bench.ledger.records) == 200
+    await bench.stop()
+
+
+@virtual
+async def test_a_database_that_takes_no_outcome_is_named_and_not_the_ledger() -> None:
+    bench = ConsumerBench()
+    bench.ledger.refusal = DatabaseUnavailable("no connection")
+    await bench.serve(*(f"j{n}" for n in range(40)), for_s=60)
+    assert bench.consumer.reason == "database: database_unavailable: no connection"
+    assert {each.boundary for each in bench.consumer.troubles} == {"database"}
+    assert bench.consumer.stats.permits_free == bench.config.max_in_flight
+    bench.ledger.refusal = SourceForbidden("denied")
+    await asyncio.sleep(60)
+    assert "ledger" in {each.boundary for each in bench.consumer.troubles}
+    bench.ledger.refusal = None
+    await asyncio.sleep(60)
+    assert bench.consumer.troubles == []
+    assert {(item.status, item.receive_count) for item in bench.ledger.records} == {("done", 1)}
+    assert len(bench.ledger.records) == 40
     await bench.stop()
 
 
