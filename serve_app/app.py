@@ -13,6 +13,7 @@ from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
 from ingest.consumer.deployment import SqsIngest
+from ingest.consumer.stop_times import longest_stop_s
 from ingest.runs.submissions import SqsJobs
 from serve_app.config import AppConfig, QueueConfig
 from serve_app.config.catalog import missing_packages
@@ -33,10 +34,6 @@ from serve_app.segmenter.deployment import Segmenter
 if TYPE_CHECKING:
     from serve_app.contracts.retry import QueueFailedJobs
 
-_LEDGER_FLUSH_S = 8.0
-"""Time, in seconds, in which a consumer that stops must write the last results to the ledger."""
-_POLL_SLACK_S = 2.0
-"""Time, in seconds, by which a long poll may exceed ``queue.long_poll_s``."""
 _STOP_NOTICE_S = 0.1
 _NO_ACCESS_LOG = LoggingConfig(enable_access_log=False)
 """Logging of the deployments that only other deployments call. The access log of HttpApi and the
@@ -99,14 +96,12 @@ def _pipeline_deployment(config: AppConfig, segmenters: dict[str, Application]) 
 
 def ingest_deployment(config: AppConfig, queue: QueueConfig, pipeline: Application) -> Application:
     """Return the SqsIngest deployment, which sends jobs to the pipeline."""
-    # A consumer that stops waits for its jobs and its long poll, and then writes to the ledger.
-    stop_s = max(queue.stop_grace_s, queue.long_poll_s + _POLL_SLACK_S) + _LEDGER_FLUSH_S
     return (
         serve.deployment(SqsIngest)
         .options(
             num_replicas=queue.consumers,
             max_replicas_per_node=1,
-            graceful_shutdown_timeout_s=stop_s,
+            graceful_shutdown_timeout_s=longest_stop_s(queue),
             # Serve stops a replica only after this pause. When an application is deleted, all its
             # replicas stop, and a consumer must not take jobs for a pipeline that is gone.
             graceful_shutdown_wait_loop_s=_STOP_NOTICE_S,

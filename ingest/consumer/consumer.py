@@ -31,6 +31,7 @@ from ingest.consumer.receiving import Receiving
 from ingest.consumer.recorder import Recorder
 from ingest.consumer.room import Room
 from ingest.consumer.stats import ConsumerStats, Stored, count_failures, describe_stored
+from ingest.consumer.stop_times import CANCEL_S, StopTimes
 from ingest.consumer.troubles import Trouble, find_troubles
 from ingest.consumer.verdicts import (
     fatal_failure,
@@ -48,9 +49,6 @@ from serve_app.errors import ForeedgeError
 from serve_app.serving.recent_metrics import MOST_FAILURES
 
 _logger = logging.getLogger(__name__)
-
-_SETTLE_S = 5.0
-_CANCEL_S = 1.0
 
 
 class Consumer:
@@ -181,7 +179,7 @@ class Consumer:
             # A long poll cannot be cancelled. If all consumers stop at once, as they do when the
             # application is deleted, each one's poll would receive the messages that the others
             # release, and SQS counts each receive against the message.
-            polls_end_at = self._clock() + self._config.long_poll_s + _CANCEL_S
+            polls_end_at = self._clock() + self._config.long_poll_s + CANCEL_S
             self._leases.hold_releases_until(polls_end_at)
         self._waits.hurry()
         self._changed.set()
@@ -313,31 +311,31 @@ class Consumer:
 
     async def _drain(self, receiving: asyncio.Task[None]) -> None:
         """Finish what fits into the grace time, and release the rest."""
-        grace_ends_at = self._clock() + self._config.stop_grace_s
+        times = StopTimes(self._config, self._clock())
         await self._until(lambda: not self._dispatched, self._config.stop_grace_s)
         if self._dispatched:
             # Jobs may still finish while their messages may not be released.
             await asyncio.sleep(self._leases.release_wait_s())
-            await self._give_up(list(self._dispatched))
-
+        given_up = await self._cancel(list(self._dispatched))
+        releasing = asyncio.create_task(self._leases.release_now(given_up))
         closing = asyncio.create_task(self._ledger.close())
-        settling = {closing, *self._carrying.values()}
-        # Time that the jobs did not need is left for a ledger and a queue that are slow.
-        settle_s = self._leases.release_wait_s() + _SETTLE_S
-        await asyncio.wait(settling, timeout=max(settle_s, grace_ends_at - self._clock()))
-        await self._give_up(list(self._carrying))
+        settling = {releasing, closing, *self._carrying.values()}
+        settle_s = times.settle_s(self._clock(), self._leases.release_wait_s())
+        await asyncio.wait(settling, timeout=settle_s)
+        await self._leases.release_now(await self._cancel(list(self._carrying)))
         closing.cancel()
         # The last poll may bring messages, which are released too.
-        await asyncio.wait({closing, receiving}, timeout=self._leases.release_wait_s() + _CANCEL_S)
+        last_s = times.last_s(self._clock(), self._leases.release_wait_s())
+        await asyncio.wait({releasing, closing, receiving}, timeout=last_s)
 
-    async def _give_up(self, leases: Sequence[Lease]) -> None:
-        """Cancel the tasks of messages, and let SQS deliver these messages at once."""
+    async def _cancel(self, leases: list[Lease]) -> list[Lease]:
+        """Cancel the tasks of messages, and return their leases."""
         tasks = [self._carrying[lease] for lease in leases]
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=_CANCEL_S)
-        await self._leases.release_now(leases)
+            await asyncio.wait(tasks, timeout=CANCEL_S)
+        return leases
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Return when a condition holds, or after a time."""

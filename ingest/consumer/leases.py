@@ -39,7 +39,7 @@ _RECEIVE_RETRY_MAX_S = 15.0
 """Longest pause in seconds after a receive that failed. With the longest call it stays below the
 half minute in which a queue that answers again is noticed."""
 
-_RELEASES_S = 3.0
+RELEASES_S = 3.0
 """Time in seconds that a consumer that stops spends on giving messages back."""
 _DELIVERED_LATER = "SQS delivers them when their leases expire"
 
@@ -178,12 +178,12 @@ class Leases:
         for lease, _ in held:
             lease.released = True
         if calls := [asyncio.create_task(self._release_batch(b)) for b in batches_of(held)]:
-            _, late = await asyncio.wait(calls, timeout=_RELEASES_S)
+            _, late = await asyncio.wait(calls, timeout=RELEASES_S)
             for call in late:
                 call.cancel()
             if late:
                 text = "the queue did not take back messages of %d calls within %g s; %s"
-                _logger.warning(text, len(late), _RELEASES_S, _DELIVERED_LATER)
+                _logger.warning(text, len(late), RELEASES_S, _DELIVERED_LATER)
 
     def close(self) -> None:
         """Cancel every call that is still being tried."""

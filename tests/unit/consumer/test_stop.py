@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from ingest.consumer.stop_times import longest_stop_s
 from serve_app.contracts.job import Job
 from serve_app.contracts.outcome import Outcome
 from serve_app.errors import ReplicaLost
@@ -207,3 +208,30 @@ async def test_a_stop_while_the_queue_hangs_ends_in_time() -> None:
     began_at = now()
     await bench.stop()
     assert now() - began_at < 30
+
+
+@pytest.mark.parametrize("latency_s", [0.1, 2.5, 1_000], ids=["quick", "slow", "hanging"])
+@virtual
+async def test_a_stop_ends_before_serve_kills_the_replica(latency_s: float) -> None:
+    """Neither the jobs, nor the ledger, nor the queue lets it go in time."""
+
+    async def process(job: Job) -> Outcome:
+        if job.job_id.startswith("slow"):
+            try:
+                await asyncio.sleep(1_000)
+            finally:
+                # What ends slowly, as the rows of a catalog do whose database hangs.
+                await asyncio.sleep(30)
+        return success(job)
+
+    bench = ConsumerBench(process, stop_grace_s=20, long_poll_s=20, max_in_flight=64)
+    bench.ledger.present.clear()
+    job_ids = [f"quick{n}" for n in range(60)] + [f"slow{n}" for n in range(40)]
+    await bench.serve(*job_ids, for_s=5)
+    assert bench.consumer.stats.unsettled == 100
+    bench.queue.latency_s = latency_s
+    began_at = now()
+    await bench.consumer.stop()
+    assert now() - began_at < longest_stop_s(bench.config)
+    if latency_s < 1:
+        assert all(item.visible_at <= now() for item in bench.queue.stored.values())
