@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, Row, Uuid, bindparam, func, select, update
+from sqlalchemy import Connection, Integer, Row, Uuid, bindparam, func, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ingest.catalog.rules import BookImage, choose_source, source_of_cutout
@@ -29,6 +29,9 @@ from serve_app.contracts.outcome import Outcome
 from serve_app.errors import InvalidMessage, SourceDeleted
 
 _REASON_LENGTH = 1_000
+RUN_MARK = r"(?:^| \()(queued: run ([A-Za-z0-9._-]+))\)?$"
+"""Regular expression of the part of ``failure_reason`` that names a run, for Python and for
+PostgreSQL, whose ``substring`` returns the first group."""
 IMAGE_COLUMNS = (
     IMAGES.c.id,
     IMAGES.c.s3_key,
@@ -173,10 +176,16 @@ def fail(connection: Connection, outcome: Outcome) -> None:
 
 
 def failed_values(code: str | None, message: str | None) -> dict[str, Any]:
-    """Return what the row of a job says that has failed."""
+    """Return what the row of a job says that has failed.
+
+    A row that names its run still does, so that the job can be sent again as one of that run.
+    """
+    mark = literal(" (").concat(func.substring(JOBS.c.failure_reason, RUN_MARK)).concat(")")
+    mark = func.coalesce(mark, "")
+    reason = func.left(f"{code}: {message}", _REASON_LENGTH - func.length(mark, type_=Integer))
     return {
         "status": "failed",
-        "failure_reason": f"{code}: {message}"[:_REASON_LENGTH],
+        "failure_reason": func.concat(reason, mark),
         "updated_at": func.now(),
         "completed_at": func.now(),
     }

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy import tuple_ as row_of
 from sqlalchemy.exc import IntegrityError
 
-from ingest.catalog.rows import failed_values
+from ingest.catalog.rows import RUN_MARK, failed_values
 from ingest.catalog.sql_errors import UNIQUE_VIOLATION, sqlstate_of
 from ingest.catalog.tables import ACTIVE, JOBS
 
@@ -46,7 +46,6 @@ UNDER_WAY = "superseded"
 UNDER_WAY_MESSAGE = "another job for the same image is active"
 
 _NEVER = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-_RUN_MARK = re.compile(r"queued: run (\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +142,8 @@ class UnsentJob:
     @property
     def run_id(self) -> str | None:
         """Id of the run that the job belongs to, or None."""
-        found = _RUN_MARK.fullmatch(self.reason or "")
-        return None if found is None else found[1]
+        found = re.search(RUN_MARK, self.reason or "")
+        return None if found is None else found[2]
 
 
 def run_mark(run_id: str) -> str:

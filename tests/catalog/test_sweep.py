@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -13,8 +14,11 @@ import pytest
 
 from ingest.catalog.database import Database
 from ingest.catalog.login import Login
+from ingest.catalog.rows import fail
 from ingest.catalog.unsent import Wanted, run_mark
 from serve_app.config import AwsConfig, CatalogConfig
+from serve_app.contracts.job import DEFAULT_RUN
+from serve_app.contracts.outcome import Outcome
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, photographs
 from tests.catalog.old_worker import OldSweep
@@ -232,3 +236,31 @@ def test_a_job_of_a_run_is_sent_with_its_run_and_an_image_that_is_gone_as_null(
     assert (body["job_id"], body["run_id"], body["image_id"]) == (first, "r-1.x", None)
     assert swept(bench, database, WANTED).ends == {"sent": 1}
     assert received(bench)[0]["job_id"] == second
+
+
+def test_a_job_of_a_run_that_has_failed_is_sent_with_its_run_however_often(
+    bench: Bench, database: Database, collection: Collection
+) -> None:
+    ours, theirs = jobs = add_books(collection, 2, "pending")
+    query = "UPDATE image_processing_jobs SET failure_reason = %s WHERE id = %s"
+    collection.execute(query, run_mark("r-1.x"), ours)
+    for message in ("no subject", "!" * 2_000, "what it names (queued: run other) is a text"):
+        for job_id in jobs:
+            failure = Outcome(
+                job_id=job_id,
+                run_id="r-1.x",
+                status="failed",
+                code="no_subject",
+                message=message,
+                book_id=row(collection, job_id)["book_id"],
+            )
+            database.run(partial(fail, outcome=failure))
+        reasons = [row(collection, job_id)["failure_reason"] for job_id in jobs]
+        assert reasons[0].endswith(" (queued: run r-1.x)")
+        assert reasons[1] == f"no_subject: {message}"[:1_000]
+        assert max(map(len, reasons)) <= 1_000
+        by_code = Wanted(DAY_S, 600, failed=True, code="no_subject")
+        assert swept(bench, database, by_code).ends == {"sent": 2}
+        sent = {body["job_id"]: body.get("run_id") for body in received(bench)}
+        assert sent.pop(ours) == "r-1.x"
+        assert sent.pop(theirs) in (None, DEFAULT_RUN)
