@@ -23,7 +23,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         InvalidConfig: The file cannot be read or holds neither.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = _load(path.read_text("utf-8"))
     except OSError as error:
         raise InvalidConfig(f"cannot read settings from {path}: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -90,7 +90,7 @@ def merge_settings(
                 "segmenter.threads=4"
             )
         try:
-            apply_setting(settings, name, yaml.safe_load(text))
+            apply_setting(settings, name, _load(text))
         except yaml.YAMLError as error:
             reason = f"the value is not YAML: {_on_one_line(error)}"
             raise InvalidConfig(f"--set {assignment}: {reason}") from error
@@ -125,6 +125,20 @@ def with_bundled_model(settings: dict[str, Any]) -> dict[str, Any]:
     if AppConfig.load(settings).chooses_models:
         return settings
     return {**settings, "models_on_request": [BUNDLED_MODEL]}
+
+
+def _load(text: str) -> Any:
+    """Return the content of a YAML text.
+
+    Raises:
+        YAMLError: It is none. PyYAML lets errors of Python pass for texts that look like a number
+            or a date and are none, such as ``0b_`` and ``2026-02-30``, and for tags that do not
+            fit.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from error
 
 
 def _on_one_line(error: Exception) -> str:

@@ -16,10 +16,13 @@ from ingest.smoke.child import DEFAULT_TIMEOUT_S, run_smoke
 from ingest.units import format_duration, parse_duration
 from serve_app.config import AppConfig
 from serve_app.error_text import visible
+from serve_app.errors import InvalidConfig
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.registry import BUNDLED_MODEL, find_downloaded_file
 
 _DEFAULT_TIMEOUT = format_duration(DEFAULT_TIMEOUT_S)
+_MAX_TIMEOUT_S = 7 * 86_400.0
+"""A week. Linux waits for a process for less than 25 days at a time."""
 
 InstalledOption = Annotated[
     bool,
@@ -50,6 +53,8 @@ def smoke(
     It also starts HAProxy's binary and writes to each folder that must be writable.
     """
     timeout_s = parse_duration(timeout)
+    if timeout_s > _MAX_TIMEOUT_S:
+        raise InvalidConfig(f"--timeout {timeout} is longer than a week, which no check takes")
     args = merge_settings(config, None, None, None, settings)
     if model:
         args["models"] = list(model)

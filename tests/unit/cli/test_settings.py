@@ -37,3 +37,19 @@ def test_files_that_hold_no_settings(tmp_path: Path, text: str) -> None:
 def test_a_setting_below_a_value_is_refused() -> None:
     with pytest.raises(InvalidConfig, match="models"):
         apply_setting({"models": ["a"]}, "models.x", 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-02-30", "0b_", "!!bool no idea", "[" * 2_000, "a: ["],
+    ids=["date", "number", "tag", "depth", "list"],
+)
+def test_a_value_that_is_not_yaml_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"x: {text}")
+    with pytest.raises(InvalidConfig, match=r"c\.yaml are not YAML") as in_file:
+        read_settings_file(path)
+    with pytest.raises(InvalidConfig, match="the value is not YAML") as assigned:
+        merge_settings(None, None, None, None, [f"queue.output_prefix={text}"])
+    for refused in (in_file, assigned):
+        assert "\n" not in refused.value.message

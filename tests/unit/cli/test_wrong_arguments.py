@@ -87,6 +87,7 @@ def test_a_measured_node_replaces_no_report_and_no_settings_of_others(
         (["runs", "--ledger-bucket", "b", "--prune", "1000000d"], "100 years at most"),
         (["runs", "--ledger-bucket", "b", "--prune", f"{'9' * 400}d"], "100 years at most"),
         (["smoke", "--timeout", f"{'9' * 400}d"], "100 years at most"),
+        (["smoke", "--timeout", "30d"], "--timeout 30d is longer than a week"),
         (["plan", "--images", "9" * 400, "--deadline", "24h"], "from 1 to 1,000,000,000,000"),
         (["plan", "--images", "1M", "--deadline", "24h", "--plot", "x.txt"], "--plot x.txt"),
         (["bulk", "photo.JPG", *SEND], "photo.JPG is one image. Give the folder"),
@@ -94,7 +95,7 @@ def test_a_measured_node_replaces_no_report_and_no_settings_of_others(
         (["serve", "--config", "text.yaml"], "text.yaml: the application must be a mapping"),
         (["serve", "--config", "args.yaml"], "args.yaml: the settings must be a mapping"),
     ],
-    ids=["age", "long-age", "timeout", "count", "plot", "image", "binary", "application", "args"],
+    ids=["age", "long-age", "timeout", "month", "count", "plot", "image", "binary", "application", "args"],
 )
 def test_a_value_out_of_range_is_named_in_one_line(
     refused: Command,
