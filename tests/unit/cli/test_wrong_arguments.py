@@ -95,7 +95,18 @@ def test_a_measured_node_replaces_no_report_and_no_settings_of_others(
         (["serve", "--config", "text.yaml"], "text.yaml: the application must be a mapping"),
         (["serve", "--config", "args.yaml"], "args.yaml: the settings must be a mapping"),
     ],
-    ids=["age", "long-age", "timeout", "month", "count", "plot", "image", "binary", "application", "args"],
+    ids=[
+        "age",
+        "long-age",
+        "timeout",
+        "month",
+        "count",
+        "plot",
+        "image",
+        "binary",
+        "application",
+        "args",
+    ],
 )
 def test_a_value_out_of_range_is_named_in_one_line(
     refused: Command,
