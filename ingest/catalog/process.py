@@ -270,8 +270,8 @@ class CatalogRecorder:
         try:
             await self._transactions.run(partial(rows.fail, outcome=outcome))
         except InternalError as error:
-            # The database would refuse it each time. The ledger and the dead letter tell of the
-            # job, and the sweep sees to its row, which says that it waits.
+            # The database would refuse it each time. The job is in the ledger and among the dead
+            # letters, and the sweep sees to its row, which says that it waits.
             _logger.error(
                 "the failure of job %s is not in its row: %s", outcome.job_id, error.message
             )
