@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 
 from ingest.messages.build import message_body
+from ingest.messages.parse import is_catalog
 from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
 from ingest.runs.record_table import FAILED, REDRIVEN
@@ -295,8 +297,12 @@ def _record_redriven(folder: RunFolder, failures: list[Record]) -> None:
 def _job_id(message: Any) -> str | None:
     """Return the id of the job that a dead letter is about, or None if nothing says it."""
     try:
-        found = orjson.loads(message["Body"])["job_id"]
-    except (ValueError, KeyError, TypeError):
+        content = orjson.loads(message["Body"])
+        found = content["job_id"]
+        if is_catalog(content):
+            # A consumer writes it in lower case, however the application writes it.
+            found = str(UUID(found))
+    except (ValueError, KeyError, TypeError, AttributeError):
         found = None
     # An event, or a message without an id, got its id from the consumer.
     return found if isinstance(found, str) else earlier_job_id(message.get("MessageAttributes", {}))

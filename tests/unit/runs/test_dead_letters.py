@@ -96,3 +96,19 @@ def test_the_letter_of_a_message_that_names_no_job_is_found_by_its_attribute() -
     queue = AttributeQueue([str(number) for number in range(30)], hidden_receives=10_000)
     assert clear(queue, {"7", "29"}) == (2, [])
     assert queue.deleted == {"7", "29"}
+
+
+def test_the_letter_of_a_catalog_job_is_found_however_the_application_writes_its_id() -> None:
+    job_id, other = "0F8FAD5B-D9CB-469F-A165-70867728950E", "no-uuid"
+
+    class CatalogQueue(LargeQueue):
+        def receive_message(self, **call: Any) -> dict[str, Any]:
+            answer = super().receive_message(**call)
+            for message in answer["Messages"]:
+                body = {"job_id": message["MessageId"], "book_id": 7, "image_id": None}
+                message["Body"] = json.dumps(body)
+            return answer
+
+    queue = CatalogQueue([job_id, other], hidden_receives=10_000)
+    assert clear(queue, {job_id.lower(), other}) == (1, [])
+    assert queue.deleted == {job_id}
