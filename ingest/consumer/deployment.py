@@ -24,7 +24,13 @@ from ingest.consumer.cancelled_runs import CancelledRuns
 from ingest.consumer.consumer import Consumer
 from ingest.consumer.consumer_metrics import ConsumerMetrics, record_backlog
 from ingest.consumer.stats import describe_failure
-from ingest.consumer.troubles import BOUNDARIES, Boundary, Trouble, describe_boundaries
+from ingest.consumer.troubles import (
+    BOUNDARIES,
+    Boundary,
+    Trouble,
+    describe_boundaries,
+    first_reason,
+)
 from ingest.messages.parse import no_catalog
 from ingest.runs.ledger import Ledger, OutcomeSink
 from ingest.runs.ledger_check import check_ledger
@@ -132,9 +138,7 @@ class SqsIngest:
         if self._has_autoscaling:
             scaling = await asyncio.to_thread(read_scaling_trouble, self._queue_config.url)
             troubles += [Trouble("autoscaling", scaling)] if scaling else []
-        reason = troubles[0].reason if troubles else None
-        if consumer is not None and consumer.reason and self._ledger.trouble is not None:
-            reason = f"{reason}; {self._ledger.trouble}"
+        reason = first_reason(troubles, None if consumer is None else self._ledger.trouble)
         stats = {} if consumer is None else asdict(consumer.stats)
         catalog = None if self._catalog is None else await self._catalog.status()
         # A database that is unavailable is no reason to restart or to leave the queue alone.

@@ -48,6 +48,21 @@ def find_troubles(
     return found
 
 
+def first_reason(troubles: Sequence[Trouble], last_write: str | None) -> str | None:
+    """Return the first reason of what is wrong, with what the ledger said if it is one of them.
+
+    Args:
+        troubles: What is wrong.
+        last_write: Why the last write of the ledger failed, which may be hours ago. None if it
+            succeeded.
+    """
+    if not troubles:
+        return None
+    reason = troubles[0].reason
+    refuses = last_write is not None and any(each.boundary == "ledger" for each in troubles)
+    return f"{reason}; {last_write}" if refuses else reason
+
+
 def describe_boundaries(
     names: Iterable[Boundary], troubles: Sequence[Trouble]
 ) -> list[dict[str, Any]]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ingest.consumer.troubles import BOUNDARIES, describe_boundaries, find_troubles
+from ingest.consumer.troubles import (
+    BOUNDARIES,
+    describe_boundaries,
+    find_troubles,
+    first_reason,
+)
 from serve_app.contracts.place import Place
 from serve_app.errors import InvalidConfig
 
@@ -36,3 +41,15 @@ def test_everything_that_is_wrong_is_told_and_the_first_is_what_stops_it() -> No
     assert describe_boundaries((), troubles[1:2]) == [
         {"name": "queue", "reason": "queue_unavailable: receive"}
     ]
+
+
+def test_an_old_failure_of_the_ledger_is_told_only_while_the_ledger_is_in_trouble() -> None:
+    said = "storage_unavailable: slow down"
+    queue = find_troubles(None, "queue_unavailable: receive", None, {})
+    assert first_reason(queue, said) == "queue_unavailable: receive"
+    both = find_troubles(None, "queue_unavailable: receive", "ledger: waits", {})
+    assert first_reason(both, said) == f"queue_unavailable: receive; {said}"
+    assert first_reason(find_troubles(None, None, None, {LEDGER: "denied"}), None) == (
+        "ledger: denied"
+    )
+    assert first_reason([], said) is None
