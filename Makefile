@@ -204,6 +204,9 @@ lock: ## New versions into the lock files (needs uv)
 	echo openvino | uv pip compile - --universal --python-version 3.11 \
 		--constraint requirements.lock --no-emit-package numpy \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-openvino.lock
+	echo pi-heif | uv pip compile - --universal --python-version 3.11 \
+		--constraint requirements.lock --no-emit-package pillow \
+		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-heif.lock
 	uv pip compile requirements-build.in --universal --python-version 3.11 \
 		--constraint requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements-build.lock

@@ -34,6 +34,7 @@ _CONTEXT = ("serve_app", "ingest", "cluster/image", "cluster/weights", "cluster/
 _CONTEXT_FILES = (
     "LICENSE", "README.md", "pyproject.toml", ".dockerignore", "cluster/Dockerfile",
     "requirements-build.lock", "requirements-runtime.lock", "requirements-openvino.lock",
+    "requirements-heif.lock",
 )  # fmt: skip
 _LOCKS = ("requirements-build.lock", "requirements-runtime.lock")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}

@@ -33,6 +33,9 @@ REVIEWED = {
     "concerns those who pass the image on: offer them HAProxy's source, https://www.haproxy.org.",
     "psycopg": _PSYCOPG,
     "psycopg-binary": _PSYCOPG,
+    "pi_heif": "Its wheel has libheif and libde265 as libraries that can be replaced. Their "
+    "licence, LGPL-3.0, concerns those who pass the image on: offer them the source of both, "
+    "https://github.com/strukturag.",
 }
 """Packages with a licence that is not permissive, each with what follows from it."""
 _LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice|third.?party)", re.IGNORECASE)

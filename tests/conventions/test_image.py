@@ -42,10 +42,11 @@ def test_the_image_carries_the_environment_of_ray() -> None:
 
 def test_what_the_image_copies_is_part_of_every_build_context() -> None:
     """Docker's context leaves everything out that is not named, and so does that of buildah."""
-    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    whole = DOCKERFILE.replace("\\\n", " ")
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", whole, re.MULTILINE)
     copied = {word.removesuffix("/") for line in lines for word in line.split()}
     kept = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
-    assert "requirements-openvino.lock" in copied
+    assert {"requirements-openvino.lock", "requirements-heif.lock"} <= copied
     assert copied <= set(kept)
     local = (ROOT / "cluster" / "image" / "local.py").read_text("utf-8")
     assert {name for name in copied if f'"{name}"' not in local} == set()
@@ -79,8 +80,9 @@ def test_the_base_is_pinned() -> None:
 
 
 def test_every_package_of_the_image_has_a_licence_that_was_reviewed(tmp_path: Path) -> None:
-    lock = (ROOT / "requirements-runtime.lock").read_text("utf-8")
-    names = re.findall(r"^([a-z0-9_.-]+)==", lock, re.MULTILINE)
+    locks = (ROOT / f"requirements-{name}.lock" for name in ("runtime", "openvino", "heif"))
+    text = "".join(lock.read_text("utf-8") for lock in locks)
+    names = re.findall(r"^([a-z0-9_.-]+)==", text, re.MULTILINE)
     output = tmp_path / "notices"
     main([str(output), *names])
     text = output.read_text("utf-8")

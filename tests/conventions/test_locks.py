@@ -59,7 +59,9 @@ def reachable(requirements: list[Requirement]) -> set[str]:
     return {name for name, _ in found}
 
 
-INSTALLED = ("requirements-runtime.lock", "requirements-openvino.lock")
+ADDED = {"openvino": "requirements-openvino.lock", "pi-heif": "requirements-heif.lock"}
+"""What may be added to an image, and the file with what it needs besides the runtime."""
+INSTALLED = ("requirements-runtime.lock", *ADDED.values())
 """What runs in production, and what may be added to it."""
 
 
@@ -79,9 +81,11 @@ def test_the_runtime_lock_is_what_the_project_needs_and_nothing_else() -> None:
     assert Lock("requirements-runtime.lock").names_here() == needed, "make lock writes the file"
 
 
-def test_the_two_locks_of_production_are_what_openvino_needs() -> None:
-    both = set().union(*(Lock(name).names_here() for name in INSTALLED))
-    assert reachable([Requirement("openvino")]) <= both, "make lock writes the file"
+@pytest.mark.parametrize("package", ADDED)
+def test_two_locks_of_production_are_what_an_addition_needs(package: str) -> None:
+    names = ("requirements-runtime.lock", ADDED[package])
+    both = set().union(*(Lock(name).names_here() for name in names))
+    assert reachable([Requirement(package)]) <= both, "make lock writes the file"
 
 
 @pytest.mark.parametrize("name", INSTALLED)
