@@ -7,6 +7,7 @@ are shared. The bridge is on the side of the host, which is the namespaces of ``
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import signal
@@ -25,6 +26,9 @@ HOST = "10.77.0.1"
 """Address of the host's side of the bridge."""
 _BRIDGE = "machines"
 _FIRST = 10
+_LINK_NUMBERS = itertools.count(1)
+"""Numbers of links. A network does not begin with 1 again: the kernel keeps a link of the network
+before until the namespace of its machine is gone, some time after the machine has ended."""
 _INSIDE = """
 read -r _
 ip link set lo up
@@ -180,7 +184,7 @@ class Network:
             address: Address of a machine that has ended, or None for a new one.
             shared_memory: Size of ``/dev/shm`` in bytes.
         """
-        number = len(self.machines) + 1
+        number = next(_LINK_NUMBERS)
         address = address or self.next_address()
         tmp = self.tmp(name)
         (tmp / "home").mkdir(parents=True)

@@ -61,6 +61,7 @@ def test_machines_share_neither_files_nor_processes_nor_a_network(tmp_path: Path
     assert not seen["ended by SIGTERM"]
     assert not seen["runs after a kill"]
     assert seen["second runs"]
+    assert seen["reached in the next network"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,20 @@ _SERVER = (sys.executable, "-m", "http.server", "8000", "--directory", "/tmp")
 def main() -> None:
     folder = Path(sys.argv[1])
     variables = {**_PATH, FOLDER_VARIABLE: os.environ[FOLDER_VARIABLE]}
-    with Network(folder) as network:
-        first = network.boot("first", _SERVER, variables)
-        second = network.boot("second", _SERVER, variables)
-        if "--hang" in sys.argv:
-            print("ready", flush=True)
-            time.sleep(600)
-        print(json.dumps(_seen(first, second)))
+    with ExitStack() as kept:
+        with Network(folder) as network:
+            first = network.boot("first", _SERVER, variables)
+            second = network.boot("second", _SERVER, variables)
+            if "--hang" in sys.argv:
+                print("ready", flush=True)
+                time.sleep(600)
+            # The kernel removes the link of a machine some time after it, which this puts off.
+            kept.enter_context(Path(f"/proc/{first.pid}/ns/net").open())
+            seen = _seen(first, second)
+        with Network(folder) as network:
+            third = network.boot("third", _SERVER, variables)
+            seen["reached in the next network"] = _reaches(third, HOST)
+    print(json.dumps(seen))
 
 
 def _seen(first: Machine, second: Machine) -> dict[str, Any]:
