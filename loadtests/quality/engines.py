@@ -32,7 +32,12 @@ from serve_app.models.derive import (
 )
 from serve_app.models.engines.network import GATED, INT8, Network, Pair
 from serve_app.models.engines.opening import open_derived
-from serve_app.models.engines.processor import Machine, this_machine, why_not_runnable
+from serve_app.models.engines.processor import (
+    Machine,
+    this_machine,
+    usable_cores,
+    why_not_runnable,
+)
 from serve_app.models.engines.records import GateRecord
 from serve_app.models.engines.shipped import shipped_path
 from serve_app.models.gate import Measures
@@ -87,7 +92,9 @@ def measure_pairs(
         note = f"{made.in_float} of {made.layers} layers float32"
         networks[INT8, note] = open_derived(made.path, INT8, SegmenterConfig(threads=1))
         networks[INT8, _NAIVE[INT8]] = minmax_int8(weights, fitting)
-    found = compare_with_rembg(weights, list(networks.values()), _images(folders))
+    found = compare_with_rembg(
+        weights, list(networks.values()), _images(folders), threads=usable_cores()
+    )
     return [
         PairMeasures(weights.name, pair, measures, note)
         for (pair, note), measures in zip(networks, found, strict=True)

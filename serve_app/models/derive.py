@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -117,7 +119,11 @@ def reference_masks(weights: Weights, images: Iterable[GateImage]) -> Iterator[R
 
 
 def compare_with_rembg(
-    weights: Weights, networks: Sequence[Network], images: Iterable[GateImage]
+    weights: Weights,
+    networks: Sequence[Network],
+    images: Iterable[GateImage],
+    *,
+    threads: int = 1,
 ) -> list[Measures]:
     """Return how far the masks of networks are from those of their model's file in float32.
 
@@ -125,14 +131,17 @@ def compare_with_rembg(
         weights: The model.
         networks: Networks to measure.
         images: Images, at least one.
+        threads: Number of networks that compute at the same time.
 
     Returns:
         The measures of each network.
     """
     meters = [MaskMeter() for _ in networks]
-    for expected in reference_masks(weights, images):
-        for network, meter in zip(networks, meters, strict=True):
-            meter.add(expected.compared(network, weights.facts))
+    with ThreadPoolExecutor(threads) as pool:
+        for expected in reference_masks(weights, images):
+            compared = partial(expected.compared, facts=weights.facts)
+            for masks, meter in zip(pool.map(compared, networks), meters, strict=True):
+                meter.add(masks)
     return [meter.measures() for meter in meters]
 
 
