@@ -40,7 +40,7 @@ from serve_app.models.inference import normalize_images
 from serve_app.models.quantization.quantize import calibrate_graph
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
-_RUNS = {BUNDLED_MODEL: 60, "u2netp": 15, "u2net": 7, "isnet-general-use": 5}
+_RUNS = {BUNDLED_MODEL: 60, "u2netp": 15, "u2net": 5, "isnet-general-use": 3}
 """Runs of each pair, by model."""
 _DERIVED_FROM = 4
 """Drawn images that show which channels are nearly constant."""
