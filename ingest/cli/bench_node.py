@@ -59,9 +59,15 @@ def bench_node(
     # Lazy: no other command loads an engine.
     from ingest.cli.gate import bundled_images
     from ingest.node.bench import measure_node
-    from ingest.node.report import settings_path, write_node_report, write_node_settings
+    from ingest.node.report import (
+        check_report_path,
+        settings_path,
+        write_node_report,
+        write_node_settings,
+    )
 
     # Before minutes of measurements.
+    check_report_path(out)
     settings = None if emulated else settings_path(out)
     terminal = open_terminal(as_json=True)
     with terminal.status("") as status:

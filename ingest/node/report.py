@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import orjson
 import yaml
 from pydantic import Field
 
@@ -17,6 +18,8 @@ from serve_app.models.engines.records import GateRecord
 
 _MADE_BY = "by foreedge bench-node"
 """What the first line of a file of settings says, so that the next measurement may replace it."""
+_FACTS = {"measured_at", "model", "cpu", "cores", "speeds"}
+"""Names in a report of every version."""
 
 
 class PairKernels(Contract):
@@ -82,8 +85,32 @@ class NodeReport(Contract):
     """Whether the processor was emulated. Its times mean nothing, so that there are none."""
 
 
+def check_report_path(path: Path) -> None:
+    """Refuse a path at which a report cannot be written, or would replace a file of another kind.
+
+    Raises:
+        InvalidConfig: The path is a folder, is below a file, or has a file that bench-node did not
+            make.
+    """
+    if path.is_dir():
+        raise InvalidConfig(
+            f"--out {path} is a folder. Give the path of a file, such as {path / 'node.json'}"
+        )
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InvalidConfig(f"--out {path}: {above} is a file, so that nothing can be below it")
+    if path.exists() and not _is_report(path):
+        raise InvalidConfig(
+            f"--out {path}: the report would replace a file that foreedge bench-node did not make. "
+            "Choose another --out"
+        )
+
+
 def settings_path(report_path: Path) -> Path:
     """Return the path of the settings next to a report.
+
+    Args:
+        report_path: Path that ``check_report_path`` accepts.
 
     Raises:
         InvalidConfig: The settings would replace the report, or a file that bench-node did not
@@ -95,12 +122,21 @@ def settings_path(report_path: Path) -> Path:
             f"--out {report_path} is the path of the settings, which are written next to the "
             f"report. Choose another suffix, such as {report_path.with_suffix('.json')}"
         )
-    if path.exists() and _MADE_BY not in _first_line(path):
+    if path.exists() and (path.is_dir() or _MADE_BY not in _first_line(path)):
         raise InvalidConfig(
             f"--out {report_path}: the settings would replace {path}, which foreedge bench-node "
             "did not make. Choose another --out"
         )
     return path
+
+
+def _is_report(path: Path) -> bool:
+    """Return whether a file is a report, perhaps of another version of Foreedge."""
+    try:
+        content = orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _FACTS
 
 
 def _first_line(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingest.cli.main import main
+from ingest.node.report import check_report_path
 from serve_app.storage.local import LocalStore
 
 Command = Callable[..., str]
@@ -79,6 +80,41 @@ def test_a_measured_node_replaces_no_report_and_no_settings_of_others(
     assert error.startswith(f"error: invalid_config: --out {tmp_path / name}")
     assert [path.name for path in tmp_path.iterdir()] == ["foreedge.yaml"]
     assert (tmp_path / "foreedge.yaml").read_text() == "models: [u2netp]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["."], "--out . is a folder"),
+        (["folder"], "--out folder is a folder. Give the path of a file, such as folder/node.json"),
+        (["package.json"], "would replace a file that foreedge bench-node did not make"),
+        (["package.json", "--emulated"], "would replace a file that foreedge bench-node did not"),
+        (["package.json/node.json"], "package.json is a file, so that nothing can be below it"),
+        (["taken.json"], "the settings would replace taken.yaml"),
+    ],
+    ids=["here", "folder", "foreign", "emulated", "below", "settings"],
+)
+def test_a_report_of_a_node_replaces_nothing_else(
+    refused: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    reason: str,
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "taken.yaml").mkdir()
+    (tmp_path / "package.json").write_text('{"name": "foreign"}')
+    monkeypatch.chdir(tmp_path)
+    # The model is not known, which would be said once the measurement begins.
+    assert reason in refused("bench-node", "--model", "nowhere", "--out", *arguments)
+    assert (tmp_path / "package.json").read_text() == '{"name": "foreign"}'
+
+
+def test_a_report_replaces_one_of_another_version(tmp_path: Path) -> None:
+    older = tmp_path / "node.json"
+    older.write_text('{"measured_at": "x", "model": "m", "cpu": "c", "cores": 2, "speeds": []}')
+    check_report_path(older)
+    check_report_path(tmp_path / "new" / "folder" / "node.json")
 
 
 @pytest.mark.parametrize(
