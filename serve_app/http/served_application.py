@@ -93,13 +93,16 @@ class ServedApplication:
 
 def _count_replicas(application: str) -> list[Replicas]:
     """Return the replicas of each deployment, as Serve's controller counts them. Blocks."""
-    deployments = serve.status().applications[application].deployments
+    found = serve.status().applications.get(application)
+    if found is None:
+        # As while Serve starts again on another head.
+        raise RayServeException(f"Serve does not know the application {application}")
     return [
         describe_replicas(
             name,
-            {str(state): n for state, n in found.replica_states.items()},
-            found.status.value,
-            found.message,
+            {str(state): n for state, n in each.replica_states.items()},
+            each.status.value,
+            each.message,
         )
-        for name, found in deployments.items()
+        for name, each in found.deployments.items()
     ]
