@@ -118,13 +118,10 @@ class Machine:
         return answer.stdout
 
     def close(self) -> None:
-        """End the machine, if it still runs, and remove its link."""
+        """End the machine, if it still runs."""
         if self.runs:
             self._signal(signal.SIGKILL)
             self._process.wait()
-        # The kernel does so when it removes the machine's namespace, which may be after the next
-        # network of this process has begun. It is no error if the link is gone.
-        subprocess.run(["ip", "link", "delete", self._link], check=False, capture_output=True)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):

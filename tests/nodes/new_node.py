@@ -34,6 +34,13 @@ from tests.nodes.machines import Machine, Network
 
 PARTS = ("schedule", "Python and Ray", "imports", "constructor and model", "first image")
 
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+"""A node of EC2 gets its credentials within milliseconds. Here botocore would ask for them at an
+address that does not answer, and wait for a second or two."""
 _DOCUMENT = ROOT / "docs" / "operations" / "scaling.md"
 _RESULTS = "new_node.jsonl"
 _PIPELINE = "CutoutPipeline"
@@ -97,7 +104,7 @@ class Station:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._cluster = Cluster(network, {})
+        self._cluster = Cluster(network, _CREDENTIALS)
         self._cluster.start_head()
         [self._worker] = self._cluster.start_workers(1, cpus=1)
         self._image = (files("ingest.local") / "real_photographs" / _IMAGE).read_bytes()
