@@ -169,7 +169,7 @@ def make_plan(request: PlanRequest, profile: Profile, prices: Prices) -> Capacit
 
 
 def compare_families(request: PlanRequest, profile: Profile, prices: Prices) -> list[CapacityPlan]:
-    """Return the plans of the same run on the same instance size of every family."""
+    """Return the plans of the same run on the same instance size of every family that can do it."""
     size = request.instance.name.partition(".")[2]
     plans = []
     for name, family in prices.families.items():
@@ -179,19 +179,28 @@ def compare_families(request: PlanRequest, profile: Profile, prices: Prices) -> 
         # A given price or factor belongs to the requested instance alone.
         other = replace(request, instance=instance, price_per_hour=None, time_factor=None)
         asked = request if instance == request.instance else other
-        plans.append(make_plan(asked, profile, prices))
+        plans += _plan_if_possible(asked, profile, prices)
     return plans
 
 
 def compare_engines(request: PlanRequest, profile: Profile, prices: Prices) -> list[CapacityPlan]:
-    """Return the plans of the same run with every measured pair that the instance can run."""
+    """Return the plans of the same run with every measured pair that can do it on the instance."""
     plans = []
     for pair in profile.pairs():
         measured = profile.names(pair)
         is_measured = request.model in measured or f"{request.model}-shaped" in measured
         if is_measured and request.instance.family.why_not(pair) is None:
-            plans.append(make_plan(replace(request, pair=pair), profile, prices))
+            plans += _plan_if_possible(replace(request, pair=pair), profile, prices)
     return plans
+
+
+def _plan_if_possible(request: PlanRequest, profile: Profile, prices: Prices) -> list[CapacityPlan]:
+    """Return the plan of a run, or nothing if the run cannot be done that way."""
+    try:
+        return [make_plan(request, profile, prices)]
+    except InvalidConfig:
+        # A slower processor or engine may take more replicas or time than there can be.
+        return []
 
 
 def _simulate(request: PlanRequest, profile: Profile, sizing: Sizing) -> Timeline:

@@ -138,8 +138,9 @@ def size_run(
     images_per_s = _rate(request, target_s)
     replicas, consumers = _count_actors(control, stages, images_per_s)
     if (actors := sum(replicas.values()) + consumers) > _MAX_ACTORS:
+        deadline = format_duration(request.deadline_s)
         raise InvalidConfig(
-            f"{request.images:,} images within {format_duration(target_s)} take {actors:,} "
+            f"{request.images:,} images within {deadline} take {actors:,} "
             f"replicas on {request.instance.name}. Ray itself is tested with {_MAX_ACTORS:,} in "
             "one cluster. Allow more time, or plan several clusters with a part of the images each"
         )

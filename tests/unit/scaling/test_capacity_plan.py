@@ -32,7 +32,7 @@ from ingest.scaling.plan_inputs import (
     read_prices,
     read_profile,
 )
-from ingest.scaling.sizing import PlanRequest
+from ingest.scaling.sizing import PlanRequest, choose_stages, image_times, size_run
 from serve_app.config import AppConfig
 from serve_app.errors import InvalidConfig
 from serve_app.models.engines.network import EXACT, INT8, Pair
@@ -203,6 +203,25 @@ def test_spot_nodes_are_lost_and_the_deadline_is_still_met() -> None:
 def test_what_cannot_be_planned(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
         plan(**change)
+
+
+def test_what_cannot_be_planned_is_left_out_of_the_comparisons() -> None:
+    request = PlanRequest(70_000_000, 3_600, C7I, "u2net", BFLOAT16, time_factor=1.0)
+    engines = compare_engines(request, PROFILE, PRICES)
+    assert [each.request.pair for each in engines] == [BFLOAT16]
+    c8g = find_instance("c8g.4xlarge", PRICES)
+    other = replace(request, instance=c8g, pair=EXACT, time_factor=None)
+    families = compare_families(other, PROFILE, PRICES)
+    assert [each.request.instance for each in families] == [c8g]
+
+
+def test_a_refusal_names_the_deadline_that_was_asked_for() -> None:
+    request = PlanRequest(60_000_000, 3_600, C7I, "u2net", time_factor=1.0)
+    control = PROFILE.control_plane
+    stages = choose_stages(request, control, image_times(request, PROFILE))
+    # The time of the nodes' start is taken off the deadline.
+    with pytest.raises(InvalidConfig, match="within 1 h take"):
+        size_run(request, control, stages, 3_200)
 
 
 def test_the_packaged_profile_has_the_models_that_are_served() -> None:
