@@ -20,7 +20,7 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import psutil
 import urllib3
@@ -55,7 +55,10 @@ Samples = dict[str, list[tuple[int, float]]]
 
 
 class MemoryWatch(threading.Thread):
-    """A thread that samples the replicas' memory until ``stop`` is called."""
+    """A context manager whose thread samples the replicas' memory.
+
+    Its end raises InternalError if a replica has ended meanwhile, which is why the requests failed.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -71,34 +74,40 @@ class MemoryWatch(threading.Thread):
             if (part := ray_part(" ".join(process.cmdline()))) in _WATCHED
         }
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stopped.set()
+        self.join()
+        # A replica may have ended since the last interval. Ctrl-C ends them all, and is no news.
+        is_interrupt = kind is not None and not issubclass(kind, Exception)
+        if not self._sample() and not is_interrupt:
+            raise InternalError(
+                f"the replica of {self.ended} ended, so that its memory says nothing. The system's "
+                "log says whether for lack of memory"
+            )
+
     def count(self) -> None:
         """Count one more answer."""
         self.answered = next(self._numbers)
 
     def run(self) -> None:
         """Sample the memory at regular intervals."""
-        while not self._stopped.wait(_INTERVAL_S):
-            for part, process in self._replicas.items():
-                try:
-                    resident_mb = process.memory_info().rss / 1e6
-                except psutil.NoSuchProcess:
-                    self.ended = part
-                    return
-                self.samples[part].append((self.answered, resident_mb))
+        while not self._stopped.wait(_INTERVAL_S) and self._sample():
+            pass
 
-    def stop(self) -> None:
-        """Stop sampling, and wait for the thread to end.
-
-        Raises:
-            InternalError: A replica has ended during the run.
-        """
-        self._stopped.set()
-        self.join()
-        if self.ended is not None:
-            raise InternalError(
-                f"the replica of {self.ended} ended, so that its memory says nothing. The system's "
-                "log says whether for lack of memory"
-            )
+    def _sample(self) -> bool:
+        """Take one sample of each replica, and return whether all of them run."""
+        for part, process in self._replicas.items():
+            try:
+                resident_mb = process.memory_info().rss / 1e6
+            except psutil.NoSuchProcess:
+                self.ended = part
+                return False
+            self.samples[part].append((self.answered, resident_mb))
+        return True
 
 
 def growth(samples: list[tuple[int, float]]) -> tuple[float, float, float]:
@@ -135,7 +144,9 @@ def main() -> None:
     with running_application(settings, queue=False) as app:
         served = urllib3.request("GET", f"{app.url}/v1/models").json()["models"][0]
         pair = f"{served['engine']} {served['precision']}"
-        console.print(f"{model.label}, {pair}: {served['chosen_because']}", highlight=False)
+        chosen = f"{model.label}, {pair}: {served['chosen_because']}"
+        # The reason may name an extra in brackets.
+        console.print(chosen, markup=False, highlight=False)
         wall_s, samples = _run(f"{app.url}/v1/cutout?min_subject_px=0", images, console)
     replicas: dict[str, Any] = {}
     for part, values in sorted(samples.items()):
@@ -184,10 +195,8 @@ def _choose_images(name: str, count: int) -> list[bytes]:
 
 def _run(url: str, images: list[bytes], console: Console) -> tuple[float, Samples]:
     """Post the images, and return the seconds that it took and the memory samples."""
-    watch = MemoryWatch()
-    watch.start()
-    started_at = time.perf_counter()
-    with Progress(console=console) as bar:
+    with MemoryWatch() as watch, Progress(console=console) as bar:
+        started_at = time.perf_counter()
         task = bar.add_task("Images", total=len(images))
 
         def count_response() -> None:
@@ -195,8 +204,7 @@ def _run(url: str, images: list[bytes], console: Console) -> tuple[float, Sample
             bar.advance(task)
 
         post_all(url, images, _CLIENTS, accepted=_ACCEPTED, on_response=count_response)
-    wall_s = time.perf_counter() - started_at
-    watch.stop()
+        wall_s = time.perf_counter() - started_at
     return wall_s, watch.samples
 
 

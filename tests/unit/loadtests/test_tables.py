@@ -131,16 +131,24 @@ def test_growth_of_memory_counts_from_the_warm_up() -> None:
     assert grew == pytest.approx(209.5 / 202.5 - 1)
 
 
-def test_a_soak_whose_replica_ends_says_so() -> None:
+def _watch_a_replica_that_ends(error: BaseException) -> None:
+    """Watch a replica that ends before the next sample, while an error ends the run."""
     name = "ray::ServeReplica:foreedge:Segmenter-folio"
-    with subprocess.Popen([name, "60"], executable=shutil.which("sleep")) as replica:
-        watch = MemoryWatch()
+    program = shutil.which("sleep")
+    with subprocess.Popen([name, "60"], executable=program) as replica, MemoryWatch():
         replica.kill()
         replica.wait()
-        watch.start()
-        watch.join(timeout=30)
-        with pytest.raises(InternalError, match="the replica of Segmenter ended"):
-            watch.stop()
+        raise error
+
+
+def test_a_soak_whose_replica_ends_says_so_instead_of_what_it_answered() -> None:
+    with pytest.raises(InternalError, match="the replica of Segmenter ended"):
+        _watch_a_replica_that_ends(InternalError("status 500"))
+
+
+def test_a_soak_that_is_interrupted_blames_no_replica() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _watch_a_replica_that_ends(KeyboardInterrupt())
 
 
 def _users(curve: UserCurve, answers: list[int]) -> list[int]:
