@@ -83,7 +83,8 @@ def choose_real_images(folders: list[Path], count: int, console: Console) -> dic
     try:
         return found | real_images.composites(count - len(found))
     except SourceNotFound as error:
-        console.print(f"Only {len(found)} real images: {error.message}", highlight=False)
+        text = f"Only {len(found)} real images: {error.message}"
+        console.print(text, markup=False, highlight=False)
         return found
 
 
@@ -174,7 +175,8 @@ class Comparison:
         on_background = "bgc" in request.query and not request.matted
         found = compare_images(mine.data, other.data, mask if on_background else None)
         if not found.is_accepted(request):
-            self._console.print(f"{request.name}, {name}: {found}", highlight=False)
+            text = f"{request.name}, {name}: {found}"
+            self._console.print(text, markup=False, highlight=False)
             self.all_equal = False
         return found
 

@@ -284,7 +284,8 @@ class Tuning:
         return notes
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        # What others wrote, such as a pip command with an extra, has brackets of its own.
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def trial_seconds(minutes: float | None) -> int:
