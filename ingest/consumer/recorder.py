@@ -91,7 +91,8 @@ class Recorder:
         Args:
             outcomes: Outcomes of a message.
             lease: Lease of the message.
-            tried: Places that serve if this succeeds.
+            tried: Places that serve if this succeeds, or, except the ledger, if only the ledger
+                refuses.
         """
         began_s = self._clock()
         pending = object()
@@ -108,6 +109,9 @@ class Recorder:
             _logger.error("message %s is not recorded: %s: %s", message_id, place, error.message)
             reason = f"{error.code}: {error.message}"
             self._breakers.note_refusal(place, message_id, reason, self._clock())
+            if place == _LEDGER:
+                # It is reached only once the database has taken what it refused before.
+                self._breakers.note_services(tried - {_LEDGER}, began_s, self._clock())
             return place
         finally:
             del self._pending[pending]

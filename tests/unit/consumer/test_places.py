@@ -288,7 +288,8 @@ async def test_a_database_that_takes_no_outcome_is_named_and_not_the_ledger() ->
     assert bench.consumer.stats.permits_free == bench.config.max_in_flight
     bench.ledger.refusal = SourceForbidden("denied")
     await asyncio.sleep(60)
-    assert "ledger" in {each.boundary for each in bench.consumer.troubles}
+    assert {each.boundary for each in bench.consumer.troubles} == {"ledger"}
+    assert bench.consumer.reason == "ledger: source_forbidden: denied"
     bench.ledger.refusal = None
     await asyncio.sleep(60)
     assert bench.consumer.troubles == []
