@@ -86,6 +86,7 @@ class PgBouncer:
     def stop(self) -> None:
         """Stop the pooler at once, which ends its connections."""
         if self._process is not None:
-            self._process.terminate()
+            # Since its version 1.23 a pooler that is terminated waits until its clients have gone.
+            self._process.kill()
             self._process.wait(30)
             self._process = None
