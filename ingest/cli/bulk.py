@@ -37,7 +37,7 @@ from ingest.sources.folder import missing_uploads, upload_files
 from ingest.sqs.queue_client import QueueClient, check_answers, check_url
 from ingest.units import counted, parse_duration
 from serve_app.error_text import visible
-from serve_app.errors import ForeedgeError
+from serve_app.errors import ForeedgeError, InvalidConfig
 
 _SHOWN_IMAGES = 3
 _SHOWN_KINDS = 8
@@ -112,7 +112,7 @@ def bulk(
     console = open_terminal(as_json=as_json)
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     # Without a queue, the command fails before it reads the source.
-    target = None if dry_run else session.queue_client()
+    target = None if dry_run else _queue(session)
     options = SourceOptions(output, upload_to, url_encoded_keys, all_names)
     with console.status("Reading the source …"):
         run, plan = _plan(session, source, options, run_id or new_run_id(), recipe)
@@ -140,12 +140,21 @@ def bulk(
             _upload(session, console, run, may_be_there=run_id is not None)
         manifest = _send(session, console, run, plan, rate)
     console.print(f"Messages sent: {manifest.jobs:,}")
-    _print_left_out(console, plan.source)
+    if before is None:
+        # A resumed run reads no more of its source than is not listed yet.
+        _print_left_out(console, plan.source)
     if as_json:
         print_json({"run_id": plan.run_id, "images": manifest.jobs, "sent": True})
     if wait:
         watch_run(session, manifest, parse_duration(STALLED_AFTER), as_json=as_json)
     console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
+
+
+def _queue(session: Session) -> QueueClient:
+    """Return the queue, whose name says whether it is of a kind that can be served."""
+    queue = session.queue_client()
+    check_url(queue.url)
+    return queue
 
 
 def _resume(console: Console, plan: RunPlan, queue: QueueClient) -> tuple[RunManifest, Sent | None]:
@@ -208,13 +217,11 @@ def _upload(session: Session, console: Console, run: RunSource, *, may_be_there:
     """Upload the images of a folder that are not in the store yet, while a bar shows the progress.
 
     Raises:
-        InvalidConfig: Files cannot be read, or the queue is of a kind that cannot be served.
+        InvalidConfig: Files cannot be read.
         QueueUnavailable: The queue does not answer, so that nothing was uploaded.
         ForeedgeError: The store refuses or does not answer.
     """
-    queue = session.queue_client()
-    check_url(queue.url)
-    check_answers(queue)
+    check_answers(session.queue_client())
     uploads = run.uploads
     if may_be_there:
         with console.status("Looking for earlier uploads …"):
@@ -230,7 +237,7 @@ def _upload(session: Session, console: Console, run: RunSource, *, may_be_there:
 def _saying_how_to_resume(
     console: Console, plan: RunPlan, source: str, options: dict[str, object]
 ) -> Iterator[None]:
-    """Print the command that resumes the run if it is interrupted or fails.
+    """Print the command that resumes the run if it is interrupted or fails and can be resumed.
 
     Args:
         console: The terminal.
@@ -251,8 +258,11 @@ def _saying_how_to_resume(
         console.print(f"Stopped after {messages}. Nothing is lost.")
         _print_text(console, f"To resume:  {shlex.join(words)}")
         raise typer.Exit(INTERRUPTED) from None
-    except ForeedgeError:
-        _print_text(console, f"To resume:  {shlex.join(words)}")
+    except ForeedgeError as error:
+        # What is wrong with the source of a run that is being sent stays wrong for this run. Files
+        # of an upload, before that, can be made readable.
+        if not isinstance(error, InvalidConfig) or JobList(plan.folder).sent() is None:
+            _print_text(console, f"To resume:  {shlex.join(words)}")
         raise
 
 

@@ -225,10 +225,13 @@ def send_run(
     try:
         send(queue, writer.entries(before.jobs), checkpoint.advance)
     except ForeedgeError as error:
-        raise type(error)(
-            f"{error.message} -- messages sent: {checkpoint.sent:,}. Nothing is lost: "
-            f"{plan.command} with --run-id {plan.run_id} resumes from there"
-        ) from error
+        text = f"{error.message} -- messages sent: {checkpoint.sent:,}"
+        # What is wrong with the source stays wrong, and the message says what to do instead.
+        if not isinstance(error, InvalidConfig):
+            text += (
+                f". Nothing is lost: {plan.command} with --run-id {plan.run_id} resumes from there"
+            )
+        raise type(error)(text) from error
     finally:
         try:
             checkpoint.store()

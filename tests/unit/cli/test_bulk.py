@@ -12,8 +12,12 @@ from typer.testing import CliRunner
 
 from ingest.cli import options
 from ingest.cli.main import app
-from serve_app.errors import ForeedgeError, QueueUnavailable, SourceNotAllowed
-from tests.unit.cli.test_cli import Workshop, put
+from ingest.runs.folder import RunFolder
+from ingest.runs.job_list import PART_JOBS, JobList, Sent
+from ingest.runs.manifest import read_manifest, write_manifest
+from ingest.sources.base import Entry
+from serve_app.errors import ForeedgeError, InvalidConfig, QueueUnavailable, SourceNotAllowed
+from tests.unit.cli.test_cli import LEDGER, Workshop, put
 
 SEND = ("--queue", "http://q", "--run-id", "r7")
 
@@ -155,6 +159,63 @@ def test_it_says_which_files_were_left_out(
     assert line.startswith(f"  {number} other files skipped: 2 ")
     assert {"2 .cr2", "2 without an extension", "1 .psd"} <= set(line.split(": ")[1].split(", "))
     assert own in line
+
+
+def test_a_queue_that_cannot_be_served_is_refused_before_anything_is_done(
+    workshop: Workshop, folder: Path
+) -> None:
+    command = ["bulk", str(folder), "--queue", "http://q.fifo", "--config", str(workshop.config)]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, InvalidConfig)
+    assert "FIFO" in result.exception.message
+    assert "To resume" not in result.stdout
+    assert list(workshop.store.keys("b", "")) == []
+
+
+def stop_while_listed(workshop: Workshop, listed: int, last: str) -> None:
+    """Make the run r7 one that was stopped when a part of its source was listed and sent.
+
+    Args:
+        workshop: The workshop, in which the run was sent.
+        listed: Number of jobs in the list.
+        last: Key of the last of them.
+    """
+    folder = RunFolder(workshop.store, LEDGER, "r7")
+    workshop.store.delete("b", list(folder.part_keys("jobs")))
+    entries = [Entry("b", f"in/{n:06d}.jpg", job_id=f"{n:032x}") for n in range(listed - 1)]
+    job_list = JobList(folder)
+    job_list.write(0, [*entries, Entry("b", last, job_id="f" * 32)])
+    job_list.write_sent(Sent(jobs=listed))
+    changes = {"jobs": listed, "complete": False}
+    write_manifest(folder, read_manifest(folder).model_copy(update=changes))
+    workshop.sent.clear()
+
+
+def test_a_run_that_cannot_be_resumed_is_not_told_how_to(workshop: Workshop) -> None:
+    listed = workshop.root / "images.csv"
+    listed.write_text("bucket,key\n" + "".join(f"b,in/{n}.jpg\n" for n in range(3)))
+    command = ["bulk", str(listed), *SEND, "--config", str(workshop.config)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    stop_while_listed(workshop, PART_JOBS, "in/x.jpg")
+
+    result = CliRunner().invoke(app, command)
+
+    assert isinstance(result.exception, InvalidConfig)
+    assert "choose another --run-id -- messages sent: 5,000" in result.exception.message
+    assert "resumes from there" not in result.exception.message
+    assert "To resume" not in result.stdout
+
+
+def test_a_resumed_run_counts_no_files_that_it_has_not_read(workshop: Workshop) -> None:
+    put(workshop, *(f"in/{n}.txt" for n in range(3)), "in/8.jpg", "in/9.jpg", "in/9.txt")
+    _, out, _ = workshop.run("bulk", "s3://b/in/", *SEND)
+    assert "4 other files skipped" in out
+    stop_while_listed(workshop, PART_JOBS, "in/8.jpg")
+
+    _, out, _ = workshop.run("bulk", "s3://b/in/", *SEND)
+
+    assert "Messages sent: 5,001" in out
+    assert "skipped" not in out
 
 
 def test_few_of_many_kinds_of_other_files_are_named(workshop: Workshop, folder: Path) -> None:
