@@ -27,7 +27,8 @@ class CutoutFiles:
         """
         self._store, self._folder = store, folder
         self._names = dict(zip(images, file_names(images.values()), strict=True))
-        self._recorded: list[Record] = []
+        # The last record of each image: a job that was delivered twice has two.
+        self._recorded: dict[str, Record] = {}
         self._written: set[str] = set()
 
     def __len__(self) -> int:
@@ -37,7 +38,7 @@ class CutoutFiles:
     def note(self, record: Record) -> None:
         """Remember the record of a job, whose cut-out ``write`` writes if there is one."""
         if record.get("output_key"):
-            self._recorded.append(record)
+            self._recorded[record["source"]["key"]] = record
 
     def write(self) -> None:
         """Write the cut-outs that were recorded since the last call. Blocks.
@@ -46,10 +47,10 @@ class CutoutFiles:
             ForeedgeError: The store refuses or does not answer.
             OSError: A file cannot be written.
         """
-        recorded, self._recorded = self._recorded, []
+        recorded, self._recorded = self._recorded, {}
         if recorded:
             with ThreadPoolExecutor(_DOWNLOAD_THREADS, "download") as pool:
-                self._written.update(pool.map(self._write, recorded))
+                self._written.update(pool.map(self._write, recorded.values()))
 
     def written(self, steps: Iterator[RunStatus]) -> Iterator[RunStatus]:
         """Yield the statuses of the run, each after the cut-outs that it counts are written."""

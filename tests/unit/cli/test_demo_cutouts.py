@@ -90,6 +90,28 @@ def test_each_cutout_is_a_file_before_the_run_has_ended(store: LocalStore, tmp_p
     assert [(out / name).read_text() for name in FILES] == IMAGES[:3]
 
 
+def test_a_job_that_was_delivered_twice_has_one_file(store: LocalStore, tmp_path: Path) -> None:
+    out = tmp_path / "cutouts"
+    cutouts = CutoutFiles(store, out, {f"in/{image}": image for image in IMAGES})
+    records = [
+        {
+            "source": {"bucket": "b", "key": "in/a.jpg"},
+            "output_bucket": "b",
+            "output_key": f"cutouts/{number}",
+        }
+        for number in range(2)
+    ]
+    # A second thread that asked for this one would fail.
+    store.put("b", "cutouts/1", b"the last", "image/png")
+
+    for record in records:
+        cutouts.note(record)
+    cutouts.write()
+
+    assert files_in(out) == ["a.png"]
+    assert (out / "a.png").read_bytes() == b"the last"
+
+
 def test_an_interrupted_write_leaves_no_file_with_the_name_of_a_cutout(
     store: LocalStore, tmp_path: Path
 ) -> None:
