@@ -92,7 +92,7 @@ def read_heif(data: bytes) -> Container:
     if not _HAS_HEIF:
         raise UnsupportedFormat(
             "HEIC images need the extra heif, which is not installed (pip install -e '.[heif]' in "
-            "the clone of Foreedge)"
+            "the clone of Foreedge, or build the image with HEIF=1)"
         )
     return Container("HEIF", data, code_points=_colour_box(data))
 

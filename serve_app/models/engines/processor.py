@@ -89,7 +89,10 @@ def read_features(cpuinfo: str) -> frozenset[str]:
 def why_not_runnable(pair: Pair, machine: Machine) -> str | None:
     """Return why a machine cannot run a pair in its precision, or None if it can."""
     if pair.engine == "openvino" and machine.openvino is None:
-        return "OpenVINO is not installed here: pip install -e '.[openvino]' in the clone"
+        return (
+            "OpenVINO is not installed here: pip install -e '.[openvino]' in the clone, or build "
+            "the image with OPENVINO=1"
+        )
     needed = _NEEDED.get(pair.precision, ())
     if not needed or machine.features.intersection(needed):
         return None
