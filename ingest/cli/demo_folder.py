@@ -61,22 +61,23 @@ def own_images(images: Path, out: Path) -> list[Path]:
     return files
 
 
-def check_fits(files: Sequence[Path], memory: int) -> None:
+def check_fits(files: Sequence[Path], memory: int, most_images: int = MOST_IMAGES) -> None:
     """Check that a demonstration can hold the images and their cut-outs in its local S3.
 
     Args:
         files: The images.
         memory: Memory of the machine, in bytes.
+        most_images: Most images that are taken.
 
     Raises:
         InvalidConfig: There are too many images, or too many bytes.
     """
     sizes = [file.stat().st_size for file in files]
     needed = sum(min(size, _MOST_HELD) + min(_PNG_RATIO * size, _MOST_HELD) for size in sizes)
-    if len(files) > MOST_IMAGES or needed > memory * _MEMORY_SHARE:
+    if len(files) > most_images or needed > memory * _MEMORY_SHARE:
         raise InvalidConfig(
             f"{len(files):,} images of {sum(sizes) / 1e9:.1f} GB are too many for a demonstration, "
-            f"whose SQS and S3 are in memory. It takes {MOST_IMAGES:,} images at most, and half of "
+            f"whose SQS and S3 are in memory. It takes {most_images:,} images at most, and half of "
             f"the {memory / 1e9:.1f} GB of memory, of which these and their cut-outs may need "
             f"{needed / 1e9:.1f} GB. Take a part of them, or send them to an application on AWS: "
             "foreedge bulk FOLDER --upload-to s3://BUCKET/PREFIX"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ingest.cli.demo_cutouts import CutoutFiles
-from ingest.cli.demo_folder import check_fits, own_images, prepare_demo_folder
+from ingest.cli.demo_folder import MOST_IMAGES, check_fits, own_images, prepare_demo_folder
 from ingest.cli.exit_codes import FAILED, STALLED, SUCCESS
 from ingest.cli.options import Session
 from ingest.cli.progress import describe_run, show_progress
@@ -63,6 +63,8 @@ class DemoOptions:
     """Whether everything keeps running until Ctrl-C."""
     seed: int
     """Seed of the first synthetic photograph."""
+    most_images: int = MOST_IMAGES
+    """Most images that are taken."""
 
 
 def choose_models(config: AppConfig, console: Console) -> dict[str, Any]:
@@ -104,12 +106,12 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     if options.images is not None:
         # Before the folder of the results is touched: what the user named may be wrong.
         folder, files = options.images, own_images(options.images, options.out)
-        check_fits(files, machine_memory())
+        check_fits(files, machine_memory(), options.most_images)
         prepare_demo_folder(options.out)
     else:
         prepare_demo_folder(options.out)
         folder, files = _photographs(options, models, console)
-        check_fits(files, machine_memory())
+        check_fits(files, machine_memory(), options.most_images)
     use_dummy_credentials()
     with terminate_as_interrupt(), LocalAws() as local:
         local.create_bucket(BUCKET)

@@ -114,11 +114,13 @@ def test_more_images_than_the_memory_holds_are_refused_with_advice(tmp_path: Pat
     prepare_demo_folder(out)
     result = write(out / "cutouts" / "a.png")
     folder = tmp_path / "shelf"
-    for number in range(MOST_IMAGES + 1):
+    for number in range(4):
         write(folder / f"{number}.jpg")
-    options = DemoOptions(folder, 1, out, keep=False, seed=0)
+    options = DemoOptions(folder, 1, out, keep=False, seed=0, most_images=3)
 
-    with pytest.raises(InvalidConfig, match=r"10,001 images .*foreedge bulk FOLDER --upload-to"):
+    with pytest.raises(
+        InvalidConfig, match=r"4 images .* 3 images at most.*foreedge bulk FOLDER --upload-to"
+    ):
         run_demo(options, Console(file=io.StringIO()))
 
     assert result.is_file()
@@ -132,6 +134,8 @@ def test_a_demonstration_has_a_bound_of_memory(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="of which these and their cut-outs may need"):
         check_fits([image] * 100, 1_999_999)
     check_fits([image] * MOST_IMAGES, machine_memory())
+    with pytest.raises(InvalidConfig, match="10,001 images"):
+        check_fits([image] * (MOST_IMAGES + 1), machine_memory())
     # Of a large object, which is a file, no more than 5 MiB are in memory. This one has a hole.
     os.truncate(image, 10**12)
     check_fits([image] * 100, 2 * 100 * 2 * 5 * 1024**2)
