@@ -141,7 +141,6 @@ def bulk(
         manifest = _send(session, console, run, plan, rate)
     console.print(f"Messages sent: {manifest.jobs:,}")
     if before is None:
-        # A resumed run reads no more of its source than is not listed yet.
         _print_left_out(console, plan.source)
     if as_json:
         print_json({"run_id": plan.run_id, "images": manifest.jobs, "sent": True})
@@ -307,7 +306,10 @@ def _print_skipped(console: Console, source: ImageSource) -> None:
 
 
 def _print_left_out(console: Console, source: ImageSource) -> None:
-    """Print what was left out of a source, once it is read."""
+    """Print what was left out of a source, once it is read from its beginning.
+
+    A resumed run reads no more of it than is not listed yet.
+    """
     if source.total is None:
         _print_skipped(console, source)
     if number := source.undecodable:
