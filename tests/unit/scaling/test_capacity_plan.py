@@ -304,7 +304,7 @@ def test_the_plot(tmp_path: Path) -> None:
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
-    with pytest.raises(InvalidConfig, match=r"foreedge\[bench\]"):
+    with pytest.raises(InvalidConfig, match=r"pip install -e '\.\[bench\]'"):
         check_plot_path(tmp_path / "plan.png")
 
 
