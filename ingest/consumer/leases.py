@@ -79,9 +79,6 @@ class Leases:
         self.oldest_received_s = 0.0
         """Age, in seconds, of the oldest message of the last receive. 0 if it found none."""
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     @property
     def counts(self) -> Counter[str]:
         """Numbers of messages, calls and extensions, by what became of them."""

@@ -21,6 +21,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from serve_app.models.known_shapes import known_shapes
+
 _NO_REGION = "foreedge/no_region"
 _ROI_IS_OPTIONAL_FROM = 13
 """Operator set from which ``Resize`` may go without a region of interest.
@@ -125,7 +127,7 @@ def _fold_with_onnx_runtime(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _resize_by_scales(model: onnx.ModelProto) -> None:
     graph = model.graph
-    shapes = _shapes(model)
+    shapes = known_shapes(model)
     constants = {item.name: item for item in graph.initializer}
     version = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
     region = "" if version >= _ROI_IS_OPTIONAL_FROM else _NO_REGION
@@ -179,12 +181,3 @@ def _whole_scales(shape: Sequence[int] | None, sizes: list[int]) -> list[int] | 
     if any(size % side for size, side in zip(sizes, shape, strict=True)):
         return None
     return [size // side for size, side in zip(sizes, shape, strict=True)]
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Return the shapes that are known, with 0 for an axis that is not."""
-    graph: Any = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.value_info, *graph.input, *graph.output)
-    return {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
-    }

@@ -25,6 +25,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from serve_app.models.known_shapes import known_shapes
+
 Vector = npt.NDArray[np.float64]
 """Constant of each channel of a feature map, [C], with 0 if it stays as it is."""
 
@@ -148,7 +150,7 @@ class _Graph:
             for position, name in enumerate(node.input):
                 self._readers[name].append((node, position))
         self._outputs = {value.name for value in self._graph.output}
-        self._shapes = _known_shapes(model)
+        self._shapes = known_shapes(model)
 
     def maker(self, name: str) -> Any:
         """Return the node that makes a value."""
@@ -273,11 +275,3 @@ class _Graph:
             inside.append(((place >= 0) & (place < sides[axis])).astype(np.float64))
         reached = np.einsum("ohw,hy,wx->oyx", of_places, *inside)
         return np.asarray(reached - of_places.sum((1, 2))[:, None, None])[None]
-
-
-def _known_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    graph: Any = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.value_info, *graph.input, *graph.output)
-    return {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
-    }

@@ -9,7 +9,8 @@ from math import prod
 from typing import Any
 
 import onnx
-from onnx import helper
+
+from serve_app.models.known_shapes import known_shapes
 
 PASSING = frozenset({"MaxPool", "Resize"})
 """Operators whose results are within the range of their input, and so keep its scale."""
@@ -41,7 +42,7 @@ class LayeredGraph:
             for name in node.input:
                 self.readers[name].append(node)
         self._outputs = {value.name for value in self.graph.output}
-        self.shapes = _known_shapes(model)
+        self.shapes = known_shapes(model)
         self.layers = [self._layer(node) for node in self.graph.node if self._is_layer(node)]
         self._layers_by_name = {each.name: each for each in self.layers}
 
@@ -105,16 +106,3 @@ class LayeredGraph:
         name = readers[0].output[0] if fused else output
         kernel = self.constants[node.input[1]].dims
         return GraphLayer(name, output, prod(kernel) * prod(self.shapes[output][2:]))
-
-
-def _known_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    graph: Any = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.value_info, *graph.input, *graph.output)
-    return {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
-    }
-
-
-def attributes_of(node: Any) -> dict[str, Any]:
-    """Return the attributes of a node by name."""
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
