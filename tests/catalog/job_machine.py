@@ -244,6 +244,10 @@ class JobMachine(RuleBasedStateMachine):
             return worker.deliver(message.job)
         except Died:
             return False
+        except psycopg.errors.UniqueViolation:
+            # It writes "processing" over a failed job whose image has a newer one, which the
+            # partial index refuses. Its Lambda ends with the error, and the message comes again.
+            return False
 
     def _deliver_to_ours(self, message: Message, fate: Fate) -> bool:
         """Return whether our consumer ends a message: row, ledger, deletion, in this order."""
