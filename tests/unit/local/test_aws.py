@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.local.aws import LocalAws
 from serve_app.aws import aws_client
 from serve_app.storage.s3 import S3Store
 
@@ -31,7 +31,8 @@ def test_it_holds_more_large_objects_than_a_process_may_open_files(
 ) -> None:
     # An object of more bytes is a file that the server keeps open. By default 5 MB.
     monkeypatch.setenv("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", "1000")
-    use_dummy_credentials()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
     with ExitStack() as stack:
         with few_open_files():
             server = stack.enter_context(LocalAws())
