@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -23,6 +23,10 @@ class LocalHandle:
 
     def __init__(self, target: Any) -> None:
         self._target = target
+
+    def options(self, **_: bool) -> Self:
+        """Return this handle. There is one way to call it."""
+        return self
 
     def __getattr__(self, name: str) -> RemoteMethod:
         return RemoteMethod(getattr(self._target, name))
