@@ -136,7 +136,7 @@ def write_shipped_gates(name: str, config: AppConfig, machine: Machine) -> list[
     graph = derive_graph(weights, bundled_images()[::DERIVED_FROM_EVERY])
     written = []
     for pair in shipped:
-        record = find_shipped(weights, pair, graph.sha256, machine)
+        record = find_shipped(weights, pair, graph.sha256, machine, any_processor=True)
         if record is not None:
             path = derived_path(derived_folder(config), name, pair)
             write_derived(path, graph.content, record)

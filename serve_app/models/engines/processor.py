@@ -1,9 +1,10 @@
 """What this machine's processor can do, and which pairs it therefore runs well.
 
-OpenVINO's bfloat16 is slower than ONNX Runtime's float32 unless the processor has AMX, and does not
-compile at all on some that lack AVX-512 (measured, docs/decisions/0025). Without VNNI (x86-64) or
-i8mm (arm64), ONNX Runtime's int8 was never measured. On x86-64 it then adds products of unsigned
-and signed bytes in 16 bits, which saturate.
+OpenVINO's bfloat16 is faster than ONNX Runtime's float32 with AMX, and with AVX512_BF16 on AMD's
+processors. On Intel's, AVX512_BF16 without AMX makes it slower, and on some that lack AVX-512 it
+does not compile at all (measured, docs/decisions/0025). Without VNNI (x86-64) or i8mm (arm64), ONNX
+Runtime's int8 was never measured. On x86-64 it then adds products of unsigned and signed bytes in
+16 bits, which saturate.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serve_app.contracts.precision import Engine
+from serve_app.contracts.precision import Engine, Precision
 from serve_app.models.engines.network import INT8, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.openvino_runtime import openvino_version
 
 _CPUINFO = Path("/proc/cpuinfo")
-_LISTS = {"flags", "Features"}
+_LISTS = ("flags", "Features")
 """Keys of the list of features, on x86-64 and on arm64."""
+_AMD = "AuthenticAMD"
 _OF_INTEREST = {
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16",
     "amx_bf16", "amx_int8",
@@ -28,7 +30,7 @@ _OF_INTEREST = {
 }  # fmt: skip
 """Features that choose the kernels of an engine."""
 _NEEDED = {
-    "bfloat16": ("amx_bf16",),
+    "bfloat16": ("amx_bf16", "avx512_bf16 of AMD"),
     "float16": ("avx512_fp16", "asimdhp"),
     "int8": ("avx512_vnni", "avx_vnni", "i8mm"),
 }
@@ -48,6 +50,8 @@ class Machine:
     """Version of OpenVINO, or None if it is not installed."""
     onnxruntime: str = field(default_factory=runtime_version)
     """Version of ONNX Runtime."""
+    vendor: str = ""
+    """Maker of an x86-64 processor, as it names itself, such as ``AuthenticAMD``."""
 
     def version_of(self, engine: Engine) -> str | None:
         """Return the version of an engine, or None if it is not installed."""
@@ -56,18 +60,18 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return what this machine has. Without ``/proc/cpuinfo`` no features are known."""
-    text = _CPUINFO.read_text("utf-8") if _CPUINFO.is_file() else ""
-    return Machine(platform.machine(), read_features(text), openvino_version())
+    text = _read_cpuinfo()
+    return Machine(
+        platform.machine(),
+        read_features(text),
+        openvino_version(),
+        vendor=_read_value(text, "vendor_id"),
+    )
 
 
 def cpu_name() -> str:
     """Return the name of the processor. Linux on arm64 only knows the architecture."""
-    text = _CPUINFO.read_text("utf-8") if _CPUINFO.is_file() else ""
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
+    return _read_value(_read_cpuinfo(), "model name") or platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:
@@ -79,11 +83,7 @@ def usable_cores() -> int:
 
 def read_features(cpuinfo: str) -> frozenset[str]:
     """Return the features of interest in the text of ``/proc/cpuinfo``."""
-    for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in _LISTS:
-            return frozenset(_OF_INTEREST.intersection(value.split()))
-    return frozenset()
+    return frozenset(_OF_INTEREST.intersection(_read_value(cpuinfo, *_LISTS).split()))
 
 
 def why_not_runnable(pair: Pair, machine: Machine) -> str | None:
@@ -94,7 +94,7 @@ def why_not_runnable(pair: Pair, machine: Machine) -> str | None:
             "the image with OPENVINO=1"
         )
     needed = _NEEDED.get(pair.precision, ())
-    if not needed or machine.features.intersection(needed):
+    if not needed or _useful_features(pair.precision, machine):
         return None
     return f"the processor has no {' or '.join(needed)}, without which {pair} is slow or fails"
 
@@ -105,16 +105,40 @@ def pairs_by_speed(machine: Machine) -> list[Pair]:
     Source of the order: docs/decisions/0025. On x86-64 float16 is slower than float32.
     """
     found = []
-    if "amx_bf16" in machine.features:
+    if _useful_features("bfloat16", machine):
         found.append(Pair("openvino", "bfloat16"))
     if machine.architecture == _ARM and "asimdhp" in machine.features:
         found.append(Pair("openvino", "float16"))
-    if machine.features.intersection(_NEEDED["int8"]):
+    if _useful_features("int8", machine):
         found.append(INT8)
     return found
 
 
 def kernel_features(pair: Pair, machine: Machine) -> tuple[str, ...]:
     """Return the features that decide which kernels compute a pair's numbers, sorted."""
-    chosen = {*_NEEDED.get(pair.precision, ()), "sve", "sve2"}
-    return tuple(sorted(machine.features.intersection(chosen)))
+    vectors = machine.features.intersection(("sve", "sve2"))
+    return tuple(sorted({*_useful_features(pair.precision, machine), *vectors}))
+
+
+def _useful_features(precision: Precision, machine: Machine) -> list[str]:
+    """Return what a processor has of the features with which it runs a precision well."""
+    if precision == "bfloat16":
+        if "amx_bf16" in machine.features:
+            # Its kernels come before those of AVX512_BF16.
+            return ["amx_bf16"]
+        fast = machine.vendor == _AMD and "avx512_bf16" in machine.features
+        return ["avx512_bf16"] if fast else []
+    return [each for each in _NEEDED.get(precision, ()) if each in machine.features]
+
+
+def _read_cpuinfo() -> str:
+    return _CPUINFO.read_text("utf-8") if _CPUINFO.is_file() else ""
+
+
+def _read_value(cpuinfo: str, *keys: str) -> str:
+    """Return the first value of one of the keys, or nothing."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in keys:
+            return value.strip()
+    return ""

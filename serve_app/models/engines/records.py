@@ -96,6 +96,12 @@ def remove_derived(derived: Path) -> bool:
     return bool(found)
 
 
+def has_kernels_of(record: GateRecord, pair: Pair, machine: Machine) -> bool:
+    """Return whether a machine computes a pair with the kernels that a record was measured with."""
+    kernels = (machine.architecture, kernel_features(pair, machine))
+    return (record.architecture, record.features) == kernels
+
+
 def read_current(derived: Path, weights: Weights, pair: Pair, machine: Machine) -> GateRecord | str:
     """Return the record of a derived file, whatever its numbers are, or why it does not count.
 

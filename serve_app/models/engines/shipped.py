@@ -10,7 +10,12 @@ from pathlib import Path
 
 from serve_app.models.engines.network import Pair
 from serve_app.models.engines.processor import Machine
-from serve_app.models.engines.records import GateRecord, derived_path, record_path
+from serve_app.models.engines.records import (
+    GateRecord,
+    derived_path,
+    has_kernels_of,
+    record_path,
+)
 from serve_app.models.registry import Weights
 
 _FOLDER = Path(__file__).parent / "records"
@@ -22,7 +27,12 @@ def shipped_path(name: str, pair: Pair) -> Path:
 
 
 def find_shipped(
-    weights: Weights, pair: Pair, derived_sha256: str, machine: Machine
+    weights: Weights,
+    pair: Pair,
+    derived_sha256: str,
+    machine: Machine,
+    *,
+    any_processor: bool = False,
 ) -> GateRecord | None:
     """Return the shipped record of a derived graph, if there is one.
 
@@ -31,10 +41,16 @@ def find_shipped(
         pair: Engine and precision.
         derived_sha256: SHA-256 of the derived graph, as hexadecimal digits.
         machine: Machine that has the engine in the version that is to serve.
+        any_processor: Whether a record of other kernels than those of this machine is returned
+            too, since another machine is to serve.
     """
     path = shipped_path(weights.name, pair)
     if not path.is_file():
         return None
     record = GateRecord.model_validate_json(path.read_bytes())
     measured = (record.source_sha256, record.derived_sha256, record.engine_version)
-    return record if measured == (weights.sha256, derived_sha256, machine.openvino) else None
+    if measured != (weights.sha256, derived_sha256, machine.openvino):
+        return None
+    if any_processor or has_kernels_of(record, pair, machine):
+        return record
+    return None

@@ -27,6 +27,13 @@ AVX2 = Machine("x86_64", frozenset({"avx2"}), "2026.4.1")
 GRAVITON = Machine("aarch64", frozenset({"asimdhp", "sve"}), "2026.4.1")
 ICE_LAKE = Machine("x86_64", frozenset({"avx512f", "avx512_vnni"}), None)
 ALDER_LAKE = Machine("x86_64", frozenset({"avx2", "avx_vnni"}), None)
+ZEN4 = Machine(
+    "x86_64",
+    frozenset({"avx512f", "avx512_bf16", "avx512_vnni"}),
+    "2026.4.1",
+    vendor="AuthenticAMD",
+)
+COOPER_LAKE = dataclasses.replace(ZEN4, vendor="GenuineIntel")
 GRAVITON3 = Machine("aarch64", frozenset({"asimdhp", "asimddp", "i8mm", "sve"}), "2026.4.1")
 FAST = CLOSE.model_copy(update={"difference": 0.5})
 NONE = CLOSE.model_copy(update={"difference": 1.5})
@@ -196,6 +203,8 @@ def test_another_file_of_the_same_name_is_another_source(weights: Weights, tmp_p
     [
         (AMX, BFLOAT16, True),
         (AVX2, BFLOAT16, False),
+        (ZEN4, BFLOAT16, True),
+        (COOPER_LAKE, BFLOAT16, False),
         (GRAVITON, BFLOAT16, False),
         (GRAVITON, FLOAT16, True),
         (AMX, FLOAT16, True),
@@ -222,6 +231,17 @@ def test_a_precision_needs_a_processor_that_has_it(
     assert (found.refused is None) == serves
 
 
+@pytest.mark.parametrize(("measured", "serving"), [(AMX, ZEN4), (ZEN4, AMX)])
+def test_other_bfloat16_kernels_need_a_measurement_of_their_own(
+    weights: Weights, tmp_path: Path, measured: Machine, serving: Machine
+) -> None:
+    gated(weights, tmp_path, machine=measured)
+    assert chosen(weights, tmp_path, measured, engine="auto", accuracy="close").pair == BFLOAT16
+    found = chosen(weights, tmp_path, serving, engine="openvino", precision="bfloat16")
+    assert found.pair == EXACT
+    assert "is of other processor features: ('a" in str(found.refused)
+
+
 @pytest.mark.parametrize(
     ("machine", "expected"),
     [
@@ -231,6 +251,8 @@ def test_a_precision_needs_a_processor_that_has_it(
         (ICE_LAKE, INT8),
         (ALDER_LAKE, INT8),
         (GRAVITON3, FLOAT16),
+        (ZEN4, BFLOAT16),
+        (COOPER_LAKE, INT8),
         (dataclasses.replace(AMX, features=AMX.features | {"avx512_vnni"}), BFLOAT16),
         (dataclasses.replace(AMX, features=AMX.features | {"avx512_vnni"}, openvino=None), INT8),
     ],

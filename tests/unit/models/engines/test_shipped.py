@@ -41,8 +41,7 @@ def test_every_record_says_what_it_is_of(name: str, pair: object) -> None:
 def test_a_record_counts_for_its_graph_and_version_alone() -> None:
     record = record_of("u2netp", "bfloat16")
     weights = Weights("u2netp", Path("u2netp.onnx"), record.source_sha256, MODEL_FACTS["u2netp"])
-    # A machine that builds an image need not have AMX itself.
-    machine = Machine("x86_64", frozenset({"avx2"}), record.engine_version)
+    machine = Machine("x86_64", frozenset({"amx_bf16"}), record.engine_version)
     pair, derived = GATED[0], record.derived_sha256
     assert find_shipped(weights, pair, derived, machine) == record
     assert find_shipped(weights, pair, "0" * 64, machine) is None
@@ -53,3 +52,24 @@ def test_a_record_counts_for_its_graph_and_version_alone() -> None:
         assert find_shipped(weights, pair, derived, older) is None
     unknown = dataclasses.replace(weights, name="mine")
     assert find_shipped(unknown, pair, derived, machine) is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "other"),
+    [
+        ("bfloat16", Machine("x86_64", frozenset({"avx2"}), None)),
+        ("bfloat16", Machine("x86_64", frozenset({"avx512_bf16"}), None, vendor="AuthenticAMD")),
+        ("float16", Machine("aarch64", frozenset({"asimdhp", "sve"}), None)),
+        ("float16", Machine("aarch64", frozenset({"avx512_fp16"}), None)),
+    ],
+)
+def test_a_record_of_other_kernels_is_only_for_who_builds_an_image(
+    precision: str, other: Machine
+) -> None:
+    record = record_of("u2netp", precision)
+    weights = Weights("u2netp", Path("u2netp.onnx"), record.source_sha256, MODEL_FACTS["u2netp"])
+    machine = dataclasses.replace(other, openvino=record.engine_version)
+    (pair,) = [each for each in GATED if each.precision == precision]
+    derived = record.derived_sha256
+    assert find_shipped(weights, pair, derived, machine) is None
+    assert find_shipped(weights, pair, derived, machine, any_processor=True) == record
