@@ -99,10 +99,7 @@ class SqsIngest:
         self._ledger_config = config.ledger
         self._has_autoscaling = config.autoscaling is not None
         self._aws = config.aws
-        # A call by gRPC hangs for minutes if the machine at its other end has lost its power, and
-        # its heartbeat hides the message meanwhile. Ray ends a call of its own once it has given
-        # up the node: docs/decisions/0031.
-        self._pipeline = pipeline.options(_by_reference=True)
+        self._pipeline = pipeline
         check_url(config.queue.url)
         self._store = open_store(config)
         self._metrics = process_metrics()

@@ -40,10 +40,6 @@ class Handle:
         self.process = Method(pipeline.process)
         self.models = Method(pipeline.models)
 
-    def options(self, **_: bool) -> Handle:
-        """Return this handle. There is one way to call it."""
-        return self
-
 
 class InProcessIngest(SqsIngest):
     """SqsIngest whose end is awaited here. Python itself cannot await it."""

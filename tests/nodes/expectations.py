@@ -12,9 +12,10 @@ _UNDISTURBED = ("stranger", "elsewhere", "notice", "update", "head_kept")
 """Scenarios in which no request fails."""
 
 
-_GIVEN_UP_S = 240.0
-"""Time, in seconds, in which every job ends although its machine is lost: until Ray gives up the
-node (75 s), and for a second visibility timeout and attempt. Calls that nobody ends take 360 s."""
+_GIVEN_UP_S = 420.0
+"""Time, in seconds, in which every job ends although its machine is lost. Calls that were passed to
+it wait until gRPC looks at the silent connection, after 300 s, and has no answer to that, after up
+to 120 s more. 361 s were measured (docs/decisions/0031)."""
 
 
 def broken_promises(result: Result) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
@@ -23,10 +23,6 @@ class LocalHandle:
 
     def __init__(self, target: Any) -> None:
         self._target = target
-
-    def options(self, **_: bool) -> Self:
-        """Return this handle. There is one way to call it."""
-        return self
 
     def __getattr__(self, name: str) -> RemoteMethod:
         return RemoteMethod(getattr(self._target, name))
