@@ -7,19 +7,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Self
 
-import psycopg
-
 from ingest.local.ports import free_port
 from ingest.local.processes import die_with_parent
-from tests.support.postgres_server import PASSWORD, QUOTED_PASSWORD, PostgresServer, plain_user
+from tests.support.postgres_server import (
+    PASSWORD,
+    QUOTED_PASSWORD,
+    PostgresServer,
+    plain_user,
+    wait_until_it_connects,
+)
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 """Path of the program. None if it is not installed."""
-_START_S = 30.0
 _USER = "postgres"
 
 
@@ -73,15 +75,7 @@ class PgBouncer:
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,
                 **self._plain_user,
             )  # fmt: skip
-        until = time.monotonic() + _START_S
-        while True:
-            try:
-                psycopg.connect(self.url("postgres")).close()
-                return
-            except psycopg.OperationalError:
-                assert self._process.poll() is None, self.log()
-                assert time.monotonic() < until, self.log()
-                time.sleep(0.05)
+        wait_until_it_connects(self.url("postgres"), self._process, self.log)
 
     def stop(self) -> None:
         """Stop the pooler at once, which ends its connections."""

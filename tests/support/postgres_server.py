@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -69,6 +70,27 @@ def plain_user(folder: Path) -> dict[str, Any]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
+def wait_until_it_connects(
+    url: str, process: subprocess.Popen[bytes], log: Callable[[], str]
+) -> None:
+    """Wait until a server or pooler that was started takes connections.
+
+    Args:
+        url: URL of a database behind it.
+        process: Process of the server or pooler.
+        log: Function that returns its log, which is shown if it ends or takes too long.
+    """
+    until = time.monotonic() + _START_S
+    while True:
+        try:
+            psycopg.connect(url).close()
+            return
+        except psycopg.OperationalError:
+            assert process.poll() is None, log()
+            assert time.monotonic() < until, log()
+            time.sleep(0.05)
+
+
 class PostgresServer:
     """A context manager that runs a server. ``create`` makes databases on it."""
 
@@ -119,15 +141,7 @@ class PostgresServer:
                 start_new_session=True,
                 preexec_fn=die_with_parent if sys.platform == "linux" else None, **self._user,
             )  # fmt: skip
-        until = time.monotonic() + _START_S
-        while True:
-            try:
-                psycopg.connect(self.url("postgres")).close()
-                return
-            except psycopg.OperationalError:
-                assert self._process.poll() is None, self.log()
-                assert time.monotonic() < until, self.log()
-                time.sleep(0.05)
+        wait_until_it_connects(self.url("postgres"), self._process, self.log)
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: ``fast`` ends its connections, ``immediate`` is a crash."""
