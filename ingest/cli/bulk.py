@@ -38,6 +38,7 @@ from ingest.sqs.queue_client import QueueClient, check_answers, check_url
 from ingest.units import counted, parse_duration
 from serve_app.error_text import visible
 from serve_app.errors import ForeedgeError, InvalidConfig
+from serve_app.storage.protocol import ObjectStore
 
 _SHOWN_IMAGES = 3
 _SHOWN_KINDS = 8
@@ -127,7 +128,7 @@ def bulk(
     if before is not None and before.complete:
         _print_already_sent(console, plan.run_id, before, as_json)
         if wait:
-            watch_run(session, known, parse_duration(STALLED_AFTER), as_json=as_json)
+            watch_run(plan.folder, known, target, parse_duration(STALLED_AFTER), as_json=as_json)
         return
     again: dict[str, object] = {"--run-id": plan.run_id, "--output": output}
     again |= {"--upload-to": upload_to, "--recipe": recipe, "--rate": rate, "--config": config}
@@ -137,15 +138,15 @@ def bulk(
     with _saying_how_to_resume(console, plan, source, again):
         if run.uploads and before is None:
             # A run with a new id has no uploads yet.
-            _upload(session, console, run, may_be_there=run_id is not None)
-        manifest = _send(session, console, run, plan, rate)
+            _upload(session.store, target, console, run, may_be_there=run_id is not None)
+        manifest = _send(target, console, run, plan, rate)
     console.print(f"Messages sent: {manifest.jobs:,}")
     if before is None:
         _print_left_out(console, plan.source)
     if as_json:
         print_json({"run_id": plan.run_id, "images": manifest.jobs, "sent": True})
     if wait:
-        watch_run(session, manifest, parse_duration(STALLED_AFTER), as_json=as_json)
+        watch_run(plan.folder, manifest, target, parse_duration(STALLED_AFTER), as_json=as_json)
     console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
 
 
@@ -205,14 +206,16 @@ def _plan(
 
 
 def _send(
-    session: Session, console: Console, run: RunSource, plan: RunPlan, rate: float | None
+    queue: QueueClient, console: Console, run: RunSource, plan: RunPlan, rate: float | None
 ) -> RunManifest:
     """Send the run, while a bar shows the progress."""
     with progress_bar(console) as progress:
-        return send_run(session.queue_client(), plan, SendingProgress(progress, run.source), rate)
+        return send_run(queue, plan, SendingProgress(progress, run.source), rate)
 
 
-def _upload(session: Session, console: Console, run: RunSource, *, may_be_there: bool) -> None:
+def _upload(
+    store: ObjectStore, queue: QueueClient, console: Console, run: RunSource, *, may_be_there: bool
+) -> None:
     """Upload the images of a folder that are not in the store yet, while a bar shows the progress.
 
     Raises:
@@ -220,16 +223,16 @@ def _upload(session: Session, console: Console, run: RunSource, *, may_be_there:
         QueueUnavailable: The queue does not answer, so that nothing was uploaded.
         ForeedgeError: The store refuses or does not answer.
     """
-    check_answers(session.queue_client())
+    check_answers(queue)
     uploads = run.uploads
     if may_be_there:
         with console.status("Looking for earlier uploads …"):
-            uploads = missing_uploads(session.store, run.uploads, run.upload_prefix)
+            uploads = missing_uploads(store, run.uploads, run.upload_prefix)
         if known := len(run.uploads) - len(uploads):
             console.print(f"{counted(known, 'image')} uploaded before.", highlight=False)
     with progress_bar(console) as progress:
         task = progress.add_task("Uploading", total=len(uploads), detail="")
-        upload_files(session.store, uploads, lambda n: progress.update(task, advance=n))
+        upload_files(store, uploads, lambda n: progress.update(task, advance=n))
 
 
 @contextmanager

@@ -83,8 +83,12 @@ def status(
                 f"{run} has no end to wait for: nobody knows how many messages without a run will "
                 "come. Leave out --watch"
             )
-        watch_run(session, manifest, parse_duration(stalled_after), as_json=as_json)
-    monitor = RunMonitor(folder, None) if manifest is None else run_monitor(session, manifest)
+        target = session.queue_client(manifest)
+        watch_run(folder, manifest, target, parse_duration(stalled_after), as_json=as_json)
+    if manifest is None:
+        monitor = RunMonitor(folder, None)
+    else:
+        monitor = run_monitor(folder, manifest, session.queue_client(manifest))
     with running_count() as on_read:
         now = monitor.update(on_read)
     if as_json:

@@ -8,9 +8,9 @@ from typing import NoReturn
 import typer
 
 from ingest.cli.exit_codes import FAILED, INTERRUPTED, STALLED, SUCCESS
-from ingest.cli.options import Session
 from ingest.cli.progress import describe_run, show_progress
 from ingest.cli.terminal import open_terminal, print_json
+from ingest.runs.folder import RunFolder
 from ingest.runs.manifest import RunManifest
 from ingest.runs.status import RunMonitor, RunStatus, end_if_stalled, follow
 from ingest.sqs.backlog import Backlog, read_backlog, read_delayed
@@ -26,13 +26,19 @@ counts may be a minute late."""
 
 
 def watch_run(
-    session: Session, manifest: RunManifest, stalled_after_s: float, *, as_json: bool = False
+    folder: RunFolder,
+    manifest: RunManifest,
+    queue: QueueClient,
+    stalled_after_s: float,
+    *,
+    as_json: bool = False,
 ) -> NoReturn:
     """Show the progress of a run until it ends, and exit with a code that says how it ended.
 
     Args:
-        session: Configuration, store and ledger.
+        folder: Folder of the run.
         manifest: Manifest of the run.
+        queue: Queue of the run.
         stalled_after_s: Seconds without messages and results after which the run is stalled.
         as_json: Whether each status is a line of JSON, without a bar.
 
@@ -41,7 +47,7 @@ def watch_run(
         StorageUnavailable: The ledger does not answer.
     """
     console = open_terminal(as_json=as_json)
-    steps = end_if_stalled(follow(run_monitor(session, manifest)), stalled_after_s)
+    steps = end_if_stalled(follow(run_monitor(folder, manifest, queue)), stalled_after_s)
     last: RunStatus | None = None
     try:
         if as_json:
@@ -61,10 +67,9 @@ def watch_run(
     raise typer.Exit(FAILED if last.counts["failed"] else SUCCESS)
 
 
-def run_monitor(session: Session, manifest: RunManifest) -> RunMonitor:
+def run_monitor(folder: RunFolder, manifest: RunManifest, queue: QueueClient) -> RunMonitor:
     """Return a monitor of a run that also asks its queue."""
-    probe = _BacklogProbe(session.queue_client(manifest))
-    return RunMonitor(session.run_folder(manifest.run_id), manifest, probe)
+    return RunMonitor(folder, manifest, _BacklogProbe(queue))
 
 
 class _BacklogProbe:

@@ -139,6 +139,25 @@ def test_nothing_is_uploaded_for_a_queue_that_does_not_answer(
     assert list(workshop.store.keys("b", "")) == []
 
 
+def test_one_client_of_the_queue_serves_the_whole_command(
+    workshop: Workshop, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make(service: str, *_: Any, **__: Any) -> Workshop:
+        made.append(service)
+        return workshop
+
+    monkeypatch.setattr(options, "aws_client", make)
+
+    # It looks at the queue, uploads, sends and watches.
+    assert workshop.run("bulk", str(folder), *SEND, "--wait")[0] == 0
+    assert (len(workshop.sent), made) == (3, ["sqs"])
+    # The second time, it only watches.
+    assert workshop.run("bulk", str(folder), *SEND, "--wait")[0] == 0
+    assert (len(workshop.sent), made) == (3, ["sqs"] * 2)
+
+
 @pytest.mark.parametrize("dry", [False, True])
 @pytest.mark.parametrize("kind", ["folder", "prefix"])
 def test_it_says_which_files_were_left_out(
