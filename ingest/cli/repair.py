@@ -56,7 +56,9 @@ _SHOWN_MISSING = 20
 _CANNOT_SEND = (
     "these jobs cannot be sent again from here. The ledger has neither their recipes nor their "
     "outputs, because foreedge bulk did not send them. SQS sends dead letters again: aws sqs "
-    "start-message-move-task --source-arn ARN_OF_THE_DEAD_LETTER_QUEUE. Jobs of a book "
+    "start-message-move-task --source-arn ARN_OF_THE_DEAD_LETTER_QUEUE --destination-arn "
+    "ARN_OF_THE_QUEUE. It needs the destination, since SQS knows where a message belongs only if "
+    "it has moved it there itself, and the consumer moves most of them. Jobs of a book "
     "collection: foreedge catalog sweep --failed. Other jobs: send them as their producer did"
 )
 _COLUMNS = ("problem", "job_id", "source", "etag")
