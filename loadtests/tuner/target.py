@@ -145,12 +145,14 @@ def application_config(args: dict[str, Any], setting: Setting) -> dict[str, Any]
             "execution": setting.execution,
             **pair_settings(setting.pair),
         }
-        if not fan_out:
+        user_config = {"threads": setting.threads}
+        if own["engine"] == "openvino":
+            # It compiles a graph for so many threads.
+            own["threads"], user_config = setting.threads, {}
+        elif not fan_out:
             # The threads that share one run belong to the session.
             own["threads"] = setting.threads
-        user_config = (
-            {"threads": setting.threads} if fan_out else {"max_batch_size": setting.max_batch_size}
-        )
+            user_config = {"max_batch_size": setting.max_batch_size}
         deployments += [
             {
                 "name": f"Segmenter-{name}",

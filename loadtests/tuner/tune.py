@@ -217,7 +217,8 @@ class Tuning:
             "args": self._args,
             "corpus": options.corpus,
             "seconds": self._seconds,
-            "machine": _machine_name(),
+            "machine": f"{_machine_name()}, {cpu_name()}",
+            "pairs": self._space["pair"],
             "dashboard": options.dashboard,
         }
         path = options.out / "conditions.json"

@@ -115,17 +115,21 @@ class Segmenter:
         Ray Serve calls it with the deployment's ``user_config``.
 
         Args:
-            user_config: ``threads`` if the execution is ``fan_out``, and ``max_batch_size`` if it
-                is ``stack``.
+            user_config: ``threads`` if the execution is ``fan_out`` in ONNX Runtime, and
+                ``max_batch_size`` if it is ``stack``. OpenVINO has the number of its threads from
+                the moment that it compiles a graph.
 
         Raises:
             InvalidConfig: A setting is unknown, is invalid, or requires a restart.
         """
-        changeable = "threads" if self._options.execution == "fan_out" else "max_batch_size"
-        if refused := sorted(set(user_config) - {changeable}):
+        execution, engine = self._options.execution, self._model.choice.pair.engine
+        changeable = {"threads" if execution == "fan_out" else "max_batch_size"}
+        if engine == "openvino":
+            changeable = set()
+        if refused := sorted(set(user_config) - changeable):
             raise InvalidConfig(
-                f"user_config: only {changeable} can change while execution is "
-                f"{self._options.execution}, not {', '.join(refused)}"
+                f"user_config: {', '.join(refused)} cannot change without a restart, only "
+                f"{', '.join(changeable) or 'nothing'} with execution {execution} in {engine}"
             )
         try:
             options = SegmenterConfig(**{**self._options.model_dump(), **user_config})

@@ -95,6 +95,13 @@ def test_the_file_of_a_winner_with_another_engine(tmp_path: Path) -> None:
     assert AppConfig.load(other["args"]).segmenter.engine == "openvino"
 
 
+def test_openvino_compiles_for_the_threads_of_a_setting() -> None:
+    config = application_config(ARGS, Setting(pair=FLOAT32, threads=5))
+    assert config["args"]["segmenter"]["threads"] == 5
+    (segmenter,) = [item for item in config["deployments"] if "Segmenter" in item["name"]]
+    assert segmenter["user_config"] == {}
+
+
 def test_the_tuner_tries_no_pair_whose_masks_have_not_passed_the_gate(tmp_path: Path) -> None:
     args = {"models": ["folio"], "u2net_home": str(tmp_path), "segmenter": {"accuracy": "close"}}
     judged = judge_pairs("folio", args, AMX)

@@ -135,6 +135,14 @@ async def test_a_segmenter_can_be_reconfigured(tmp_path: Path) -> None:
             await segmenter.reconfigure(refused)
 
 
+async def test_threads_of_openvino_change_with_a_restart_only() -> None:
+    pytest.importorskip("openvino")
+    segmenter = Segmenter("folio", AppConfig.load({"segmenter": {"engine": "openvino"}}))
+    await segmenter.reconfigure({})
+    with pytest.raises(InvalidConfig, match="threads cannot change without a restart"):
+        await segmenter.reconfigure({"threads": 3})
+
+
 async def test_stacked_images_run_as_one_batch(tmp_path: Path) -> None:
     config = AppConfig.load(
         {
