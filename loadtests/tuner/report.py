@@ -20,8 +20,15 @@ from loadtests.tuner.trials import DEFAULT_PAIR, Setting, Trial, frontier
 PLOT = "tune.png"
 """Name of the plot of all trials."""
 
-_COLORS = {"fan_out": "#4c78a8", "stack": "#f58518"}
-_PLACEMENTS = (("deployment", "o", "a deployment"), ("pipeline", "^", "the pipeline"))
+_COLORS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d")
+"""Colours of engines with their precisions, of which no processor runs more."""
+_MARKERS = (
+    ("fan_out", "deployment", "o"),
+    ("fan_out", "pipeline", "^"),
+    ("stack", "deployment", "s"),
+    ("stack", "pipeline", "D"),
+)
+"""Markers of executions and placements."""
 
 
 def write_yaml(path: Path, config: dict[str, Any], notes: Sequence[str]) -> None:
@@ -54,13 +61,16 @@ def plot_trials(
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes: Axes = figure.subplots()
     served = [t for t in trials if t.failures == 0]
-    for (execution, color), (placement, marker, place) in product(_COLORS.items(), _PLACEMENTS):
-        kind = (execution, placement)
-        points = [t for t in served if (t.setting.execution, t.setting.placement) == kind]
+    colors = dict(zip(sorted({t.setting.pair for t in served}), _COLORS, strict=False))
+    for (pair, color), (execution, placement, marker) in product(colors.items(), _MARKERS):
+        kind = (pair, execution, placement)
+        points = [
+            t for t in served if (t.setting.pair, t.setting.execution, t.setting.placement) == kind
+        ]
         if points:
             axes.scatter(
                 [t.p95_s for t in points], [t.images_per_s for t in points], s=26, color=color,
-                marker=marker, alpha=0.6, label=f"{execution}, model in {place}",
+                marker=marker, alpha=0.6, label=f"{pair}, {execution}, model in a {placement}",
             )  # fmt: skip
     best = frontier(trials)
     axes.plot(
@@ -68,7 +78,7 @@ def plot_trials(
         marker="o", markersize=4, label="frontier",
     )  # fmt: skip
     if winner is not None:
-        chosen = f"chosen: {describe_setting(winner.setting)}, {winner.users} users"
+        chosen = f"chosen, with {counted(winner.users, 'user')}"
         axes.plot(
             [winner.p95_s], [winner.images_per_s], marker="*", markersize=18, color="#e45756",
             linestyle="none", label=chosen,
