@@ -24,6 +24,7 @@ from loadtests.harness.results import (
     DOCS,
     describe_machine,
     measure_busy_cores,
+    processor_marker,
     replace_between_markers,
     write_between_markers,
 )
@@ -135,14 +136,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="runs of each pair (default: by model)")
     parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCS}")
     options = parser.parse_args()
+    machine = this_machine()
     marker = "engines" if options.model == "u2netp" else f"engines-{options.model}"
+    marker = processor_marker(marker, machine)
     if options.write_docs:
         try:
             # Minutes before the table is written.
             replace_between_markers(DOCS.read_text("utf-8"), marker, "")
         except ValueError as error:
             parser.error(f"{DOCS}: {error}")
-    busy, machine = measure_busy_cores(), this_machine()
+    busy = measure_busy_cores()
     model = benchmark_model(options.model)
     speeds, left_out = measure(model, options.runs or _RUNS[options.model], machine)
     text = markdown(model.label, speeds, machine, busy)

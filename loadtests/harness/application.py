@@ -31,6 +31,7 @@ from serve_app.config import AppConfig, LedgerConfig
 from serve_app.contracts.job import Output
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import DeadlineExceeded, InternalError
+from serve_app.models.engines.network import Pair
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
 
@@ -141,6 +142,18 @@ class Foreedge:
         self._store: ObjectStore = open_store(config)
         self._run_numbers = itertools.count(1)
         self._uploaded: dict[Path, sources.Entry] = {}
+
+    def pair_of(self, model: str) -> Pair:
+        """Return the engine and precision that serve a model, as ``/v1/models`` says.
+
+        Raises:
+            InternalError: The application does not serve the model.
+        """
+        response = urllib3.PoolManager().request("GET", f"{self.url}/v1/models", timeout=_TIMEOUT_S)
+        for each in response.json()["models"]:
+            if each["name"] == model:
+                return Pair(each["engine"], each["precision"])
+        raise InternalError(f"{self.url}/v1/models has no {model}")
 
     def over_http(self, paths: Sequence[Path], clients: int) -> Round:
         """Post images in a closed loop, and measure it."""

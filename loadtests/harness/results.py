@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from serve_app.models.engines.processor import Machine
+
 OUT = Path("out/bench")
 """Folder of result files."""
 
@@ -24,6 +26,8 @@ DOCS = Path("docs/performance.md")
 
 README = Path("README.md")
 """Document with the first numbers that a reader sees."""
+
+_AMX = "amx_bf16"
 
 _VERSIONS = ("foreedge", "ray", "onnxruntime", "numpy", "Pillow", "isal", "opencv-python-headless")
 
@@ -55,6 +59,16 @@ def describe_measurement(module: str) -> dict[str, Any]:
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": " ".join([f"python -m {module}", *sys.argv[1:]]),
     }
+
+
+def processor_marker(marker: str, machine: Machine) -> str:
+    """Return the marker of a table on a kind of processor, so that no other kind replaces it.
+
+    Args:
+        marker: Marker of the table of a processor with AMX, on which other precisions gain most.
+        machine: Machine that measures.
+    """
+    return marker if _AMX in machine.features else f"{marker}-without-amx"
 
 
 def measure_busy_cores() -> float:

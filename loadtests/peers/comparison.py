@@ -34,6 +34,7 @@ from loadtests.harness.results import (
     describe_measurement,
     measure_busy_cores,
     median_of,
+    processor_marker,
     write_between_markers,
     write_result,
 )
@@ -42,6 +43,7 @@ from loadtests.peers.processes import PYTHON
 from loadtests.peers.systems import SystemGroup, system_groups
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import InvalidConfig
+from serve_app.models.engines.processor import this_machine
 from serve_app.models.registry import BUNDLED_MODEL
 
 _RatioTarget = tuple[str, str, float | None]
@@ -53,7 +55,7 @@ _RATE_TARGETS: dict[str, tuple[_RatioTarget, ...]] = {
         ("foreedge-queue", "foreedge-http", 0.9),
         ("foreedge-http", "replaced-worker", 3.0),
     ),
-    # On a processor with AMX.
+    # The aims are for a processor with AMX.
     "u2netp-close": (
         ("foreedge-http", "rembg-s", 4.0),
         ("foreedge-queue", "rembg-s", 3.2),
@@ -112,13 +114,28 @@ def table_name(model: str, accuracy: Accuracy | None) -> str:
 def write_documents(
     model: str, accuracy: Accuracy | None, content: dict[str, Any], console: Console
 ) -> None:
-    """Write a model's table into the documents, and its ratio to ``rembg s`` by default."""
+    """Write a model's table into the documents, and its ratio to ``rembg s`` by default.
+
+    README.md has the ratio with the default engine on a processor with AMX.
+    """
     name = table_name(model, accuracy)
-    write_between_markers(DOCS, f"peers-{name}", markdown(name, content))
+    marker = _marker(name)
+    write_between_markers(DOCS, marker, markdown(name, content))
     console.print(f"Written into {DOCS}", highlight=False)
-    if accuracy is None and (line := headline(content)):
+    if marker == f"peers-{model}" and (line := headline(content)):
         write_between_markers(README, f"throughput-{model}", line)
         console.print(f"Written into {README}", highlight=False)
+
+
+def _marker(table: str) -> str:
+    """Return the marker of a table of this processor in the documents."""
+    return processor_marker(f"peers-{table}", this_machine())
+
+
+def _tables_of(document: Path) -> set[str]:
+    """Return the tables that a document has for this kind of processor."""
+    text = document.read_text("utf-8")
+    return {table for table in _RATE_TARGETS if f"<!-- {_marker(table)}: begin -->" in text}
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -143,7 +160,7 @@ def _parse_arguments() -> argparse.Namespace:
     add("--write-docs", action="store_true", help=f"write the tables into {DOCS}")
     options = parser.parse_args()
     tables = {table_name(model, options.accuracy) for model in options.models}
-    if options.write_docs and (others := sorted(tables - _RATE_TARGETS.keys())):
+    if options.write_docs and (others := sorted(tables - _tables_of(DOCS))):
         parser.error(f"the documents have no tables of {', '.join(others)}: leave out --write-docs")
     if not PYTHON.is_file():
         parser.error("the peers are not installed. Run make .venv-peers/installed first.")

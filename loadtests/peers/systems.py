@@ -28,8 +28,9 @@ from loadtests.peers.servers import fastest_rembg_s, litserve, mosec, rembg_s
 from loadtests.peers.workers import piped_programs, rembg_p
 from serve_app.config import AppConfig
 from serve_app.contracts.precision import Accuracy
+from serve_app.errors import InternalError, InvalidConfig
 from serve_app.models.engines.choice import choose_pair
-from serve_app.models.engines.network import Pair
+from serve_app.models.engines.network import EXACT, Pair
 from serve_app.models.engines.processor import this_machine
 from serve_app.models.engines.records import derived_folder
 from serve_app.models.registry import locate_weights
@@ -78,7 +79,7 @@ def system_groups(
                 "foreedge-http": f"{_CORES} threads, {pair} in the pipeline, {_CLIENTS} clients",
                 "foreedge-queue": f"{_CORES} threads, {pair} in the pipeline, p50 and p95 there",
             },
-            partial(_foreedge, model, accuracy),
+            partial(_foreedge, model, accuracy, pair),
         ),
         targeted(
             {"bare-loop": f"our steps in one process, {_CORES} threads, {pair}"},
@@ -118,16 +119,27 @@ def _copy_to_rembg_home(model: BenchmarkModel) -> str:
 
 
 def _served_pair(model: BenchmarkModel, accuracy: Accuracy | None) -> Pair:
-    """Return the engine and precision that serve a model on this machine."""
+    """Return the engine and precision that serve a model on this machine.
+
+    Raises:
+        InvalidConfig: An accuracy was asked for, and the default pair serves nevertheless.
+    """
     config = AppConfig.load({**model.settings, "segmenter": engine_settings(accuracy)})
     weights = locate_weights(model.name, config)
-    return choose_pair(weights, config.segmenter, derived_folder(config), this_machine()).pair
+    choice = choose_pair(weights, config.segmenter, derived_folder(config), this_machine())
+    if accuracy is not None and choice.pair == EXACT:
+        raise InvalidConfig(f"--accuracy {accuracy} would measure {EXACT}: {choice.because}")
+    return choice.pair
 
 
 @contextmanager
-def _foreedge(model: BenchmarkModel, accuracy: Accuracy | None) -> Iterator[dict[str, Measure]]:
+def _foreedge(
+    model: BenchmarkModel, accuracy: Accuracy | None, pair: Pair
+) -> Iterator[dict[str, Measure]]:
     settings = {**model.settings, **single_machine_settings(_CORES, accuracy)}
     with running_application(settings) as app:
+        if (serving := app.pair_of(model.name)) != pair:
+            raise InternalError(f"{serving} serves {model.name} instead of {pair}")
         yield {
             "foreedge-http": partial(app.over_http, clients=_CLIENTS),
             "foreedge-queue": app.through_queue,
