@@ -48,7 +48,7 @@ DOCS = Path("docs/quality.md")
 IMAGE_SET = "the cut-outs and books of make quality"
 BFLOAT16, _ = GATED
 _NAIVE = {BFLOAT16: "plain", INT8: "all layers, MinMax"}
-"""How plain conversions are named. The gate must refuse them by their numbers alone."""
+"""How plain conversions are named. The gate judges them by their numbers alone."""
 _CUTOUTS, _BOOKS, _CALIBRATION = 98, 36, 24
 
 

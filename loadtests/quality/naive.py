@@ -1,4 +1,4 @@
-"""Precisions as a plain conversion makes them, which the gate must refuse by its numbers alone."""
+"""Precisions as a plain conversion makes them, which the gate judges by their numbers alone."""
 
 from __future__ import annotations
 

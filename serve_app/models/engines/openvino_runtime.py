@@ -1,4 +1,4 @@
-"""OpenVINO: the second engine, which computes in bfloat16 on AMX and in float16 on arm64."""
+"""OpenVINO: the second engine, which computes in bfloat16 or, on arm64, in float16."""
 
 from __future__ import annotations
 

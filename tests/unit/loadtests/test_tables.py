@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,19 @@ import pytest
 from loadtests.benchmarks.soak import MemoryWatch, growth
 from loadtests.harness.application import Round
 from loadtests.harness.metering import ray_part
-from loadtests.harness.results import median_of, percentile, replace_between_markers
+from loadtests.harness.results import (
+    DOCS,
+    median_of,
+    percentile,
+    processor_marker,
+    replace_between_markers,
+)
 from loadtests.load.shapes import UserCurve
 from loadtests.peers.comparison import headline, markdown, parts, ratios
 from serve_app.errors import InternalError
+from serve_app.models.engines.processor import Machine
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_numbers_of_a_round() -> None:
@@ -48,6 +58,17 @@ def test_percentiles_and_medians() -> None:
 )
 def test_processes_are_counted_by_part(command: str, part: str) -> None:
     assert ray_part(command) == part
+
+
+@pytest.mark.parametrize("marker", ["engines", "engines-u2net", "peers-u2netp"])
+def test_no_kind_of_processor_replaces_the_table_of_another(marker: str) -> None:
+    kinds = [frozenset({"avx512_bf16", "amx_bf16"}), frozenset({"avx512_bf16"}), frozenset[str]()]
+    found = [processor_marker(marker, Machine("x86_64", features, None)) for features in kinds]
+    assert found[0] == marker
+    assert found[1] == found[2] != marker
+    text = (ROOT / DOCS).read_text("utf-8")
+    for each in found:
+        replace_between_markers(text, each, "")
 
 
 def _systems(**rates: float) -> dict[str, dict[str, float]]:
