@@ -13,7 +13,7 @@ import onnxruntime as ort
 from serve_app.config import SegmenterConfig
 from serve_app.models.engines.network import Pair
 from serve_app.models.engines.onnx_runtime import session_options
-from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
+from serve_app.models.engines.openvino_runtime import PRECISION_NAMES, OpenVinoNetwork
 
 _CONVOLUTIONS = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv"}
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
@@ -41,9 +41,10 @@ def convolution_kernels(pair: Pair, graph: bytes) -> dict[str, int]:
 
 
 def are_fast(pair: Pair, kernels: dict[str, int]) -> bool:
-    """Return whether no convolution runs with a kernel that is known to be slow."""
+    """Return whether no convolution runs with a kernel that is slow or of another precision."""
     if pair.engine == "openvino":
-        return not any(name.startswith(_REFERENCE) for name in kernels)
+        suffix = f"_{PRECISION_NAMES[pair.precision]}"
+        return all(name.endswith(suffix) and not name.startswith(_REFERENCE) for name in kernels)
     # In int8 some layers stay in float32.
     quantized = pair.precision == "int8"
     return all(

@@ -9,15 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import openvino
 import pytest
 
 from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.contracts.precision import Precision
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.models.derive import DerivedGraph, pass_gate
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import EXACT, Pair
 from serve_app.models.engines.onnx_runtime import probe_image
-from serve_app.models.engines.openvino_runtime import OpenVinoNetwork, openvino_version
+from serve_app.models.engines.openvino_runtime import (
+    PRECISION_NAMES,
+    OpenVinoNetwork,
+    openvino_version,
+)
 from serve_app.models.engines.processor import Machine
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.folio.synthetic.photograph import draw_photograph
@@ -116,6 +122,21 @@ def test_the_next_image_leaves_an_answer_alone(tmp_path: Path) -> None:
     second = network.run(np.ones((1, 3, SIDE, SIDE), np.float32))
     assert not first.any()
     assert second.min() > 0.9
+
+
+@pytest.mark.parametrize("precision", PRECISION_NAMES)
+def test_a_network_computes_in_the_precision_that_was_asked_for_or_is_refused(
+    precision: Precision, tmp_path: Path
+) -> None:
+    """OpenVINO takes another precision on some processors without a word."""
+    path = graphs.brightness(tmp_path / "own.onnx", batch=1)
+    asked = {"INFERENCE_PRECISION_HINT": PRECISION_NAMES[precision]}
+    taken = openvino.Core().compile_model(path, "CPU", asked).get_property(*asked).get_type_name()
+    if taken == PRECISION_NAMES[precision]:
+        OpenVinoNetwork(path, precision, threads=1)
+        return
+    with pytest.raises(ValueError, match=f"computes in {taken} here"):
+        OpenVinoNetwork(path, precision, threads=1)
 
 
 def test_the_version_is_that_of_the_package() -> None:
