@@ -32,8 +32,7 @@ from serve_app.models.engines.records import (
     derived_folder,
     derived_path,
     read_current,
-    record_path,
-    why_not_trusted,
+    why_not_accurate,
     write_derived,
 )
 from serve_app.models.gate import BOUNDS
@@ -209,15 +208,15 @@ class _Measurement:
         if INT8 not in pairs:
             return [], {}
         path = derived_path(self.folder, self.weights.name, INT8)
-        reason = why_not_trusted(path, self.weights, INT8, _LOOSEST, self.machine)
-        if reason is not None:
+        found = read_current(path, self.weights, INT8, self.machine)
+        reason = why_not_accurate(found, _LOOSEST) if isinstance(found, GateRecord) else found
+        if not isinstance(found, GateRecord) or reason is not None:
             self.not_measured[INT8] = (
                 f"{reason}. Make it with 'foreedge models quantize {self.weights.name} "
                 "--calibration FOLDER'"
             )
             return [], {}
-        record = GateRecord.model_validate_json(record_path(path).read_bytes())
-        return [record], {INT8: path.read_bytes()}
+        return [found], {INT8: path.read_bytes()}
 
     def _speeds(self, choice: Choice, threads: Sequence[int]) -> list[CaseSpeed]:
         speeds = []

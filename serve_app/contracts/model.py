@@ -27,8 +27,8 @@ class ModelInfo(Contract):
     """Library that runs the model."""
     precision: Precision = "float32"
     """Precision that it runs in."""
-    quantized_sha256: str | None = None
-    """SHA-256 of the quantized file that runs, as hexadecimal digits. None if none does."""
+    derived_sha256: str | None = None
+    """SHA-256 of the derived file that runs, as hexadecimal digits. None if it is the model's."""
     chosen_because: str = "It is the default."
     """Why the model runs with this engine and precision."""
     refused: str | None = None
@@ -39,11 +39,11 @@ class ModelInfo(Contract):
         """What results of this model depend on: the file, the engine and the precision.
 
         It is the SHA-256 alone for ONNX Runtime in float32, as it was before there were others. A
-        quantized file counts itself, since each calibration makes another one.
+        derived file counts itself, since other images make another one.
         """
         if (self.engine, self.precision) == ("onnxruntime", "float32"):
             return self.sha256
-        parts = (self.sha256, self.engine, self.precision, self.quantized_sha256)
+        parts = (self.sha256, self.engine, self.precision, self.derived_sha256)
         return " ".join(part for part in parts if part is not None)
 
 

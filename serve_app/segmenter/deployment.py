@@ -159,7 +159,7 @@ def model_info(model: Model) -> ModelInfo:
         sha256=model.sha256,
         engine=model.choice.pair.engine,
         precision=model.choice.pair.precision,
-        quantized_sha256=model.choice.quantized_sha256,
+        derived_sha256=model.choice.derived_sha256,
         chosen_because=model.choice.because,
         refused=model.choice.refused,
     )

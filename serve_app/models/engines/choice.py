@@ -8,8 +8,13 @@ from pathlib import Path
 from serve_app.config import SegmenterConfig
 from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine, pairs_by_speed, why_not_runnable
-from serve_app.models.engines.records import derived_path, why_not_trusted
-from serve_app.models.registry import Weights, file_digest
+from serve_app.models.engines.records import (
+    GateRecord,
+    derived_path,
+    read_current,
+    why_not_accurate,
+)
+from serve_app.models.registry import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +25,9 @@ class Choice:
     """Engine and precision."""
     derived: Path | None = None
     """File that the pair runs. None stands for the model's own."""
-    quantized_sha256: str | None = None
-    """SHA-256 of that file, as hexadecimal digits, if it is quantized. Other derived files follow
-    from the model's own, and this one from the images of its calibration too."""
+    derived_sha256: str | None = None
+    """SHA-256 of that file, as hexadecimal digits. It follows from the model's own file and from
+    the images that the derived one was made with."""
     because: str = "It is the default."
     """Why this pair serves."""
     refused: str | None = None
@@ -50,11 +55,10 @@ def choose_pair(
     pair = Pair(config.engine, config.precision)
     if pair == EXACT:
         return Choice()
-    choice = _accept(pair, folder, weights, "It is configured.")
-    reason = _why_refused(choice, weights, config, machine)
-    if reason is None:
-        return _identified(choice)
-    return choice.without(reason)
+    found = _judge(pair, weights, config, folder, machine)
+    if isinstance(found, str):
+        return Choice(pair).without(found)
+    return replace(found, because="It is configured.")
 
 
 def _choose_fastest(
@@ -63,38 +67,31 @@ def _choose_fastest(
     """Return the fastest pair that the processor runs well and that the gate has let through."""
     accuracy, slower = config.required_accuracy, []
     for pair in pairs_by_speed(machine):
-        because = f"It is the fastest that has reached {accuracy!r}."
-        choice = _accept(pair, folder, weights, because)
-        reason = _why_refused(choice, weights, config, machine)
-        if reason is None:
-            return _identified(choice)
-        slower.append(f"{pair} does not serve: {reason}")
+        found = _judge(pair, weights, config, folder, machine)
+        if isinstance(found, Choice):
+            return replace(found, because=f"It is the fastest that has reached {accuracy!r}.")
+        slower.append(f"{pair} does not serve: {found}")
     fastest = f"Nothing is faster on this processor with the accuracy {accuracy!r}."
     return Choice(because=" ".join([fastest, *slower]))
 
 
-def _accept(pair: Pair, folder: Path, weights: Weights, because: str) -> Choice:
-    derived = derived_path(folder, weights.name, pair) if pair.changes_numbers else None
-    return Choice(pair, derived, because=because)
-
-
-def _identified(choice: Choice) -> Choice:
-    """Return a choice that may serve, with the digest of its file if that is quantized."""
-    if choice.pair != INT8 or choice.derived is None:
-        return choice
-    return replace(choice, quantized_sha256=file_digest(choice.derived, "sha256"))
-
-
-def _why_refused(
-    choice: Choice, weights: Weights, config: SegmenterConfig, machine: Machine
-) -> str | None:
-    pair = choice.pair
+def _judge(
+    pair: Pair, weights: Weights, config: SegmenterConfig, folder: Path, machine: Machine
+) -> Choice | str:
+    """Return the choice of a pair, or why it must not serve."""
     reason = why_not_runnable(pair, machine)
-    if reason is not None or choice.derived is None:
+    if reason is not None:
         return reason
-    reason = why_not_trusted(choice.derived, weights, pair, config.required_accuracy, machine)
-    if reason is None:
-        return None
+    if not pair.changes_numbers:
+        return Choice(pair)
+    derived = derived_path(folder, weights.name, pair)
+    record = read_current(derived, weights, pair, machine)
+    if isinstance(record, GateRecord):
+        reason = why_not_accurate(record, config.required_accuracy)
+        if reason is None:
+            return Choice(pair, derived, record.derived_sha256)
+    else:
+        reason = record
     if pair == INT8:
         command = f"foreedge models quantize {weights.name} --calibration FOLDER"
         return f"{reason}. Make it here with '{command}'"

@@ -141,23 +141,10 @@ def read_current(derived: Path, weights: Weights, pair: Pair, machine: Machine) 
     return record
 
 
-def why_not_trusted(
-    derived: Path, weights: Weights, pair: Pair, accuracy: Accuracy, machine: Machine
-) -> str | None:
-    """Return why a derived file must not serve, or None if it may.
-
-    Args:
-        derived: The file.
-        weights: Model that is to be served.
-        pair: Engine and precision.
-        accuracy: Accuracy that must have been reached.
-        machine: Machine that is to serve it.
-    """
-    found = read_current(derived, weights, pair, machine)
-    if isinstance(found, str):
-        return found
-    if found.measures.suffices_for(accuracy):
+def why_not_accurate(record: GateRecord, accuracy: Accuracy) -> str | None:
+    """Return why the numbers of a record do not suffice for an accuracy, or None if they do."""
+    if record.measures.suffices_for(accuracy):
         return None
     return (
-        f"it has failed the gate for {accuracy!r}: {', '.join(found.measures.failures(accuracy))}"
+        f"it has failed the gate for {accuracy!r}: {', '.join(record.measures.failures(accuracy))}"
     )

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from serve_app.config import SegmenterConfig
+from serve_app.contracts.precision import Engine
 from serve_app.models.engines.choice import Choice, choose_pair
 from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine, read_features
@@ -87,24 +88,41 @@ def test_the_accuracy_that_is_asked_for_must_have_been_reached(
         assert "failed the gate" in found.because
 
 
-def test_each_quantized_file_has_results_of_its_own(weights: Weights, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pair", [BFLOAT16, FLOAT16, INT8])
+def test_each_derived_file_has_results_of_its_own(
+    weights: Weights, tmp_path: Path, pair: Pair
+) -> None:
+    machine = {BFLOAT16: AMX, FLOAT16: GRAVITON, INT8: ICE_LAKE}[pair]
+    model = OnnxModel(weights, SegmenterConfig(threads=1))
+
     def digest(**options: Any) -> str:
-        found = chosen(weights, tmp_path, ICE_LAKE, **options)
-        assert found.pair == INT8
-        model = OnnxModel(weights, SegmenterConfig(threads=1), found)
+        # Not every processor computes in these precisions.
+        model.choice = chosen(weights, tmp_path, machine, **options)
+        assert model.choice.pair == pair
         return model_info(model).result_digest
 
     first = weights.path.read_bytes()
-    model = onnx.load_from_string(first)
-    model.producer_name = "another calibration"
+    other = onnx.load_from_string(first)
+    other.producer_name = "other images"
     digests = []
-    for graph in (first, model.SerializeToString()):
-        gated(weights, tmp_path, pair=INT8, machine=ICE_LAKE, graph=graph)
-        asked = digest(engine="onnxruntime", precision="int8")
+    for graph in (first, other.SerializeToString()):
+        gated(weights, tmp_path, pair=pair, machine=machine, graph=graph)
+        asked = digest(engine=pair.engine, precision=pair.precision)
         assert digest(engine="auto", accuracy="fast") == asked
-        assert asked == f"{weights.sha256} onnxruntime int8 {sha256(graph).hexdigest()}"
+        assert asked == f"{weights.sha256} {pair} {sha256(graph).hexdigest()}"
         digests.append(asked)
     assert len(set(digests)) == 2
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_results_in_float32_depend_on_no_derived_file(
+    weights: Weights, tmp_path: Path, engine: Engine
+) -> None:
+    for pair in (BFLOAT16, INT8):
+        gated(weights, tmp_path, pair=pair)
+    found = chosen(weights, tmp_path, engine=engine)
+    assert found.pair == Pair(engine, "float32")
+    assert (found.derived, found.derived_sha256) == (None, None)
 
 
 def remove_both(path: Path) -> None:
