@@ -209,14 +209,17 @@ class _Measurement:
             return [], {}
         path = derived_path(self.folder, self.weights.name, INT8)
         found = read_current(path, self.weights, INT8, self.machine)
-        reason = why_not_accurate(found, _LOOSEST) if isinstance(found, GateRecord) else found
-        if not isinstance(found, GateRecord) or reason is not None:
-            self.not_measured[INT8] = (
-                f"{reason}. Make it with 'foreedge models quantize {self.weights.name} "
-                "--calibration FOLDER'"
-            )
-            return [], {}
-        return [found], {INT8: path.read_bytes()}
+        if isinstance(found, GateRecord):
+            reason = why_not_accurate(found, _LOOSEST)
+            if reason is None:
+                return [found], {INT8: path.read_bytes()}
+        else:
+            reason = found.reason
+        self.not_measured[INT8] = (
+            f"{reason}. Make it with 'foreedge models quantize {self.weights.name} "
+            "--calibration FOLDER'"
+        )
+        return [], {}
 
     def _speeds(self, choice: Choice, threads: Sequence[int]) -> list[CaseSpeed]:
         speeds = []

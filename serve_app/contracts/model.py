@@ -32,7 +32,8 @@ class ModelInfo(Contract):
     chosen_because: str = "It is the default."
     """Why the model runs with this engine and precision."""
     refused: str | None = None
-    """Why the engine and precision that were asked for do not run it. None if they do."""
+    """Why the engine and precision that were asked for do not run it, or why a derived file does
+    not count that ``auto`` would have tried. None if nothing was refused."""
 
     @property
     def result_digest(self) -> str:

@@ -34,9 +34,9 @@ async def check_readiness(request: Request, endpoint: CurrentEndpoint) -> dict[s
 
     The status is 200 if the pipeline and every model are ready. The state of the ingest is included
     but does not affect the status: taking the endpoint out of service because a queue is
-    unavailable would turn one failure into two. `refused` says why a model runs in float32 although
-    another engine or precision is configured. If API keys are configured, both are given to callers
-    with a key only.
+    unavailable would turn one failure into two. `refused` says why a model does not run with the
+    engine or precision that is configured, or which derived file `auto` does not count. If API keys
+    are configured, both are given to callers with a key only.
     """
     models = await endpoint.models()
     ready: dict[str, Any] = {"status": "ready", "models": [model.name for model in models]}

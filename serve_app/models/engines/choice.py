@@ -9,7 +9,7 @@ from serve_app.config import SegmenterConfig
 from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine, pairs_by_speed, why_not_runnable
 from serve_app.models.engines.records import (
-    GateRecord,
+    Uncounted,
     derived_path,
     read_current,
     why_not_accurate,
@@ -31,12 +31,14 @@ class Choice:
     because: str = "It is the default."
     """Why this pair serves."""
     refused: str | None = None
-    """Why another pair that was asked for does not serve. None if none was."""
+    """Why other pairs do not serve that were asked for, or whose record does not count. None if
+    there are none."""
 
     def without(self, reason: str) -> Choice:
         """Return the choice that remains if the pair cannot serve after all."""
-        refused = f"{self.pair} does not serve: {reason}"
-        return replace(Choice(), because="It serves in place of a refused pair.", refused=refused)
+        earlier = [self.refused] if self.refused else []
+        refused = _joined([*earlier, _sentence(self.pair, reason)])
+        return Choice(because="It serves in place of a refused pair.", refused=refused)
 
 
 def choose_pair(
@@ -56,8 +58,8 @@ def choose_pair(
     if pair == EXACT:
         return Choice()
     found = _judge(pair, weights, config, folder, machine)
-    if isinstance(found, str):
-        return Choice(pair).without(found)
+    if isinstance(found, _Refusal):
+        return Choice(pair).without(found.reason)
     return replace(found, because="It is configured.")
 
 
@@ -65,35 +67,58 @@ def _choose_fastest(
     weights: Weights, config: SegmenterConfig, folder: Path, machine: Machine
 ) -> Choice:
     """Return the fastest pair that the processor runs well and that the gate has let through."""
-    accuracy, slower = config.required_accuracy, []
+    accuracy = config.required_accuracy
+    slower: list[str] = []
+    refused: list[str] = []
     for pair in pairs_by_speed(machine):
         found = _judge(pair, weights, config, folder, machine)
         if isinstance(found, Choice):
-            return replace(found, because=f"It is the fastest that has reached {accuracy!r}.")
-        slower.append(f"{pair} does not serve: {found}")
+            because = f"It is the fastest that has reached {accuracy!r}."
+            return replace(found, because=because, refused=_joined(refused))
+        slower.append(_sentence(pair, found.reason))
+        if found.is_fault:
+            refused.append(_sentence(pair, found.reason))
     fastest = f"Nothing is faster on this processor with the accuracy {accuracy!r}."
-    return Choice(because=" ".join([fastest, *slower]))
+    return Choice(because=" ".join([fastest, *slower]), refused=_joined(refused))
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    reason: str
+    """Why a pair must not serve."""
+    is_fault: bool = False
+    """Whether there is a record and it does not count, so that somebody expects it to serve."""
 
 
 def _judge(
     pair: Pair, weights: Weights, config: SegmenterConfig, folder: Path, machine: Machine
-) -> Choice | str:
+) -> Choice | _Refusal:
     """Return the choice of a pair, or why it must not serve."""
     reason = why_not_runnable(pair, machine)
     if reason is not None:
-        return reason
+        return _Refusal(reason)
     if not pair.changes_numbers:
         return Choice(pair)
     derived = derived_path(folder, weights.name, pair)
     record = read_current(derived, weights, pair, machine)
-    if isinstance(record, GateRecord):
-        reason = why_not_accurate(record, config.required_accuracy)
-        if reason is None:
-            return Choice(pair, derived, record.derived_sha256)
-    else:
-        reason = record
+    if isinstance(record, Uncounted):
+        return _Refusal(f"{record.reason}. {_advice(pair, weights)}", record.has_record)
+    reason = why_not_accurate(record, config.required_accuracy)
+    if reason is not None:
+        return _Refusal(f"{reason}. {_advice(pair, weights)}")
+    return Choice(pair, derived, record.derived_sha256)
+
+
+def _advice(pair: Pair, weights: Weights) -> str:
     if pair == INT8:
-        command = f"foreedge models quantize {weights.name} --calibration FOLDER"
-        return f"{reason}. Make it here with '{command}'"
+        return f"Make it here with 'foreedge models quantize {weights.name} --calibration FOLDER'"
     command = f"foreedge models gate {weights.name} --precision {pair.precision}"
-    return f"{reason}. Measure it here with '{command}'"
+    return f"Measure it here with '{command}'"
+
+
+def _sentence(pair: Pair, reason: str) -> str:
+    return f"{pair} does not serve: {reason}"
+
+
+def _joined(reasons: list[str]) -> str | None:
+    return ". ".join(reasons) or None

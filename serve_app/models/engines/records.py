@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -52,6 +53,16 @@ class GateRecord(Contract):
     """Images that the masks are of."""
     measures: Measures
     """What was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncounted:
+    """A derived file that must not serve, whatever its numbers are."""
+
+    reason: str
+    """Why it does not count."""
+    has_record: bool = True
+    """Whether there is a record, so that somebody expects it to serve."""
 
 
 def derived_folder(config: AppConfig) -> Path:
@@ -102,7 +113,9 @@ def has_kernels_of(record: GateRecord, pair: Pair, machine: Machine) -> bool:
     return (record.architecture, record.features) == kernels
 
 
-def read_current(derived: Path, weights: Weights, pair: Pair, machine: Machine) -> GateRecord | str:
+def read_current(
+    derived: Path, weights: Weights, pair: Pair, machine: Machine
+) -> GateRecord | Uncounted:
     """Return the record of a derived file, whatever its numbers are, or why it does not count.
 
     Args:
@@ -116,11 +129,12 @@ def read_current(derived: Path, weights: Weights, pair: Pair, machine: Machine) 
         record = GateRecord.model_validate_json(path.read_bytes())
         digest = file_digest(derived, "sha256")
     except FileNotFoundError as error:
-        return f"it has not passed the gate: there is no {error.filename}"
+        reason = f"it has not passed the gate: there is no {error.filename}"
+        return Uncounted(reason, has_record=error.filename != str(path))
     except OSError as error:
-        return f"{error.filename} cannot be read: {error.strerror}"
+        return Uncounted(f"{error.filename} cannot be read: {error.strerror}")
     except ValidationError as error:
-        return f"{path} is damaged: {describe_validation_error(error)}"
+        return Uncounted(f"{path} is damaged: {describe_validation_error(error)}")
     expected = {
         "another source": (record.source_sha256, weights.sha256),
         "another model": (record.model, weights.name),
@@ -135,9 +149,9 @@ def read_current(derived: Path, weights: Weights, pair: Pair, machine: Machine) 
     }
     for what, (recorded, needed) in expected.items():
         if recorded != needed:
-            return f"{path} is of {what}: {recorded!r} instead of {needed!r}"
+            return Uncounted(f"{path} is of {what}: {recorded!r} instead of {needed!r}")
     if digest != record.derived_sha256:
-        return f"{derived} is damaged: its sha256 is not that of its record"
+        return Uncounted(f"{derived} is damaged: its sha256 is not that of its record")
     return record
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -168,6 +169,9 @@ STALE: dict[str, tuple[Callable[[Path], None], str]] = {
     "of another processor": (change_record(features=()), "other processor features"),
 }
 
+NEVER_MEASURED = {"absent", "without its record"}
+"""What ``auto`` does not miss."""
+
 
 @pytest.mark.parametrize("how", STALE)
 def test_what_is_absent_stale_or_damaged_is_refused_with_the_reason(
@@ -181,8 +185,9 @@ def test_what_is_absent_stale_or_damaged_is_refused_with_the_reason(
     assert "'foreedge models gate own --precision bfloat16'" in str(found.refused)
     assert "openvino bfloat16 does not serve" in str(found.refused)
     automatic = chosen(weights, tmp_path, engine="auto", accuracy="fast")
-    assert (automatic.pair, automatic.refused) == (EXACT, None)
+    assert automatic.pair == EXACT
     assert reason in automatic.because
+    assert automatic.refused == (None if how in NEVER_MEASURED else found.refused)
 
 
 @pytest.mark.parametrize("how", STALE)
@@ -196,8 +201,27 @@ def test_what_int8_needs_is_checked_in_the_same_way(
     assert reason.replace("openvino", "onnxruntime") in str(found.refused)
     assert "'foreedge models quantize own --calibration FOLDER'" in str(found.refused)
     automatic = chosen(weights, tmp_path, ICE_LAKE, engine="auto", accuracy="fast")
-    assert (automatic.pair, automatic.refused) == (EXACT, None)
+    assert automatic.pair == EXACT
     assert reason.replace("openvino", "onnxruntime") in automatic.because
+    assert automatic.refused == (None if how in NEVER_MEASURED else found.refused)
+
+
+def test_auto_says_which_file_does_not_count_although_another_pair_serves(
+    weights: Weights, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut(gated(weights, tmp_path, machine=ZEN4))
+    derived = gated(weights, tmp_path, pair=INT8, machine=ZEN4)
+    found = chosen(weights, tmp_path, ZEN4, engine="auto", accuracy="fast")
+    assert (found.pair, found.because) == (INT8, "It is the fastest that has reached 'fast'.")
+    assert "openvino bfloat16 does not serve: " in str(found.refused)
+    # Its graph is no longer one when it is opened.
+    derived.write_bytes(b"no graph")
+    with caplog.at_level(logging.WARNING):
+        model = OnnxModel(weights, SegmenterConfig(threads=1), found)
+    assert model.choice.pair == EXACT
+    for text in (str(model.choice.refused), caplog.text):
+        assert "openvino bfloat16 does not serve: " in text
+        assert "onnxruntime int8 does not serve: " in text
 
 
 def test_int8_of_another_version_of_onnx_runtime_is_refused(
