@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from hashlib import sha256
 from pathlib import Path
 
 from serve_app.config import SegmenterConfig
@@ -46,14 +47,24 @@ def open_network(
     try:
         if choice.derived is None:
             return _open_openvino(path, config, choice, probe, compared), choice
-        # The gate has compared its masks of many images.
-        network = open_derived(choice.derived, choice.pair, config)
+        # The gate has compared its masks of many images. No variable keeps the file: it is large.
+        network = open_derived(
+            _read_checked(choice.derived, choice.derived_sha256), choice.pair, config
+        )
         probe(network)
         return network, choice
     # No engine has a common class for what can be wrong with a graph or a C library.
     except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return open_onnx_runtime(path, config, probe, compared), choice.without(reason)
+
+
+def _read_checked(derived: Path, digest: str | None) -> bytes:
+    """Return the content of a derived file, which may have been replaced since it was chosen."""
+    content = derived.read_bytes()
+    if digest not in {None, sha256(content).hexdigest()}:
+        raise ValueError(f"{derived} was replaced while it was opened")
+    return content
 
 
 def open_derived(graph: Path | bytes, pair: Pair, config: SegmenterConfig) -> Network:

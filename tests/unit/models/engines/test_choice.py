@@ -224,6 +224,22 @@ def test_auto_says_which_file_does_not_count_although_another_pair_serves(
         assert "onnxruntime int8 does not serve: " in text
 
 
+@pytest.mark.parametrize("pair", [BFLOAT16, INT8])
+def test_a_file_that_is_replaced_after_its_check_does_not_serve(
+    weights: Weights, tmp_path: Path, pair: Pair
+) -> None:
+    machine = {BFLOAT16: AMX, INT8: ICE_LAKE}[pair]
+    derived = gated(weights, tmp_path, pair=pair, machine=machine)
+    found = chosen(weights, tmp_path, machine, engine=pair.engine, precision=pair.precision)
+    assert found.pair == pair
+    other = onnx.load(derived)
+    other.producer_name = "another file"
+    derived.write_bytes(other.SerializeToString())
+    model = OnnxModel(weights, SegmenterConfig(threads=1), found)
+    assert model.choice.pair == EXACT
+    assert f"{derived} was replaced while it was opened" in str(model.choice.refused)
+
+
 def test_int8_of_another_version_of_onnx_runtime_is_refused(
     weights: Weights, tmp_path: Path
 ) -> None:
