@@ -133,7 +133,10 @@ def open_as_written(graph: Path | bytes, config: SegmenterConfig) -> OnnxRuntime
         Exception: The graph is not an ONNX model. ONNX Runtime has no common class for this.
     """
     options = session_options(config)
-    return OnnxRuntimeNetwork(ort.InferenceSession(graph, options, providers=_PROVIDERS))
+    session = ort.InferenceSession(graph, options, providers=_PROVIDERS)
+    # It keeps the graph for a change of providers, which is 176 MB of a model such as u2net.
+    session._model_bytes = None  # noqa: SLF001
+    return OnnxRuntimeNetwork(session)
 
 
 def most_levels_apart(found: Pixels, expected: Pixels) -> int:

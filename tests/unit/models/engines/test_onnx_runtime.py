@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from serve_app.config import AppConfig, SegmenterConfig
-from serve_app.models.engines.onnx_runtime import probe_image
+from serve_app.models.engines.onnx_runtime import open_as_written, probe_image
 from serve_app.models.inference import Model, load_model
 
 SIDE = 320
@@ -55,6 +56,14 @@ def loaded(path: Path, **options: bool) -> Model:
         models=("mine",), model_files={"mine": path}, segmenter=SegmenterConfig(**options)
     )
     return load_model("mine", config)
+
+
+def test_a_session_does_not_keep_the_graph_that_it_was_made_of(tmp_path: Path) -> None:
+    graph = saved(tmp_path / "mine.onnx", scale=1).read_bytes()
+    before = sys.getrefcount(graph)
+    network = open_as_written(graph, SegmenterConfig(threads=1))
+    assert sys.getrefcount(graph) == before
+    assert network.run(np.zeros((1, 3, SIDE, SIDE), np.float32)).shape == (1, SIDE, SIDE)
 
 
 def masks(model: Model) -> npt.NDArray[np.uint8]:
