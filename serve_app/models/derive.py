@@ -20,7 +20,7 @@ from serve_app.config import SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.imaging.mask import resize_for_model, resize_mask
 from serve_app.imaging.pixels import Pixels
-from serve_app.models.engines.network import Network, Pair, Tensor
+from serve_app.models.engines.network import GATED, Network, Pair, Tensor
 from serve_app.models.engines.onnx_runtime import (
     MAX_LEVELS_APART,
     most_levels_apart,
@@ -158,16 +158,18 @@ def pass_gate(
 
     Args:
         weights: The model.
-        pair: Engine and precision that change numbers.
+        pair: One of ``GATED``. The others do not run what ``derive_graph`` returns.
         graph: What the pair runs.
         images: Images to measure on.
         image_set: Name of these images, for the record.
         machine: This machine.
 
     Raises:
-        InvalidConfig: The machine cannot run the pair.
+        InvalidConfig: The machine cannot run the pair, or it is not in ``GATED``.
         ModelUnavailable: The engine cannot load the graph, or cannot be loaded itself.
     """
+    if pair not in GATED:
+        raise InvalidConfig(f"{pair} cannot be measured so: its graph is not a derived one.")
     reason = why_not_runnable(pair, machine)
     if reason is not None:
         raise InvalidConfig(f"{pair} cannot be measured here: {reason}.")

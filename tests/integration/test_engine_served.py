@@ -19,7 +19,7 @@ from ingest.cli.gate import bundled_images
 from ingest.local.ports import free_port
 from serve_app.config import AppConfig
 from serve_app.models.derive import derive_graph, pass_gate
-from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.network import EXACT, GATED, Pair
 from serve_app.models.engines.processor import pairs_by_speed, this_machine
 from serve_app.models.engines.records import derived_folder, derived_path, write_derived
 from serve_app.models.registry import locate_weights
@@ -31,9 +31,12 @@ WITHIN_S = 120.0
 
 
 def write_gate(home: Path) -> Pair:
-    """Write the files of the fastest pair of this machine, and return the pair that will serve."""
+    """Write the files of the fastest pair of this machine, and return the pair that will serve.
+
+    int8 has no part in it: to quantize takes too long.
+    """
     machine = this_machine()
-    pairs = pairs_by_speed(machine)
+    pairs = [pair for pair in pairs_by_speed(machine) if pair in GATED]
     if not pairs:
         return EXACT
     config = AppConfig.load({"models": ["folio"], "u2net_home": home})

@@ -17,7 +17,7 @@ from serve_app.contracts.precision import Precision
 from serve_app.errors import InvalidConfig, ModelUnavailable
 from serve_app.models.derive import DerivedGraph, pass_gate
 from serve_app.models.engines.choice import Choice
-from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.onnx_runtime import probe_image
 from serve_app.models.engines.openvino_runtime import (
     PRECISION_NAMES,
@@ -27,6 +27,7 @@ from serve_app.models.engines.openvino_runtime import (
 from serve_app.models.engines.processor import Machine
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.folio.synthetic.photograph import draw_photograph
+from serve_app.models.gate_images import draw_gate_images
 from serve_app.models.inference import OnnxModel, load_model
 from serve_app.models.registry import Weights
 from serve_app.segmenter.deployment import model_info
@@ -163,4 +164,19 @@ def test_a_graph_that_openvino_cannot_load_is_no_traceback(tmp_path: Path) -> No
             [],
             image_set="none",
             machine=Machine("x86_64", machine.features, None),
+        )
+
+
+@pytest.mark.parametrize("pair", [EXACT, INT8])
+def test_the_gate_of_derived_graphs_measures_no_other_pair(tmp_path: Path, pair: Pair) -> None:
+    """An int8 record of a graph in float32 would let it serve under the name of int8."""
+    path = graphs.brightness(tmp_path / "own.onnx", batch=1)
+    with pytest.raises(InvalidConfig, match=f"{pair} cannot be measured so"):
+        pass_gate(
+            weights_of(path),
+            pair,
+            DerivedGraph(path.read_bytes(), ()),
+            draw_gate_images(1),
+            image_set="one",
+            machine=Machine("x86_64", frozenset({"avx512_vnni"}), openvino_version()),
         )
