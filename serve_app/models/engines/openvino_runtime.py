@@ -30,7 +30,7 @@ class OpenVinoNetwork:
         """Compile a graph, which takes about a second.
 
         Args:
-            graph: ONNX file or its content, with a fixed batch of one.
+            graph: ONNX file or its content. An open batch axis is fixed at one image.
             precision: Precision of the sums.
             threads: Number of images that run at the same time.
 
@@ -44,6 +44,10 @@ class OpenVinoNetwork:
 
         core = openvino.Core()
         model = core.read_model(graph)
+        shape = model.inputs[0].partial_shape
+        if shape.is_dynamic:
+            shape[0] = 1
+            model.reshape(shape)
         self._compiled = core.compile_model(
             model,
             "CPU",

@@ -109,11 +109,15 @@ def test_another_size_is_refused_with_every_engine(tmp_path: Path) -> None:
             OnnxModel(weights, SegmenterConfig(), Choice(pair))
 
 
-def test_an_open_batch_axis_is_fixed_at_one_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rewrite_graph", [True, False])
+def test_an_open_batch_axis_is_fixed_at_one_image(tmp_path: Path, rewrite_graph: bool) -> None:
     weights = weights_of(graphs.brightness(tmp_path / "own.onnx", batch="N"))
-    model = OnnxModel(weights, SegmenterConfig(), Choice(Pair("openvino", "float32")))
-    assert model.choice.pair == Pair("openvino", "float32")
+    config = SegmenterConfig(rewrite_graph=rewrite_graph)
+    model = OnnxModel(weights, config, Choice(Pair("openvino", "float32")))
+    assert (model.choice.pair, model.choice.refused) == (Pair("openvino", "float32"), None)
     assert not model.batches
+    bundled = load_model("folio", folio(engine="openvino", rewrite_graph=rewrite_graph))
+    assert bundled.choice.refused is None
 
 
 def test_the_next_image_leaves_an_answer_alone(tmp_path: Path) -> None:
