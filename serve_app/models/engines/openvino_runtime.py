@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import deque
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ _HINT = "INFERENCE_PRECISION_HINT"
 
 def openvino_version() -> str | None:
     """Return the version of OpenVINO, or None if it is not installed."""
-    return version("openvino") if importlib.util.find_spec("openvino") else None
+    try:
+        return version("openvino") if importlib.util.find_spec("openvino") else None
+    except PackageNotFoundError:
+        # Any folder of that name on the path is such a module.
+        return None
 
 
 class OpenVinoNetwork:

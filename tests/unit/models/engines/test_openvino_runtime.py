@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from serve_app.models.engines.openvino_runtime import (
     OpenVinoNetwork,
     openvino_version,
 )
-from serve_app.models.engines.processor import Machine
+from serve_app.models.engines.processor import Machine, this_machine
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.folio.synthetic.photograph import draw_photograph
 from serve_app.models.gate_images import draw_gate_images
@@ -146,6 +147,18 @@ def test_a_network_computes_in_the_precision_that_was_asked_for_or_is_refused(
 
 def test_the_version_is_that_of_the_package() -> None:
     assert openvino_version() is not None
+
+
+def test_a_module_of_that_name_without_a_package_is_no_openvino(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A folder of that name on the path is enough for such a module."""
+
+    def find_none(name: str) -> Distribution:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(Distribution, "from_name", find_none)
+    assert this_machine().openvino is None
 
 
 def test_a_graph_that_openvino_cannot_load_is_no_traceback(tmp_path: Path) -> None:
