@@ -33,7 +33,7 @@ Vector = npt.NDArray[np.float64]
 _STEADY = 0.9
 """Share of a channel's largest value below which it never falls, if it is nearly constant."""
 _OUTSTANDS = 3.0
-"""How many times the largest value of the other channels it is, if it spoils their precision."""
+"""How many times the largest value of the channels that vary it is, if it spoils them."""
 _TAKEN = 0.97
 """Share of its smallest value that is taken out. An image may lie a little below all probes."""
 _DIGITS = 3
@@ -57,7 +57,7 @@ class SteadyChannel:
 def find_steady_channels(
     model: onnx.ModelProto, probes: Sequence[npt.NDArray[np.float32]]
 ) -> list[SteadyChannel]:
-    """Return the nearly constant channels that outstand all others of their feature map.
+    """Return the nearly constant channels that outstand all those of their feature map that vary.
 
     Only the rectified output of a convolution is looked at, which is never negative.
 
@@ -75,11 +75,12 @@ def find_steady_channels(
     low, high = _ranges(model, names, probes)
     found = []
     for name, least, most in zip(names, low, high, strict=True):
-        for channel in np.flatnonzero(least >= _STEADY * most):
-            others = np.delete(most, channel)
-            if least[channel] > 0 and least[channel] >= _OUTSTANDS * others.max(initial=0):
-                span = float(least[channel]), float(most[channel])
-                found.append(SteadyChannel(name, int(channel), *span))
+        steady = least >= _STEADY * most
+        # Two steady channels of one map must not hide each other.
+        varying = most[~steady].max(initial=0)
+        for channel in np.flatnonzero(steady & (least > 0) & (least >= _OUTSTANDS * varying)):
+            span = float(least[channel]), float(most[channel])
+            found.append(SteadyChannel(name, int(channel), *span))
     return found
 
 

@@ -233,6 +233,20 @@ def test_a_bias_that_others_share_stays_theirs() -> None:
         assert np.abs(ours - theirs).max() < 1e-3
 
 
+def test_two_channels_do_not_hide_each_other() -> None:
+    graph = Graph()
+    graph.weights["before/bias"][1] = LEVEL + 30
+    graph.weights["before/kernel"][1] *= 0.01
+    straight(graph)
+    model = graph.model()
+    before = answers(model)
+    found = find_steady_channels(model, images())
+    assert [each.channel for each in found] == [1, STEADY]
+    assert take_out(model, found) == found
+    for ours, theirs in zip(answers(model), before, strict=True):
+        assert np.abs(ours - theirs).max() < 1e-3
+
+
 def test_a_channel_that_varies_or_does_not_outstand_is_not_found() -> None:
     graph = Graph()
     straight(graph)
