@@ -129,19 +129,10 @@ def quantize_model(
             if not found.in_float and found.measures.suffices_for(accuracy):
                 # No other range can keep fewer layers in float32.
                 break
-    best = max(choices, key=lambda share: _rank(choices[share], accuracy))
+    best = max(choices, key=lambda share: choices[share].rank(accuracy))
     derived = calibration.graph(choices[best].in_float, best)
     onnx.checker.check_model(derived.content)
     return QuantizedGraph(derived, choices[best], len(calibration.layered.layers))
-
-
-def _rank(found: FloatLayers, accuracy: Accuracy) -> tuple[bool, float]:
-    """Return what is larger for a better choice: one that passes, then the faster one.
-
-    Of those that do not pass, the more accurate one is better.
-    """
-    passes = found.measures.suffices_for(accuracy)
-    return passes, found.in_int8 if passes else -found.measures.difference
 
 
 def calibrate_graph(

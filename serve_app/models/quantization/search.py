@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from serve_app.contracts.precision import Accuracy
 from serve_app.models.gate import Measures
 from serve_app.models.quantization.layers import GraphLayer
 
@@ -54,6 +55,14 @@ class FloatLayers:
     """Error of each part. Empty if all layers can run in int8."""
     measures: Measures
     """What was measured with these layers in float32, on the images that chose their number."""
+
+    def rank(self, accuracy: Accuracy) -> tuple[bool, float]:
+        """Return what is larger for a better choice: one that passes, then the faster one.
+
+        Of those that do not pass, the more accurate one is better.
+        """
+        passes = self.measures.suffices_for(accuracy)
+        return passes, self.in_int8 if passes else -self.measures.difference
 
 
 class FloatSearch:

@@ -255,6 +255,24 @@ def test_a_channel_that_varies_or_does_not_outstand_is_not_found() -> None:
     assert find_steady_channels(model, images() + bright) == []
 
 
+@pytest.mark.parametrize(
+    ("channel", "scale"),
+    [
+        # It falls to half of its largest value.
+        (STEADY, 1_000),
+        # Another channel reaches more than a third of it.
+        (1, 100),
+    ],
+)
+def test_a_channel_stays_that_is_not_steady_enough_or_hardly_larger_than_others(
+    channel: int, scale: float
+) -> None:
+    graph = Graph()
+    graph.weights["before/kernel"][channel] *= scale
+    straight(graph)
+    assert find_steady_channels(graph.model(), images()) == []
+
+
 def test_images_between_the_probes_answer_alike() -> None:
     """The channel may fall below all probes a little: it is cut off at what was taken out."""
     graph = Graph()

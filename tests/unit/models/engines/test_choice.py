@@ -300,6 +300,20 @@ def test_other_bfloat16_kernels_need_a_measurement_of_their_own(
     assert "is of other processor features: ('a" in str(found.refused)
 
 
+@pytest.mark.parametrize("vectors", ["sve", "sve2"])
+@pytest.mark.parametrize("pair", [FLOAT16, INT8])
+def test_other_vectors_of_arm64_need_a_measurement_of_their_own(
+    weights: Weights, tmp_path: Path, pair: Pair, vectors: str
+) -> None:
+    features = frozenset({"asimdhp", "i8mm"})
+    without = Machine("aarch64", features, "2026.4.1")
+    with_them = dataclasses.replace(without, features=features | {vectors})
+    gated(weights, tmp_path, pair=pair, machine=with_them)
+    asked: dict[str, Any] = {"engine": pair.engine, "precision": pair.precision}
+    assert chosen(weights, tmp_path, with_them, **asked).pair == pair
+    assert "other processor features" in str(chosen(weights, tmp_path, without, **asked).refused)
+
+
 @pytest.mark.parametrize(
     ("machine", "expected"),
     [
@@ -311,6 +325,8 @@ def test_other_bfloat16_kernels_need_a_measurement_of_their_own(
         (GRAVITON3, FLOAT16),
         (ZEN4, BFLOAT16),
         (COOPER_LAKE, INT8),
+        # On x86-64 float16 is slower than float32.
+        (dataclasses.replace(AVX2, features=AVX2.features | {"avx512_fp16"}), EXACT),
         (dataclasses.replace(AMX, features=AMX.features | {"avx512_vnni"}), BFLOAT16),
         (dataclasses.replace(AMX, features=AMX.features | {"avx512_vnni"}, openvino=None), INT8),
     ],

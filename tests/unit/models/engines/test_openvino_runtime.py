@@ -28,7 +28,6 @@ from serve_app.models.engines.openvino_runtime import (
 from serve_app.models.engines.processor import Machine, this_machine
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
 from serve_app.models.folio.synthetic.photograph import draw_photograph
-from serve_app.models.gate_images import draw_gate_images
 from serve_app.models.inference import OnnxModel, load_model
 from serve_app.models.registry import Weights
 from serve_app.segmenter.deployment import model_info
@@ -193,7 +192,7 @@ def test_the_gate_of_derived_graphs_measures_no_other_pair(tmp_path: Path, pair:
             weights_of(path),
             pair,
             DerivedGraph(path.read_bytes(), ()),
-            draw_gate_images(1),
-            image_set="one",
+            [],
+            image_set="none",
             machine=Machine("x86_64", frozenset({"avx512_vnni"}), openvino_version()),
         )

@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.models.gate import Measures
 from serve_app.models.quantization.layers import GraphLayer
-from serve_app.models.quantization.search import FloatSearch
+from serve_app.models.quantization.search import FloatLayers, FloatSearch
 
 LAYERS = [GraphLayer(f"layer{number}", f"conv{number}", 100) for number in range(40)]
 
@@ -110,6 +110,29 @@ def test_a_cheap_layer_goes_to_float_before_an_expensive_one() -> None:
     errors = {"large": 0.4, "small": 0.4, "other": 0.0}
     found = Trial(errors, 0.5, layers).search.run()
     assert found.in_float == ("small",)
+
+
+def test_a_change_of_precision_has_a_price_whatever_the_size_of_its_layer() -> None:
+    layers = [
+        GraphLayer("tiny", "a", 1),
+        GraphLayer("middle", "b", 1_000),
+        GraphLayer("other", "c", 9_000),
+    ]
+    errors = {"tiny": 0.02, "middle": 1.0, "other": 0.0}
+    found = Trial(errors, 0.5, layers).search.run()
+    assert found.in_float == ("middle",)
+
+
+def test_a_choice_that_passes_is_better_and_of_these_the_faster_one() -> None:
+    def choice(difference: float, in_int8: float) -> FloatLayers:
+        measures = judged({"all": difference}, ()).model_copy(update={"within_2": 0.9})
+        return FloatLayers((), in_int8, (), measures)
+
+    # The bound of the mean difference is 0.25 grey levels.
+    worst_first = [choice(0.6, 0.99), choice(0.5, 0.9), choice(0.1, 0.6), choice(0.2, 0.7)]
+    ranks = [each.rank("close") for each in worst_first]
+    assert [passes for passes, _ in ranks] == [False, False, True, True]
+    assert ranks == sorted(ranks)
 
 
 def test_a_layer_that_most_of_the_time_goes_to_stays_in_int8() -> None:
