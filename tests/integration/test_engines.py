@@ -22,12 +22,13 @@ from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.recipe import Recipe
 from serve_app.errors import ForeedgeError
 from serve_app.models.derive import compare_with_rembg, derive_graph, pass_gate, record_of
-from serve_app.models.engines.network import EXACT, INT8, Pair
+from serve_app.models.engines.network import EXACT, GATED, INT8, Pair
 from serve_app.models.engines.onnx_runtime import OnnxRuntimeNetwork, session_options
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 from serve_app.models.engines.processor import pairs_by_speed, this_machine, why_not_runnable
 from serve_app.models.engines.records import derived_folder, derived_path, write_derived
-from serve_app.models.gate_images import GateImage
+from serve_app.models.engines.shipped import find_shipped
+from serve_app.models.gate_images import BUNDLED_SET, GateImage
 from serve_app.models.inference import load_model
 from serve_app.models.quantization.quantize import calibrate_graph
 from serve_app.models.registry import Weights, locate_weights
@@ -239,6 +240,38 @@ def test_the_command_writes_what_a_replica_serves(
     model = load_model("u2netp", config_of(home, engine="openvino", precision="bfloat16"))
     assert model.choice.pair == EXACT
     assert "is damaged" in str(model.choice.refused)
+
+
+def test_without_images_the_bundled_ones_or_the_shipped_record_count(tmp_path: Path) -> None:
+    machine = this_machine()
+    pairs = [pair for pair in pairs_by_speed(machine) if pair in GATED]
+    if not pairs:
+        pytest.skip("this processor runs no precision of OpenVINO faster than float32")
+    command = [str(FOREEDGE), "models", "gate", "folio", "--json"]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "U2NET_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    config = AppConfig.load(
+        {
+            "models": ["folio"],
+            "u2net_home": tmp_path,
+            "segmenter": {"engine": "auto", "accuracy": report["reached"]},
+        }
+    )
+    folio = locate_weights("folio", config)
+    shipped = find_shipped(folio, pairs[0], report["derived_sha256"], machine)
+    image_set, count = (
+        (shipped.image_set, shipped.measures.images) if shipped else (BUNDLED_SET, 24)
+    )
+    assert (report["image_set"], report["measures"]["images"]) == (image_set, count)
+    choice = load_model("folio", config).choice
+    assert (choice.pair, choice.derived_sha256) == (pairs[0], report["derived_sha256"])
 
 
 def test_a_record_of_other_images_is_not_replaced_without_a_word(
