@@ -28,10 +28,12 @@ from serve_app.models.gate import BOUNDS
 from serve_app.models.gate_images import (
     BUNDLED_SET,
     GateImage,
+    SmallImage,
     draw_gate_images,
     read_gate_images,
+    shrink_images,
 )
-from serve_app.models.registry import locate_weights
+from serve_app.models.registry import Weights, locate_weights
 
 _DRAWN = 18
 """Number of drawn images, next to the six real ones of the demonstration."""
@@ -57,14 +59,15 @@ def measure_and_write(
     """
     config, machine = AppConfig.load(), this_machine()
     weights, pair = locate_weights(name, config), _pair(precision, machine)
-    used = list(read_gate_images(images)) if images else bundled_images()
-    graph = derive_graph(weights, used[::DERIVED_FROM_EVERY])
+    whole = read_gate_images(images) if images else bundled_images()
+    used = list(shrink_images(whole, weights.facts.size_px))
+    graph = derive_graph(weights, [each.square for each in used[::DERIVED_FROM_EVERY]])
     record = None if images else find_shipped(weights, pair, graph.sha256, machine)
     if record is None:
         with progress_bar(open_terminal(as_json=True)) as bar:
             task = bar.add_task(f"{name}, {pair}", total=len(used), detail="")
 
-            def counted() -> Iterator[GateImage]:
+            def counted() -> Iterator[SmallImage]:
                 for image in used:
                     yield image
                     bar.advance(task)
@@ -133,7 +136,7 @@ def write_shipped_gates(name: str, config: AppConfig, machine: Machine) -> list[
     if machine.openvino is None or not shipped:
         return []
     weights = locate_weights(name, config)
-    graph = derive_graph(weights, bundled_images()[::DERIVED_FROM_EVERY])
+    graph = derive_bundled(weights)
     written = []
     for pair in shipped:
         record = find_shipped(weights, pair, graph.sha256, machine, any_processor=True)
@@ -163,6 +166,17 @@ def _pair(precision: str | None, machine: Machine) -> Pair:
             "quantize NAME --calibration FOLDER'."
         )
     return fastest[0]
+
+
+def derive_bundled(weights: Weights) -> DerivedGraph:
+    """Return the graph that a model's shipped records are of: it is derived by bundled images.
+
+    Args:
+        weights: The model.
+    """
+    images = bundled_images()[::DERIVED_FROM_EVERY]
+    small = shrink_images(images, weights.facts.size_px)
+    return derive_graph(weights, [each.square for each in small])
 
 
 def bundled_images(drawn: int = _DRAWN) -> list[GateImage]:

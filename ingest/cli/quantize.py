@@ -27,10 +27,11 @@ from serve_app.models.engines.records import (
 )
 from serve_app.models.gate import Measures
 from serve_app.models.gate_images import (
-    GateImage,
+    SmallImage,
     halve,
     read_gate_images,
     shared_images,
+    shrink_images,
 )
 from serve_app.models.quantization.quantize import OnStep, QuantizedGraph, quantize_model
 from serve_app.models.registry import Weights, locate_weights
@@ -69,7 +70,7 @@ def quantize_and_write(
     if reason is not None:
         raise InvalidConfig(f"{INT8} cannot be measured here: {reason}.")
     weights = locate_weights(name, config)
-    fitting, gate = read_both_sets(calibration, images)
+    fitting, gate = read_both_sets(calibration, images, weights.facts.size_px)
     path = derived_path(derived_folder(config), name, INT8)
     with progress_bar(open_terminal(as_json=True)) as bar:
         task = bar.add_task(f"{name}, {INT8}", total=None, detail="")
@@ -91,8 +92,8 @@ def quantize_and_write(
 
 def _quantize(
     weights: Weights,
-    fitting: Sequence[GateImage],
-    gate: Sequence[GateImage],
+    fitting: Sequence[SmallImage],
+    gate: Sequence[SmallImage],
     accuracy: Accuracy,
     on_step: OnStep,
 ) -> tuple[QuantizedGraph, Measures, dict[str, CaseSpeed]]:
@@ -109,19 +110,21 @@ def _quantize(
 
 
 def read_both_sets(
-    calibration: Path, images: Path | None
-) -> tuple[list[GateImage], list[GateImage]]:
+    calibration: Path, images: Path | None, size_px: int
+) -> tuple[list[SmallImage], list[SmallImage]]:
     """Return the images of the calibration and those of the gate, which must be others.
 
     Args:
         calibration: Folder of the images of the calibration.
         images: Folder of the images of the gate, or None for the bundled ones.
+        size_px: Side of the model's input, in pixels.
 
     Raises:
         InvalidConfig: A folder has no image or a broken one, or an image is in both sets.
     """
-    fitting = list(read_gate_images(calibration))
-    gate = list(read_gate_images(images)) if images else bundled_images(DRAWN_TO_HALVE)
+    fitting = list(shrink_images(read_gate_images(calibration), size_px))
+    whole = read_gate_images(images) if images else bundled_images(DRAWN_TO_HALVE)
+    gate = list(shrink_images(whole, size_px))
     shared = shared_images(fitting, gate)
     if shared:
         name = images or "the bundled images"

@@ -36,7 +36,7 @@ from serve_app.models.engines.records import (
     write_derived,
 )
 from serve_app.models.gate import BOUNDS
-from serve_app.models.gate_images import BUNDLED_SET, GateImage
+from serve_app.models.gate_images import BUNDLED_SET, GateImage, SmallImage, shrink_images
 from serve_app.models.graph_folding import read_folded
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.registry import Weights, locate_weights
@@ -70,7 +70,8 @@ def measure_node(
         OSError: The derived files cannot be written.
     """
     weights, folder = locate_weights(model, config), derived_folder(config)
-    measurement = _Measurement(weights, images, folder, seconds, on_step)
+    small = list(shrink_images(images, weights.facts.size_px))
+    measurement = _Measurement(weights, small, folder, seconds, on_step)
     return measurement.kernels_alone() if emulated else measurement.on_this_node()
 
 
@@ -79,7 +80,7 @@ class _Measurement:
     """The measurement of one model."""
 
     weights: Weights
-    images: Sequence[GateImage]
+    images: Sequence[SmallImage]
     folder: Path
     """Folder for the derived files."""
     seconds: float
@@ -183,7 +184,8 @@ class _Measurement:
         if not gated:
             return records, graphs
         self.on_step("derived graph")
-        graph = derive_graph(self.weights, self.images[::DERIVED_FROM_EVERY])
+        few = self.images[::DERIVED_FROM_EVERY]
+        graph = derive_graph(self.weights, [each.square for each in few])
         for pair in gated:
             self.on_step(f"masks of {pair}")
             try:

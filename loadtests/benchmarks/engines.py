@@ -36,7 +36,7 @@ from serve_app.models.engines.onnx_runtime import probe_image
 from serve_app.models.engines.opening import open_derived
 from serve_app.models.engines.processor import Machine, this_machine, why_not_runnable
 from serve_app.models.engines.records import derived_folder
-from serve_app.models.gate_images import draw_gate_images
+from serve_app.models.gate_images import draw_gate_images, shrink_images
 from serve_app.models.inference import normalize_images
 from serve_app.models.quantization.quantize import calibrate_graph
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
@@ -68,7 +68,10 @@ def measure(model: BenchmarkModel, runs: int, machine: Machine) -> tuple[list[Sp
     config = AppConfig.load(model.settings)
     weights = locate_weights(model.name, config)
     image = normalize_images(probe_image(weights.facts.size_px), weights.facts)
-    drawn = list(draw_gate_images(_DERIVED_FROM))
+    drawn = [
+        image.square
+        for image in shrink_images(draw_gate_images(_DERIVED_FROM), weights.facts.size_px)
+    ]
     pairs = open_networks(weights, machine, drawn)
     networks = {
         f"{EXACT}, the file as it is": open_rembg_network(weights),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serve_app.config import SegmenterConfig
+from serve_app.imaging.pixels import Pixels
 from serve_app.models.derive import derive_graph
 from serve_app.models.engines.network import EXACT, GATED, OPENVINO_EXACT, Network, Pair
 from serve_app.models.engines.onnx_runtime import open_onnx_runtime, probe_image
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 from serve_app.models.engines.processor import Machine, why_not_runnable
-from serve_app.models.gate_images import GateImage
 from serve_app.models.graph_rewrites import optimize_for_cpu
 from serve_app.models.inference import normalize_images, stretch_to_masks
 from serve_app.models.registry import Weights
@@ -22,14 +22,14 @@ def open_rembg_network(weights: Weights) -> Network:
 
 
 def open_networks(
-    weights: Weights, machine: Machine, images: Sequence[GateImage]
+    weights: Weights, machine: Machine, squares: Sequence[Pixels]
 ) -> dict[Pair, Network]:
     """Return what a machine can serve a model with.
 
     Args:
         weights: The model.
         machine: This machine.
-        images: Images that show which channels are nearly constant.
+        squares: Images that show which channels are nearly constant, uint8 [S, S, 3] each.
     """
     found = {EXACT: _open_onnx_runtime(weights, rewrite_graph=True)}
     if why_not_runnable(OPENVINO_EXACT, machine) is None:
@@ -37,7 +37,7 @@ def open_networks(
         found[OPENVINO_EXACT] = OpenVinoNetwork(graph, OPENVINO_EXACT.precision, threads=1)
     gated = [pair for pair in GATED if why_not_runnable(pair, machine) is None]
     if gated:
-        derived = derive_graph(weights, images).content
+        derived = derive_graph(weights, squares).content
         found |= {pair: OpenVinoNetwork(derived, pair.precision, threads=1) for pair in gated}
     return found
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest.cli.gate import bundled_images
+from ingest.cli.gate import bundled_images, derive_bundled
 from ingest.cli.quantize import DRAWN_TO_HALVE
 from loadtests.harness.engine_networks import open_networks
 from loadtests.harness.results import describe_machine, write_between_markers
@@ -27,7 +27,6 @@ from serve_app.imaging.decode import decode_image
 from serve_app.models.derive import (
     DERIVED_FROM_EVERY,
     compare_with_rembg,
-    derive_graph,
     record_of,
 )
 from serve_app.models.engines.network import GATED, INT8, Network, Pair
@@ -41,7 +40,7 @@ from serve_app.models.engines.processor import (
 from serve_app.models.engines.records import GateRecord
 from serve_app.models.engines.shipped import shipped_path
 from serve_app.models.gate import Measures
-from serve_app.models.gate_images import GateImage, halve
+from serve_app.models.gate_images import GateImage, SmallImage, halve, known_truth, shrink_images
 from serve_app.models.registry import BUNDLED_MODEL, Weights, locate_weights
 
 DOCS = Path("docs/quality.md")
@@ -82,18 +81,21 @@ def measure_pairs(
         calibration: Folder of other images, which int8 is calibrated with.
         machine: This machine.
     """
-    served = open_networks(weights, machine, bundled_images()[::DERIVED_FROM_EVERY])
+    size_px = weights.facts.size_px
+    few = shrink_images(bundled_images()[::DERIVED_FROM_EVERY], size_px)
+    served = open_networks(weights, machine, [each.square for each in few])
     networks: dict[tuple[Pair, str], Network] = {(pair, ""): each for pair, each in served.items()}
     if BFLOAT16 in served:
         networks[BFLOAT16, _NAIVE[BFLOAT16]] = plain_bfloat16(weights)
     if why_not_runnable(INT8, machine) is None:
-        fitting, (choosing, _) = list(_images([calibration])), halve(bundled_images(DRAWN_TO_HALVE))
+        fitting = list(_images([calibration], size_px))
+        choosing, _ = halve(list(shrink_images(bundled_images(DRAWN_TO_HALVE), size_px)))
         made = int8_graph(weights, fitting, choosing, machine, on_step=_say)
         note = f"{made.in_float} of {made.layers} layers float32"
         networks[INT8, note] = open_derived(made.path, INT8, SegmenterConfig(threads=1))
         networks[INT8, _NAIVE[INT8]] = minmax_int8(weights, fitting)
     found = compare_with_rembg(
-        weights, list(networks.values()), _images(folders), threads=usable_cores()
+        weights, list(networks.values()), _images(folders, size_px), threads=usable_cores()
     )
     return [
         PairMeasures(weights.name, pair, measures, note)
@@ -105,16 +107,19 @@ def _say(step: str) -> None:
     print(step, file=sys.stderr, flush=True)
 
 
-def _images(folders: Sequence[Path]) -> Iterator[GateImage]:
-    for folder in folders:
-        for each in read_set(folder):
-            yield GateImage(each.name, decode_image(each.data, ImageLimits()).rgb, each.mask)
+def _images(folders: Sequence[Path], size_px: int) -> Iterator[SmallImage]:
+    whole = (
+        GateImage(each.name, decode_image(each.data, ImageLimits()).rgb, known_truth(each.mask))
+        for folder in folders
+        for each in read_set(folder)
+    )
+    return shrink_images(whole, size_px)
 
 
 def ship(weights: Weights, found: Sequence[PairMeasures], machine: Machine) -> list[GateRecord]:
     """Write the records of the pairs that need a gate and no calibration, and return them."""
     records = []
-    graph = derive_graph(weights, bundled_images()[::DERIVED_FROM_EVERY])
+    graph = derive_bundled(weights)
     for each in found:
         if each.pair in GATED and not each.is_naive:
             record = record_of(weights, each.pair, graph, machine, IMAGE_SET, each.measures)

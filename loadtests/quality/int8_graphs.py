@@ -17,7 +17,7 @@ from serve_app.models.engines.network import INT8
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.processor import Machine, kernel_features, usable_cores
 from serve_app.models.gate import Measures
-from serve_app.models.gate_images import GateImage
+from serve_app.models.gate_images import SmallImage
 from serve_app.models.quantization.quantize import quantize_model
 from serve_app.models.registry import Weights
 
@@ -39,8 +39,8 @@ class Int8Graph(Contract):
 
 def int8_graph(
     weights: Weights,
-    calibration: Sequence[GateImage],
-    choosing: Sequence[GateImage],
+    calibration: Sequence[SmallImage],
+    choosing: Sequence[SmallImage],
     machine: Machine,
     *,
     folder: Path = FOLDER,
@@ -79,8 +79,8 @@ def int8_graph(
 
 def _digest(
     weights: Weights,
-    calibration: Sequence[GateImage],
-    choosing: Sequence[GateImage],
+    calibration: Sequence[SmallImage],
+    choosing: Sequence[SmallImage],
     machine: Machine,
 ) -> str:
     found = hashlib.sha256(weights.sha256.encode())
@@ -90,7 +90,8 @@ def _digest(
             found.update(path.read_bytes())
     for images in (calibration, choosing):
         for image in images:
-            for pixels in (image.rgb, image.truth):
-                if pixels is not None:
-                    found.update(repr(pixels.shape).encode() + pixels.tobytes())
+            found.update(image.digest)
+            truth = image.read_truth()
+            if truth is not None:
+                found.update(truth.tobytes())
     return found.hexdigest()

@@ -16,11 +16,10 @@ from onnxruntime.quantization import (
 )
 
 from serve_app.config import SegmenterConfig
-from serve_app.imaging.mask import resize_for_model
 from serve_app.models.engines.network import Network, Tensor
 from serve_app.models.engines.onnx_runtime import open_as_written
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
-from serve_app.models.gate_images import GateImage
+from serve_app.models.gate_images import SmallImage
 from serve_app.models.graph_folding import read_folded
 from serve_app.models.inference import normalize_images
 from serve_app.models.quantization.quantize import convert_operator_set
@@ -32,7 +31,7 @@ def plain_bfloat16(weights: Weights) -> Network:
     return OpenVinoNetwork(_folded(weights), "bfloat16", threads=1)
 
 
-def minmax_int8(weights: Weights, images: Sequence[GateImage]) -> Network:
+def minmax_int8(weights: Weights, images: Sequence[SmallImage]) -> Network:
     """Return a model with all layers in int8, by ONNX Runtime's quantizer, loaded for one thread.
 
     The range of each feature map is that of all its values.
@@ -62,9 +61,8 @@ def minmax_int8(weights: Weights, images: Sequence[GateImage]) -> Network:
 class _Inputs(CalibrationDataReader):  # type: ignore[misc]
     """The inputs of images, as ONNX Runtime's quantizer takes them."""
 
-    def __init__(self, name: str, weights: Weights, images: Sequence[GateImage]) -> None:
-        size_px = weights.facts.size_px
-        squares = (resize_for_model(image.rgb, size_px)[None] for image in images)
+    def __init__(self, name: str, weights: Weights, images: Sequence[SmallImage]) -> None:
+        squares = (image.square[None] for image in images)
         self._inputs = ({name: normalize_images(each, weights.facts)} for each in squares)
 
     def get_next(self) -> dict[str, Tensor] | None:

@@ -18,7 +18,7 @@ import onnx
 
 from serve_app.config import SegmenterConfig
 from serve_app.errors import InvalidConfig, ModelUnavailable
-from serve_app.imaging.mask import resize_for_model, resize_mask
+from serve_app.imaging.mask import resize_mask
 from serve_app.imaging.pixels import Pixels
 from serve_app.models.engines.network import GATED, Network, Pair, Tensor
 from serve_app.models.engines.onnx_runtime import (
@@ -32,7 +32,7 @@ from serve_app.models.engines.processor import Machine, kernel_features, why_not
 from serve_app.models.engines.records import RECIPE_VERSION, GateRecord
 from serve_app.models.facts import ModelFacts
 from serve_app.models.gate import MaskMeter, MaskPair, Measures
-from serve_app.models.gate_images import GateImage
+from serve_app.models.gate_images import SmallImage
 from serve_app.models.graph_folding import drop_unused, read_folded
 from serve_app.models.inference import OnnxModel, normalize_images, stretch_to_masks
 from serve_app.models.near_constant import SteadyChannel, find_steady_channels, take_out
@@ -59,12 +59,13 @@ class DerivedGraph:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def derive_graph(weights: Weights, images: Sequence[GateImage]) -> DerivedGraph:
+def derive_graph(weights: Weights, squares: Sequence[Pixels]) -> DerivedGraph:
     """Return the graph of a model without its nearly constant channels.
 
     Args:
         weights: The model.
-        images: Images that show what is constant, and that its masks do not change.
+        squares: Images as the model takes them, uint8 [S, S, 3] each. They show what is constant,
+            and that its masks do not change.
 
     Raises:
         InvalidConfig: A node of the graph contains a graph, which cannot be rewritten.
@@ -76,13 +77,14 @@ def derive_graph(weights: Weights, images: Sequence[GateImage]) -> DerivedGraph:
             f"{weights.path} has nodes that contain graphs, which only ONNX Runtime serves."
         )
     before = folded.SerializeToString()
-    taken = take_out(folded, find_steady_channels(folded, _inputs(weights.facts, images)))
+    taken = take_out(folded, find_steady_channels(folded, _inputs(weights.facts, squares)))
     if not taken:
         return DerivedGraph(before, ())
     drop_unused(folded.graph)
     onnx.checker.check_model(folded)
     after = folded.SerializeToString()
-    if _most_apart(before, after, _inputs(weights.facts, images), weights.facts) > MAX_LEVELS_APART:
+    inputs = _inputs(weights.facts, squares)
+    if _most_apart(before, after, inputs, weights.facts) > MAX_LEVELS_APART:
         # An image has left the range of the probes. The gate judges the graph as it was.
         return DerivedGraph(before, ())
     return DerivedGraph(after, tuple(taken))
@@ -90,38 +92,34 @@ def derive_graph(weights: Weights, images: Sequence[GateImage]) -> DerivedGraph:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceMask:
-    """An image and the mask that rembg computes of it in float32."""
+    """An image and the mask that rembg computes of it in float32. No pixels are at full size."""
 
-    name: str
-    """Name of the image."""
-    small: Pixels
-    """The image as the model takes it, uint8 [1, S, S, 3]."""
+    image: SmallImage
+    """The image."""
     mask: Pixels
-    """Mask by the model's file, uint8 [H, W]."""
-    truth: Pixels | None
-    """True mask, uint8 [H, W], if it is known."""
+    """Mask by the model's file, before it is resized to the image, uint8 [S, S]."""
 
     def compared(self, network: Network, facts: ModelFacts) -> MaskPair:
-        """Return this mask and that of a network of the same model."""
-        height, width = self.mask.shape
-        ours = resize_mask(_masks(network, self.small, facts)[0], width, height)
-        return MaskPair(self.name, self.mask, ours, self.truth)
+        """Return this mask and that of a network of the same model, at the size of the image."""
+        image = self.image
+        expected, found = (
+            resize_mask(mask, image.width, image.height)
+            for mask in (self.mask, _masks(network, image.square[None], facts)[0])
+        )
+        return MaskPair(image.name, expected, found, image.read_truth())
 
 
-def reference_masks(weights: Weights, images: Iterable[GateImage]) -> Iterator[ReferenceMask]:
+def reference_masks(weights: Weights, images: Iterable[SmallImage]) -> Iterator[ReferenceMask]:
     """Yield each image with its mask by a model's file as it is, in float32."""
-    reference, size_px = OnnxModel(weights, _AS_REMBG), weights.facts.size_px
+    reference = OnnxModel(weights, _AS_REMBG)
     for image in images:
-        height, width = image.rgb.shape[:2]
-        small = resize_for_model(image.rgb, size_px)[None]
-        mask = resize_mask(reference.masks(small)[0], width, height)
-        yield ReferenceMask(image.name, small, mask, image.truth)
+        yield ReferenceMask(image, reference.masks(image.square[None])[0])
 
 
 def compare_with_rembg(
     weights: Weights,
     networks: Sequence[Network],
-    images: Iterable[GateImage],
+    images: Iterable[SmallImage],
     *,
     threads: int = 1,
 ) -> list[Measures]:
@@ -149,7 +147,7 @@ def pass_gate(
     weights: Weights,
     pair: Pair,
     graph: DerivedGraph,
-    images: Iterable[GateImage],
+    images: Iterable[SmallImage],
     *,
     image_set: str,
     machine: Machine,
@@ -209,17 +207,17 @@ def record_of(
     )
 
 
-def _inputs(facts: ModelFacts, images: Sequence[GateImage]) -> list[Tensor]:
-    """Return inputs that differ as much as images can: black, white, noise, and the images."""
+def _inputs(facts: ModelFacts, squares: Sequence[Pixels]) -> Iterator[Tensor]:
+    """Yield inputs that differ as much as images can: black, white, noise, and the images."""
     shape = (1, facts.size_px, facts.size_px, 3)
     noise = np.random.default_rng(_NOISE_SEED).integers(0, 256, shape, dtype=np.uint8)
     drawn = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
     drawn.append(probe_image(facts.size_px))
-    drawn += [resize_for_model(image.rgb, facts.size_px)[None] for image in images]
-    return [normalize_images(each, facts) for each in drawn]
+    for each in (*drawn, *(square[None] for square in squares)):
+        yield normalize_images(each, facts)
 
 
-def _most_apart(before: bytes, after: bytes, inputs: Sequence[Tensor], facts: ModelFacts) -> int:
+def _most_apart(before: bytes, after: bytes, inputs: Iterable[Tensor], facts: ModelFacts) -> int:
     """Return the largest difference of two graphs' masks in float32, in grey levels."""
     networks = [open_as_written(graph, _AS_REMBG) for graph in (before, after)]
     return max(

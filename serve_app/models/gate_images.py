@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from serve_app.config import ImageLimits
 from serve_app.errors import ForeedgeError, InvalidConfig
 from serve_app.imaging.decode import decode_image
+from serve_app.imaging.mask import resize_for_model
 from serve_app.imaging.pixels import Pixels
 from serve_app.models.folio.synthetic.photograph import Kind, draw_photograph
 
@@ -26,16 +28,66 @@ _DRAWN: tuple[Kind, ...] = ("book", "object")
 _SIZES = ((480, 360), (360, 480))
 
 
+Truth = Callable[[], Pixels | None]
+"""Function that returns a true mask, uint8 [H, W], or None if it is not known."""
+
+
+def known_truth(mask: Pixels | None = None) -> Truth:
+    """Return the function that returns a mask which is in memory already.
+
+    Args:
+        mask: True mask, uint8 [H, W], or None if it is not known.
+    """
+    return lambda: mask
+
+
 @dataclass(frozen=True, slots=True)
 class GateImage:
-    """An image of the gate."""
+    """An image of the gate at full size. Hundreds of photographs would not fit into the memory."""
 
     name: str
     """Name for reports."""
     rgb: Pixels
     """Colours, uint8 [H, W, 3]."""
-    truth: Pixels | None = None
-    """True mask, uint8 [H, W], if it is known."""
+    read_truth: Truth = field(default_factory=known_truth)
+    """Function that returns the true mask. It reads a file each time if the image is of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallImage:
+    """What is kept of an image of the gate: what a model takes, and no pixels at full size."""
+
+    name: str
+    """Name for reports."""
+    square: Pixels
+    """The image as the model takes it, uint8 [S, S, 3]."""
+    width: int
+    """Width of the image, in pixels."""
+    height: int
+    """Height of the image, in pixels."""
+    digest: bytes
+    """Digest of the pixels at full size."""
+    read_truth: Truth
+    """Function that returns the true mask, uint8 [H, W]. It reads a file each time."""
+
+
+def shrink_images(images: Iterable[GateImage], size_px: int) -> Iterator[SmallImage]:
+    """Yield what a model needs of each image. No more than one of them is held at full size.
+
+    Args:
+        images: Images, which an iterator reads one after the other.
+        size_px: Side of the model's input, in pixels.
+    """
+    # A loop would hold an image while the next one is read.
+    return map(partial(_shrink, size_px=size_px), images)
+
+
+def _shrink(image: GateImage, size_px: int) -> SmallImage:
+    height, width = image.rgb.shape[:2]
+    digest = sha256(repr(image.rgb.shape).encode())
+    digest.update(np.ascontiguousarray(image.rgb).data)
+    square = resize_for_model(image.rgb, size_px)
+    return SmallImage(image.name, square, width, height, digest.digest(), image.read_truth)
 
 
 def draw_gate_images(count: int) -> Iterator[GateImage]:
@@ -43,7 +95,7 @@ def draw_gate_images(count: int) -> Iterator[GateImage]:
     for number in range(count):
         kind, (width, height) = _DRAWN[number % len(_DRAWN)], _SIZES[number // 2 % len(_SIZES)]
         drawn = draw_photograph(_FIRST_SEED + number, width=width, height=height, kind=kind)
-        yield GateImage(f"drawn-{number:02}-{drawn.category}", drawn.image, drawn.mask)
+        yield GateImage(f"drawn-{number:02}-{drawn.category}", drawn.image, known_truth(drawn.mask))
 
 
 def read_gate_images(folder: Path) -> Iterator[GateImage]:
@@ -62,20 +114,29 @@ def read_gate_images(folder: Path) -> Iterator[GateImage]:
     if not paths:
         raise InvalidConfig(f"{folder} has no image ({', '.join(sorted(_SUFFIXES))}).")
     for path in paths:
-        try:
-            rgb = decode_image(path.read_bytes(), ImageLimits()).rgb
-        except (ForeedgeError, OSError) as error:
-            raise InvalidConfig(f"{path} cannot be read as an image: {error}") from error
-        yield GateImage(path.stem, rgb, _read_truth(path.with_name(path.stem + _MASK_SUFFIX), rgb))
+        yield _read_image(path)
 
 
-def shared_images(some: Iterable[GateImage], others: Iterable[GateImage]) -> list[str]:
+def _read_image(path: Path) -> GateImage:
+    try:
+        rgb = decode_image(path.read_bytes(), ImageLimits()).rgb
+    except (ForeedgeError, OSError) as error:
+        raise InvalidConfig(f"{path} cannot be read as an image: {error}") from error
+    height, width = rgb.shape[:2]
+    truth = path.with_name(path.stem + _MASK_SUFFIX)
+    if not truth.is_file():
+        return GateImage(path.stem, rgb)
+    _check_truth(truth, width, height)
+    return GateImage(path.stem, rgb, partial(_read_truth, truth, width, height))
+
+
+def shared_images(some: Iterable[SmallImage], others: Iterable[SmallImage]) -> list[str]:
     """Return the names of the images whose pixels another set has too, whatever their files."""
-    known = {_digest(image) for image in others}
-    return [image.name for image in some if _digest(image) in known]
+    known = {image.digest for image in others}
+    return [image.name for image in some if image.digest in known]
 
 
-def halve(images: Sequence[GateImage]) -> tuple[list[GateImage], list[GateImage]]:
+def halve(images: Sequence[SmallImage]) -> tuple[list[SmallImage], list[SmallImage]]:
     """Return two halves of a set. What the first one chooses, the second one can judge.
 
     The order of a hash of the names deals them out, so that neither half has a kind of its own.
@@ -91,21 +152,24 @@ def halve(images: Sequence[GateImage]) -> tuple[list[GateImage], list[GateImage]
     return dealt[::2], dealt[1::2]
 
 
-def _digest(image: GateImage) -> tuple[tuple[int, ...], bytes]:
-    return image.rgb.shape, sha256(image.rgb.tobytes()).digest()
-
-
-def _read_truth(path: Path, rgb: Pixels) -> Pixels | None:
-    if not path.is_file():
-        return None
+def _read_truth(path: Path, width: int, height: int) -> Pixels:
+    _check_truth(path, width, height)
     try:
         with Image.open(path) as mask:
-            truth = np.asarray(mask.convert("L"))
+            return np.asarray(mask.convert("L"))
     except OSError as error:
         raise InvalidConfig(f"{path} cannot be read as a mask: {error}") from error
-    if truth.shape != rgb.shape[:2]:
+
+
+def _check_truth(path: Path, width: int, height: int) -> None:
+    """Refuse a true mask of another size, by its header alone."""
+    try:
+        with Image.open(path) as mask:
+            size = mask.size
+    except OSError as error:
+        raise InvalidConfig(f"{path} cannot be read as a mask: {error}") from error
+    if size != (width, height):
         raise InvalidConfig(
-            f"{path} has {truth.shape[1]} x {truth.shape[0]} pixels, and its image "
-            f"{rgb.shape[1]} x {rgb.shape[0]}. A true mask has the size of its image."
+            f"{path} has {size[0]} x {size[1]} pixels, and its image {width} x {height}. "
+            "A true mask has the size of its image."
         )
-    return truth

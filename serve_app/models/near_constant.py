@@ -15,7 +15,7 @@ In float32 the graph answers as before, up to rounding. Whoever makes such a gra
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class SteadyChannel:
 
 
 def find_steady_channels(
-    model: onnx.ModelProto, probes: Sequence[npt.NDArray[np.float32]]
+    model: onnx.ModelProto, probes: Iterable[npt.NDArray[np.float32]]
 ) -> list[SteadyChannel]:
     """Return the nearly constant channels that outstand all those of their feature map that vary.
 
@@ -108,7 +108,7 @@ def take_out(model: onnx.ModelProto, channels: Sequence[SteadyChannel]) -> list[
 
 
 def _ranges(
-    model: onnx.ModelProto, names: Sequence[str], probes: Sequence[npt.NDArray[np.float32]]
+    model: onnx.ModelProto, names: Sequence[str], probes: Iterable[npt.NDArray[np.float32]]
 ) -> tuple[list[Vector], list[Vector]]:
     """Return the smallest and the largest value of each channel of feature maps, for any probe."""
     probed = onnx.ModelProto()

@@ -24,7 +24,7 @@ from serve_app.imaging.pixels import Pixels
 from serve_app.models.derive import derive_graph
 from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.gate import MaskPair, Measures, measure_masks
-from serve_app.models.gate_images import draw_gate_images
+from serve_app.models.gate_images import draw_gate_images, shrink_images
 from serve_app.models.inference import load_model
 from serve_app.models.quantization.quantize import calibrate_graph
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
@@ -129,7 +129,8 @@ def check_int8(machine: Machine) -> tuple[Measures, dict[str, int]]:
         The measures of the gate, and the kernels of the convolutions.
     """
     weights = locate_weights(BUNDLED_MODEL, AppConfig.load())
-    graph = calibrate_graph(weights, list(draw_gate_images(_CALIBRATION))).graph().content
+    drawn = shrink_images(draw_gate_images(_CALIBRATION), weights.facts.size_px)
+    graph = calibrate_graph(weights, [image.square for image in drawn]).graph().content
     expected = mask_of(graph, INT8, _IMAGES / IMAGES[0])
     found, kernels = mask_and_kernels(machine, CPUS[1], INT8, graph)
     measures = measure_masks([MaskPair(IMAGES[0], expected, found)])

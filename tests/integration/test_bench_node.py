@@ -31,7 +31,7 @@ from serve_app.models.engines.records import (
     read_current,
     write_derived,
 )
-from serve_app.models.gate_images import BUNDLED_SET, draw_gate_images
+from serve_app.models.gate_images import BUNDLED_SET, draw_gate_images, shrink_images
 from serve_app.models.inference import load_model
 from serve_app.models.registry import locate_weights
 
@@ -44,8 +44,9 @@ FOREEDGE = Path(sys.executable).parent / "foreedge"
 
 def own_gate(pair: Pair, config: AppConfig) -> GateRecord:
     """Write the files of a pair that was measured on images of the user's own."""
-    weights, images = locate_weights("folio", config), list(draw_gate_images(2))
-    graph = derive_graph(weights, images)
+    weights = locate_weights("folio", config)
+    images = list(shrink_images(draw_gate_images(2), weights.facts.size_px))
+    graph = derive_graph(weights, [image.square for image in images])
     record = pass_gate(
         weights, pair, graph, images, image_set="the images of mine", machine=this_machine()
     )

@@ -22,6 +22,7 @@ from serve_app.models.derive import derive_graph, pass_gate
 from serve_app.models.engines.network import EXACT, GATED, Pair
 from serve_app.models.engines.processor import pairs_by_speed, this_machine
 from serve_app.models.engines.records import derived_folder, derived_path, write_derived
+from serve_app.models.gate_images import shrink_images
 from serve_app.models.registry import locate_weights
 from tests.support.images import book, jpeg
 from tests.support.replica_processes import replica_processes
@@ -40,8 +41,9 @@ def write_gate(home: Path) -> Pair:
     if not pairs:
         return EXACT
     config = AppConfig.load({"models": ["folio"], "u2net_home": home})
-    weights, images = locate_weights("folio", config), bundled_images()[::4]
-    graph = derive_graph(weights, images)
+    weights = locate_weights("folio", config)
+    images = list(shrink_images(bundled_images()[::4], weights.facts.size_px))
+    graph = derive_graph(weights, [image.square for image in images])
     record = pass_gate(weights, pairs[0], graph, images, image_set="a few", machine=machine)
     path = derived_path(derived_folder(config), "folio", pairs[0])
     write_derived(path, graph.content, record)

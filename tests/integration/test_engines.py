@@ -28,7 +28,7 @@ from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
 from serve_app.models.engines.processor import pairs_by_speed, this_machine, why_not_runnable
 from serve_app.models.engines.records import derived_folder, derived_path, write_derived
 from serve_app.models.engines.shipped import find_shipped
-from serve_app.models.gate_images import BUNDLED_SET, GateImage
+from serve_app.models.gate_images import BUNDLED_SET, GateImage, SmallImage, shrink_images
 from serve_app.models.inference import load_model
 from serve_app.models.quantization.quantize import calibrate_graph
 from serve_app.models.registry import Weights, locate_weights
@@ -68,15 +68,19 @@ def images() -> list[GateImage]:
 
 
 @pytest.fixture(scope="module")
-def gated(home: Path, weights: Weights, images: list[GateImage]) -> list[Pair]:
+def small(weights: Weights, images: list[GateImage]) -> list[SmallImage]:
+    """Return what the model needs of these images."""
+    return list(shrink_images(images, weights.facts.size_px))
+
+
+@pytest.fixture(scope="module")
+def gated(home: Path, weights: Weights, small: list[SmallImage]) -> list[Pair]:
     """Write the files of every pair that runs here, and return these pairs."""
     machine, found = this_machine(), []
     for pair in (BFLOAT16, FLOAT16):
         if why_not_runnable(pair, machine) is None:
-            graph = derive_graph(weights, images[:1])
-            record = pass_gate(
-                weights, pair, graph, images[::2], image_set="a few", machine=machine
-            )
+            graph = derive_graph(weights, [small[0].square])
+            record = pass_gate(weights, pair, graph, small[::2], image_set="a few", machine=machine)
             path = derived_path(derived_folder(config_of(home)), weights.name, pair)
             write_derived(path, graph.content, record)
             found.append(pair)
@@ -90,23 +94,24 @@ def need(pair: Pair) -> None:
 
 
 def test_two_channels_are_taken_out_and_float32_stays(
-    weights: Weights, images: list[GateImage]
+    weights: Weights, small: list[SmallImage]
 ) -> None:
-    derived = derive_graph(weights, images[:1])
+    derived = derive_graph(weights, [small[0].square])
     assert len(derived.taken) == 2
     session = ort.InferenceSession(derived.content, session_options(SegmenterConfig(threads=1)))
-    (found,) = compare_with_rembg(weights, [OnnxRuntimeNetwork(session)], images[1::3])
+    (found,) = compare_with_rembg(weights, [OnnxRuntimeNetwork(session)], small[1::3])
     assert found.within_2 == 1
     assert found.difference < 0.01
 
 
 def test_the_gate_refuses_plain_bfloat16_and_lets_the_rewritten_graph_through(
-    weights: Weights, images: list[GateImage]
+    weights: Weights, small: list[SmallImage]
 ) -> None:
     need(BFLOAT16)
     plain = plain_bfloat16(weights)
-    rewritten = OpenVinoNetwork(derive_graph(weights, images[:1]).content, "bfloat16", threads=1)
-    naive, found = compare_with_rembg(weights, [plain, rewritten], images)
+    graph = derive_graph(weights, [small[0].square]).content
+    rewritten = OpenVinoNetwork(graph, "bfloat16", threads=1)
+    naive, found = compare_with_rembg(weights, [plain, rewritten], small)
     assert naive.reached() is None
     assert found.failures("fast") == []
     # What rounds so much must not pass for rembg's own masks.
@@ -114,17 +119,18 @@ def test_the_gate_refuses_plain_bfloat16_and_lets_the_rewritten_graph_through(
 
 
 def test_float16_reaches_exact_with_the_rewritten_graph(
-    weights: Weights, images: list[GateImage]
+    weights: Weights, small: list[SmallImage]
 ) -> None:
     need(FLOAT16)
-    rewritten = OpenVinoNetwork(derive_graph(weights, images[:1]).content, "float16", threads=1)
-    (found,) = compare_with_rembg(weights, [rewritten], images)
+    graph = derive_graph(weights, [small[0].square]).content
+    rewritten = OpenVinoNetwork(graph, "float16", threads=1)
+    (found,) = compare_with_rembg(weights, [rewritten], small)
     assert found.reached() == "exact"
 
 
-def test_the_gate_refuses_a_naive_int8(weights: Weights, images: list[GateImage]) -> None:
-    naive = minmax_int8(weights, images[:2])
-    (found,) = compare_with_rembg(weights, [naive], images[::2])
+def test_the_gate_refuses_a_naive_int8(weights: Weights, small: list[SmallImage]) -> None:
+    naive = minmax_int8(weights, small[:2])
+    (found,) = compare_with_rembg(weights, [naive], small[::2])
     assert found.reached() is None
     assert len(found.failures("fast")) >= 2
 
@@ -190,7 +196,8 @@ def test_the_largest_and_the_smallest_images_get_the_same_verdicts_in_int8(
         for segmenter in ({}, {"precision": "int8"})
     )
     folio = locate_weights("folio", config)
-    graph = calibrate_graph(folio, images[:2]).graph()
+    squares = [each.square for each in shrink_images(images[:2], folio.facts.size_px)]
+    graph = calibrate_graph(folio, squares).graph()
     record = record_of(folio, INT8, graph, this_machine(), "a few", CLOSE)
     write_derived(derived_path(derived_folder(config), "folio", INT8), graph.content, record)
     assert load_model("folio", config).choice.pair == INT8
@@ -216,8 +223,9 @@ def test_the_command_writes_what_a_replica_serves(
     shutil.copyfile(u2netp_weights, home / "u2netp.onnx")
     for image in images[:3]:
         Image.fromarray(image.rgb).save(folder / f"{image.name}.png")
-        assert image.truth is not None
-        Image.fromarray(image.truth).save(folder / f"{image.name}.mask.png")
+        truth = image.read_truth()
+        assert truth is not None
+        Image.fromarray(truth).save(folder / f"{image.name}.mask.png")
     command = [str(FOREEDGE), "models", "gate", "u2netp", "--precision", "bfloat16", "--json"]
     done = subprocess.run(
         [*command, "--images", str(folder)],

@@ -21,10 +21,10 @@ from serve_app.models.engines.network import INT8
 from serve_app.models.engines.onnx_runtime import open_as_written
 from serve_app.models.engines.processor import this_machine, why_not_runnable
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
-from serve_app.models.gate_images import draw_gate_images
+from serve_app.models.gate_images import draw_gate_images, shrink_images
 from serve_app.models.quantization.quantize import quantize_model
 from serve_app.models.registry import Weights
-from tests.support.quantized import small_network
+from tests.support.quantized import SIDE_PX, small_network
 
 FOREEDGE = Path(sys.executable).parent / "foreedge"
 
@@ -33,7 +33,7 @@ def test_a_graph_without_an_axis_for_scales_gets_a_later_operator_set(tmp_path: 
     # Below operator set 13, scales for each channel would be invalid, and nothing would say so.
     path = small_network(tmp_path / "old.onnx", opset=11)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    first, second, *choosing = draw_gate_images(4)
+    first, second, *choosing = shrink_images(draw_gate_images(4), SIDE_PX)
     steps: list[str] = []
     weights = Weights("own", path, digest, CUSTOM_MODEL_FACTS)
     found = quantize_model(weights, [first, second], choosing, "fast", on_step=steps.append)
@@ -53,7 +53,7 @@ def test_the_bundled_images_of_the_gate_are_none_of_the_calibration(tmp_path: Pa
     [drawn] = draw_gate_images(1)
     Image.fromarray(drawn.rgb).save(tmp_path / "mine.png")
     with pytest.raises(InvalidConfig, match=r"such as mine \(the bundled images\)"):
-        read_both_sets(tmp_path, None)
+        read_both_sets(tmp_path, None, SIDE_PX)
 
 
 def test_the_command_writes_what_it_reports(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from onnx import version_converter
 from serve_app.config import SegmenterConfig
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import InvalidConfig
-from serve_app.imaging.mask import resize_for_model
+from serve_app.imaging.pixels import Pixels
 from serve_app.models.derive import (
     DERIVED_FROM_EVERY,
     DerivedGraph,
@@ -26,7 +26,7 @@ from serve_app.models.engines.network import Tensor
 from serve_app.models.engines.onnx_runtime import open_as_written
 from serve_app.models.facts import ModelFacts
 from serve_app.models.gate import Measures, measure_masks
-from serve_app.models.gate_images import GateImage
+from serve_app.models.gate_images import SmallImage
 from serve_app.models.inference import normalize_images
 from serve_app.models.near_constant import SteadyChannel
 from serve_app.models.quantization.layers import LayeredGraph
@@ -82,8 +82,8 @@ class CalibratedGraph:
 
 def quantize_model(
     weights: Weights,
-    images: Sequence[GateImage],
-    choosing: Sequence[GateImage],
+    images: Sequence[SmallImage],
+    choosing: Sequence[SmallImage],
     accuracy: Accuracy,
     *,
     threads: int = 1,
@@ -109,7 +109,7 @@ def quantize_model(
             computes values that are not finite.
         Exception: The file is not an ONNX model.
     """
-    calibration = calibrate_graph(weights, images, on_step)
+    calibration = calibrate_graph(weights, [image.square for image in images], on_step)
     on_step("masks in float32")
     few = list(reference_masks(weights, _spread(images, _PART_IMAGES)))
     expected = list(reference_masks(weights, choosing))
@@ -136,20 +136,41 @@ def quantize_model(
 
 
 def calibrate_graph(
-    weights: Weights, images: Sequence[GateImage], on_step: OnStep = lambda _: None
+    weights: Weights, squares: Sequence[Pixels], on_step: OnStep = lambda _: None
 ) -> CalibratedGraph:
-    """Return what a model's layers need to run in int8. See ``quantize_model``."""
+    """Return what a model's layers need to run in int8.
+
+    Args:
+        weights: The model.
+        squares: Images for the calibration as the model takes them, uint8 [S, S, 3] each.
+        on_step: Function that is called with a description of each step.
+
+    Raises:
+        InvalidConfig: See ``quantize_model``.
+        Exception: The file is not an ONNX model.
+    """
     on_step("nearly constant channels")
-    derived = derive_graph(weights, images[::DERIVED_FROM_EVERY])
+    derived = derive_graph(weights, squares[::DERIVED_FROM_EVERY])
     layered = LayeredGraph(convert_operator_set(derived.content, weights))
     if not layered.layers:
         raise InvalidConfig(f"{weights.path} has no convolution that int8 could make faster.")
-    inputs = [_input_of(image, weights.facts) for image in images]
+    inputs = _Inputs(squares, weights.facts)
     ranges: Mapping[float, Mapping[str, Range]] = {}
     for number, measured in enumerate(measure_ranges(layered, inputs, _SHARES), 1):
         on_step(f"ranges, run {number}")
         ranges = measured or ranges
     return CalibratedGraph(layered, derived.taken, ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """The inputs of squares, which are four times as large and so made one at a time."""
+
+    squares: Sequence[Pixels]
+    facts: ModelFacts
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (normalize_images(each[None], self.facts) for each in self.squares)
 
 
 class _Trial:
@@ -207,7 +228,3 @@ def convert_operator_set(content: bytes, weights: Weights) -> onnx.ModelProto:
             f"{weights.path} cannot be converted from operator set {current} to {OPERATOR_SET}, "
             f"which int8 needs: {type(error).__name__}: {text}"
         ) from error
-
-
-def _input_of(image: GateImage, facts: ModelFacts) -> Tensor:
-    return normalize_images(resize_for_model(image.rgb, facts.size_px)[None], facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -52,13 +52,14 @@ class ValueHistogram:
 
 
 def measure_ranges(
-    layered: LayeredGraph, inputs: Sequence[npt.NDArray[np.float32]], shares: Sequence[float]
+    layered: LayeredGraph, inputs: Iterable[npt.NDArray[np.float32]], shares: Sequence[float]
 ) -> Iterator[dict[float, dict[str, Range]] | None]:
     """Yield None after each run, and at last the range of every value that may be an integer.
 
     Args:
         layered: The graph.
-        inputs: Inputs of the calibration images, float32 [1, 3, S, S] each.
+        inputs: Inputs of the calibration images, float32 [1, 3, S, S] each. They are iterated over
+            several times.
         shares: Shares of the values that a range may hold, such as 0.9999. Each has its ranges.
 
     Raises:

@@ -11,9 +11,9 @@ import pytest
 from loadtests.quality.int8_graphs import int8_graph
 from serve_app.models.engines.processor import this_machine
 from serve_app.models.facts import CUSTOM_MODEL_FACTS
-from serve_app.models.gate_images import draw_gate_images
+from serve_app.models.gate_images import draw_gate_images, shrink_images
 from serve_app.models.registry import Weights
-from tests.support.quantized import small_network
+from tests.support.quantized import SIDE_PX, small_network
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def weights(tmp_path: Path) -> Weights:
 def test_a_graph_is_made_once_for_its_source_and_calibration(
     weights: Weights, tmp_path: Path
 ) -> None:
-    first, second, choosing = draw_gate_images(3)
+    first, second, choosing = shrink_images(draw_gate_images(3), SIDE_PX)
     steps: list[str] = []
 
     def made(source: Weights, number: int) -> Path:
@@ -49,7 +49,7 @@ def test_a_graph_is_made_once_for_its_source_and_calibration(
 
 
 def test_a_graph_that_was_interrupted_is_made_again(weights: Weights, tmp_path: Path) -> None:
-    image, choosing = draw_gate_images(2)
+    image, choosing = shrink_images(draw_gate_images(2), SIDE_PX)
     found = int8_graph(weights, [image], [choosing], this_machine(), folder=tmp_path)
     whole = found.path.read_bytes()
     found.path.write_bytes(b"half")

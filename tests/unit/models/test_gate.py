@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.errors import InvalidConfig
 from serve_app.models.gate import BOUNDS, MaskPair, Measures, measure_masks
-from serve_app.models.gate_images import draw_gate_images, halve
+from serve_app.models.gate_images import draw_gate_images, halve, shrink_images
 
 SIDE = 100
 
@@ -110,7 +110,7 @@ def test_a_gate_without_images_lets_nothing_through() -> None:
 
 
 def test_a_set_is_halved_without_regard_to_its_order() -> None:
-    images = list(draw_gate_images(9))
+    images = list(shrink_images(draw_gate_images(9), SIDE))
     chooses, judges = halve(images)
     assert sorted(each.name for each in (*chooses, *judges)) == [each.name for each in images]
     assert (len(chooses), len(judges)) == (5, 4)

@@ -58,8 +58,8 @@ def saved(folder: Path, images: list[GateImage]) -> Path:
 def test_the_gate_never_judges_on_images_of_the_calibration(tmp_path: Path) -> None:
     first, second, third = draw_gate_images(3)
     fitted = saved(tmp_path / "fitted", [first, second])
-    chosen, judged = read_both_sets(fitted, saved(tmp_path / "others", [third]))
+    chosen, judged = read_both_sets(fitted, saved(tmp_path / "others", [third]), 32)
     assert ([each.name for each in judged], len(chosen)) == ([third.name], 2)
     renamed = GateImage("renamed", second.rgb)
     with pytest.raises(InvalidConfig, match=rf"such as {second.name} \(.*some\)"):
-        read_both_sets(fitted, saved(tmp_path / "some", [third, renamed]))
+        read_both_sets(fitted, saved(tmp_path / "some", [third, renamed]), 32)
