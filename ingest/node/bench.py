@@ -100,9 +100,9 @@ class _Measurement:
         report = report.model_copy(update={"gates": gates})
         self.on_step("pixels")
         pixels_s = measure_pixels_s(self.weights.facts.size_px, _PIXEL_RUNS)
-        machine = describe_processors(report.cores, report.cpu, report.architecture)
+        processors = describe_processors(report.cores, report.cpu, report.architecture)
         profile = profile_of(
-            report.model, report.speeds, pixels_s, machine, report.architecture, read_profile(None)
+            report.model, report.speeds, pixels_s, processors, self.machine, read_profile(None)
         )
         settings = fastest_settings(report.speeds, gates)
         return report.model_copy(update={"settings": settings, "profile": profile})

@@ -11,6 +11,7 @@ from ingest.node.speed import CaseSpeed
 from ingest.scaling.plan_inputs import Profile
 from serve_app.errors import InvalidConfig
 from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.processor import Machine, kernel_features
 
 COMMAND = "foreedge bench-node"
 
@@ -27,8 +28,8 @@ def profile_of(
     model: str,
     speeds: Sequence[CaseSpeed],
     pixels_s: float,
-    machine: str,
-    architecture: str,
+    processors: str,
+    machine: Machine,
     base: Profile,
 ) -> Profile:
     """Return the profile of a node. What needs Ray is that of another profile, and says so.
@@ -37,8 +38,8 @@ def profile_of(
         model: Name of the model that was measured.
         speeds: Speeds of its pairs. Those on one thread count, and one of them is the default pair.
         pixels_s: CPU seconds of one image without the model.
-        machine: The processors in words.
-        architecture: Architecture of these processors.
+        processors: The processors in words.
+        machine: The machine that was measured.
         base: Profile that has the rest.
 
     Raises:
@@ -55,14 +56,15 @@ def profile_of(
         )
     return Profile(
         measured_on=date.today().isoformat(),
-        machine=machine,
-        architecture=architecture,
+        machine=processors,
+        architecture=machine.architecture,
         method="CPU seconds of whole processes on one thread.",
         commands=(f"{COMMAND} --model {model}",),
         images=f"JPEG of {WIDTH}x{HEIGHT} to PNG",
         image_pixels=WIDTH * HEIGHT,
         segment_s={model: seconds.pop(EXACT)},
         other_engines_s={str(pair): {model: value} for pair, value in seconds.items()},
+        other_engines_kernels={str(pair): kernel_features(pair, machine) for pair in seconds},
         pixels_s=round(pixels_s, 4),
         **application_of_profile(base),
     )

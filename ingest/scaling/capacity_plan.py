@@ -143,10 +143,10 @@ def make_plan(request: PlanRequest, profile: Profile, prices: Prices) -> Capacit
             f"--node-cpus: {request.instance.name} has {request.instance.vcpus} vCPUs, fewer than "
             f"{request.node_cpus:g}"
         )
-    if (reason := request.instance.family.why_not(request.pair)) is not None:
+    if (reason := request.instance.family.why_not(request.pair, profile)) is not None:
         raise InvalidConfig(
-            f"--engine: {request.instance.name} ({request.instance.family.processor}) cannot run "
-            f"{request.pair}: {reason}"
+            f"--engine: {request.pair} cannot be planned on {request.instance.name} "
+            f"({request.instance.family.processor}): {reason}"
         )
     times = image_times(request, profile)
     stages = choose_stages(request, profile.control_plane, times)
@@ -173,7 +173,7 @@ def compare_families(request: PlanRequest, profile: Profile, prices: Prices) -> 
     size = request.instance.name.partition(".")[2]
     plans = []
     for name, family in prices.families.items():
-        if size not in family.sizes or family.why_not(request.pair) is not None:
+        if size not in family.sizes or family.why_not(request.pair, profile) is not None:
             continue
         instance = find_instance(f"{name}.{size}", prices)
         # A given price or factor belongs to the requested instance alone.
@@ -189,7 +189,7 @@ def compare_engines(request: PlanRequest, profile: Profile, prices: Prices) -> l
     for pair in profile.pairs():
         measured = profile.names(pair)
         is_measured = request.model in measured or f"{request.model}-shaped" in measured
-        if is_measured and request.instance.family.why_not(pair) is None:
+        if is_measured and request.instance.family.why_not(pair, profile) is None:
             plans += _plan_if_possible(replace(request, pair=pair), profile, prices)
     return plans
 

@@ -17,7 +17,7 @@ from serve_app.config import NonEmpty, Positive, Seconds, Section
 from serve_app.contracts.base import describe_validation_error
 from serve_app.errors import InvalidConfig
 from serve_app.models.engines.network import EVERY_PAIR, EXACT, Pair
-from serve_app.models.engines.processor import Machine, why_not_runnable
+from serve_app.models.engines.processor import Machine, kernel_features, why_not_runnable
 
 NODE_RESERVE = 0.05
 """Assumed share of a node that Ray, the operating system and the HTTP proxy take."""
@@ -56,6 +56,8 @@ class Profile(Section):
     shape with random weights."""
     other_engines_s: dict[str, dict[str, Seconds]] = Field(default_factory=dict)
     """The same with other engines and precisions, such as ``openvino bfloat16``."""
+    other_engines_kernels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Features of the processor that chose the kernels of each of these, such as ``amx_bf16``."""
     pixels_s: Seconds
     """Seconds to decode, resize, compose and encode."""
     overhead_s: float = Field(ge=0)
@@ -89,6 +91,10 @@ class Profile(Section):
             )
         return found
 
+    def kernels(self, pair: Pair) -> tuple[str, ...] | None:
+        """Return the features that chose the kernels of a pair, or None if nothing says them."""
+        return self.other_engines_kernels.get(str(pair))
+
     def segment(self, model: str, pair: Pair = EXACT) -> float:
         """Return the seconds per image of a model.
 
@@ -114,12 +120,35 @@ class Family(Section):
     time_factor: Seconds
     features: frozenset[str]
     """Features of its processors that decide which engines they run well."""
+    vendor: str = ""
+    """Maker of x86-64 processors, as they name themselves in ``/proc/cpuinfo``."""
     sizes: dict[str, Positive]
 
-    def why_not(self, pair: Pair) -> str | None:
-        """Return why these instances cannot run an engine and precision, or None if they can."""
+    def why_not(self, pair: Pair, profile: Profile) -> str | None:
+        """Return why nothing is known of an engine and precision on these instances.
+
+        Args:
+            pair: Engine and precision.
+            profile: Profile that has their seconds, or an error for who asks for them.
+
+        Returns:
+            None if the instances run them, with the kernels that were measured.
+        """
         # OpenVINO has wheels for both architectures, which the plan takes to be installed.
-        return why_not_runnable(pair, Machine(self.arch, self.features, openvino="a release"))
+        machine = Machine(self.arch, self.features, openvino="a release", vendor=self.vendor)
+        reason = why_not_runnable(pair, machine)
+        if reason is not None or not pair.changes_numbers or pair not in profile.pairs():
+            return reason
+        measured, here = profile.kernels(pair), kernel_features(pair, machine)
+        advice = "Measure it on the instance: foreedge bench-node, then --profile"
+        if measured is None:
+            return f"the profile does not say which kernels its seconds are of. {advice}"
+        if measured != here:
+            return (
+                f"the seconds of the profile are of the kernels for {', '.join(measured)}, and "
+                f"this processor has those for {', '.join(here)}. {advice}"
+            )
+        return None
 
 
 class Requests(Section):

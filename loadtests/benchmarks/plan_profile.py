@@ -33,7 +33,12 @@ from serve_app.errors import InvalidConfig
 from serve_app.models.derive import derive_graph
 from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import EXACT, GATED, OPENVINO_EXACT, Pair
-from serve_app.models.engines.processor import pairs_by_speed, this_machine, why_not_runnable
+from serve_app.models.engines.processor import (
+    kernel_features,
+    pairs_by_speed,
+    this_machine,
+    why_not_runnable,
+)
 from serve_app.models.facts import MODEL_FACTS
 from serve_app.models.registry import BUNDLED_MODEL, locate_weights
 
@@ -161,6 +166,7 @@ def measure(models: Sequence[str], rounds: int, seconds: float, base: Path | Non
         image_pixels=WIDTH * HEIGHT,
         segment_s=times.pop(EXACT),
         other_engines_s={str(pair): found for pair, found in times.items()},
+        other_engines_kernels={str(pair): kernel_features(pair, this_machine()) for pair in times},
         pixels_s=round(pixels_s, 4),
         **application,
     )

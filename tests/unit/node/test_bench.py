@@ -18,6 +18,7 @@ from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.precision import Engine, Precision
 from serve_app.errors import InvalidConfig
 from serve_app.models.engines.network import EXACT, Pair
+from serve_app.models.engines.processor import Machine
 from serve_app.models.engines.records import RECIPE_VERSION, GateRecord
 from serve_app.models.gate import Measures
 from tests.support import graphs
@@ -61,6 +62,7 @@ def gate(precision: Precision, difference: float) -> GateRecord:
 
 NCHWC = "com.microsoft.nchwc:Conv"
 BFLOAT16 = Pair("openvino", "bfloat16")
+AMD = Machine("x86_64", frozenset({"avx2", "avx512_bf16"}), "1", vendor="AuthenticAMD")
 SPEEDS = [
     speed("onnxruntime", "float32", 5),
     speed("onnxruntime", "float32", 3, threads=1),
@@ -96,9 +98,12 @@ def test_a_profile_has_the_times_of_one_thread_and_says_what_is_not_measured() -
         speed("openvino", "bfloat16", 12, threads=1),
     ]
     base = read_profile(None)
-    profile = profile_of("own", speeds, 0.03, "2 vCPUs of a test (x86_64)", "x86_64", base)
+    profile = profile_of("own", speeds, 0.03, "2 vCPUs of a test (x86_64)", AMD, base)
     assert profile.segment("own") == pytest.approx(1 / 3)
     assert profile.pairs() == [EXACT, BFLOAT16]
+    assert profile.architecture == "x86_64"
+    # A plan on instances with other kernels refuses these seconds.
+    assert profile.kernels(BFLOAT16) == ("avx512_bf16",)
     assert profile.segment("own", BFLOAT16) == pytest.approx(1 / 12)
     assert (profile.pixels_s, profile.overhead_s) == (0.03, base.overhead_s)
     assert set(profile.from_elsewhere) == {"overhead_s", "control_plane", "replica_start_s"}
@@ -108,7 +113,7 @@ def test_a_profile_has_the_times_of_one_thread_and_says_what_is_not_measured() -
 def test_a_profile_needs_the_default_pair_and_says_so() -> None:
     others = [speed("openvino", "bfloat16", 12, threads=1)]
     with pytest.raises(InvalidConfig, match="own was not measured with onnxruntime float32"):
-        profile_of("own", others, 0.03, "a test", "x86_64", read_profile(None))
+        profile_of("own", others, 0.03, "a test", AMD, read_profile(None))
 
 
 def report(**fields: Any) -> NodeReport:

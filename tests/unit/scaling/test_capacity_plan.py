@@ -46,6 +46,7 @@ PROFILE = Profile.model_validate(
         "image_pixels": 2_000_000,
         "segment_s": {"fast": 0.02, "u2net-shaped": 2.0},
         "other_engines_s": {"openvino bfloat16": {"u2net-shaped": 0.5}},
+        "other_engines_kernels": {"openvino bfloat16": ["amx_bf16"]},
         "pixels_s": 0.18,
         "overhead_s": 0.02,
         "control_plane": {"ingest_per_s": 100, "handle_calls_per_s": 400},
@@ -151,11 +152,51 @@ def test_another_engine_has_its_own_times_and_settings() -> None:
 
 def test_int8_needs_another_command() -> None:
     times = {**PROFILE.other_engines_s, str(INT8): {"u2net-shaped": 0.5}}
-    profile = PROFILE.model_copy(update={"other_engines_s": times})
+    kernels = {**PROFILE.other_engines_kernels, str(INT8): ("avx512_vnni", "avx_vnni")}
+    profile = PROFILE.model_copy(
+        update={"other_engines_s": times, "other_engines_kernels": kernels}
+    )
     request = plan(instance="c7i.4xlarge").request
     said = "\n".join(plan_notes(make_plan(replace(request, pair=INT8), profile, PRICES)))
     assert "(foreedge models quantize)" in said
     assert "models gate" not in said
+
+
+def test_seconds_of_other_kernels_price_no_family() -> None:
+    c7a = find_instance("c7a.4xlarge", PRICES)
+    request = PlanRequest(1_000_000, 86_400, c7a, "u2net", BFLOAT16, time_factor=1.0)
+    # Both kinds of processor run bfloat16, but by kernels of their own.
+    asked = r"c7a\.4xlarge.*amx_bf16.*avx512_bf16.*foreedge bench-node"
+    with pytest.raises(InvalidConfig, match=asked):
+        make_plan(request, PROFILE, PRICES)
+    families = compare_families(replace(request, instance=C7I), PROFILE, PRICES)
+    assert [each.request.instance.name for each in families] == ["c7i.4xlarge"]
+    engines = compare_engines(replace(request, pair=EXACT), PROFILE, PRICES)
+    assert [each.request.pair for each in engines] == [EXACT]
+    # A profile that was measured there counts there, and no longer on Intel's.
+    kernels = {str(BFLOAT16): ("avx512_bf16",)}
+    measured = PROFILE.model_copy(update={"other_engines_kernels": kernels})
+    assert make_plan(request, measured, PRICES).request.pair == BFLOAT16
+    with pytest.raises(InvalidConfig, match=r"c7i\.4xlarge.*avx512_bf16"):
+        make_plan(replace(request, instance=C7I), measured, PRICES)
+
+
+def test_a_profile_that_does_not_name_its_kernels_prices_float32_alone() -> None:
+    # A report of bench-node from before they were written down.
+    old = PROFILE.model_copy(update={"other_engines_kernels": {}})
+    request = plan(instance="c7i.4xlarge").request
+    assert make_plan(request, old, PRICES).request.pair == EXACT
+    with pytest.raises(InvalidConfig, match=r"does not say .*foreedge bench-node"):
+        make_plan(replace(request, pair=BFLOAT16), old, PRICES)
+
+
+def test_float32_of_another_engine_is_planned_on_every_family() -> None:
+    openvino = Pair("openvino", "float32")
+    profile = PROFILE.model_copy(update={"other_engines_s": {str(openvino): {"fast": 0.01}}})
+    for name in ("c8g.4xlarge", "c7i.4xlarge", "c7a.4xlarge"):
+        instance = find_instance(name, PRICES)
+        request = PlanRequest(1_000_000, 86_400, instance, "fast", openvino, time_factor=1.0)
+        assert make_plan(request, profile, PRICES).request.pair == openvino
 
 
 def test_an_engine_that_there_is_none_of_names_the_option() -> None:
@@ -232,6 +273,7 @@ def test_the_packaged_profile_has_the_models_that_are_served() -> None:
     assert {"folio", "u2netp"} <= set(profile.segment_s) & set(profile.names(BFLOAT16))
     assert profile.architecture == "x86_64"
     assert profile.method
+    assert profile.kernels(BFLOAT16) == ("amx_bf16",)
 
 
 def test_a_profile_that_is_none(tmp_path: Path) -> None:
