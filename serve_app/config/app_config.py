@@ -150,6 +150,19 @@ class AppConfig(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_that_the_queue_is_in_the_region(self) -> Self:
+        # A server in place of AWS has its own address, whatever its queues are called.
+        if self.queue is None or self.aws.endpoint_url is not None:
+            return self
+        region = self.queue.region
+        if region is not None and region != self.aws.region:
+            raise ValueError(
+                f"queue.url {self.queue.url} is in {region}, and aws.region is {self.aws.region}; "
+                f"set aws.region to {region}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_what_the_catalog_needs(self) -> Self:
         if self.catalog is not None and self.queue is None:
             raise ValueError("catalog needs queue.url, from which its jobs come")

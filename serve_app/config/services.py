@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -15,12 +17,21 @@ from serve_app.contracts.recipe import PRESETS
 _LONGEST_HIDDEN_S = 43_200
 """Longest time, in seconds, for which SQS hides a message: 12 hours."""
 
+_QUEUE_HOST = re.compile(
+    r"(?:.+\.)?sqs(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)"
+    r"|([a-z0-9-]+)\.queue\.amazonaws\.com(?:\.cn)?"
+)
+"""Hosts of queues, from https://docs.aws.amazon.com/general/latest/gr/sqs-service.html. One of an
+interface endpoint begins with the endpoint's own name."""
+
 
 class AwsConfig(Section):
     """How S3, SQS and Secrets Manager are reached."""
 
     region: NonEmpty = "us-east-1"
-    """AWS region of the buckets, the queue and the secret."""
+    """AWS region of the buckets, the queue and the secret. It comes from here alone: replicas on
+    other machines have another environment, so that ``AWS_REGION`` and the region of a profile are
+    not read."""
     endpoint_url: str | None = None
     """URL of a local server that speaks the protocols of AWS. None stands for AWS itself."""
     max_attempts: Positive = 4
@@ -88,6 +99,12 @@ class QueueConfig(Section):
     """Whether an event of S3 is a job whatever the name of its object is. Otherwise it is none if
     the name has an extension, and not that of an image. Folders and Foreedge's own objects never
     are."""
+
+    @property
+    def region(self) -> str | None:
+        """AWS region that the URL of the queue names, or None if it names none."""
+        found = _QUEUE_HOST.fullmatch(urlsplit(self.url).hostname or "")
+        return found and (found[1] or found[2])
 
     @field_validator("recipe")
     @classmethod

@@ -20,7 +20,7 @@ from ingest.local.aws import LocalAws
 from tests.catalog.bench import Bench
 from tests.catalog.collection import Collection, photographs
 from tests.catalog.old_worker import OldWorker
-from tests.catalog.reader import REGION, ROOT, clone, environment_of
+from tests.catalog.reader import ROOT, clone, environment_of
 from tests.catalog.test_deployment import ingesting, upload_book
 from tests.support.pages import Shell, blocks, section, typed
 from tests.support.postgres_server import PostgresServer
@@ -33,6 +33,8 @@ NOT_RUN = {
     "AWS's model by tests/conventions/test_documented_commands.py",
 }
 """Commands that cannot be run here, with the reason."""
+OTHER_REGION = "eu-west-1"
+"""A region that is not the default of ``aws.region``."""
 NAMES = re.compile(r"foreedge( [a-z][a-z-]*)+")
 """Commands in a sentence that only says their name."""
 
@@ -147,13 +149,14 @@ def test_the_commands_of_the_page_about_catalogs(
 @pytest.mark.timeout(600)
 def test_the_commands_of_the_checklist(shell: Shell, aws: LocalAws, tmp_path: Path) -> None:
     def client(service: Any) -> Any:
-        return boto3.client(service, REGION, endpoint_url=aws.endpoint_url)
+        return boto3.client(service, OTHER_REGION, endpoint_url=aws.endpoint_url)
 
     for bucket in ("thumbnails-images", "thumbnails-results"):
         aws.create_bucket(bucket)
     iam, trust = client("iam"), json.dumps({"Version": "2012-10-17", "Statement": []})
     for role in ("thumbnails-worker", "thumbnails-shop"):
         iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
+    shell.run(f"export AWS_REGION={OTHER_REGION}")
     topic = client("sns").create_topic(Name="people")["TopicArn"]
     shell.run(f"export TOPIC_ARN={topic} FOREEDGE_AWS__ENDPOINT_URL={aws.endpoint_url}")
     shell.run("export FOREEDGE_MODELS='[\"folio\"]'")

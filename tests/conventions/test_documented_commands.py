@@ -75,6 +75,7 @@ def test_the_shadow_consumer_has_no_catalog(tmp_path: Path) -> None:
     """One that has a catalog sweeps the application's jobs into the queue of the shadow run."""
     file = tmp_path / "settings.yaml"
     file.write_text(
+        "aws: {region: eu-west-1}\n"
         "queue: {url: https://sqs.eu-west-1.amazonaws.com/123456789012/images}\n"
         "ledger: {bucket: ledger}\n"
         "catalog: {database_url: 'postgresql://u:p@h/d', images_bucket: images}\n"

@@ -33,6 +33,7 @@ from tests.deployment.kubernetes.schemas import (
 PAGE = ROOT / "docs" / "operations" / "kubernetes.md"
 CUT_OVER = ROOT / "docs" / "cut-over.md"
 QUEUE = {
+    "FOREEDGE_AWS__REGION": "eu-central-1",
     "FOREEDGE_QUEUE__URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/foreedge",
     "FOREEDGE_LEDGER__BUCKET": "shelf",
 }

@@ -80,6 +80,42 @@ def test_a_queue_that_cannot_work_is_refused(settings: dict[str, Any], names: st
     assert names in refusal({**QUEUE, **settings})
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "sqs.eu-west-1.amazonaws.com",
+        "sqs-fips.eu-west-1.amazonaws.com",
+        "sqs.eu-west-1.api.aws",
+        "eu-west-1.queue.amazonaws.com",
+        "vpce-0f1a-2b3c.sqs.eu-west-1.vpce.amazonaws.com",
+        "SQS.eu-west-1.amazonaws.com:443",
+    ],
+)
+def test_a_queue_of_another_region_is_refused(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Botocore would read it, and the replicas on other machines have another environment.
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    args = {**QUEUE, "queue.url": f"https://{host}/123456789012/images"}
+    refused = refusal(args)
+    assert f"{host}/123456789012/images is in eu-west-1, and aws.region is us-east-1" in refused
+    assert "set aws.region to eu-west-1" in refused
+    assert AppConfig.load({**args, "aws.region": "eu-west-1"}).aws.region == "eu-west-1"
+    AppConfig.load({**args, "aws.endpoint_url": "http://localhost:4566"})
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost:5000",
+        "sqs.local",
+        "queue.amazonaws.com",
+        "sqs.eu-west-1.localhost.localstack.cloud:4566",
+        "sqs.us-east-1.amazonaws.com",
+    ],
+)
+def test_a_queue_that_names_no_other_region_is_accepted(host: str) -> None:
+    AppConfig.load({**QUEUE, "queue.url": f"https://{host}/123456789012/images"})
+
+
 def test_a_long_poll_does_not_matter_without_a_queue() -> None:
     assert AppConfig.load({"aws.read_timeout_s": 1}).aws.read_timeout_s == 1
     config = AppConfig.load({**QUEUE, "aws.read_timeout_s": 1, "queue.long_poll_s": 0})
