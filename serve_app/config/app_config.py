@@ -163,6 +163,16 @@ class AppConfig(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_that_results_may_be_written(self) -> Self:
+        allowed = self.storage.allowed_buckets
+        bucket = None if self.queue is None else self.queue.output_bucket
+        if bucket is not None and allowed and bucket not in allowed:
+            raise ValueError(
+                f"queue.output_bucket {bucket} is not one of storage.allowed_buckets; add it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_what_the_catalog_needs(self) -> Self:
         if self.catalog is not None and self.queue is None:
             raise ValueError("catalog needs queue.url, from which its jobs come")

@@ -74,6 +74,10 @@ def test_a_dotted_name_completes_a_section_and_leaves_the_arguments_alone() -> N
         ({"queue.retry_base_s": float("nan")}, "queue.retry_base_s"),
         ({"queue.recipe": "catalogue"}, "queue.recipe: 'catalogue' is not a preset; choose from"),
         ({"queue.recipe": ""}, "queue.recipe"),
+        (
+            {"queue.output_bucket": "results", "storage.allowed_buckets": "images,ledger"},
+            "queue.output_bucket results is not one of storage.allowed_buckets; add it",
+        ),
     ],
 )
 def test_a_queue_that_cannot_work_is_refused(settings: dict[str, Any], names: str) -> None:
@@ -114,6 +118,16 @@ def test_a_queue_of_another_region_is_refused(host: str, monkeypatch: pytest.Mon
 )
 def test_a_queue_that_names_no_other_region_is_accepted(host: str) -> None:
     AppConfig.load({**QUEUE, "queue.url": f"https://{host}/123456789012/images"})
+
+
+def test_results_may_be_written_to_an_allowed_bucket() -> None:
+    for allowed in ("", "images,results"):
+        args = {**QUEUE, "queue.output_bucket": "results"}
+        config = AppConfig.load(
+            {**args, "storage.allowed_buckets": allowed.split(",") if allowed else []}
+        )
+        assert config.queue is not None
+        assert config.queue.output_bucket == "results"
 
 
 def test_a_long_poll_does_not_matter_without_a_queue() -> None:
