@@ -20,12 +20,13 @@ def doctor(
     endpoint_url: EndpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check everything that the settings name, and exit with 1 if something is wrong.
+    """Check the places that the settings name, and exit with 1 if something is wrong.
 
-    It looks at the queue, its dead-letter queue, the bucket of the results, the ledger, the API
-    keys, and the catalog's database and bucket, as far as they are configured. It names each right
-    that is missing, and changes nothing but a probe in the ledger. If all is well, it cuts out an
-    image with each model.
+    It looks at the queue, its dead-letter queue, the bucket of the results, the buckets that jobs
+    may name, the ledger, the API keys, and the catalog's database and bucket, as far as they are
+    configured. It names each right to them that is missing, and changes nothing but a probe in the
+    ledger. Which images may be read is not asked. If all is well, it cuts out an image with each
+    model.
     """
     print_findings(
         with_bundled_model(merge_settings(config, None, None, endpoint_url, settings)), as_json

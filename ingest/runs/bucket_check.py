@@ -1,8 +1,9 @@
-"""The check of a bucket for results: that it can be listed and written to."""
+"""The checks of buckets: that one for results can be written to, and that each can be listed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ingest.findings import Finding, tried
@@ -24,11 +25,7 @@ def check_result_bucket(aws: AwsConfig, bucket: str, prefix: str) -> Iterator[Fi
     client: Any = aws_client("s3", aws)
     key = f"{prefix}{_PROBE}"
     url = f"s3://{bucket}"
-    found = tried(
-        "s3:ListBucket",
-        url,
-        lambda: client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1),
-    )
+    found = _try_list(client, bucket, key)
     yield found
     if found.problem is None:
         found = tried(
@@ -42,6 +39,28 @@ def check_result_bucket(aws: AwsConfig, bucket: str, prefix: str) -> Iterator[Fi
         yield found
     if found.problem is None:
         yield from _try_upload(client, bucket, key, f"{url}/{prefix}*")
+
+
+def check_listed_bucket(aws: AwsConfig, bucket: str) -> Iterator[Finding]:
+    """Yield whether a bucket can be listed, without which missing objects look denied. Blocks.
+
+    Which of its objects may be read is not asked: roles have rights to prefixes, and no setting
+    names them.
+
+    Args:
+        aws: Settings of the connection.
+        bucket: Name of the bucket.
+    """
+    yield _try_list(aws_client("s3", aws), bucket, _PROBE)
+
+
+def _try_list(client: Any, bucket: str, prefix: str) -> Finding:
+    found = tried(
+        "s3:ListBucket",
+        f"s3://{bucket}",
+        lambda: client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1),
+    )
+    return found if found.problem else replace(found, detail=f"s3://{bucket} can be listed")
 
 
 def _try_upload(client: Any, bucket: str, key: str, where: str) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The examination of an installation: everything that its settings name, in one list.
+"""The examination of an installation: the places that its settings name, in one list.
 
 ``foreedge doctor`` and ``foreedge catalog check`` are this code. It looks at the places first, at
 the same time, and cuts out images with the models if all places are well.
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ingest.findings import Finding, checked, with_quick_answers
-from ingest.runs.bucket_check import check_result_bucket
+from ingest.runs.bucket_check import check_listed_bucket, check_result_bucket
 from ingest.runs.ledger_check import check_ledger
 from ingest.smoke.child import run_smoke
 from ingest.sqs.queue_check import check_queue
@@ -65,11 +65,24 @@ def _groups(config: AppConfig) -> Iterator[Group]:
     if config.catalog is not None:
         yield from _catalog_groups(config, config.catalog)
     if (queue := config.queue) is not None:
-        yield lambda: check_queue(config, queue, sends=config.catalog is not None)
+        yield lambda: check_queue(config, queue)
         if (bucket := queue.output_bucket) is not None and config.storage.local_root is None:
             yield lambda: check_result_bucket(config.aws, bucket, queue.output_prefix)
+    if (listed := _listed_buckets(config)) and config.storage.local_root is None:
+        yield lambda: [
+            found for bucket in listed for found in check_listed_bucket(config.aws, bucket)
+        ]
     if (ledger := config.ledger) is not None:
         yield lambda: [checked("ledger", lambda: _try_ledger(config, ledger))]
+
+
+def _listed_buckets(config: AppConfig) -> list[str]:
+    """Return the buckets that jobs may name, apart from those for results, which are listed too."""
+    results = {
+        None if config.queue is None else config.queue.output_bucket,
+        None if config.catalog is None else config.catalog.images_bucket,
+    }
+    return [bucket for bucket in config.storage.allowed_buckets if bucket not in results]
 
 
 def _catalog_groups(config: AppConfig, catalog: CatalogConfig) -> Iterator[Group]:

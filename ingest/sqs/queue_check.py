@@ -19,13 +19,14 @@ _NO_SUCH_MESSAGE = (
 _NOTHING_SENT = ("EmptyBatchRequest",)
 
 
-def check_queue(config: AppConfig, queue: QueueConfig, *, sends: bool) -> Iterator[Finding]:
+def check_queue(config: AppConfig, queue: QueueConfig) -> Iterator[Finding]:
     """Yield what was found about a queue and its dead-letter queue. Blocks. No message is touched.
+
+    The application also sends to its own queue: ``POST /v1/jobs`` does, and the sweep of a catalog.
 
     Args:
         config: Settings of the connection.
         queue: Settings of the queue.
-        sends: Whether the application sends messages to its own queue.
     """
     client = QueueClient(aws_client("sqs", config.aws), queue.url)
     policy: list[RedrivePolicy] = []
@@ -43,8 +44,7 @@ def check_queue(config: AppConfig, queue: QueueConfig, *, sends: bool) -> Iterat
     yield checked("queue and dead-letter queue", read_policy)
     if policy:
         yield from _rights(client)
-        if sends:
-            yield _may_send(client)
+        yield _may_send(client)
         yield _may_send(QueueClient(client.client, policy[0].dead_letter_url))
 
 

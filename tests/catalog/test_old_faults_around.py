@@ -212,7 +212,7 @@ def test_25_a_right_that_looks_like_a_missing_queue_is_named(bench: Bench) -> No
             check_named(queue_health(aws_client("sqs", aws), bench.bucket))
         config, queue = bench.config.model_copy(update={"aws": aws}), bench.config.queue
         assert queue is not None
-        check_named(next(check_queue(config, queue, sends=False)).problem)
+        check_named(next(check_queue(config, queue)).problem)
 
 
 def check_commands(document: str) -> None:
