@@ -54,9 +54,10 @@ class Bench(CatalogBench):
         # Twice: a message that becomes visible between the two counts is in neither.
         return bool(self.backlog() or self.backlog())
 
-    def backlog(self) -> int:
+    def backlog(self, url: str | None = None) -> int:
+        """Return how many messages the queue of the bench or another one has."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)
+        found = self.sqs.get_queue_attributes(QueueUrl=url or self.url, AttributeNames=names)
         return sum(int(found["Attributes"][name]) for name in names)
 
     def dead_letters(self) -> list[tuple[str, dict[str, Any]]]:

@@ -94,14 +94,16 @@ class Installation:
             assert worker.deliver(job)
         return book
 
-    async def consume(self) -> None:
-        """Let a consumer without the catalog serve the queue until it is empty."""
+    async def consume(self, url: str) -> None:
+        """Let a consumer without the catalog serve a queue until it is empty."""
 
         def wait_until_drained() -> None:
-            while self.bench.backlog():
+            while self.bench.backlog(url):
                 time.sleep(0.1)
 
-        config = self.bench.config.model_copy(update={"catalog": None})
+        assert self.bench.config.queue is not None
+        queue = self.bench.config.queue.model_copy(update={"url": url})
+        config = self.bench.config.model_copy(update={"catalog": None, "queue": queue})
         async with ingesting(config, self.bench):
             await asyncio.to_thread(wait_until_drained)
 
@@ -113,6 +115,8 @@ def test_the_commands_of_the_page_about_catalogs(
 ) -> None:
     installation = Installation(bench, postgres, tmp_path)
     bench.aws.create_bucket("shadow")
+    shadow_url = bench.aws.create_queue("shadow")
+    shell.run(f"export SHADOW_QUEUE={shadow_url}")
     done, taken, without = map(installation.add_book, ("completed", "processing", None))
     printed: dict[str, str] = {}
     for line in typed(CATALOG.read_text("utf-8")):
@@ -126,7 +130,8 @@ def test_the_commands_of_the_page_about_catalogs(
             line = line.replace("RUN", run)
         printed[name] = shell.run(line)
         if name == "bulk":
-            asyncio.run(installation.consume())
+            assert bench.backlog() == 0, "the application's queue has messages of the run"
+            asyncio.run(installation.consume(shadow_url))
     assert printed.keys() == {
         "check", "release", "manifest", "bulk", "enqueue", "sweep", "compare", "verify"
     }  # fmt: skip

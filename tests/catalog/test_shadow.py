@@ -74,6 +74,7 @@ def test_a_shadow_run_changes_nothing_below_books(
     settings = settings_file(bench, tmp_path)
     listed, out = str(tmp_path / "completed.csv"), tmp_path / "compared"
     shadow = ("--run-id", RUN, "--recipe", "catalog", "--output", f"s3://{bench.bucket}/shadow/")
+    queue = ("--queue", bench.url)
 
     def wait_until_drained() -> None:
         while bench.backlog():
@@ -86,7 +87,7 @@ def test_a_shadow_run_changes_nothing_below_books(
             await asyncio.to_thread(wait_until_drained)
 
     command("catalog", "manifest", "--completed", "--csv", listed, settings=settings)
-    command("bulk", listed, *shadow, settings=settings)
+    command("bulk", listed, *shadow, *queue, settings=settings)
     asyncio.run(consume())
     status = json_answer("status", RUN, settings=settings)
     assert status["counts"]["done"] == BOOKS, status

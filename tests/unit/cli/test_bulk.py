@@ -84,6 +84,21 @@ def test_no_message_names_a_bucket_that_jobs_may_not(workshop: Workshop, kind: s
     assert len(workshop.sent) == 1
 
 
+def test_a_run_goes_to_the_queue_of_a_catalog_only_if_it_is_named(
+    workshop: Workshop, folder: Path
+) -> None:
+    settings = json.loads(workshop.config.read_text())
+    settings["queue"] = {"url": "http://application"}
+    settings["catalog"] = {"database_url": "postgresql://u:p@h/d", "images_bucket": "books"}
+    del settings["storage"]
+    workshop.config.write_text(json.dumps(settings))
+
+    with pytest.raises(InvalidConfig, match=r"http://application, is for the catalog's .*--queue"):
+        workshop.run("bulk", "s3://b/in/", "--run-id", "r7")
+
+    assert workshop.sent == []
+
+
 def bulk(workshop: Workshop, folder: Path) -> tuple[str, ForeedgeError | None]:
     """Send a folder, and return the output and the error."""
     command = ["bulk", str(folder), *SEND, "--all-names", "--config", str(workshop.config)]
