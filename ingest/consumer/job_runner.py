@@ -185,7 +185,7 @@ class JobRunner:
     def _deadline_exceeded(self, run: _Run) -> DeadlineExceeded:
         limit_s = self._ends_at(run) - run.lease.received_at - run.waited_s
         return DeadlineExceeded(
-            f"no result within {limit_s:g} s of receipt, apart from waiting behind other jobs "
+            f"no result within {limit_s:g} s of receipt, apart from the waits of the consumer "
             "(queue.job_deadline_s, and the twelve hours of SQS)"
         )
 

@@ -76,7 +76,9 @@ class QueueConfig(Section):
     second if it is 0."""
     job_deadline_s: Seconds = 600
     """Time, in seconds, from the receipt of a message until its job counts as a transient failure.
-    Waiting behind other jobs of the consumer is not counted. No job runs for more than 12 hours."""
+    It includes the wait for a replica. The waits of the consumer are not counted: for one of its
+    ``max_in_flight`` places, for jobs that run alone, and for a bucket or models that refuse. No
+    job runs for more than 12 hours."""
     retry_base_s: Seconds = 2
     """Back-off, in seconds, after the first transient failure of a job. It doubles with each
     receive."""
