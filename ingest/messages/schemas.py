@@ -110,7 +110,7 @@ def _s3_event() -> Schema:
             "eventSource": {"const": "aws:s3"},
             "eventName": {
                 "type": "string",
-                "description": "Events other than ObjectCreated are nothing to do.",
+                "description": "Events other than ObjectCreated are ignored.",
             },
             "s3": {
                 "type": "object",
@@ -143,7 +143,7 @@ def _eventbridge_event() -> Schema:
     bucket = {"type": "object", "required": ["name"], "properties": {"name": _TEXT}}
     return {
         "title": "Event of S3 from EventBridge",
-        "description": "One job if an image was created. Other events are nothing to do.",
+        "description": "One job if an image was created. Other events are ignored.",
         "type": "object",
         "required": ["source", "detail-type", "detail"],
         "properties": {
