@@ -28,7 +28,8 @@ from tests.support.postgres_server import PostgresServer
 CATALOG, NEW_QUEUE = (ROOT / "docs" / name for name in ("catalog.md", "new-queue.md"))
 NOT_RUN = {
     "pip install": "it is done; tests/integration/test_wheel.py installs the wheel",
-    "foreedge models fetch": "340 MB of weights; tests/integration/test_models_command.py runs it",
+    "foreedge models fetch": "weights from the network; tests/integration/test_models_command.py "
+    "runs it",
     "aws sqs start-message-move-task": "moto does not know it; its parameters are held against "
     "AWS's model by tests/conventions/test_documented_commands.py",
 }
