@@ -155,7 +155,11 @@ def test_over_and_back(own_aws: LocalAws, collection: Collection, tmp_path: Path
         "catalog": {"database_url": collection.url, "images_bucket": bench.bucket},
     }
     (tmp_path / "settings.yaml").write_text(json.dumps(settings))
+    iam = boto3.client("iam", REGION, endpoint_url=own_aws.endpoint_url)
+    iam.create_role(RoleName="consumers", AssumeRolePolicyDocument="{}")
     names = {
+        "WORKER_ROLE": "consumers",
+        "IMAGES_BUCKET": bench.bucket,
         "FUNCTION": FUNCTION,
         "QUEUE_URL": bench.url,
         "SHADOW_QUEUE": own_aws.create_queue("shadow"),
@@ -169,6 +173,8 @@ def test_over_and_back(own_aws: LocalAws, collection: Collection, tmp_path: Path
         before = digest(bench, collection)
         assert "3 results compared" in follow("1. Shadow")
         assert digest(bench, collection) == before
+        assert iam.list_role_policies(RoleName="consumers")["PolicyNames"] == []
+        assert not bench.sqs.list_queues(QueueNamePrefix="shadow").get("QueueUrls")
         assert "FAILED" not in follow("2. Check")
         assert follow("3. Stop the old worker").splitlines()[-2:] == ["Disabled", "0"]
         assert not function.enabled
