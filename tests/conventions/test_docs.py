@@ -79,6 +79,16 @@ def test_what_a_cluster_must_set_is_in_the_manual() -> None:
     assert [name for name, value in values.items() if f"{name}={value}`" not in manual] == []
 
 
+@pytest.mark.parametrize("page", ["kubernetes", "ray-up"])
+def test_an_environment_of_the_manual_closes_the_endpoint(page: str) -> None:
+    written = re.findall(
+        r"^cat > (?:out/)?environment.env <<'END'\n(.*?)^END$",
+        text(f"docs/operations/{page}.md"),
+        re.DOTALL | re.MULTILINE,
+    )
+    assert ["FOREEDGE_HTTP__API_KEYS_SECRET=" in file for file in written] == [True]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     wrong = []
