@@ -150,6 +150,21 @@ def test_each_setting_of_terraform_reaches_the_nodes(aws: Account, tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("settings", [None, "", "# Nothing yet.\n", "FOREEDGE_AWS__REGION=eu\n"])
+def test_nothing_starts_without_settings(tmp_path: Path, settings: str | None) -> None:
+    (tmp_path / "out").mkdir()
+    if settings is not None:
+        (tmp_path / "out" / "environment.env").write_text(settings)
+    [line] = re.findall(r"^export SETTINGS=.*$", PAGE.read_text(), flags=re.MULTILINE)
+    [start] = re.findall(r"^.*ray up out/ray-up.yaml$", PAGE.read_text(), flags=re.MULTILINE)
+    # A stand-in, since the real one would start nodes.
+    script = f'ray() {{ echo "started: $*"; }}\n{line}\n{start}\n'
+    ended = subprocess.run(["bash", "-uc", script], cwd=tmp_path, capture_output=True, text=True)
+    started = settings is not None and settings.startswith("FOREEDGE_")
+    assert ended.stdout == ("started: up out/ray-up.yaml\n" if started else "")
+    assert (ended.returncode == 0) == started
+
+
 def test_the_page_names_every_variable() -> None:
     page = PAGE.read_text()
     named = set(re.findall(r"\$\{(\w+)\}", FILE.read_text()))
