@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.metadata import PathDistribution
 from pathlib import Path
@@ -38,6 +39,15 @@ def test_the_image_carries_the_environment_of_ray() -> None:
     found = image_environment()
     assert {name: found.get(name) for name in ENVIRONMENT} == ENVIRONMENT
     assert {name for name in found if name.startswith("RAY_")} <= set(ENVIRONMENT)
+
+
+def test_the_manual_says_what_the_image_runs() -> None:
+    [command] = re.findall(r"^CMD (\[.+\])$", LAST_STAGE, re.MULTILINE)
+    page = (ROOT / "docs" / "operations" / "image.md").read_text("utf-8")
+    assert f"What runs by default is `{' '.join(json.loads(command))}`" in page
+    # Whoever reaches the port can use an endpoint without keys.
+    runs = re.findall(r"^docker run .*$", page, re.MULTILINE)
+    assert ["-p 127.0.0.1:" in run and "API_KEYS=" in run for run in runs] == [True]
 
 
 def test_what_the_image_copies_is_part_of_every_build_context() -> None:
