@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -123,6 +124,23 @@ def test_the_folder_of_the_page_sets_image_and_environment(own_folder: Path) -> 
     repository = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/foreedge"
     assert images == {f"{repository}@sha256:{64 * '0'}"}
     assert of_kind(objects, "ConfigMap")[0]["data"]["FOREEDGE_LEDGER__BUCKET"] == "mine"
+
+
+def test_the_command_of_an_upgrade_changes_the_template_of_the_head() -> None:
+    [command] = re.findall(
+        r"^(kubectl -n foreedge patch .*?\}\")$", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    # A stand-in that prints the patch: no cluster can be reached.
+    script = f'kubectl() {{ printf %s "${{@: -1}}"; }}\n{command}'
+    ended = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
+    patch = json.loads(ended.stdout)
+    whole = yaml.safe_load((FOLDER / "base" / "rayservice.yaml").read_text())
+    for name in ("spec", "rayClusterConfig", "headGroupSpec", "template"):
+        [(key, patch)], whole = patch.items(), whole[name]
+        assert key == name
+    [(annotation, time)] = patch["metadata"]["annotations"].items()
+    assert annotation not in whole.get("metadata", {}).get("annotations", {})
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time)
 
 
 @needs_kubectl
