@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from ingest.cli.progress import describe_run
 from ingest.cli.terminal import open_terminal, print_json, running_count, write_csv
 from ingest.cli.watch import STALLED_AFTER, run_monitor, watch_run
 from ingest.messages.build import INVALID_RUN
+from ingest.runs.live import LIVE_RUN, day_of_run, run_id_of_day
 from ingest.runs.manifest import manifest_of
 from ingest.runs.records import Record, Records
 from ingest.runs.report import read_report, source_url
@@ -150,8 +152,9 @@ def errors(
 ) -> None:
     """List the jobs of a run that failed.
 
-    The id "live" stands for today's messages without a run, and "invalid" for unreadable messages.
-    With --json, each failure is one line.
+    The id "live" stands for today's messages without a run, "live-YYYY-MM-DD" for those of an
+    earlier day in UTC, and "invalid" for unreadable messages. With --json, each failure is
+    one line.
     """
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     folder = session.run_folder(run)
@@ -160,6 +163,8 @@ def errors(
             if not records.update(on_read) and folder.run_id != INVALID_RUN:
                 # Without results and without a manifest, there is no such run.
                 manifest_of(folder)
+        codes = records.counts().codes
+        counts = {name: n for name, n in codes.most_common() if code in (None, name)}
         failures = records.failures(code)
         if to_csv is not None:
             write_csv(to_csv, _COLUMNS, map(_failure_row, failures), raw=raw)
@@ -167,9 +172,25 @@ def errors(
             for record in failures:
                 print_json(dict(zip(_COLUMNS, _failure_row(record), strict=True)))
         else:
-            codes = records.counts().codes
-            counts = {name: n for name, n in codes.most_common() if code in (None, name)}
             _print_failures(open_terminal(), counts, failures)
+    if run == LIVE_RUN and not counts and (today := day_of_run(folder.run_id)):
+        _name_the_days(open_terminal(as_json=as_json or to_csv is not None), today)
+
+
+def _name_the_days(console: Console, today: date) -> None:
+    """Say that today's messages are shown, and how to see those of another day.
+
+    Args:
+        console: Terminal for the line.
+        today: Day in UTC whose messages are shown.
+    """
+    before = run_id_of_day(today - timedelta(days=1))
+    console.print(
+        f"{LIVE_RUN} is today in UTC, {today}. The day before: foreedge errors {before}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _print_failures(console: Console, counts: dict[str, int], failures: Iterable[Record]) -> None:

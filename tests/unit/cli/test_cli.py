@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -306,8 +307,7 @@ def test_every_command_about_runs_speaks_json(workshop: Workshop) -> None:
 
 
 def test_live_stands_for_todays_messages(workshop: Workshop) -> None:
-    for run in ("live", "invalid"):
-        assert workshop.run("errors", run)[:2] == (0, "0 failed jobs\n")
+    assert workshop.run("errors", "invalid")[:2] == (0, "0 failed jobs\n")
     workshop.record("live", "a", "1.jpg")
     workshop.record("live", "b", "bad.jpg")
 
@@ -318,6 +318,22 @@ def test_live_stands_for_todays_messages(workshop: Workshop) -> None:
     assert workshop.run("verify", "live")[0] == 0
     with pytest.raises(InvalidConfig, match="no end to wait for"):
         workshop.run("status", "live", "--watch")
+
+
+def test_an_empty_live_run_names_the_day_before(workshop: Workshop) -> None:
+    code, out, _ = workshop.run("errors", "live")
+    [days] = re.findall(
+        r"^live is today in UTC, (\S+)\. The day before: foreedge errors live-(\S+)$", out, re.M
+    )
+    today, before = map(date.fromisoformat, days)
+    assert (code, today - before) == (0, timedelta(days=1))
+    # Standard output stays for programs.
+    for output in (["--json"], ["--csv", "-"]):
+        _, out, errors = workshop.run("errors", "live", *output)
+        assert ("The day before" in out, "The day before" in errors) == (False, True)
+    assert "The day before" not in workshop.run("errors", f"live-{before}")[1]
+    workshop.record("live", "b", "bad.jpg")
+    assert "The day before" not in workshop.run("errors", "live")[1]
 
 
 def test_a_ledger_is_needed(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
