@@ -295,6 +295,8 @@ class ModelUnavailable(TransientError):
 
     code = "model_unavailable"
     refusal = True
+    lasting = False
+    """Whether no repetition cures it: the weights are not on this machine."""
 
 
 class ReplicaLost(TransientError):

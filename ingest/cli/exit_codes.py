@@ -5,6 +5,7 @@ from __future__ import annotations
 from serve_app.errors import (
     DatabaseUnavailable,
     ForeedgeError,
+    ModelUnavailable,
     QueueUnavailable,
     StorageUnavailable,
 )
@@ -13,10 +14,10 @@ SUCCESS = 0
 """Everything that was asked for is done."""
 
 FAILED = 1
-"""Images failed, results are missing, or something else went wrong that another attempt may fix."""
+"""Images failed, results are missing, a check failed, or another attempt may cure the error."""
 
 WRONG_USAGE = 2
-"""A wrong argument or setting, or a run, bucket or file that does not exist."""
+"""A wrong argument or setting, or a run, bucket, file or model that does not exist."""
 
 STALLED = 3
 """A run that was waited for cannot end: its queue is empty, and jobs have no result."""
@@ -35,4 +36,6 @@ def exit_code_of(error: ForeedgeError) -> int:
     """Return the exit code of a command that an error ended."""
     if isinstance(error, QueueUnavailable | StorageUnavailable | DatabaseUnavailable):
         return UNAVAILABLE
+    if isinstance(error, ModelUnavailable) and error.lasting:
+        return WRONG_USAGE
     return FAILED if error.retry == "transient" else WRONG_USAGE

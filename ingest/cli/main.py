@@ -38,9 +38,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Remove the background from images, from one over HTTP to millions from a queue.",
-    epilog="Exit codes: 0 success. 1 images failed or results are missing. 2 wrong usage or "
-    "configuration. 3 a run that was waited for has stalled. 4 SQS, S3 or a database did not "
-    "answer. 130 interrupted by Ctrl-C.",
+    epilog="Exit codes: 0 success. 1 images failed, results are missing, a check failed, or "
+    "another attempt may cure it. 2 wrong usage or configuration, or weights that are not here. "
+    "3 a run that was waited for has stalled. 4 SQS, S3 or a database did not answer. "
+    "130 interrupted by Ctrl-C. 141 the program that reads the output has ended.",
     invoke_without_command=True,
 )
 _APPLICATION: tuple[Callable[..., None], ...] = (

@@ -76,11 +76,13 @@ def locate_weights(name: str, config: AppConfig) -> Weights:
             return Weights(name, path, file_digest(path, "sha256"), facts)
     found = find_downloaded_file(name, config)
     if found is None:
-        raise ModelUnavailable(
+        missing = ModelUnavailable(
             f"The weights of {name} are not on this machine. Run 'foreedge models fetch {name}', "
             f"put {name}.onnx into {models_home(config)}, or serve {BUNDLED_MODEL}, which is "
             f"bundled."
         )
+        missing.lasting = True
+        raise missing
     check_digest(found, name)
     return Weights(name, found, file_digest(found, "sha256"), facts)
 

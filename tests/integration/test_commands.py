@@ -173,7 +173,7 @@ def test_what_is_served_by_default_does_not_start_without_its_weights(tmp_path: 
         text=True,
         timeout=START_TIMEOUT_S,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith("error: model_unavailable: The weights of u2netp are not on this machi")
     assert "'foreedge models fetch u2netp'" in line
