@@ -31,6 +31,17 @@ variable "result_places" {
   }
 }
 
+variable "event_buckets" {
+  description = "Buckets of source_places whose S3 events are jobs. Their results go to the first of result_places. Empty if no bucket sends events."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for bucket in var.event_buckets : contains([for place in var.source_places : split("/", place)[0]], bucket)])
+    error_message = "Each must be the bucket of one of source_places, since the application reads its images."
+  }
+}
+
 variable "upload_place" {
   description = "Place that foreedge bulk uploads a local folder to (--upload-to), of the form BUCKET/PREFIX. Null if nobody does that."
   type        = string

@@ -1,6 +1,6 @@
 output "environment" {
   description = "Environment of the application: one variable for each setting that this module knows."
-  value = {
+  value = merge(local.event_output, {
     FOREEDGE_QUEUE__URL                  = aws_sqs_queue.jobs.id
     FOREEDGE_QUEUE__VISIBILITY_TIMEOUT_S = tostring(local.queue.visibility_timeout_s)
     FOREEDGE_QUEUE__LONG_POLL_S          = tostring(local.queue.long_poll_s)
@@ -11,7 +11,7 @@ output "environment" {
     FOREEDGE_LEDGER__BUCKET              = var.ledger_bucket
     FOREEDGE_LEDGER__PREFIX              = var.ledger_prefix
     FOREEDGE_STORAGE__ALLOWED_BUCKETS    = join(",", distinct([for place in concat(var.source_places, var.result_places, compact([var.upload_place])) : split("/", place)[0]]))
-  }
+  })
 }
 
 output "queue_arn" {

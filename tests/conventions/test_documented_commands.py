@@ -7,8 +7,10 @@ runs those of two of the pages.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +20,12 @@ import boto3
 import pytest
 import typer
 from botocore import xform_name
+from botocore.validate import validate_parameters
 
 from ingest.cli.main import app
 from ingest.cli.settings import merge_settings
 from serve_app.config import AppConfig
-from tests.support.pages import typed
+from tests.support.pages import blocks, section, typed
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
@@ -30,6 +33,7 @@ PAGES = (
     "cut-over.md",
     "new-queue.md",
     "operations/failures.md",
+    "operations/messages.md",
     "operations/monitoring.md",
 )
 _PROGRAMS = ("foreedge ", "aws ", "python3 ")
@@ -87,6 +91,27 @@ def test_the_shadow_consumer_has_no_catalog(tmp_path: Path) -> None:
     assert config.queue is not None
     assert config.queue.url == "$SHADOW_QUEUE"
     assert config.catalog is None
+
+
+def test_the_files_of_the_events_are_what_aws_takes(tmp_path: Path) -> None:
+    text = section(DOCS / "operations" / "messages.md", "How events reach the queue")
+    variables = "QUEUE_ARN=arn:aws:sqs:eu-west-1:123456789012:q FOREEDGE_QUEUE__URL=u BUCKET=b"
+    # Without the commands of AWS, of which the files are arguments.
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    script = "\n".join(line for line in lines if "aws s" not in line)
+    command = ["bash", "-euc", f"{variables} ACCOUNT=123456789012\n{script}"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    read = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert json.loads(read["attributes"]["Policy"]) == read["policy"]
+    [statement] = read["policy"]["Statement"]
+    assert statement["Resource"] == "arn:aws:sqs:eu-west-1:123456789012:q"
+    assert set(statement["Condition"]["StringEquals"].values()) == {"123456789012"}
+    operation: Any = boto3.client("s3", region_name="eu-west-1").meta.service_model.operation_model(
+        "PutBucketNotificationConfiguration"
+    )
+    validate_parameters(
+        {"Bucket": "b", "NotificationConfiguration": read["notification"]}, operation.input_shape
+    )
 
 
 def parse(command: Any, arguments: list[str]) -> dict[str, Any]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingest.local.aws import LocalAws, use_dummy_credentials
+from ingest.messages.parse import parse_message
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.redrive_policy import read_redrive_policy
 from serve_app.aws import aws_client
 from serve_app.config import AppConfig, AwsConfig, QueueConfig
+from serve_app.contracts.job import Job, Output
 from tests.deployment.provider_names import parsed_files
 from tests.deployment.terraform import (
     MODULE,
@@ -25,6 +28,8 @@ from tests.deployment.terraform import (
 )
 
 REGION = "eu-central-1"
+UPLOADS = "shelf-staging"
+"""Bucket whose events are jobs in staging. In production no bucket sends events."""
 DAY_S = 24 * 3600
 
 
@@ -51,7 +56,9 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     folder = tmp_path_factory.mktemp("terraform")
     with LocalAws() as aws:
         aws.create_bucket(STATE_BUCKET)
-        staging = Terraform(folder / "staging", aws.endpoint_url).init()
+        aws.create_bucket(UPLOADS)
+        events = {"event_buckets": json.dumps([UPLOADS])}
+        staging = Terraform(folder / "staging", aws.endpoint_url, variables=events).init()
         staging.apply()
         outputs = staging.outputs()
         # An account has GitHub's provider once.
@@ -152,6 +159,59 @@ def test_the_application_starts_with_the_output(
     assert config.storage.allowed_buckets == ("shelf-staging",)
     secret = account.client("secretsmanager").describe_secret(SecretId=config.http.api_keys_secret)
     assert secret["Name"] == "foreedge-staging/api-keys"
+
+
+def test_an_uploaded_image_becomes_a_job(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = account.outputs["environment"]
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    s3, sqs, url = account.client("s3"), account.client("sqs"), environment["FOREEDGE_QUEUE__URL"]
+    queue = {"QueueArn": account.outputs["queue_arn"], "Events": ["s3:ObjectCreated:*"]}
+    s3.put_bucket_notification_configuration(
+        Bucket=UPLOADS, NotificationConfiguration={"QueueConfigurations": [queue]}
+    )
+    s3.put_object(Bucket=UPLOADS, Key="photographs/one.jpg", Body=b"image")
+    defaults = AppConfig.load().queue
+    assert defaults is not None
+    messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    jobs = [job for each in messages for job in parse_message(each["Body"], defaults)]
+    places = [job.output for job in jobs if isinstance(job, Job)]
+    assert places == [Output(bucket=UPLOADS, prefix="cutouts/")]
+
+
+def test_only_named_buckets_of_the_account_may_send_events(account: Account) -> None:
+    sqs = account.client("sqs")
+    url = account.outputs["environment"]["FOREEDGE_QUEUE__URL"]
+    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]
+    [statement] = json.loads(found["Policy"])["Statement"]
+    assert statement == {
+        "Sid": "EventsOfS3",
+        "Effect": "Allow",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": account.outputs["queue_arn"],
+        "Condition": {
+            "ArnEquals": {"aws:SourceArn": f"arn:aws:s3:::{UPLOADS}"},
+            "StringEquals": {"aws:SourceAccount": "123456789012"},
+        },
+    }
+
+
+def test_without_events_the_queue_has_no_policy(account: Account) -> None:
+    production = account.production.outputs()["environment"]
+    assert "FOREEDGE_QUEUE__OUTPUT_BUCKET" not in production
+    found = account.client("sqs").get_queue_attributes(
+        QueueUrl=production["FOREEDGE_QUEUE__URL"], AttributeNames=["All"]
+    )
+    assert "Policy" not in found["Attributes"]
+
+
+def test_events_of_a_bucket_that_cannot_be_read_are_refused(
+    account: Account, tmp_path: Path
+) -> None:
+    wrong = {"event_buckets": '["another"]'}
+    with pytest.raises(TerraformFailed, match="bucket of one of source_places"):
+        Terraform(tmp_path / "module", account.endpoint_url, variables=wrong).init().planned()
 
 
 def test_the_state_has_no_value_of_a_secret(account: Account) -> None:
