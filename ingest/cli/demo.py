@@ -8,14 +8,16 @@ from typing import Annotated
 import orjson
 import typer
 
-from ingest.cli.demo_folder import MOST_IMAGES
+from ingest.cli.demo_folder import MOST_IMAGES, results_folder
 from ingest.cli.exit_codes import STALLED
 from ingest.cli.options import JsonOption
 from ingest.cli.terminal import open_terminal, print_json
 
 ImagesOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of your own images. Default: photographs of ours."),
+    typer.Option(
+        help="Folder of your own images. Default: photographs of ours.",
+    ),
 ]
 CountOption = Annotated[
     int,
@@ -26,10 +28,10 @@ CountOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        help="Folder for the cut-outs and the report. Each demonstration replaces its folders "
-        "cutouts, masks and photographs."
+        help="Folder for the cut-outs and the report. Default: out/demo, or out/ and the name of "
+        "the folder of your images. Results of other images of yours are refused and kept.",
     ),
 ]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")]
@@ -39,7 +41,7 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the drawn photogra
 def demo(
     images: ImagesOption = None,
     count: CountOption = 24,
-    out: OutOption = Path("out/demo"),
+    out: OutOption = None,
     keep: KeepOption = False,
     seed: SeedOption = 72,
     as_json: JsonOption = False,
@@ -52,6 +54,7 @@ def demo(
     from ingest.cli.demonstration import DemoOptions, run_demo
 
     console = open_terminal(as_json=as_json)
+    out = out or results_folder(images)
     code = run_demo(DemoOptions(images, count, out, keep, seed), console)
     if as_json and code != STALLED:
         summary = orjson.loads((out / "report.json").read_bytes())

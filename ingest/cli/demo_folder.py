@@ -30,10 +30,12 @@ removed, our six photographs have 4.8 to 9.2 times the bytes of the JPEG files."
 
 _FOLDERS = ("cutouts", "masks", "photographs")
 _FILES = ("env", "report.html", "report.json")
-_MARK_TEXT = (
+_MARK_OF_OURS = (
     "The next foreedge demo with this --out removes the folders "
     f"{', '.join(_FOLDERS)} here. Keep no images of your own in them.\n"
 )
+_OWN = "Cut-outs of the images in "
+"""Beginning of the mark of a folder whose results are the user's own, before the images' path."""
 
 
 def own_images(images: Path, out: Path) -> list[Path]:
@@ -84,30 +86,66 @@ def check_fits(files: Sequence[Path], memory: int, most_images: int = MOST_IMAGE
         )
 
 
-def prepare_demo_folder(out: Path) -> None:
-    """Create the folder of a demonstration, or remove the results of an earlier one from it.
+def results_folder(images: Path | None) -> Path:
+    """Return the folder of a demonstration's results if the user names none.
+
+    Args:
+        images: Folder of the user's images. None: photographs of ours.
+    """
+    return Path("out", images.resolve().name if images else "demo")
+
+
+def prepare_demo_folder(out: Path, images: Path | None = None) -> None:
+    """Create the folder of a demonstration, or make room in that of an earlier one.
+
+    The results of our photographs are removed. Those of the user's own images stay, and a new
+    demonstration of the same images replaces each cut-out once the new one is complete.
+
+    Args:
+        out: The folder.
+        images: Folder of the user's images. None: photographs of ours.
 
     Raises:
-        InvalidConfig: The folder holds something with the name of a result, and no demonstration
-            has marked the folder as its own. Everything stays as it is.
+        InvalidConfig: The folder holds the results of other images of the user, or something with
+            the name of a result in a folder that no demonstration has marked. Everything stays as
+            it is.
     """
-    mark = out / MARK
+    mark, text = out / MARK, _mark_text(images)
+    found = [out / name for name in (*_FOLDERS, *_FILES) if (out / name).exists()]
     if mark.is_file():
-        for folder in (out / name for name in _FOLDERS):
-            if folder.is_symlink():
+        earlier = mark.read_text("utf-8", "surrogateescape")
+        if earlier.startswith(_OWN):
+            if earlier != text:
                 raise InvalidConfig(
-                    f"--out: {folder} is a link, and its target may be yours. Remove the link, or "
-                    "choose another --out, which may be a link itself"
+                    f"--out: {out} has results of other images ({earlier.strip().rstrip('.')}), "
+                    "and nothing was changed. Choose another --out (make demo OUT=…), or remove "
+                    f"these: rm -r {shlex.join(map(str, [mark, *found]))}"
                 )
+            _refuse_links(out)
+            return
+        _refuse_links(out)
+        for folder in found:
             if folder.is_dir():
                 shutil.rmtree(folder)
-        return
-    found = [str(out / name) for name in (*_FOLDERS, *_FILES) if (out / name).exists()]
-    if found:
+    elif found:
         raise InvalidConfig(
             f"--out: {out} has no file {MARK}, which a demonstration writes there, so that what is "
             "in it may be yours, and nothing was changed. Choose another --out (make demo OUT=…), "
-            f"or, if a demonstration of an earlier version made it: rm -r {shlex.join(found)}"
+            "or, if a demonstration of an earlier version made it: "
+            f"rm -r {shlex.join(map(str, found))}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    mark.write_text(_MARK_TEXT, encoding="utf-8")
+    mark.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _mark_text(images: Path | None) -> str:
+    return f"{_OWN}{images.resolve()}.\n" if images else _MARK_OF_OURS
+
+
+def _refuse_links(out: Path) -> None:
+    for folder in (out / name for name in _FOLDERS):
+        if folder.is_symlink():
+            raise InvalidConfig(
+                f"--out: {folder} is a link, and its target may be yours. Remove the link, or "
+                "choose another --out, which may be a link itself"
+            )

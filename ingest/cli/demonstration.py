@@ -107,7 +107,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         # Before the folder of the results is touched: what the user named may be wrong.
         folder, files = options.images, own_images(options.images, options.out)
         check_fits(files, machine_memory(), options.most_images)
-        prepare_demo_folder(options.out)
+        prepare_demo_folder(options.out, options.images)
     else:
         prepare_demo_folder(options.out)
         folder, files = _photographs(options, models, console)
@@ -120,7 +120,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         with serving(args, port=free_port(), dashboard=options.keep, quiet=True) as endpoints:
             session = _session(args)
             try:
-                report = _process(session, folder, files, options.out / "cutouts", console)
+                report = _process(session, folder, files, options, console)
             except _Stalled as error:
                 console.print(f"Stalled: {error}", style="red", highlight=False, soft_wrap=True)
                 return STALLED
@@ -172,7 +172,7 @@ def _session(args: dict[str, Any]) -> Session:
 
 
 def _process(
-    session: Session, folder: Path, files: list[Path], results: Path, console: Console
+    session: Session, folder: Path, files: list[Path], options: DemoOptions, console: Console
 ) -> RunReport:
     """Upload the images, put their jobs on the queue and write each cut-out once it is there."""
     run = session.run_folder(new_run_id())
@@ -189,6 +189,7 @@ def _process(
     )
     manifest = send_run(session.queue_client(), plan)
     names = {item.key: item.key.removeprefix(_UPLOAD_PREFIX) for item in uploads}
+    results = options.out / "cutouts"
     cutouts = CutoutFiles(session.store, results, names)
     steps = follow(
         RunMonitor(run, manifest, on_record=cutouts.note),
@@ -200,8 +201,8 @@ def _process(
         show_progress(console, cutouts.written(steps), time.monotonic)
     except (KeyboardInterrupt, _Stalled):
         console.print(
-            f"{counted(len(cutouts), 'cut-out')} of {len(files):,} are complete, in {results}. The "
-            "next demonstration with this --out removes them.",
+            f"{counted(len(cutouts), 'cut-out')} of {len(files):,} are complete, in {results}."
+            + ("" if options.images else " The next demonstration with this --out removes them."),
             highlight=False,
             soft_wrap=True,
         )

@@ -15,6 +15,7 @@ from ingest.cli.demo_folder import (
     check_fits,
     own_images,
     prepare_demo_folder,
+    results_folder,
 )
 from ingest.cli.demonstration import DemoOptions, run_demo
 from ingest.local.memory import machine_memory
@@ -39,6 +40,42 @@ def test_a_new_folder_is_marked_and_its_next_demonstration_clears_it(tmp_path: P
     assert not any(path.exists() for path in made)
     assert all(path.is_file() for path in kept)
     assert (out / MARK).is_file()
+
+
+def test_results_of_own_images_stay_for_whatever_comes_next(tmp_path: Path) -> None:
+    out, first, other = tmp_path / "out", tmp_path / "a", tmp_path / "b"
+    prepare_demo_folder(out, first)
+    kept = [write(out / name) for name in ("cutouts/1.png", "report.html")]
+
+    for images in (other, None):
+        with pytest.raises(InvalidConfig, match="nothing was changed") as error:
+            prepare_demo_folder(out, images)
+        assert f"Cut-outs of the images in {first}" in error.value.message
+        remedy = error.value.message.partition("rm -r ")[2].split()
+        assert remedy == [str(out / name) for name in (MARK, "cutouts", "report.html")]
+    # The same images again replace one cut-out after the other.
+    prepare_demo_folder(out, tmp_path / "b" / ".." / "a")
+
+    assert all(path.is_file() for path in kept)
+
+
+def test_own_images_take_the_place_of_our_photographs(tmp_path: Path) -> None:
+    out, mine = tmp_path / "out", tmp_path / "a"
+    prepare_demo_folder(out)
+    ours = [write(out / name) for name in ("photographs/a.jpg", "masks/a.png", "cutouts/a.png")]
+
+    prepare_demo_folder(out, mine)
+
+    assert not any(path.exists() for path in ours)
+    with pytest.raises(InvalidConfig, match="Cut-outs of the images in"):
+        prepare_demo_folder(out)
+
+
+def test_each_folder_of_images_has_its_own_results(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert results_folder(None) == Path("out/demo")
+    assert results_folder(tmp_path / "a") == Path("out/a")
+    assert results_folder(tmp_path / "b" / "..") == Path("out", tmp_path.name)
 
 
 @pytest.mark.parametrize(
