@@ -20,6 +20,7 @@ from ingest.cli.options import (
     QueueOption,
     RateOption,
     Session,
+    home_text,
     open_session,
 )
 from ingest.cli.progress import SendingProgress, progress_bar
@@ -46,8 +47,9 @@ _SHOWN_KINDS = 8
 SourceArgument = Annotated[
     str,
     typer.Argument(
+        parser=home_text,
         help="s3://bucket/prefix, a manifest (CSV or JSON lines, also .gz), the manifest.json of "
-        "an S3 Inventory (in S3 or a local copy), or a local folder."
+        "an S3 Inventory (in S3 or a local copy), or a local folder.",
     ),
 ]
 OutputOption = Annotated[

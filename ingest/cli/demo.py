@@ -10,12 +10,14 @@ import typer
 
 from ingest.cli.demo_folder import MOST_IMAGES, results_folder
 from ingest.cli.exit_codes import STALLED
-from ingest.cli.options import JsonOption
+from ingest.cli.options import JsonOption, home_path
 from ingest.cli.terminal import open_terminal, print_json
 
 ImagesOption = Annotated[
     Path | None,
     typer.Option(
+        parser=home_path,
+        metavar="PATH",
         help="Folder of your own images. Default: photographs of ours.",
     ),
 ]
@@ -30,6 +32,8 @@ CountOption = Annotated[
 OutOption = Annotated[
     Path | None,
     typer.Option(
+        parser=home_path,
+        metavar="PATH",
         help="Folder for the cut-outs and the report. Default: out/demo, or out/ and the name of "
         "the folder of your images. Results of other images of yours are refused and kept.",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,20 @@ from serve_app.contracts.job import check_run_id
 from serve_app.errors import InvalidConfig
 from serve_app.storage import open_store
 from serve_app.storage.protocol import ObjectStore
+
+
+def home_text(text: str) -> str:
+    """Return an argument in which ``~`` at its beginning is replaced by the home folder.
+
+    Make and some shells pass ``IMAGES=~/images`` on as it is.
+    """
+    return os.path.expanduser(text)  # noqa: PTH111 (Path.expanduser fails for unknown users)
+
+
+def home_path(text: str) -> Path:
+    """Return an argument as a path. See ``home_text``."""
+    return Path(home_text(text))
+
 
 ConfigOption = Annotated[
     Path | None,

@@ -134,6 +134,16 @@ def test_an_upload_that_failed_resumes_with_the_rest(workshop: Workshop, folder:
     assert len(workshop.sent) == 3
 
 
+def test_the_home_folder_is_found_in_a_source_that_no_shell_has_expanded(
+    workshop: Workshop, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+
+    _, out, _ = workshop.run("bulk", f"~/{folder.name}", "--dry-run")
+
+    assert f"3 images from {folder}" in out
+
+
 class NoQueue(Workshop):
     """A workshop whose queue does not exist."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from ingest.cli.demo_folder import (
     MARK,
@@ -18,6 +19,7 @@ from ingest.cli.demo_folder import (
     results_folder,
 )
 from ingest.cli.demonstration import DemoOptions, run_demo
+from ingest.cli.main import app
 from ingest.local.memory import machine_memory
 from serve_app.errors import InvalidConfig
 
@@ -76,6 +78,19 @@ def test_each_folder_of_images_has_its_own_results(tmp_path: Path) -> None:
     assert results_folder(None) == Path("out/demo")
     assert results_folder(tmp_path / "a") == Path("out/a")
     assert results_folder(tmp_path / "b" / "..") == Path("out", tmp_path.name)
+
+
+def test_the_home_folder_is_found_in_paths_that_no_shell_has_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "shelf" / "out" / "1.jpg")
+
+    # Refused after the folder was found, and before anything starts.
+    result = CliRunner().invoke(app, ["demo", "--images=~/shelf", "--out=~/shelf/out"])
+
+    assert isinstance(result.exception, InvalidConfig)
+    assert f"--images {tmp_path}/shelf and --out {tmp_path}/shelf/out" in result.exception.message
 
 
 @pytest.mark.parametrize(
