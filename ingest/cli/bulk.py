@@ -23,6 +23,7 @@ from ingest.cli.options import (
     home_text,
     open_session,
 )
+from ingest.cli.own_images import describe_skipped
 from ingest.cli.progress import SendingProgress, progress_bar
 from ingest.cli.terminal import open_terminal, print_json
 from ingest.cli.watch import STALLED_AFTER, watch_run
@@ -42,7 +43,6 @@ from serve_app.errors import ForeedgeError, InvalidConfig
 from serve_app.storage.protocol import ObjectStore
 
 _SHOWN_IMAGES = 3
-_SHOWN_KINDS = 8
 
 SourceArgument = Annotated[
     str,
@@ -319,11 +319,8 @@ def _count(console: Console, plan: RunPlan) -> int:
 
 def _print_skipped(console: Console, source: ImageSource) -> None:
     """Print how many names are not those of images, with the most frequent kinds of them."""
-    if number := source.skipped.total():
-        kinds = [f"{n:,} {kind}" for kind, n in source.skipped.most_common(_SHOWN_KINDS)]
-        more = ["…"] * (len(source.skipped) > _SHOWN_KINDS)
-        what = ", ".join([*kinds, *more])
-        _print_text(console, f"  {counted(number, 'other file')} skipped: {what}")
+    if source.skipped:
+        _print_text(console, f"  {describe_skipped(source.skipped)}")
 
 
 def _print_left_out(console: Console, source: ImageSource) -> None:

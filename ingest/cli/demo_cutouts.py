@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from ingest.local.cutout_files import file_names, write_cutout
 from ingest.runs.records import Record
 from ingest.runs.status import RunStatus
 from serve_app.storage.protocol import ObjectStore
@@ -59,26 +59,8 @@ class CutoutFiles:
             yield now
 
     def _write(self, record: Record) -> str:
-        """Write one cut-out and return its name. A file that has its name is complete."""
+        """Write one cut-out and return its name."""
         name = self._names[record["source"]["key"]]
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.part")
-        unfinished.write_bytes(self._store.get(record["output_bucket"], record["output_key"]))
-        unfinished.replace(path)
+        data = self._store.get(record["output_bucket"], record["output_key"])
+        write_cutout(self._folder / name, data)
         return name
-
-
-def file_names(images: Iterable[str]) -> list[str]:
-    """Return a file name for the cut-out of each image, which is a PNG file.
-
-    Args:
-        images: Paths of the images within their folder. The suffix becomes that of the cut-out,
-            unless this would give two images the same name.
-    """
-    paths = [PurePosixPath(image) for image in images]
-    plain = Counter(path.with_suffix("") for path in paths)
-    return [
-        f"{path}.png" if plain[path.with_suffix("")] > 1 else str(path.with_suffix(".png"))
-        for path in paths
-    ]

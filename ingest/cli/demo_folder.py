@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ingest.sources.folder import image_files
 from serve_app.errors import InvalidConfig
 
 MARK = ".foreedge-demo"
@@ -38,31 +37,6 @@ _OWN = "Cut-outs of the images in "
 """Beginning of the mark of a folder whose results are the user's own, before the images' path."""
 
 
-def own_images(images: Path, out: Path) -> list[Path]:
-    """Return the image files of a folder that the user named.
-
-    Args:
-        images: The folder.
-        out: Folder of the demonstration's results.
-
-    Raises:
-        InvalidConfig: It is not a folder, holds no images, or is inside ``out`` or around it.
-    """
-    if not images.is_dir():
-        raise InvalidConfig(f"--images: {images} is not a folder")
-    source, target = images.resolve(), out.resolve()
-    if source.is_relative_to(target) or target.is_relative_to(source):
-        raise InvalidConfig(
-            f"--images {images} and --out {out}: one is inside the other, so that results would "
-            "be mixed with your images. Choose another --out"
-        )
-    files, skipped = image_files(images)
-    if not files:
-        others = skipped.total()
-        raise InvalidConfig(f"--images: {images} holds no images, and {others:,} other files")
-    return files
-
-
 def check_fits(files: Sequence[Path], memory: int, most_images: int = MOST_IMAGES) -> None:
     """Check that a demonstration can hold the images and their cut-outs in its local S3.
 
@@ -81,8 +55,8 @@ def check_fits(files: Sequence[Path], memory: int, most_images: int = MOST_IMAGE
             f"{len(files):,} images of {sum(sizes) / 1e9:.1f} GB are too many for a demonstration, "
             f"whose SQS and S3 are in memory. It takes {most_images:,} images at most, and half of "
             f"the {memory / 1e9:.1f} GB of memory, of which these and their cut-outs may need "
-            f"{needed / 1e9:.1f} GB. Take a part of them, or send them to an application on AWS: "
-            "foreedge bulk FOLDER --upload-to s3://BUCKET/PREFIX"
+            f"{needed / 1e9:.1f} GB. Start 'foreedge serve', which takes any number of them from "
+            "'foreedge folder IMAGES CUTOUTS' in another terminal"
         )
 
 

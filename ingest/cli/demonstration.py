@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ingest.cli.demo_cutouts import CutoutFiles
-from ingest.cli.demo_folder import MOST_IMAGES, check_fits, own_images, prepare_demo_folder
+from ingest.cli.demo_folder import MOST_IMAGES, check_fits, prepare_demo_folder
 from ingest.cli.exit_codes import FAILED, STALLED, SUCCESS
 from ingest.cli.options import Session
+from ingest.cli.own_images import own_images
 from ingest.cli.progress import describe_run, show_progress
 from ingest.cli.settings import with_bundled_model
 from ingest.cli.true_masks import score_cutouts
@@ -105,7 +106,8 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     models = with_bundled_model(choose_models(AppConfig.load(), console))
     if options.images is not None:
         # Before the folder of the results is touched: what the user named may be wrong.
-        folder, files = options.images, own_images(options.images, options.out)
+        folder = options.images
+        files, _ = own_images(folder, options.out)
         check_fits(files, machine_memory(), options.most_images)
         prepare_demo_folder(options.out, options.images)
     else:

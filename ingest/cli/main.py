@@ -17,6 +17,7 @@ from ingest.cli.catalog import catalog_app
 from ingest.cli.demo import demo
 from ingest.cli.doctor import doctor
 from ingest.cli.exit_codes import exit_code_of
+from ingest.cli.folder import folder
 from ingest.cli.ledger_commands import cancel, runs
 from ingest.cli.models import models_app
 from ingest.cli.plan import plan
@@ -47,6 +48,7 @@ app = typer.Typer(
 _APPLICATION: tuple[Callable[..., None], ...] = (
     demo,
     serve,
+    folder,
     smoke,
     doctor,
     plan,

@@ -14,6 +14,9 @@ from serve_app.errors import InvalidRecipe
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 """Media type of each output format."""
 
+_EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
+"""Extension of the files of each output format."""
+
 _COLOUR = re.compile(r"#[0-9a-f]{6}([0-9a-f]{2})?")
 
 
@@ -125,6 +128,11 @@ class Recipe(Contract):
     def media_type(self) -> str:
         """Media type of the result."""
         return MEDIA_TYPES[self.format]
+
+    @property
+    def extension(self) -> str:
+        """Extension of a file of the result, without a dot."""
+        return _EXTENSIONS[self.format]
 
     def stored(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as manifests and messages carry them.

@@ -18,7 +18,6 @@ PIPELINE_VERSION = 3
 """Version of the pipeline, a part of every fingerprint. It is raised when the same inputs begin to
 give other bytes, and when the default of a recipe's field changes."""
 
-_EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 _THUMBNAIL_SUFFIX = "_thumb.jpg"
 _THUMBNAIL_PREFIX = "thumb_"
 """Beginning of a thumbnail's name if the job names its result."""
@@ -95,7 +94,7 @@ def _own_name(job: Job, output: NamedOutput, name: str) -> str:
 
 
 def _result_suffix(job: Job) -> str:
-    return f".{_EXTENSIONS[job.recipe.format]}"
+    return f".{job.recipe.extension}"
 
 
 def _result_folder(job: Job) -> str:

@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 MAKE, *COMMANDS = blocks("bash")
 [SETTINGS] = [block for block in COMMANDS if "source out/demo/env" in block]
-SERVED = "http://127.0.0.1:8000/v1/cutout"
+SERVED = "http://127.0.0.1:8000"
 """Address of ``foreedge serve``; a demonstration has another port."""
 SNIPPETS = {
     "python": f"{sys.executable} -",
@@ -66,11 +66,12 @@ def run(folder: Path, script: str, content: str = "") -> None:
 @pytest.mark.timeout(START_TIMEOUT_S + 200)
 def test_the_commands(shelf: Path) -> None:
     for block in COMMANDS:
-        run(shelf, block.replace(SERVED, '"$CUTOUT_URL"'))
+        run(shelf, block.replace(SERVED, "${CUTOUT_URL%/v1/cutout}"))
 
     report = json.loads((shelf / "out/shelf-1/report.json").read_bytes())
     assert report["counts"] == {"done": 4, "skipped_existing": 0, "failed": 0, "missing": 0}
     assert "book-00072" in (shelf / "out/shelf-1/report.html").read_text("utf-8")
+    assert len(list((shelf / "out/cutouts").glob("*.png"))) == 4
     for name, mode in {"cutout.png": "RGBA", "cutout.jpg": "RGB"}.items():
         with Image.open(shelf / name) as image:
             assert image.mode == mode

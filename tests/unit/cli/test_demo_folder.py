@@ -14,12 +14,12 @@ from ingest.cli.demo_folder import (
     MARK,
     MOST_IMAGES,
     check_fits,
-    own_images,
     prepare_demo_folder,
     results_folder,
 )
 from ingest.cli.demonstration import DemoOptions, run_demo
 from ingest.cli.main import app
+from ingest.cli.own_images import own_images
 from ingest.local.memory import machine_memory
 from serve_app.errors import InvalidConfig
 
@@ -90,7 +90,9 @@ def test_the_home_folder_is_found_in_paths_that_no_shell_has_expanded(
     result = CliRunner().invoke(app, ["demo", "--images=~/shelf", "--out=~/shelf/out"])
 
     assert isinstance(result.exception, InvalidConfig)
-    assert f"--images {tmp_path}/shelf and --out {tmp_path}/shelf/out" in result.exception.message
+    assert (
+        f"in {tmp_path}/shelf and the results in {tmp_path}/shelf/out:" in result.exception.message
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_a_wrong_folder_of_images_deletes_no_results(tmp_path: Path) -> None:
 
 def test_images_next_to_the_results_are_taken(tmp_path: Path) -> None:
     image = write(tmp_path / "shelf" / "1.jpg")
-    assert own_images(image.parent, tmp_path / "shelf-cutouts") == [image]
+    assert own_images(image.parent, tmp_path / "shelf-cutouts") == ([image], {})
 
 
 def test_more_images_than_the_memory_holds_are_refused_with_advice(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_more_images_than_the_memory_holds_are_refused_with_advice(tmp_path: Pat
     options = DemoOptions(folder, 1, out, keep=False, seed=0, most_images=3)
 
     with pytest.raises(
-        InvalidConfig, match=r"4 images .* 3 images at most.*foreedge bulk FOLDER --upload-to"
+        InvalidConfig, match=r"4 images .* 3 images at most.*foreedge folder IMAGES CUTOUTS"
     ):
         run_demo(options, Console(file=io.StringIO()))
 

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from ingest.cli.demo_cutouts import file_names
 from ingest.cli.demonstration import choose_models
 from ingest.cli.settings import with_bundled_model
 from ingest.cli.true_masks import score_cutouts
@@ -56,11 +55,6 @@ def test_a_model_that_somebody_chose_is_not_replaced(
     assert chosen() == ({}, "")
     assert "silueta" in AppConfig.load(with_bundled_model({})).served_models
     assert "folio" not in AppConfig.load(with_bundled_model({})).served_models
-
-
-def test_images_whose_names_differ_in_the_suffix_keep_their_cutouts() -> None:
-    images = ["a.jpg", "a.webp", "b.jpg", "sub/a.jpg", "c.tar.png"]
-    assert file_names(images) == ["a.jpg.png", "a.webp.png", "b.png", "sub/a.png", "c.tar.png"]
 
 
 def test_cutouts_are_scored_with_their_true_masks(tmp_path: Path) -> None:

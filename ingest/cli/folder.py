@@ -1,0 +1,180 @@
+"""``foreedge folder``: cut out the images of a folder with a running server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ingest.cli.exit_codes import FAILED, INTERRUPTED
+from ingest.cli.options import JsonOption, home_path
+from ingest.cli.own_images import describe_skipped, own_images
+from ingest.cli.progress import progress_bar
+from ingest.cli.terminal import open_terminal, print_json, write_csv
+from ingest.local.cutout_client import CutoutClient
+from ingest.local.folder_cutouts import (
+    CutoutFile,
+    ImageEnd,
+    cut_out_files,
+    missing_cutouts,
+    plan_cutouts,
+)
+from ingest.local.processes import terminate_as_interrupt
+from ingest.runs.send import recipe_argument
+from ingest.runs.status import Rate
+from ingest.units import counted, format_duration
+from serve_app.contracts.recipe import parse_recipe
+from serve_app.error_text import visible
+from serve_app.errors import ForeedgeError, InvalidConfig
+
+_FAILURES = "failures.csv"
+
+ImagesArgument = Annotated[
+    Path, typer.Argument(parser=home_path, help="Folder of the images, with its subfolders.")
+]
+CutoutsArgument = Annotated[
+    Path,
+    typer.Argument(
+        parser=home_path, help="Folder of the cut-outs, which get the same names and subfolders."
+    ),
+]
+RecipeOption = Annotated[
+    str, typer.Option(help="Preset (cutout, catalog or mask) or JSON object of options.")
+]
+UrlOption = Annotated[str, typer.Option(help="Address of a server, as 'foreedge serve' prints it.")]
+RequestsOption = Annotated[
+    int, typer.Option(min=1, max=256, help="Number of images that the server has at a time.")
+]
+AllNamesOption = Annotated[
+    bool, typer.Option("--all-names", help="Take names without the extension of an image too.")
+]
+KeyFileOption = Annotated[
+    Path | None, typer.Option(help="File with an API key, for a server that asks for one.")
+]
+
+
+def folder(
+    images: ImagesArgument,
+    out: CutoutsArgument,
+    recipe: RecipeOption = "cutout",
+    url: UrlOption = "http://127.0.0.1:8000",
+    requests: RequestsOption = 8,
+    all_names: AllNamesOption = False,
+    api_key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cut out the images of a folder, however many, with a server that runs.
+
+    A cut-out that is there and not older than its image stays, so that the same command continues
+    after Ctrl-C. Images that failed are listed in failures.csv.
+    """
+    console = open_terminal(as_json=as_json)
+    extension = parse_recipe(recipe_argument(recipe)).extension
+    client = CutoutClient(url, recipe, api_key=_key(api_key_file), connections=requests)
+    with console.status("Reading the folder …"):
+        found, skipped = own_images(images, out, all_names=all_names)
+        files = plan_cutouts(images, found, out, extension)
+        missing = missing_cutouts(files)
+    _print(console, f"{counted(len(files), 'image')} in {images}")
+    if skipped:
+        _print(console, f"  {describe_skipped(skipped)}")
+    if there := len(files) - len(missing):
+        _print(console, f"  {counted(there, 'cut-out')} there before, whatever their recipe was")
+    if missing:
+        client.check()
+    failed: list[ImageEnd] = []
+    with _saying_what_stays(console, out), _list_of_failures(out, images, failed):
+        _cut_out(console, client, missing, requests, failed)
+    _print(console, f"Cut-outs  {out}")
+    if failed:
+        codes = Counter(end.error.code for end in failed if end.error)
+        kinds = ", ".join(f"{code} {number:,}" for code, number in codes.most_common())
+        _print(console, f"{counted(len(failed), 'image')} failed ({kinds}): {out / _FAILURES}")
+    if as_json:
+        done = len(missing) - len(failed)
+        print_json(
+            {"images": len(files), "there_before": there, "done": done, "failed": len(failed)}
+        )
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _key(file: Path | None) -> str | None:
+    """Return the API key in a file.
+
+    Raises:
+        InvalidConfig: The file does not hold one key.
+    """
+    if file is None:
+        return None
+    words = file.read_text("utf-8", "replace").split()
+    if len(words) != 1 or not words[0].isascii():
+        raise InvalidConfig(f"--api-key-file: {file} must hold one API key and nothing else")
+    return words[0]
+
+
+def _cut_out(
+    console: Console,
+    client: CutoutClient,
+    files: list[CutoutFile],
+    requests: int,
+    failed: list[ImageEnd],
+) -> None:
+    """Make cut-outs while a bar shows the progress, and add the images that fail to a list."""
+    rate = Rate()
+    with progress_bar(console) as progress:
+        task = progress.add_task("Cutting out", total=len(files), detail="")
+        with closing(cut_out_files(client, files, requests)) as ends:
+            for number, end in enumerate(ends, 1):
+                if end.error is not None:
+                    failed.append(end)
+                per_s = rate.after(number)
+                detail = f"{number:,} of {len(files):,}"
+                if failed:
+                    detail += f" · [red]{len(failed):,} failed[/red]"
+                if per_s:
+                    left = format_duration((len(files) - number) / per_s)
+                    detail += f" · {per_s:.1f} images/s · {left} left"
+                progress.update(task, completed=number, detail=detail)
+
+
+@contextmanager
+def _list_of_failures(out: Path, images: Path, failed: list[ImageEnd]) -> Iterator[None]:
+    """Write the images that failed into a file, however the work ends, or remove an older one."""
+    try:
+        yield
+    finally:
+        if failed:
+            rows = [
+                (end.image.relative_to(images).as_posix(), end.error.code, end.error.message)
+                for end in failed
+                if end.error
+            ]
+            out.mkdir(parents=True, exist_ok=True)
+            write_csv(str(out / _FAILURES), ("image", "code", "message"), sorted(rows), raw=False)
+        else:
+            (out / _FAILURES).unlink(missing_ok=True)
+
+
+@contextmanager
+def _saying_what_stays(console: Console, out: Path) -> Iterator[None]:
+    """Print what is left of a work that is interrupted or fails."""
+    rest = f"Cut-outs that are complete stay in {out}. The same command continues."
+    try:
+        with terminate_as_interrupt():
+            yield
+    except KeyboardInterrupt:
+        _print(console, f"Stopped. {rest}")
+        raise typer.Exit(INTERRUPTED) from None
+    except ForeedgeError:
+        _print(console, rest)
+        raise
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)

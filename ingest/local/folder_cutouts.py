@@ -1,0 +1,128 @@
+"""The cut-outs of a folder's images, made by a server, as files in another folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple
+
+from ingest.local.cutout_client import CutoutClient
+from ingest.local.cutout_files import file_names, write_cutout
+from serve_app.errors import (
+    CheckFailed,
+    CorruptImage,
+    DeadlineExceeded,
+    EmptyImage,
+    ForeedgeError,
+    ImageTooLarge,
+    InternalError,
+    SourceForbidden,
+    SourceNotFound,
+    TransientError,
+    UnsupportedFormat,
+)
+
+_OF_THE_IMAGE = (
+    CheckFailed,
+    CorruptImage,
+    DeadlineExceeded,
+    EmptyImage,
+    ImageTooLarge,
+    InternalError,
+    UnsupportedFormat,
+)
+"""Errors that one image has. Others are those of the request or the server, and of all images."""
+
+
+class CutoutFile(NamedTuple):
+    """An image file and the file of its cut-out."""
+
+    image: Path
+    target: Path
+
+
+class ImageEnd(NamedTuple):
+    """How the work on an image ended."""
+
+    image: Path
+    error: ForeedgeError | None
+    """None if the cut-out is written."""
+
+
+def plan_cutouts(
+    folder: Path, images: Iterable[Path], out: Path, extension: str
+) -> list[CutoutFile]:
+    """Return the files of the cut-outs of a folder's images, in the same subfolders.
+
+    Args:
+        folder: Folder of the images.
+        images: The image files.
+        out: Folder of the cut-outs.
+        extension: Suffix of the cut-outs, without a dot.
+    """
+    paths = list(images)
+    names = file_names((path.relative_to(folder).as_posix() for path in paths), extension)
+    return [CutoutFile(path, out / name) for path, name in zip(paths, names, strict=True)]
+
+
+def missing_cutouts(files: Iterable[CutoutFile]) -> list[CutoutFile]:
+    """Return the files that are not there, or are older than their images."""
+    return [file for file in files if not _is_there(file)]
+
+
+def _is_there(file: CutoutFile) -> bool:
+    try:
+        return file.target.stat().st_mtime >= file.image.stat().st_mtime
+    except OSError:
+        # The work on the image says why it cannot be read.
+        return False
+
+
+def cut_out_files(
+    client: CutoutClient, files: Iterable[CutoutFile], requests: int
+) -> Generator[ImageEnd, None, None]:
+    """Make cut-outs, several at a time, and yield how each ended. Blocks.
+
+    Args:
+        client: The client.
+        files: The images and the files of their cut-outs.
+        requests: Number of images that the server has at a time.
+
+    Raises:
+        ForeedgeError: The server refuses what all images have in common, or takes none.
+        OSError: A cut-out cannot be written.
+    """
+    with ThreadPoolExecutor(requests, "cut-out") as pool:
+        running: set[Future[ImageEnd]] = set()
+        try:
+            for file in files:
+                running.add(pool.submit(_cut_out, client, file))
+                if len(running) == requests:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (each.result() for each in done)
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (each.result() for each in done)
+        except BaseException:
+            client.stop()
+            raise
+
+
+def _cut_out(client: CutoutClient, file: CutoutFile) -> ImageEnd:
+    begun_at = time.monotonic()
+    try:
+        data = client.cut_out(file.image)
+    except _OF_THE_IMAGE as error:
+        return ImageEnd(file.image, error)
+    except TransientError as error:
+        # A server that takes other images meanwhile has a reason to refuse this one.
+        if client.answered_at < begun_at:
+            raise
+        return ImageEnd(file.image, error)
+    except OSError as error:
+        kind = SourceNotFound if isinstance(error, FileNotFoundError) else SourceForbidden
+        return ImageEnd(file.image, kind(f"The file cannot be read: {error.strerror}"))
+    write_cutout(file.target, data)
+    return ImageEnd(file.image, None)
