@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ingest.cli import exit_codes, options
-from ingest.cli.exit_codes import exit_code_of
+from ingest.cli import options
 from ingest.cli.main import app, main
 from ingest.runs.folder import RunFolder
 from ingest.runs.ledger import Ledger
@@ -25,16 +24,10 @@ from serve_app.contracts.job import Output, Source
 from serve_app.contracts.outcome import Outcome
 from serve_app.contracts.recipe import Recipe
 from serve_app.errors import (
-    ForeedgeError,
     InvalidConfig,
-    ModelUnavailable,
-    QueueUnavailable,
-    SourceNotFound,
-    StorageUnavailable,
 )
 from serve_app.storage.local import LocalStore
 from serve_app.version import find_version
-from tests.support.pages import section
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEDGER = LedgerConfig(bucket="b", part_interval_s=0.01)
@@ -246,41 +239,6 @@ def test_errors_are_one_line_and_exit_2(
 def test_the_version_is_printed(workshop: Workshop) -> None:
     found = CliRunner().invoke(app, ["--version"])
     assert (found.exit_code, found.stdout) == (0, f"foreedge {find_version()}\n")
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (StorageUnavailable("away"), 4),
-        (QueueUnavailable("away"), 4),
-        (ModelUnavailable("not downloaded"), 1),
-        (InvalidConfig("wrong"), 2),
-        (SourceNotFound("no run"), 2),
-    ],
-)
-def test_each_kind_of_end_has_an_exit_code(error: ForeedgeError, expected: int) -> None:
-    assert exit_code_of(error) == expected
-
-
-def test_missing_weights_end_with_2(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """No repetition brings them, as a failed download may end well at the next attempt."""
-    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["foreedge", "models", "path", "u2net"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("error: model_unavailable: The weights of u2net")
-
-
-def test_every_exit_code_is_in_the_help_and_in_the_manual() -> None:
-    codes = {value for name, value in vars(exit_codes).items() if name.isupper()}
-    page = Path(__file__).parents[3] / "docs" / "operations" / "runs.md"
-    rows = re.findall(r"^\| (\d+) \|", section(page, "Exit codes"), re.MULTILINE)
-    assert set(map(int, rows)) == codes
-    assert app.info.epilog is not None
-    assert set(map(int, re.findall(r"(?:^|: |\. )(\d+) ", app.info.epilog))) == codes
 
 
 def test_a_command_ends_with_4_if_the_ledger_does_not_answer(
