@@ -43,7 +43,7 @@ def known_truth(mask: Pixels | None = None) -> Truth:
 
 @dataclass(frozen=True, slots=True)
 class GateImage:
-    """An image of the gate at full size. Hundreds of photographs would not fit into the memory."""
+    """An image of the gate at full size. Hundreds of them may not fit into the memory."""
 
     name: str
     """Name for reports."""
