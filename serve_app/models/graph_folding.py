@@ -21,6 +21,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from serve_app.models.known_shapes import known_shapes
+from serve_app.models.node_attributes import read_attributes
 
 _NO_REGION = "foreedge/no_region"
 _ROI_IS_OPTIONAL_FROM = 13
@@ -157,7 +158,7 @@ def _target_sizes(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) 
     """Return the constant sizes that a plain linear ``Resize`` enlarges to, if it is one."""
     if node.op_type != "Resize" or len(node.input) <= _SIZES:
         return None
-    found = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    found = read_attributes(node)
     plain = (
         found.get("mode") == b"linear"
         and found.get("coordinate_transformation_mode", b"half_pixel") in _SAME_BUT_FOR_ONE_PIXEL

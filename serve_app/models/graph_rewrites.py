@@ -34,13 +34,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from serve_app.models.graph_folding import drop_unused, read_folded
+from serve_app.models.known_shapes import known_shapes
+from serve_app.models.node_attributes import read_attributes
 
 Array = npt.NDArray[Any]
 
 _MIN_CHANNELS = 16
 """Fewest channels for which a split saves time: the size of ONNX Runtime's blocks."""
-_MAX_SHAPE_BYTES = 1024
-"""Largest size of a constant that may define a shape."""
 
 
 def optimize_for_cpu(path: Path, *, batches: bool) -> bytes:
@@ -89,7 +89,7 @@ def _kernel_to_split(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto])
     if node.op_type != "Conv" or node.input[1] not in weights:
         return None
     outputs, channels, *size = weights[node.input[1]].dims
-    grouped = _attributes(node).get("group", 1) != 1
+    grouped = read_attributes(node).get("group", 1) != 1
     if outputs != 1 or channels < _MIN_CHANNELS or len(size) != 2 or size == [1, 1] or grouped:
         return None
     kernel: Array = numpy_helper.to_array(weights[node.input[1]])
@@ -101,7 +101,7 @@ def _transposed_pads(node: onnx.NodeProto, kernel: Array) -> list[int] | None:
 
     There are none, and None is returned, for strides and for pads beyond the reach of the kernel.
     """
-    found = _attributes(node)
+    found = read_attributes(node)
     if found.get("auto_pad", b"NOTSET") != b"NOTSET" or set(found.get("strides", [1])) != {1}:
         return None
     dilations = found.get("dilations", [1, 1])
@@ -127,7 +127,7 @@ def _split_convolution(
             numpy_helper.from_array(np.ascontiguousarray(over_places), f"{name}/places"),
         ]
     )
-    dilations = _attributes(node).get("dilations", [1, 1])
+    dilations = read_attributes(node).get("dilations", [1, 1])
     first = helper.make_node("Conv", [node.input[0], f"{name}/channels"], [f"{name}/at_places"])
     second = helper.make_node(
         "ConvTranspose",
@@ -159,11 +159,11 @@ def _mixes_single_channels(
     node: onnx.NodeProto, whole: onnx.NodeProto, weights: dict[str, onnx.TensorProto]
 ) -> bool:
     """Return whether a convolution of 1 x 1 mixes concatenated single channels into one."""
-    found = _attributes(node)
+    found = read_attributes(node)
     moved = any(found.get("pads", [])) or set(found.get("strides", [1])) != {1}
     # There are as many channels as parts, so each part has one.
     single = list(weights[node.input[1]].dims) == [1, len(whole.input), 1, 1]
-    return single and len(whole.input) > 1 and _attributes(whole)["axis"] == 1 and not moved
+    return single and len(whole.input) > 1 and read_attributes(whole)["axis"] == 1 and not moved
 
 
 def _sum_of_products(
@@ -196,7 +196,7 @@ def _sum_of_products(
 
 def _enlarges(node: onnx.NodeProto) -> bool:
     """Return whether a node enlarges its input so that a product may be taken before it."""
-    return node.op_type == "Resize" and "extrapolation_value" not in _attributes(node)
+    return node.op_type == "Resize" and "extrapolation_value" not in read_attributes(node)
 
 
 def _take_concatenations_apart(model: onnx.ModelProto) -> None:
@@ -236,15 +236,7 @@ def _is_cheaper_apart(parts: Sequence[int], kernel: Sequence[int]) -> bool:
 
 def _channel_counts(model: onnx.ModelProto) -> dict[str, int]:
     """Return the known numbers of channels, by the names of values with four dimensions."""
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
-    for item in light.graph.initializer:
-        if len(item.raw_data) > _MAX_SHAPE_BYTES:
-            # Shapes depend on the content of small constants, but only on the shapes of large ones.
-            item.ClearField("raw_data")
-    graph = onnx.shape_inference.infer_shapes(light).graph
-    shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.value_info, *graph.input)}
-    return {name: dims[1].dim_value for name, dims in shapes.items() if len(dims) == 4}
+    return {name: shape[1] for name, shape in known_shapes(model).items() if len(shape) == 4}
 
 
 def _sum_of_parts(
@@ -297,7 +289,3 @@ def _producers_with_one_consumer(graph: onnx.GraphProto) -> dict[str, onnx.NodeP
     """
     uses = Counter(name for node in graph.node for name in node.input)
     return {node.output[0]: node for node in graph.node if uses[node.output[0]] == 1}
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}

@@ -26,6 +26,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from serve_app.models.known_shapes import known_shapes
+from serve_app.models.node_attributes import read_attributes
 
 Vector = npt.NDArray[np.float64]
 """Constant of each channel of a feature map, [C], with 0 if it stays as it is."""
@@ -209,7 +210,7 @@ class _Graph:
 
     def _pass_on(self, node: Any, position: int, vector: Vector) -> Vector | None:
         """Return the constants of a node's output, or None if it does not pass them on."""
-        found = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        found = read_attributes(node)
         if node.op_type == "Resize":
             outside = found.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
             same = not position and not outside and self.channels(node.output[0]) == len(vector)
@@ -230,7 +231,7 @@ class _Graph:
         return all(name in self._weights for name in node.input[1:] if name)
 
     def _can_compensate(self, node: Any) -> bool:
-        found = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        found = read_attributes(node)
         plain = found.get("group", 1) == 1 and found.get("auto_pad", b"NOTSET") == b"NOTSET"
         known = self.channels(node.input[0]) and self.channels(node.output[0])
         return bool(plain and known and self._has_known_weights(node))
@@ -264,7 +265,7 @@ class _Graph:
 
     def _border(self, node: Any, of_places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return what the padding takes of the constants, [1, O, H, W], which is 0 inside."""
-        found = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        found = read_attributes(node)
         sides = self._shapes[node.input[0]][2:]
         results = self._shapes[node.output[0]][2:]
         inside = []
