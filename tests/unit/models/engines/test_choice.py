@@ -16,7 +16,7 @@ from serve_app.config import SegmenterConfig
 from serve_app.contracts.precision import Engine
 from serve_app.models.engines.choice import Choice, choose_pair
 from serve_app.models.engines.network import EXACT, INT8, Pair
-from serve_app.models.engines.processor import Machine, read_features
+from serve_app.models.engines.processor import Machine
 from serve_app.models.engines.records import derived_path, record_path
 from serve_app.models.gate import Measures
 from serve_app.models.inference import OnnxModel
@@ -347,16 +347,3 @@ def test_a_name_of_any_characters_has_a_file(tmp_path: Path) -> None:
     path = derived_path(tmp_path, "../a/b c", BFLOAT16)
     assert path.parent == tmp_path
     assert path.name == ".._a_b_c.openvino-bfloat16.onnx"
-
-
-@pytest.mark.parametrize(
-    ("text", "features"),
-    [
-        ("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16 amx_tile\n", {"avx2", "amx_bf16"}),
-        ("processor\t: 0\nFeatures\t: fp asimd asimdhp sve i8mm\n", {"asimdhp", "sve", "i8mm"}),
-        ("model name\t: amx_bf16\n", set()),
-        ("", set()),
-    ],
-)
-def test_features_are_read_from_cpuinfo(text: str, features: set[str]) -> None:
-    assert read_features(text) == features
