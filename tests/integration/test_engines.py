@@ -93,6 +93,14 @@ def need(pair: Pair) -> None:
         pytest.skip(reason)
 
 
+def need_any() -> Pair:
+    """Return a pair that needs a gate and runs here."""
+    for pair in (BFLOAT16, FLOAT16):
+        if why_not_runnable(pair, this_machine()) is None:
+            return pair
+    pytest.skip("this processor runs no precision of OpenVINO")
+
+
 def test_two_channels_are_taken_out_and_float32_stays(
     weights: Weights, small: list[SmallImage]
 ) -> None:
@@ -216,7 +224,7 @@ def test_auto_serves_the_fastest_pair_with_the_accuracy(home: Path, gated: list[
 def test_the_command_writes_what_a_replica_serves(
     u2netp_weights: Path, images: list[GateImage], tmp_path: Path
 ) -> None:
-    need(BFLOAT16)
+    pair = need_any()
     home, folder = tmp_path / "home", tmp_path / "images"
     home.mkdir()
     folder.mkdir()
@@ -226,7 +234,7 @@ def test_the_command_writes_what_a_replica_serves(
         truth = image.read_truth()
         assert truth is not None
         Image.fromarray(truth).save(folder / f"{image.name}.mask.png")
-    command = [str(FOREEDGE), "models", "gate", "u2netp", "--precision", "bfloat16", "--json"]
+    command = [str(FOREEDGE), "models", "gate", "u2netp", "--precision", pair.precision, "--json"]
     done = subprocess.run(
         [*command, "--images", str(folder)],
         env={**os.environ, "U2NET_HOME": str(home)},
@@ -238,14 +246,15 @@ def test_the_command_writes_what_a_replica_serves(
     report = json.loads(done.stdout)
     assert report["measures"]["images"] == 3
     assert report["measures"]["true_iou_loss"] != 0
-    assert report["reached"] in {"close", "fast"}
-    model = load_model("u2netp", config_of(home, engine="openvino", precision="bfloat16"))
+    assert report["reached"] is not None
+    config = config_of(home, engine=pair.engine, precision=pair.precision)
+    model = load_model("u2netp", config)
     assert str(model.choice.derived) == report["path"]
-    assert model.choice.pair == BFLOAT16
+    assert model.choice.pair == pair
     # A byte of the file is lost: float32 serves, and says why.
     path = Path(report["path"])
     path.write_bytes(path.read_bytes()[:-1])
-    model = load_model("u2netp", config_of(home, engine="openvino", precision="bfloat16"))
+    model = load_model("u2netp", config)
     assert model.choice.pair == EXACT
     assert "is damaged" in str(model.choice.refused)
 
@@ -285,9 +294,7 @@ def test_without_images_the_bundled_ones_or_the_shipped_record_count(tmp_path: P
 def test_a_record_of_other_images_is_not_replaced_without_a_word(
     images: list[GateImage], tmp_path: Path
 ) -> None:
-    pairs = [pair for pair in (BFLOAT16, FLOAT16) if why_not_runnable(pair, this_machine()) is None]
-    if not pairs:
-        pytest.skip("this processor runs no precision of OpenVINO")
+    pair = need_any()
     replaced = []
     for name in ("first", "second"):
         folder = tmp_path / name
@@ -295,7 +302,7 @@ def test_a_record_of_other_images_is_not_replaced_without_a_word(
         Image.fromarray(images[1].rgb).save(folder / "own.png")
         done = subprocess.run(
             [
-                *(str(FOREEDGE), "models", "gate", "folio", "--precision", pairs[0].precision),
+                *(str(FOREEDGE), "models", "gate", "folio", "--precision", pair.precision),
                 *("--images", str(folder), "--json"),
             ],
             env={**os.environ, "U2NET_HOME": str(tmp_path / "home")},
