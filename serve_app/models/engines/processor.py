@@ -9,12 +9,14 @@ Runtime's int8 was never measured. On x86-64 it then adds products of unsigned a
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve_app.contracts.precision import Engine, Precision
+from serve_app.models.engines.cpu_quota import CGROUPS, MEMBERSHIP, read_cpu_quota
 from serve_app.models.engines.network import INT8, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.openvino_runtime import openvino_version
@@ -74,11 +76,17 @@ def cpu_name() -> str:
     return _read_value(_read_cpuinfo(), "model name") or platform.processor() or platform.machine()
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Return the number of cores that this process may use, within the quota of its container.
+
+    Args:
+        cgroups: Folder of the control groups.
+        membership: File that names the group of this process.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = read_cpu_quota(cgroups, membership)
+    return cores if quota is None else min(cores, math.ceil(quota))
 
 
 def read_features(cpuinfo: str) -> frozenset[str]:
