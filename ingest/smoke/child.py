@@ -13,8 +13,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.smoke.machine import CPUINFO, describe_machine, explain_crash
+from ingest.smoke.machine import describe_machine, explain_crash
 from serve_app.errors import DeadlineExceeded, InternalError, ModelUnavailable
+from serve_app.models.engines.cpuinfo import CPUINFO
 from serve_app.version import find_revision, find_version
 
 _COMMAND = ("-m", "ingest.smoke")

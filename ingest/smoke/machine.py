@@ -6,13 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
-
-_FAST_PATHS = {
-    "asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2",
-    "sse4_1", "avx", "avx2", "f16c", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_tile",
-}  # fmt: skip
-"""Features for which ONNX Runtime, OpenCV or isal have code of their own, as Linux spells them."""
+from serve_app.models.engines.cpuinfo import CPUINFO, read_features
 
 
 def describe_machine() -> dict[str, object]:
@@ -26,12 +20,14 @@ def describe_machine() -> dict[str, object]:
 
 
 def cpu_features(path: Path) -> list[str]:
-    """Return the features of the CPU that make a difference in speed, in alphabetical order.
+    """Return the features of the CPU that choose the kernels of an engine, in alphabetical order.
 
     Args:
         path: File with the lines of Linux's ``/proc/cpuinfo``. Without it, none is known.
     """
-    return sorted(_FAST_PATHS & set(_fields(path).get(_features_field(), "").split()))
+    return sorted(
+        read_features(path.read_text("utf-8", errors="replace") if path.is_file() else "")
+    )
 
 
 def explain_crash(path: Path, machine: str) -> str:
@@ -45,7 +41,7 @@ def explain_crash(path: Path, machine: str) -> str:
         machine: Architecture, as ``uname -m`` spells it.
     """
     try:
-        fields = _fields(path, required=True)
+        fields = _fields(path)
     except OSError as error:
         return f"{path} cannot be read ({error.strerror}), which names the CPU. Mount /proc"
     if machine in {"aarch64", "arm64"} and "CPU implementer" not in fields:
@@ -59,14 +55,8 @@ def explain_crash(path: Path, machine: str) -> str:
     )
 
 
-def _features_field() -> str:
-    return "Features" if platform.machine() in {"aarch64", "arm64"} else "flags"
-
-
-def _fields(path: Path, *, required: bool = False) -> dict[str, str]:
-    """Return the lines of the first processor. No file means no lines, unless it is required."""
-    if not required and not path.is_file():
-        return {}
+def _fields(path: Path) -> dict[str, str]:
+    """Return the lines of the first processor."""
     first = path.read_text("utf-8", errors="replace").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}

@@ -17,20 +17,12 @@ from pathlib import Path
 
 from serve_app.contracts.precision import Engine, Precision
 from serve_app.models.engines.cpu_quota import CGROUPS, MEMBERSHIP, read_cpu_quota
+from serve_app.models.engines.cpuinfo import CPUINFO, read_features, read_value
 from serve_app.models.engines.network import INT8, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.openvino_runtime import openvino_version
 
-_CPUINFO = Path("/proc/cpuinfo")
-_LISTS = ("flags", "Features")
-"""Keys of the list of features, on x86-64 and on arm64."""
 _AMD = "AuthenticAMD"
-_OF_INTEREST = {
-    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16",
-    "amx_bf16", "amx_int8",
-    "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2",
-}  # fmt: skip
-"""Features that choose the kernels of an engine."""
 _NEEDED = {
     "bfloat16": ("amx_bf16", "avx512_bf16 of AMD"),
     "float16": ("avx512_fp16", "asimdhp"),
@@ -67,13 +59,13 @@ def this_machine() -> Machine:
         platform.machine(),
         read_features(text),
         openvino_version(),
-        vendor=_read_value(text, "vendor_id"),
+        vendor=read_value(text, "vendor_id"),
     )
 
 
 def cpu_name() -> str:
     """Return the name of the processor. Linux on arm64 only knows the architecture."""
-    return _read_value(_read_cpuinfo(), "model name") or platform.processor() or platform.machine()
+    return read_value(_read_cpuinfo(), "model name") or platform.processor() or platform.machine()
 
 
 def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
@@ -87,11 +79,6 @@ def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     quota = read_cpu_quota(cgroups, membership)
     return cores if quota is None else min(cores, math.ceil(quota))
-
-
-def read_features(cpuinfo: str) -> frozenset[str]:
-    """Return the features of interest in the text of ``/proc/cpuinfo``."""
-    return frozenset(_OF_INTEREST.intersection(_read_value(cpuinfo, *_LISTS).split()))
 
 
 def why_not_runnable(pair: Pair, machine: Machine) -> str | None:
@@ -140,13 +127,4 @@ def _useful_features(precision: Precision, machine: Machine) -> list[str]:
 
 
 def _read_cpuinfo() -> str:
-    return _CPUINFO.read_text("utf-8") if _CPUINFO.is_file() else ""
-
-
-def _read_value(cpuinfo: str, *keys: str) -> str:
-    """Return the first value of one of the keys, or nothing."""
-    for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in keys:
-            return value.strip()
-    return ""
+    return CPUINFO.read_text("utf-8") if CPUINFO.is_file() else ""
