@@ -28,6 +28,7 @@ from serve_app.models.engines.records import (
 from serve_app.models.gate import Measures
 from serve_app.models.gate_images import (
     SmallImage,
+    distinct_images,
     halve,
     read_gate_images,
     shared_images,
@@ -81,7 +82,8 @@ def quantize_and_write(
     record = record_of(weights, INT8, quantized.derived, machine, image_set, measures)
     faster = speeds["int8"].cpu_s_per_image < speeds["float32"].cpu_s_per_image
     removed = replace_derived(path, quantized.derived.content if faster else None, record)
-    facts = {**_facts(quantized, speeds), "removed": removed}
+    duplicates = len(gate) - len(distinct_images(gate))
+    facts = {**_facts(quantized, speeds), "removed": removed, "duplicates": duplicates}
     written = path if faster else None
     report_gate(quantized.derived, record, written, print_json if as_json else None, facts)
     if not as_json:
@@ -183,6 +185,11 @@ def _print_facts(facts: dict[str, Any]) -> None:
         print_line(
             f"    {label}: alone {part['difference']:.3f} levels, {part['products']:.1%} of the "
             "products"
+        )
+    if facts["duplicates"]:
+        print_line(
+            f"  left out                            {facts['duplicates']} images of the gate with "
+            "the pixels of another one"
         )
     chosen_by = facts["chosen_by"]
     print_line(

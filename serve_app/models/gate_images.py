@@ -136,19 +136,30 @@ def shared_images(some: Iterable[SmallImage], others: Iterable[SmallImage]) -> l
     return [image.name for image in some if image.digest in known]
 
 
+def distinct_images(images: Iterable[SmallImage]) -> list[SmallImage]:
+    """Return the first of the images that have the same pixels, whatever their names are."""
+    first: dict[bytes, SmallImage] = {}
+    for image in images:
+        first.setdefault(image.digest, image)
+    return list(first.values())
+
+
 def halve(images: Sequence[SmallImage]) -> tuple[list[SmallImage], list[SmallImage]]:
     """Return two halves of a set. What the first one chooses, the second one can judge.
 
-    The order of a hash of the names deals them out, so that neither half has a kind of its own.
+    The order of a hash of the names deals them out, so that neither half has a kind of its own. Of
+    images with the same pixels one is dealt, since the others could be in the other half.
 
     Raises:
-        InvalidConfig: There are fewer than two images.
+        InvalidConfig: There are fewer than two images with different pixels.
     """
-    if len(images) < 2:
+    by_hash = sorted(images, key=lambda image: sha256(image.name.encode()).digest())
+    dealt = distinct_images(by_hash)
+    if len(dealt) < 2:
         raise InvalidConfig(
-            "The gate needs two images at least: one half of them chooses, the other one judges."
+            "The gate needs two different images at least: one half of them chooses, the other one "
+            "judges."
         )
-    dealt = sorted(images, key=lambda image: sha256(image.name.encode()).digest())
     return dealt[::2], dealt[1::2]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from serve_app.errors import InvalidConfig
 from serve_app.models.gate import BOUNDS, MaskPair, Measures, measure_masks
-from serve_app.models.gate_images import draw_gate_images, halve, shrink_images
+from serve_app.models.gate_images import distinct_images, draw_gate_images, halve, shrink_images
 
 SIDE = 100
 
@@ -118,5 +120,17 @@ def test_a_set_is_halved_without_regard_to_its_order() -> None:
     assert [each.name for each in again] == [each.name for each in chooses]
     # Not every second image, which may be all of one kind.
     assert {each.name for each in chooses} != {each.name for each in images[::2]}
-    with pytest.raises(InvalidConfig, match="two images at least"):
+    with pytest.raises(InvalidConfig, match="two different images at least"):
         halve(images[:1])
+
+
+def test_the_same_pixels_under_two_names_are_in_one_half_alone() -> None:
+    images = list(shrink_images(draw_gate_images(6), SIDE))
+    copies = [dataclasses.replace(each, name=f"copy of {each.name}") for each in images]
+    chooses, judges = halve([*images, *copies])
+    assert len({each.digest for each in (*chooses, *judges)}) == len(chooses) + len(judges) == 6
+    assert distinct_images([*images, *copies]) == images
+    again, _ = halve([*copies, *images])
+    assert [each.name for each in again] == [each.name for each in chooses]
+    with pytest.raises(InvalidConfig, match="two different images"):
+        halve([images[0], copies[0]])
