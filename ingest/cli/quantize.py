@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ingest.cli.gate import bundled_images, name_of, replace_derived, report_gate
+from ingest.cli.int8_speed import Int8Speed, measure_int8_speed
 from ingest.cli.progress import progress_bar
 from ingest.cli.terminal import open_terminal, print_json, print_line
 from ingest.node.kernels import convolution_kernels
-from ingest.node.speed import Case, CaseSpeed, measure_case
 from serve_app.config import AppConfig, SegmenterConfig
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import InvalidConfig
 from serve_app.models.derive import compare_with_rembg, record_of
-from serve_app.models.engines.choice import Choice
 from serve_app.models.engines.network import INT8
 from serve_app.models.engines.onnx_runtime import open_as_written
 from serve_app.models.engines.processor import this_machine, usable_cores, why_not_runnable
@@ -40,8 +39,6 @@ from serve_app.models.registry import Weights, locate_weights
 DRAWN_TO_HALVE = 42
 """Number of drawn images, if no folder is given. Half of them and of the six real ones are as many
 images as other pairs are measured with."""
-_SPEED_S = 4.0
-"""Seconds for which each speed is measured."""
 _SHOWN_PARTS = 8
 """Number of the parts with the largest errors that are reported."""
 
@@ -75,15 +72,15 @@ def quantize_and_write(
     path = derived_path(derived_folder(config), name, INT8)
     with progress_bar(open_terminal(as_json=True)) as bar:
         task = bar.add_task(f"{name}, {INT8}", total=None, detail="")
-        quantized, measures, speeds = _quantize(
+        quantized, measures, speed = _quantize(
             weights, fitting, gate, accuracy, lambda step: bar.update(task, detail=step)
         )
     image_set = f"{name_of(images)} that did not choose its layers"
     record = record_of(weights, INT8, quantized.derived, machine, image_set, measures)
-    faster = speeds["int8"].cpu_s_per_image < speeds["float32"].cpu_s_per_image
+    faster = speed.is_faster
     removed = replace_derived(path, quantized.derived.content if faster else None, record)
     duplicates = len(gate) - len(distinct_images(gate))
-    facts = {**_facts(quantized, speeds), "removed": removed, "duplicates": duplicates}
+    facts = {**_facts(quantized, speed), "removed": removed, "duplicates": duplicates}
     written = path if faster else None
     report_gate(quantized.derived, record, written, print_json if as_json else None, facts)
     if not as_json:
@@ -98,8 +95,8 @@ def _quantize(
     gate: Sequence[SmallImage],
     accuracy: Accuracy,
     on_step: OnStep,
-) -> tuple[QuantizedGraph, Measures, dict[str, CaseSpeed]]:
-    """Return the graph, what the gate measures on images that chose nothing, and the speeds."""
+) -> tuple[QuantizedGraph, Measures, Int8Speed]:
+    """Return the graph, what the gate measures on images that chose nothing, and the speed."""
     choosing, judged = halve(gate)
     quantized = quantize_model(
         weights, fitting, choosing, accuracy, threads=usable_cores(), on_step=on_step
@@ -108,7 +105,7 @@ def _quantize(
     network = open_as_written(quantized.derived.content, SegmenterConfig(threads=1))
     (measures,) = compare_with_rembg(weights, [network], judged)
     on_step("speed")
-    return quantized, measures, _measure_speeds(weights, quantized.derived.content)
+    return quantized, measures, measure_int8_speed(weights, quantized.derived.content)
 
 
 def read_both_sets(
@@ -138,19 +135,7 @@ def read_both_sets(
     return fitting, gate
 
 
-def _measure_speeds(weights: Weights, graph: bytes) -> dict[str, CaseSpeed]:
-    """Return the speed in float32 and in int8, on one thread."""
-    with tempfile.TemporaryDirectory(prefix="foreedge-") as folder:
-        derived = Path(folder, "int8.onnx")
-        derived.write_bytes(graph)
-        choices = (Choice(), Choice(INT8, derived))
-        return {
-            choice.pair.precision: measure_case(Case(weights, choice, 1, _SPEED_S))
-            for choice in choices
-        }
-
-
-def _facts(quantized: QuantizedGraph, speeds: dict[str, CaseSpeed]) -> dict[str, Any]:
+def _facts(quantized: QuantizedGraph, speed: Int8Speed) -> dict[str, Any]:
     found = quantized.found
     worst = sorted(found.parts, key=lambda part: part.difference, reverse=True)
     return {
@@ -167,13 +152,14 @@ def _facts(quantized: QuantizedGraph, speeds: dict[str, CaseSpeed]) -> dict[str,
             for part in worst[:_SHOWN_PARTS]
         ],
         "kernels": convolution_kernels(INT8, quantized.derived.content),
-        "cpu_s_per_image": {name: speed.cpu_s_per_image for name, speed in speeds.items()},
+        "cpu_s_per_image": speed.medians(),
+        "times_as_fast": [round(ratio, 3) for ratio in speed.ratios],
+        "faster": speed.is_faster,
     }
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
-    cpu_s = facts["cpu_s_per_image"]
-    ratio = cpu_s["float32"] / cpu_s["int8"]
+    cpu_s, ratio = facts["cpu_s_per_image"], statistics.median(facts["times_as_fast"])
     kernels = ", ".join(f"{count} {name}" for name, count in facts["kernels"].items())
     print_line(
         f"  layers in float32                   {len(facts['in_float'])} of {facts['layers']}"
@@ -199,19 +185,20 @@ def _print_facts(facts: dict[str, Any]) -> None:
     print_line(f"  convolutions                        {kernels}")
     print_line(
         f"  CPU time of a mask                  {cpu_s['int8'] * 1e3:.0f} ms in int8, "
-        f"{cpu_s['float32'] * 1e3:.0f} ms in float32: {ratio:.2f} times as fast"
+        f"{cpu_s['float32'] * 1e3:.0f} ms in float32: {ratio:.2f} times as fast in the median of "
+        f"{len(facts['times_as_fast'])} rounds"
     )
 
 
 def _print_verdict(record: GateRecord, accuracy: Accuracy, facts: dict[str, Any]) -> None:
     """Print what follows for serving, if int8 does not serve as it was asked for."""
-    cpu_s, measures = facts["cpu_s_per_image"], record.measures
+    ratio, measures = statistics.median(facts["times_as_fast"]), record.measures
     if not measures.suffices_for(accuracy):
         print_line(
             f"  {accuracy!r} is not reached. With {len(facts['in_float'])} of "
-            f"{facts['layers']} layers in float32, {cpu_s['float32'] / cpu_s['int8']:.2f} times "
+            f"{facts['layers']} layers in float32, {ratio:.2f} times "
             f"as fast as float32, the masks miss it: {', '.join(measures.failures(accuracy))}."
         )
-    if cpu_s["int8"] >= cpu_s["float32"]:
+    if not facts["faster"]:
         gone = " The older int8 file was removed." if facts["removed"] else ""
         print_line(f"  int8 is not faster on this processor, so nothing was written.{gone}")
