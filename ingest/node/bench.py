@@ -18,11 +18,11 @@ from serve_app.contracts.precision import Accuracy
 from serve_app.errors import ModelUnavailable
 from serve_app.models.derive import DERIVED_FROM_EVERY, derive_graph, pass_gate
 from serve_app.models.engines.choice import Choice
+from serve_app.models.engines.cpuinfo import cpu_name
 from serve_app.models.engines.network import EVERY_PAIR, EXACT, GATED, INT8, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.processor import (
     Machine,
-    cpu_name,
     this_machine,
     usable_cores,
     why_not_runnable,

@@ -30,6 +30,7 @@ from loadtests.harness.results import (
 )
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
 from serve_app.config import AppConfig, SegmenterConfig
+from serve_app.models.derive import derive_graph
 from serve_app.models.engines.choice import choose_pair
 from serve_app.models.engines.network import EXACT, INT8, Network, Tensor
 from serve_app.models.engines.onnx_runtime import probe_image
@@ -72,7 +73,7 @@ def measure(model: BenchmarkModel, runs: int, machine: Machine) -> tuple[list[Sp
         image.square
         for image in shrink_images(draw_gate_images(_DERIVED_FROM), weights.facts.size_px)
     ]
-    pairs = open_networks(weights, machine, drawn)
+    pairs = open_networks(weights, machine, derive_graph(weights, drawn))
     networks = {
         f"{EXACT}, the file as it is": open_rembg_network(weights),
         **{str(pair): network for pair, network in pairs.items()},

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from serve_app.config import SegmenterConfig
-from serve_app.imaging.pixels import Pixels
-from serve_app.models.derive import derive_graph
+from serve_app.models.derive import DerivedGraph
 from serve_app.models.engines.network import EXACT, GATED, OPENVINO_EXACT, Network, Pair
 from serve_app.models.engines.onnx_runtime import open_onnx_runtime, probe_image
 from serve_app.models.engines.openvino_runtime import OpenVinoNetwork
@@ -21,24 +18,21 @@ def open_rembg_network(weights: Weights) -> Network:
     return _open_onnx_runtime(weights, rewrite_graph=False)
 
 
-def open_networks(
-    weights: Weights, machine: Machine, squares: Sequence[Pixels]
-) -> dict[Pair, Network]:
+def open_networks(weights: Weights, machine: Machine, graph: DerivedGraph) -> dict[Pair, Network]:
     """Return what a machine can serve a model with.
 
     Args:
         weights: The model.
         machine: This machine.
-        squares: Images that show which channels are nearly constant, uint8 [S, S, 3] each.
+        graph: Graph of the model that pairs which change numbers run.
     """
     found = {EXACT: _open_onnx_runtime(weights, rewrite_graph=True)}
     if why_not_runnable(OPENVINO_EXACT, machine) is None:
-        graph = optimize_for_cpu(weights.path, batches=False)
-        found[OPENVINO_EXACT] = OpenVinoNetwork(graph, OPENVINO_EXACT.precision, threads=1)
-    gated = [pair for pair in GATED if why_not_runnable(pair, machine) is None]
-    if gated:
-        derived = derive_graph(weights, squares).content
-        found |= {pair: OpenVinoNetwork(derived, pair.precision, threads=1) for pair in gated}
+        exact = optimize_for_cpu(weights.path, batches=False)
+        found[OPENVINO_EXACT] = OpenVinoNetwork(exact, OPENVINO_EXACT.precision, threads=1)
+    for pair in GATED:
+        if why_not_runnable(pair, machine) is None:
+            found[pair] = OpenVinoNetwork(graph.content, pair.precision, threads=1)
     return found
 
 

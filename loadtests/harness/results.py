@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import statistics
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from serve_app.models.engines.cpuinfo import cpu_name
 from serve_app.models.engines.processor import Machine
 
 OUT = Path("out/bench")
@@ -34,12 +34,8 @@ _VERSIONS = ("foreedge", "ray", "onnxruntime", "numpy", "Pillow", "isal", "openc
 
 def describe_machine() -> dict[str, Any]:
     """Return the properties of this machine that results depend on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file() and (found := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
-        model = found[1]
     return {
-        "cpu": model,
+        "cpu": cpu_name(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),

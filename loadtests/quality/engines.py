@@ -25,7 +25,7 @@ from serve_app.config import AppConfig, ImageLimits, SegmenterConfig
 from serve_app.errors import ForeedgeError
 from serve_app.imaging.decode import decode_image
 from serve_app.models.derive import (
-    DERIVED_FROM_EVERY,
+    DerivedGraph,
     compare_with_rembg,
     record_of,
 )
@@ -72,19 +72,23 @@ class PairMeasures:
 
 
 def measure_pairs(
-    weights: Weights, folders: Sequence[Path], calibration: Path, machine: Machine
+    weights: Weights,
+    graph: DerivedGraph,
+    folders: Sequence[Path],
+    calibration: Path,
+    machine: Machine,
 ) -> list[PairMeasures]:
     """Measure a model with everything that a machine can serve it with, and with plain conversions.
 
     Args:
         weights: The model.
+        graph: What the pairs run that need a gate and no calibration.
         folders: Folders of the sets of images.
         calibration: Folder of other images, which int8 is calibrated with.
         machine: This machine.
     """
     size_px = weights.facts.size_px
-    few = shrink_images(bundled_images()[::DERIVED_FROM_EVERY], size_px)
-    served = open_networks(weights, machine, [each.square for each in few])
+    served = open_networks(weights, machine, graph)
     networks: dict[tuple[Pair, str], Network] = {(pair, ""): each for pair, each in served.items()}
     if BFLOAT16 in served:
         networks[BFLOAT16, _NAIVE[BFLOAT16]] = plain_bfloat16(weights)
@@ -117,10 +121,18 @@ def _images(folders: Sequence[Path], size_px: int) -> Iterator[SmallImage]:
     return shrink_images(whole, size_px)
 
 
-def ship(weights: Weights, found: Sequence[PairMeasures], machine: Machine) -> list[GateRecord]:
-    """Write the records of the pairs that need a gate and no calibration, and return them."""
+def ship(
+    weights: Weights, graph: DerivedGraph, found: Sequence[PairMeasures], machine: Machine
+) -> list[GateRecord]:
+    """Write the records of the pairs that need a gate and no calibration, and return them.
+
+    Args:
+        weights: The model.
+        graph: Graph that ``measure_pairs`` has measured.
+        found: What was measured.
+        machine: This machine.
+    """
     records = []
-    graph = derive_bundled(weights)
     for each in found:
         if each.pair in GATED and not each.is_naive:
             record = record_of(weights, each.pair, graph, machine, IMAGE_SET, each.measures)
@@ -196,10 +208,11 @@ def main() -> None:
     found = []
     for name in options.models:
         weights = locate_weights(name, AppConfig.load())
-        measured = measure_pairs(weights, folders, calibration, machine)
+        graph = derive_bundled(weights)
+        measured = measure_pairs(weights, graph, folders, calibration, machine)
         found += measured
         if options.write_docs:
-            ship(weights, measured, machine)
+            ship(weights, graph, measured, machine)
     described = describe_machine()
     text = (
         f"{pairs_table(found)}\n\n{found[0].measures.images} images with true masks, on "

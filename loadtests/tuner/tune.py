@@ -53,8 +53,9 @@ from loadtests.tuner.target import (
 from loadtests.tuner.trials import Setting, Trial, Trials
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import ForeedgeError, InvalidConfig
+from serve_app.models.engines.cpuinfo import cpu_name
 from serve_app.models.engines.network import EXACT
-from serve_app.models.engines.processor import cpu_name, this_machine
+from serve_app.models.engines.processor import this_machine
 
 _MARKER = "tuning"
 """Name of the markers of the table in the document."""

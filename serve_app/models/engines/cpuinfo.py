@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -18,6 +19,16 @@ _OF_INTEREST = {
     "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2",
 }  # fmt: skip
 """Features that choose the kernels of an engine, as Linux spells them."""
+
+
+def read_cpuinfo() -> str:
+    """Return the text of ``/proc/cpuinfo``, or nothing if there is none."""
+    return CPUINFO.read_text("utf-8", errors="replace") if CPUINFO.is_file() else ""
+
+
+def cpu_name() -> str:
+    """Return the name of the processor. Linux on arm64 only knows the architecture."""
+    return read_value(read_cpuinfo(), "model name") or platform.processor() or platform.machine()
 
 
 def read_features(cpuinfo: str) -> frozenset[str]:

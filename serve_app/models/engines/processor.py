@@ -17,7 +17,7 @@ from pathlib import Path
 
 from serve_app.contracts.precision import Engine, Precision
 from serve_app.models.engines.cpu_quota import CGROUPS, MEMBERSHIP, read_cpu_quota
-from serve_app.models.engines.cpuinfo import CPUINFO, read_features, read_value
+from serve_app.models.engines.cpuinfo import read_cpuinfo, read_features, read_value
 from serve_app.models.engines.network import INT8, Pair
 from serve_app.models.engines.onnx_runtime import runtime_version
 from serve_app.models.engines.openvino_runtime import openvino_version
@@ -54,18 +54,13 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return what this machine has. Without ``/proc/cpuinfo`` no features are known."""
-    text = _read_cpuinfo()
+    text = read_cpuinfo()
     return Machine(
         platform.machine(),
         read_features(text),
         openvino_version(),
         vendor=read_value(text, "vendor_id"),
     )
-
-
-def cpu_name() -> str:
-    """Return the name of the processor. Linux on arm64 only knows the architecture."""
-    return read_value(_read_cpuinfo(), "model name") or platform.processor() or platform.machine()
 
 
 def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
@@ -124,7 +119,3 @@ def _useful_features(precision: Precision, machine: Machine) -> list[str]:
         fast = machine.vendor == _AMD and "avx512_bf16" in machine.features
         return ["avx512_bf16"] if fast else []
     return [each for each in _NEEDED.get(precision, ()) if each in machine.features]
-
-
-def _read_cpuinfo() -> str:
-    return CPUINFO.read_text("utf-8") if CPUINFO.is_file() else ""
