@@ -140,7 +140,7 @@ def bulk(
     with _saying_how_to_resume(console, plan, source, again):
         if run.uploads and before is None:
             # A run with a new id has no uploads yet.
-            _upload(session.store, target, console, run, may_be_there=run_id is not None)
+            _upload(session.store, target, console, run, new_id=None if run_id else plan.run_id)
         manifest = _send(target, console, run, plan, rate)
     console.print(f"Messages sent: {manifest.jobs:,}")
     if before is None:
@@ -232,7 +232,7 @@ def _send(
 
 
 def _upload(
-    store: ObjectStore, queue: QueueClient, console: Console, run: RunSource, *, may_be_there: bool
+    store: ObjectStore, queue: QueueClient, console: Console, run: RunSource, *, new_id: str | None
 ) -> None:
     """Upload the images of a folder that are not in the store yet, while a bar shows the progress.
 
@@ -243,7 +243,13 @@ def _upload(
     """
     check_answers(queue)
     uploads = run.uploads
-    if may_be_there:
+    if new_id is not None:
+        _print_text(
+            console,
+            "The images are uploaded below the run's id. To send this folder again without "
+            f"uploading and processing it again, add --run-id {new_id}",
+        )
+    else:
         with console.status("Looking for earlier uploads …"):
             uploads = missing_uploads(store, run.uploads, run.upload_prefix)
         if known := len(run.uploads) - len(uploads):

@@ -144,6 +144,25 @@ def test_the_home_folder_is_found_in_a_source_that_no_shell_has_expanded(
     assert f"3 images from {folder}" in out
 
 
+def test_a_folder_without_a_run_id_says_how_it_is_sent_again_without_work(
+    workshop: Workshop, folder: Path
+) -> None:
+    _, out, _ = workshop.run("bulk", str(folder), "--queue", "http://q")
+    [advice] = [line for line in out.splitlines() if line.startswith("The images are uploaded")]
+    before = sorted(workshop.store.keys("b", "uploads/"))
+    assert out.index(advice) < out.index("Uploading")
+
+    # As it says.
+    _, out, _ = workshop.run("bulk", str(folder), "--queue", "http://q", *advice.split()[-2:])
+
+    assert "already sent" in out
+    assert "The images are uploaded" not in out
+    assert sorted(workshop.store.keys("b", "uploads/")) == before
+    # A prefix needs no such advice.
+    _, out, _ = workshop.run("bulk", "s3://b/uploads/", "--queue", "http://q")
+    assert "uploaded below" not in out
+
+
 class NoQueue(Workshop):
     """A workshop whose queue does not exist."""
 
