@@ -236,6 +236,7 @@ $(VENV)/weights: $(VENV)/installed
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(if $(PYTHON),,$(error No Python with venv and ssl starts: install Python 3.11, 3.12 or 3.13))
+	@echo "Installing packages into $(VENV), once: 2.2 GB, which takes some minutes …"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
