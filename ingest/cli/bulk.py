@@ -11,6 +11,13 @@ import typer
 from rich.console import Console
 
 from ingest.cli.arguments import RunSource, SourceOptions, check_run_buckets, resolve_source
+from ingest.cli.bulk_summary import (
+    count_images,
+    print_already_sent,
+    print_left_out,
+    print_run,
+    print_text,
+)
 from ingest.cli.exit_codes import INTERRUPTED
 from ingest.cli.options import (
     ConfigOption,
@@ -23,7 +30,6 @@ from ingest.cli.options import (
     home_text,
     open_session,
 )
-from ingest.cli.own_images import describe_skipped
 from ingest.cli.progress import SendingProgress, progress_bar
 from ingest.cli.terminal import open_terminal, print_json
 from ingest.cli.watch import STALLED_AFTER, watch_run
@@ -34,15 +40,11 @@ from ingest.runs.folder import RunFolder
 from ingest.runs.job_list import JobList, Sent
 from ingest.runs.manifest import RunManifest
 from ingest.runs.send import RunPlan, open_manifest, plan_run, recipe_argument, send_run
-from ingest.sources.base import ImageSource
 from ingest.sources.folder import missing_uploads, upload_files
 from ingest.sqs.queue_client import QueueClient, check_answers, check_url
 from ingest.units import counted, parse_duration
-from serve_app.error_text import visible
 from serve_app.errors import ForeedgeError, InvalidConfig
 from serve_app.storage.protocol import ObjectStore
-
-_SHOWN_IMAGES = 3
 
 SourceArgument = Annotated[
     str,
@@ -119,16 +121,16 @@ def bulk(
     options = SourceOptions(output, upload_to, url_encoded_keys, all_names)
     with console.status("Reading the source …"):
         run, plan = _plan(session, source, options, run_id or new_run_id(), recipe)
-    _print_plan(console, plan, recipe)
+    print_run(console, plan, recipe)
     if target is None:
-        images = _count(console, plan)
+        images = count_images(console, plan)
         console.print("Nothing was sent (dry run).")
         if as_json:
             print_json({"run_id": plan.run_id, "images": images, "sent": False})
         return
     known, before = _resume(console, plan, target)
     if before is not None and before.complete:
-        _print_already_sent(console, plan.run_id, before, as_json)
+        print_already_sent(console, plan.run_id, before, as_json)
         if wait:
             watch_run(plan.folder, known, target, parse_duration(STALLED_AFTER), as_json=as_json)
         return
@@ -144,7 +146,7 @@ def bulk(
         manifest = _send(target, console, run, plan, rate)
     console.print(f"Messages sent: {manifest.jobs:,}")
     if before is None:
-        _print_left_out(console, plan.source)
+        print_left_out(console, plan.source)
     if as_json:
         print_json({"run_id": plan.run_id, "images": manifest.jobs, "sent": True})
     if wait:
@@ -244,7 +246,7 @@ def _upload(
     check_answers(queue)
     uploads = run.uploads
     if new_id is not None:
-        _print_text(
+        print_text(
             console,
             "The images are uploaded below the run's id. To send this folder again without "
             f"uploading and processing it again, add --run-id {new_id}",
@@ -282,74 +284,11 @@ def _saying_how_to_resume(
         sent = JobList(plan.folder).sent()
         messages = counted(sent.jobs if sent else 0, "message")
         console.print(f"Stopped after {messages}. Nothing is lost.")
-        _print_text(console, f"To resume:  {shlex.join(words)}")
+        print_text(console, f"To resume:  {shlex.join(words)}")
         raise typer.Exit(INTERRUPTED) from None
     except ForeedgeError as error:
         # What is wrong with the source of a run that is being sent stays wrong for this run. Files
         # of an upload, before that, can be made readable.
         if not isinstance(error, InvalidConfig) or JobList(plan.folder).sent() is None:
-            _print_text(console, f"To resume:  {shlex.join(words)}")
+            print_text(console, f"To resume:  {shlex.join(words)}")
         raise
-
-
-def _print_plan(console: Console, plan: RunPlan, recipe: str) -> None:
-    total = plan.source.total
-    images = "Images" if total is None else counted(total, "image")
-    _print_text(console, f"{images} from {plan.description}")
-    if total is not None:
-        _print_skipped(console, plan.source)
-    entries = plan.entries()
-    for _, entry in zip(range(_SHOWN_IMAGES), entries, strict=False):
-        _print_text(console, f"  s3://{entry.bucket}/{entry.key}")
-    if next(entries, None) is not None:
-        console.print("  …")
-    _print_text(console, f"Recipe  {recipe}")
-    _print_text(console, f"Output  s3://{plan.output.bucket}/{plan.output.prefix}")
-
-
-def _print_text(console: Console, text: str) -> None:
-    """Print a line with text of others as it is, without markup."""
-    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
-
-
-def _count(console: Console, plan: RunPlan) -> int:
-    """Return the number of images, and print it unless it is already known without reading all."""
-    if plan.source.total is not None:
-        return plan.source.total
-    with console.status("Counting …"):
-        number = sum(1 for _ in plan.entries())
-    console.print(f"{counted(number, 'image')}, each counted once", highlight=False)
-    _print_left_out(console, plan.source)
-    return number
-
-
-def _print_skipped(console: Console, source: ImageSource) -> None:
-    """Print how many names are not those of images, with the most frequent kinds of them."""
-    if source.skipped:
-        _print_text(console, f"  {describe_skipped(source.skipped)}")
-
-
-def _print_left_out(console: Console, source: ImageSource) -> None:
-    """Print what was left out of a source, once it is read from its beginning.
-
-    A resumed run reads no more of it than is not listed yet.
-    """
-    if source.total is None:
-        _print_skipped(console, source)
-    if number := source.undecodable:
-        console.print(
-            f"[yellow]{number:,} keys are not UTF-8 once they are decoded, so that no object can "
-            "have them. They were left out.[/]"
-        )
-
-
-def _print_already_sent(console: Console, run_id: str, sent: Sent, as_json: bool) -> None:
-    if as_json:
-        print_json({"run_id": run_id, "images": sent.jobs, "sent": False})
-    console.print(
-        f"Run {run_id} was already sent with all of its {counted(sent.jobs, 'image')}, so nothing "
-        "was sent now.\n"
-        f"To send its failures again:  foreedge redrive {run_id}\n"
-        f"To check for missing results:  foreedge verify {run_id}",
-        highlight=False,
-    )

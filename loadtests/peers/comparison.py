@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import operator
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,44 +38,13 @@ from loadtests.harness.results import (
     write_result,
 )
 from loadtests.harness.shaped_models import BenchmarkModel, benchmark_model
+from loadtests.peers.aims import RATE_TARGETS, ratios
 from loadtests.peers.processes import PYTHON
 from loadtests.peers.systems import SystemGroup, system_groups
 from serve_app.contracts.precision import Accuracy
 from serve_app.errors import InvalidConfig
 from serve_app.models.engines.processor import this_machine
 from serve_app.models.registry import BUNDLED_MODEL
-
-_RatioTarget = tuple[str, str, float | None]
-
-_U2NETP: tuple[_RatioTarget, ...] = (
-    ("foreedge-http", "rembg-s", 1.9),
-    ("foreedge-queue", "foreedge-http", 0.9),
-    ("foreedge-http", "replaced-worker", 3.0),
-)
-_RATE_TARGETS: dict[str, tuple[_RatioTarget, ...]] = {
-    BUNDLED_MODEL: (("foreedge-http", "rembg-s", 3.0), ("foreedge-queue", "foreedge-http", None)),
-    "u2netp": _U2NETP,
-    "u2netp-without-amx": _U2NETP,
-    "u2netp-close": (
-        ("foreedge-http", "rembg-s", 4.0),
-        ("foreedge-queue", "rembg-s", 3.2),
-        ("foreedge-queue", "foreedge-http", None),
-    ),
-    "u2netp-close-without-amx": (
-        ("foreedge-http", "rembg-s", None),
-        ("foreedge-queue", "rembg-s", None),
-        ("foreedge-queue", "foreedge-http", None),
-    ),
-}
-"""Pairs of systems and the ratio of images/s, on 1600 x 1200, that the first one aims at, by the
-name of the table."""
-
-_CPU_TARGETS = {"u2netp": 1.15, "u2netp-without-amx": 1.15}
-"""Largest ratio of Foreedge's CPU seconds to those of the bare loop, by model."""
-
-_EXTRA_CPU_MS = {"u2netp-close": 15.0}
-"""Most milliseconds of CPU for each image beyond those of the bare loop, by the name of the
-table."""
 
 _WITH_AIMS = ("foreedge-http", "foreedge-queue", "bare-loop", "rembg-s")
 _ALL = "all"
@@ -157,7 +125,7 @@ def _parse_arguments() -> argparse.Namespace:
     add("--write-docs", action="store_true", help=f"write the tables into {DOCS}")
     options = parser.parse_args()
     tables = {table_name(model, options.accuracy) for model in options.models}
-    if options.write_docs and (others := sorted(tables - _RATE_TARGETS.keys())):
+    if options.write_docs and (others := sorted(tables - RATE_TARGETS.keys())):
         parser.error(f"the documents have no tables of {', '.join(others)}: leave out --write-docs")
     if not PYTHON.is_file():
         parser.error("the peers are not installed. Run make .venv-peers/installed first.")
@@ -225,27 +193,6 @@ def _measure(group: SystemGroup, paths: Sequence[Path]) -> dict[str, Round]:
         return found
 
 
-def ratios(name: str, systems: dict[str, dict[str, float]]) -> list[str]:
-    """Return a line for each ratio that has a target, with the measured value."""
-    lines = []
-    for ours, other, target in _RATE_TARGETS.get(name, ()):
-        if ours in systems and other in systems:
-            ratio = systems[ours]["images_per_s"] / systems[other]["images_per_s"]
-            line = f"{ours} is {ratio:.2f} x {other}"
-            lines.append(line + _verdict(ratio, operator.ge, target))
-    for ours in ("foreedge-http", "foreedge-queue"):
-        if ours in systems and "bare-loop" in systems:
-            cpu_s, bare_s = (systems[n]["cpu_s_per_image"] for n in (ours, "bare-loop"))
-            ratio = cpu_s / bare_s
-            line = f"{ours} takes {ratio:.2f} x the CPU seconds of the bare loop"
-            lines.append(line + _verdict(ratio, operator.le, _CPU_TARGETS.get(name)))
-            if name in _EXTRA_CPU_MS:
-                extra_ms = 1000 * (cpu_s - bare_s)
-                line = f"{ours} takes {extra_ms:.0f} ms of CPU more than the bare loop"
-                lines.append(line + _verdict(extra_ms, operator.le, _EXTRA_CPU_MS[name], "ms"))
-    return lines
-
-
 def parts(systems: dict[str, dict[str, float]]) -> list[str]:
     """Return a line for each system of several processes: the CPU time of each part of it."""
     lines = []
@@ -261,14 +208,6 @@ def parts(systems: dict[str, dict[str, float]]) -> list[str]:
             line = f"{name}, CPU ms for each image: {counted}"
             lines.append(f"{line}; not counted: {', '.join(apart)}" if apart else line)
     return lines
-
-
-def _verdict(
-    found: float, within: Callable[[float, float], bool], target: float | None, unit: str = "x"
-) -> str:
-    if target is None:
-        return ""
-    return f" (aim {target:g} {unit}: {'reached' if within(found, target) else 'MISSED'})"
 
 
 _COLUMNS = {

@@ -20,7 +20,8 @@ from loadtests.harness.results import (
     replace_between_markers,
 )
 from loadtests.load.shapes import UserCurve
-from loadtests.peers.comparison import headline, markdown, parts, ratios
+from loadtests.peers.aims import ratios
+from loadtests.peers.comparison import headline, markdown, parts
 from serve_app.errors import InternalError
 from serve_app.models.engines.processor import Machine
 

@@ -15,7 +15,6 @@ import pytest
 from serve_app.config import SegmenterConfig
 from serve_app.contracts.precision import Engine
 from serve_app.models.engines.choice import Choice, choose_pair
-from serve_app.models.engines.cpuinfo import read_features
 from serve_app.models.engines.network import EXACT, INT8, Pair
 from serve_app.models.engines.processor import Machine
 from serve_app.models.engines.records import derived_path, record_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.models.engines.processor import read_features
+from serve_app.models.engines.cpuinfo import read_features
 
 
 @pytest.mark.parametrize(
