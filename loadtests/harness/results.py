@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 
 from serve_app.models.engines.cpuinfo import cpu_name
-from serve_app.models.engines.processor import Machine
+from serve_app.models.engines.network import GATED
+from serve_app.models.engines.processor import Machine, kernel_features
 
 OUT = Path("out/bench")
 """Folder of result files."""
@@ -60,11 +61,14 @@ def describe_measurement(module: str) -> dict[str, Any]:
 def processor_marker(marker: str, machine: Machine) -> str:
     """Return the marker of a table on a kind of processor, so that no other kind replaces it.
 
+    Processors differ most by the kernels of bfloat16.
+
     Args:
-        marker: Marker of the table of a processor with AMX, on which other precisions gain most.
+        marker: Marker of the table of a processor with AMX.
         machine: Machine that measures.
     """
-    return marker if _AMX in machine.features else f"{marker}-without-amx"
+    kernels = "-".join(kernel_features(GATED[0], machine))
+    return marker if kernels == _AMX else f"{marker}-{kernels or machine.architecture}"
 
 
 def measure_busy_cores() -> float:

@@ -17,13 +17,13 @@ _U2NETP: tuple[_RatioTarget, ...] = (
 RATE_TARGETS: dict[str, tuple[_RatioTarget, ...]] = {
     BUNDLED_MODEL: (("foreedge-http", "rembg-s", 3.0), ("foreedge-queue", "foreedge-http", None)),
     "u2netp": _U2NETP,
-    "u2netp-without-amx": _U2NETP,
+    "u2netp-avx512_bf16": _U2NETP,
     "u2netp-close": (
         ("foreedge-http", "rembg-s", 4.0),
         ("foreedge-queue", "rembg-s", 3.2),
         ("foreedge-queue", "foreedge-http", None),
     ),
-    "u2netp-close-without-amx": (
+    "u2netp-close-avx512_bf16": (
         ("foreedge-http", "rembg-s", None),
         ("foreedge-queue", "rembg-s", None),
         ("foreedge-queue", "foreedge-http", None),
@@ -32,7 +32,7 @@ RATE_TARGETS: dict[str, tuple[_RatioTarget, ...]] = {
 """Pairs of systems and the ratio of images/s, on 1600 x 1200, that the first one aims at, by the
 name of the table."""
 
-_CPU_TARGETS = {"u2netp": 1.15, "u2netp-without-amx": 1.15}
+_CPU_TARGETS = {"u2netp": 1.15, "u2netp-avx512_bf16": 1.15}
 """Largest ratio of Foreedge's CPU seconds to those of the bare loop, by model."""
 
 _EXTRA_CPU_MS = {"u2netp-close": 15.0}

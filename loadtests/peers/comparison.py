@@ -50,7 +50,7 @@ _WITH_AIMS = ("foreedge-http", "foreedge-queue", "bare-loop", "rembg-s")
 _ALL = "all"
 
 _WARM_UP_IMAGES = 8
-_COUNT, _COUNTS = 80, {BUNDLED_MODEL: 384, "u2netp-close": 160, "u2netp-close-without-amx": 160}
+_COUNT, _COUNTS = 80, {BUNDLED_MODEL: 384, "u2netp-close": 160, "u2netp-close-avx512_bf16": 160}
 """Images of a round, and those of tables with faster systems. A round of Foreedge takes about 20 s.
 A run through the queue begins with its list of jobs and ends with its last ledger part, which with
 40 images was a third of the time (docs/decisions/0028)."""

@@ -115,26 +115,30 @@ class Segmenter:
         Ray Serve calls it with the deployment's ``user_config``.
 
         Args:
-            user_config: ``threads`` if the execution is ``fan_out`` in ONNX Runtime, and
-                ``max_batch_size`` if it is ``stack``. OpenVINO has the number of its threads from
-                the moment that it compiles a graph.
+            user_config: ``threads`` if the execution is ``fan_out``, and ``max_batch_size`` if it
+                is ``stack``.
 
         Raises:
             InvalidConfig: A setting is unknown, is invalid, or requires a restart.
         """
-        execution, engine = self._options.execution, self._model.choice.pair.engine
-        changeable = {"threads" if execution == "fan_out" else "max_batch_size"}
-        if engine == "openvino":
-            changeable = set()
-        if refused := sorted(set(user_config) - changeable):
+        changeable = "threads" if self._options.execution == "fan_out" else "max_batch_size"
+        if refused := sorted(set(user_config) - {changeable}):
             raise InvalidConfig(
-                f"user_config: {', '.join(refused)} cannot change without a restart, only "
-                f"{', '.join(changeable) or 'nothing'} with execution {execution} in {engine}"
+                f"user_config: only {changeable} can change while execution is "
+                f"{self._options.execution}, not {', '.join(refused)}"
             )
         try:
             options = SegmenterConfig(**{**self._options.model_dump(), **user_config})
         except ValidationError as error:
             raise InvalidConfig(f"user_config: {describe_validation_error(error)}") from error
+        engine = self._model.choice.pair.engine
+        if engine == "openvino" and options.threads != self._options.threads:
+            # More images than it has streams share these.
+            _logger.warning(
+                "%s: OpenVINO has compiled the graph for %d threads and keeps them until a restart",
+                self._model.name,
+                self._options.threads,
+            )
         limits = batch_limits(options, self._model)
         self._batcher.resize(**limits)
         self._service_time = ServiceTime(limits["slots"])

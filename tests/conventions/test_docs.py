@@ -66,13 +66,13 @@ def test_the_serve_file_is_a_valid_configuration() -> None:
 
 
 def test_the_ratios_of_the_readme_are_those_of_the_last_comparison() -> None:
-    pattern = r"<!-- peers-[a-z0-9-]+?(-without-amx|): begin -->.*?^- foreedge-http is ([\d.]+) x"
+    pattern = r"<!-- peers-[a-z0-9-]+?(-avx512_bf16|): begin -->.*?^- foreedge-http is ([\d.]+) x"
     tables = re.findall(pattern, text("docs/performance.md"), re.M | re.S)
     rows = [ratio for suffix, ratio in tables if not suffix]
     assert (
         re.findall(r"([\d.]+) times(?: the images/s of `rembg s`| with)", text("README.md")) == rows
     )
-    # Of the processor without AMX it has what bfloat16 gains.
+    # Of the processor of AMD it has what bfloat16 gains.
     [_, bfloat16] = [ratio for suffix, ratio in tables if suffix]
     assert f"Zen 4: {bfloat16} times" in text("README.md")
 
