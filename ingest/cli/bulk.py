@@ -16,7 +16,6 @@ from ingest.cli.bulk_summary import (
     print_already_sent,
     print_left_out,
     print_run,
-    print_text,
 )
 from ingest.cli.exit_codes import INTERRUPTED
 from ingest.cli.options import (
@@ -31,7 +30,7 @@ from ingest.cli.options import (
     open_session,
 )
 from ingest.cli.progress import SendingProgress, progress_bar
-from ingest.cli.terminal import open_terminal, print_json
+from ingest.cli.terminal import open_terminal, print_json, print_text
 from ingest.cli.watch import STALLED_AFTER, watch_run
 from ingest.local.processes import terminate_as_interrupt
 from ingest.messages.build import new_run_id

@@ -5,12 +5,11 @@ from __future__ import annotations
 from rich.console import Console
 
 from ingest.cli.own_images import describe_skipped
-from ingest.cli.terminal import print_json
+from ingest.cli.terminal import print_json, print_text
 from ingest.runs.job_list import Sent
 from ingest.runs.send import RunPlan
 from ingest.sources.base import ImageSource
 from ingest.units import counted
-from serve_app.error_text import visible
 
 _SHOWN_IMAGES = 3
 
@@ -29,11 +28,6 @@ def print_run(console: Console, plan: RunPlan, recipe: str) -> None:
         console.print("  …")
     print_text(console, f"Recipe  {recipe}")
     print_text(console, f"Output  s3://{plan.output.bucket}/{plan.output.prefix}")
-
-
-def print_text(console: Console, text: str) -> None:
-    """Print a line with text of others as it is, without markup."""
-    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def count_images(console: Console, plan: RunPlan) -> int:

@@ -28,6 +28,7 @@ from ingest.cli.options import (
 from ingest.cli.terminal import (
     open_terminal,
     print_json,
+    print_text,
     running_count,
     status_line,
     write_csv,
@@ -49,7 +50,6 @@ from ingest.sqs.backlog import read_backlog
 from ingest.sqs.queue_client import QueueClient
 from ingest.sqs.sender import send_messages
 from ingest.units import counted
-from serve_app.error_text import visible
 from serve_app.errors import InvalidConfig, QueueUnavailable, SourceNotFound
 
 _SHOWN_MISSING = 20
@@ -267,8 +267,7 @@ def _describe_verified(run_id: str, found: VerificationResult) -> str:
 
 def _print_missing(console: Console, missing: Iterator[IncompleteJob]) -> None:
     for item in itertools.islice(missing, _SHOWN_MISSING):
-        line = f"  {item.problem}  s3://{item.entry.bucket}/{item.entry.key}"
-        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+        print_text(console, f"  {item.problem}  s3://{item.entry.bucket}/{item.entry.key}")
     if more := sum(1 for _ in missing):
         console.print(f"  … and {more:,} more. To list all: --csv FILE")
 

@@ -43,6 +43,11 @@ def print_json(value: Any) -> None:
         print(orjson.dumps(value).decode(), flush=True)
 
 
+def print_text(console: Console, text: str) -> None:
+    """Print a line with text of others as it is, without markup."""
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
+
 def print_line(text: str) -> None:
     """Print a line of text as it is, without wrapping it, on the standard output."""
     with _quiet_end():
