@@ -116,7 +116,7 @@ def bulk(
     console = open_terminal(as_json=as_json)
     session = open_session(config, queue, ledger_bucket, endpoint_url)
     # Without a queue, the command fails before it reads the source.
-    target = None if dry_run else _queue(session, named=queue is not None)
+    target = None if dry_run else _queue(session)
     options = SourceOptions(output, upload_to, url_encoded_keys, all_names)
     with console.status("Reading the source …"):
         run, plan = _plan(session, source, options, run_id or new_run_id(), recipe)
@@ -153,12 +153,8 @@ def bulk(
     console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
 
 
-def _queue(session: Session, *, named: bool) -> QueueClient:
+def _queue(session: Session) -> QueueClient:
     """Return the queue, whose name says whether it is of a kind that can be served.
-
-    Args:
-        session: The session with the settings.
-        named: Whether the command line names the queue.
 
     Raises:
         InvalidConfig: It cannot be served, or it is the catalog's and the command line does not
@@ -166,7 +162,7 @@ def _queue(session: Session, *, named: bool) -> QueueClient:
     """
     queue = session.queue_client()
     check_url(queue.url)
-    if session.config.catalog is not None and not named:
+    if session.config.catalog is not None and not session.queue_named:
         # Another worker of that queue fails on these messages, and uses up their receives.
         raise InvalidConfig(
             f"the queue of the settings, {queue.url}, is for the catalog's own jobs, so nothing "

@@ -92,6 +92,8 @@ class Session:
     config: AppConfig
     store: ObjectStore
     ledger: LedgerConfig
+    queue_named: bool = False
+    """Whether the command line names the queue."""
 
     def run_folder(self, run_id: str) -> RunFolder:
         """Return the folder of a run in the ledger. ``live`` is that of today's messages.
@@ -105,24 +107,32 @@ class Session:
             raise InvalidConfig(f"invalid run id {run_id!r}: it {error}") from error
 
     def queue_client(self, manifest: RunManifest | None = None) -> QueueClient:
-        """Return the configured queue, or else the one that a run was sent to.
+        """Return the queue of a run, or the configured one if none is given.
+
+        A run's own queue comes before that of the settings, where its messages would reach another
+        worker, or be missed although they wait. Only ``--queue`` comes before it. The host of its
+        URL does not matter: boto3 calls the endpoint of the settings, so a local server may have
+        moved since.
+
+        Args:
+            manifest: The run, or None if it is not sent yet.
 
         Raises:
-            InvalidConfig: There is neither, or the configured one is not a URL.
+            InvalidConfig: No queue is configured, or the configured one is not a URL.
         """
-        if self.config.queue is not None:
+        if manifest is not None and not self.queue_named:
+            url = manifest.queue_url
+        elif self.config.queue is None:
+            raise InvalidConfig(
+                "no queue is configured. Give --queue, or set FOREEDGE_QUEUE__URL to its URL"
+            )
+        else:
             url = self.config.queue.url
             if not url.startswith(("https://", "http://")):
                 raise InvalidConfig(
                     f"the queue {url!r} is not a URL. Use the one that SQS shows, such as "
                     "https://sqs.eu-west-1.amazonaws.com/123456789012/images"
                 )
-        elif manifest is not None:
-            url = manifest.queue_url
-        else:
-            raise InvalidConfig(
-                "no queue is configured. Give --queue, or set FOREEDGE_QUEUE__URL to its URL"
-            )
         return QueueClient(aws_client("sqs", self.config.aws, connections=SEND_THREADS), url)
 
 
@@ -144,4 +154,4 @@ def open_session(
             "no ledger is configured. Give --ledger-bucket, or set FOREEDGE_LEDGER__BUCKET to the "
             "bucket in which runs are recorded"
         )
-    return Session(config, open_store(config), config.ledger)
+    return Session(config, open_store(config), config.ledger, queue_named=queue is not None)

@@ -23,6 +23,7 @@ from ingest.cli.options import (
     RateOption,
     RawOption,
     RunArgument,
+    Session,
     open_session,
 )
 from ingest.cli.terminal import (
@@ -109,8 +110,8 @@ def redrive(
     options = RedriveOptions(
         code, as_they_are_now, None if recipe is None else recipe_argument(recipe)
     )
-    target = session.queue_client(manifest)
     console = open_terminal(as_json=as_json)
+    target = _queue(session, manifest, console)
     print_resumed(console, folder, target)
     with running_count("messages sent") as on_sent:
         redriven = redrive_failures(target, folder, manifest, options, rate=rate, on_sent=on_sent)
@@ -137,7 +138,22 @@ def redrive(
             }
         )
     if redriven.job_ids:
-        console.print(f"To watch:  foreedge status {manifest.run_id} --watch", highlight=False)
+        # Only a queue that differs from the run's own has to be named once more.
+        other = f" --queue {target.url}" * (target.url != manifest.queue_url)
+        print_text(console, f"To watch:  foreedge status {manifest.run_id} --watch{other}")
+
+
+def _queue(session: Session, manifest: RunManifest, console: Console) -> QueueClient:
+    """Return the queue to send to, and name it if the settings name another one."""
+    target, configured = session.queue_client(manifest), session.config.queue
+    if configured is not None and configured.url != target.url:
+        # It may be one that nobody serves any more.
+        print_text(
+            console,
+            f"Queue   {target.url}, to which the run was sent. The settings name "
+            f"{configured.url}. To use another one: --queue URL",
+        )
+    return target
 
 
 def _manifest_to_send(folder: RunFolder) -> RunManifest:
@@ -219,7 +235,7 @@ def verify(
         elif number:
             if manifest is None:
                 raise InvalidConfig(f"{folder.run_id}: {_CANNOT_SEND}")
-            target = session.queue_client(manifest)
+            target = _queue(session, manifest, console)
             _check_drained(target, number, force)
             print_resumed(console, folder, target)
             sent = _send_again(target, manifest, verification.incomplete_jobs(), rate)
