@@ -16,6 +16,11 @@ from serve_app.storage.protocol import ObjectInfo, ObjectStore
 _UPLOAD_THREADS = 8
 _UNKNOWN_MEDIA_TYPE = "application/octet-stream"
 _NAMED_FILES = 3
+_LINKED_FOLDER = "linked folder"
+_UNREADABLE_FOLDER = "unreadable folder"
+
+FOLDERS_LEFT_OUT = (_LINKED_FOLDER, _UNREADABLE_FOLDER)
+"""Kinds of folders in a folder whose files nobody has counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +33,55 @@ class FileUpload:
 
 
 def image_files(folder: Path, *, all_names: bool = False) -> tuple[list[Path], Counter[str]]:
-    """Return the image files in a folder and below, and the number of other files by their kind.
+    """Return the image files in a folder and below, and the number of the others by their kind.
 
-    Links to folders and links to files outside the folder are not followed.
+    Links to folders and links to files outside the folder are not followed. A link to a folder and
+    a folder that cannot be read are counted by the kinds in ``FOLDERS_LEFT_OUT``.
 
     Args:
         folder: The folder.
         all_names: Whether files without the extension of an image are images too.
+
+    Raises:
+        InvalidConfig: The folder itself cannot be read.
     """
     root = folder.resolve()
     images: list[Path] = []
     skipped: Counter[str] = Counter()
-    for parent, folders, names in os.walk(folder):
+
+    def on_unreadable(error: OSError) -> None:
+        if error.filename is not None and Path(error.filename) == folder:
+            raise InvalidConfig(f"the folder {folder} cannot be read: {error.strerror}") from error
+        count_skipped(skipped, _UNREADABLE_FOLDER)
+
+    for parent, folders, names in os.walk(folder, onerror=on_unreadable):
         folders.sort()
+        for name in folders:
+            # As os.walk asks. A Path raises where the folder cannot be looked at.
+            if os.path.islink(os.path.join(parent, name)):  # noqa: PTH114, PTH118
+                count_skipped(skipped, _LINKED_FOLDER)
         for name in sorted(names):
             path = Path(parent, name)
-            if not is_image(name, all_names=all_names):
-                count_skipped(skipped, kind_of(name))
-            elif path.is_symlink() and not path.resolve().is_relative_to(root):
-                count_skipped(skipped, "linked to outside the folder")
-            elif not path.is_file():
-                count_skipped(skipped, "without content of its own")
-            elif not _has_utf8_name(path):
-                count_skipped(skipped, "with a name that is not UTF-8")
-            else:
+            kind = kind_of(name) if not is_image(name, all_names=all_names) else _flaw(path, root)
+            if kind is None:
                 images.append(path)
+            else:
+                count_skipped(skipped, kind)
     return images, skipped
+
+
+def _flaw(path: Path, root: Path) -> str | None:
+    """Return why a file with the name of an image is none of the folder ``root``, or None."""
+    try:
+        # First, since a link to itself cannot be resolved.
+        if not path.is_file():
+            return "without content of its own"
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            return "linked to outside the folder"
+    except OSError:
+        # Its folder can be listed, and gives nothing away of what is in it.
+        return "that cannot be read"
+    return None if _has_utf8_name(path) else "with a name that is not UTF-8"
 
 
 def plan_uploads(

@@ -288,3 +288,18 @@ def test_few_of_many_kinds_of_other_files_are_named(workshop: Workshop, folder: 
     [line] = [line for line in out.splitlines() if "20 other files skipped: " in line]
     assert line.count("1 .k") == 8
     assert line.endswith(", …")
+
+
+def test_folders_that_are_not_looked_into_are_counted_apart(
+    workshop: Workshop, folder: Path
+) -> None:
+    others = workshop.root / "others"
+    others.mkdir()
+    (folder / "linked").symlink_to(others)
+    _, out, _ = workshop.run("bulk", str(folder), "--dry-run")
+    assert "  Not looked into: 1 linked folder\n" in out
+
+    (folder / "again").symlink_to(others)
+    (folder / "notes.txt").write_bytes(b"x")
+    _, out, _ = workshop.run("bulk", str(folder), "--dry-run")
+    assert "  1 other file skipped: 1 .txt. Not looked into: 2 linked folders\n" in out
