@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +83,8 @@ def quantize_and_write(
     written = path if faster else None
     report_gate(quantized.derived, record, written, print_json if as_json else None, facts)
     if not as_json:
-        _print_facts(facts)
-        _print_verdict(record, accuracy, facts)
+        _print_facts(facts, speed)
+        _print_verdict(record, accuracy, facts, speed)
     return faster and measures.reached() is not None
 
 
@@ -158,8 +157,8 @@ def _facts(quantized: QuantizedGraph, speed: Int8Speed) -> dict[str, Any]:
     }
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
-    cpu_s, ratio = facts["cpu_s_per_image"], statistics.median(facts["times_as_fast"])
+def _print_facts(facts: dict[str, Any], speed: Int8Speed) -> None:
+    cpu_s = speed.medians()
     kernels = ", ".join(f"{count} {name}" for name, count in facts["kernels"].items())
     print_line(
         f"  layers in float32                   {len(facts['in_float'])} of {facts['layers']}"
@@ -185,20 +184,22 @@ def _print_facts(facts: dict[str, Any]) -> None:
     print_line(f"  convolutions                        {kernels}")
     print_line(
         f"  CPU time of a mask                  {cpu_s['int8'] * 1e3:.0f} ms in int8, "
-        f"{cpu_s['float32'] * 1e3:.0f} ms in float32: {ratio:.2f} times as fast in the median of "
-        f"{len(facts['times_as_fast'])} rounds"
+        f"{cpu_s['float32'] * 1e3:.0f} ms in float32: {speed.ratio:.2f} times as fast in the "
+        f"median of {len(speed.ratios)} rounds"
     )
 
 
-def _print_verdict(record: GateRecord, accuracy: Accuracy, facts: dict[str, Any]) -> None:
+def _print_verdict(
+    record: GateRecord, accuracy: Accuracy, facts: dict[str, Any], speed: Int8Speed
+) -> None:
     """Print what follows for serving, if int8 does not serve as it was asked for."""
-    ratio, measures = statistics.median(facts["times_as_fast"]), record.measures
+    measures = record.measures
     if not measures.suffices_for(accuracy):
         print_line(
             f"  {accuracy!r} is not reached. With {len(facts['in_float'])} of "
-            f"{facts['layers']} layers in float32, {ratio:.2f} times "
+            f"{facts['layers']} layers in float32, {speed.ratio:.2f} times "
             f"as fast as float32, the masks miss it: {', '.join(measures.failures(accuracy))}."
         )
-    if not facts["faster"]:
+    if not speed.is_faster:
         gone = " The older int8 file was removed." if facts["removed"] else ""
         print_line(f"  int8 is not faster on this processor, so nothing was written.{gone}")
