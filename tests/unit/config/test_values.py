@@ -85,24 +85,28 @@ def test_a_queue_that_cannot_work_is_refused(settings: dict[str, Any], names: st
 
 
 @pytest.mark.parametrize(
-    "host",
+    ("host", "region"),
     [
-        "sqs.eu-west-1.amazonaws.com",
-        "sqs-fips.eu-west-1.amazonaws.com",
-        "sqs.eu-west-1.api.aws",
-        "eu-west-1.queue.amazonaws.com",
-        "vpce-0f1a-2b3c.sqs.eu-west-1.vpce.amazonaws.com",
-        "SQS.eu-west-1.amazonaws.com:443",
+        ("sqs.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("sqs-fips.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("sqs.eu-west-1.api.aws", "eu-west-1"),
+        ("eu-west-1.queue.amazonaws.com", "eu-west-1"),
+        ("vpce-0f1a-2b3c.sqs.eu-west-1.vpce.amazonaws.com", "eu-west-1"),
+        ("SQS.eu-west-1.amazonaws.com:443", "eu-west-1"),
+        ("sqs.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+        ("sqs.cn-north-1.amazonaws.com.cn", "cn-north-1"),
     ],
 )
-def test_a_queue_of_another_region_is_refused(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_of_another_region_is_refused(
+    host: str, region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Botocore would read it, and the replicas on other machines have another environment.
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_REGION", region)
     args = {**QUEUE, "queue.url": f"https://{host}/123456789012/images"}
     refused = refusal(args)
-    assert f"{host}/123456789012/images is in eu-west-1, and aws.region is us-east-1" in refused
-    assert "set aws.region to eu-west-1" in refused
-    assert AppConfig.load({**args, "aws.region": "eu-west-1"}).aws.region == "eu-west-1"
+    assert f"{host}/123456789012/images is in {region}, and aws.region is us-east-1" in refused
+    assert f"set aws.region to {region}" in refused
+    assert AppConfig.load({**args, "aws.region": region}).aws.region == region
     AppConfig.load({**args, "aws.endpoint_url": "http://localhost:4566"})
 
 
