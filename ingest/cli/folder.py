@@ -171,7 +171,7 @@ def _saying_what_stays(console: Console, out: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         _print(console, f"Stopped. {rest}")
         raise typer.Exit(INTERRUPTED) from None
-    except ForeedgeError:
+    except (ForeedgeError, OSError):
         _print(console, rest)
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -28,8 +29,17 @@ def file_names(images: Iterable[str], extension: str = "png") -> list[str]:
 
 
 def write_cutout(path: Path, data: bytes) -> None:
-    """Write a cut-out and the folders that it needs. A file that has its name is complete."""
+    """Write a cut-out and the folders that it needs. A file that has its name is complete.
+
+    Raises:
+        OSError: The file cannot be written. Nothing is left of it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
+    # A name of its own length: that of a cut-out may be as long as the file system allows.
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 import time
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,6 +22,7 @@ from serve_app.errors import (
     InternalError,
     SourceForbidden,
     SourceNotFound,
+    StorageRejected,
     TransientError,
     UnsupportedFormat,
 )
@@ -34,6 +37,17 @@ _OF_THE_IMAGE = (
     UnsupportedFormat,
 )
 """Errors that one image has. Others are those of the request or the server, and of all images."""
+
+_OF_THE_PLACE = {
+    errno.EEXIST,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+}
+"""Numbers of the errors that the name of one cut-out has. A full disk, say, has all of them."""
 
 
 class CutoutFile(NamedTuple):
@@ -74,7 +88,8 @@ def missing_cutouts(files: Iterable[CutoutFile]) -> list[CutoutFile]:
 
 def _is_there(file: CutoutFile) -> bool:
     try:
-        return file.target.stat().st_mtime >= file.image.stat().st_mtime
+        found = file.target.stat()
+        return stat.S_ISREG(found.st_mode) and found.st_mtime >= file.image.stat().st_mtime
     except OSError:
         # The work on the image says why it cannot be read.
         return False
@@ -92,7 +107,7 @@ def cut_out_files(
 
     Raises:
         ForeedgeError: The server refuses what all images have in common, or takes none.
-        OSError: A cut-out cannot be written.
+        OSError: No cut-out can be written: the disk is full, say.
     """
     with ThreadPoolExecutor(requests, "cut-out") as pool:
         running: set[Future[ImageEnd]] = set()
@@ -124,5 +139,15 @@ def _cut_out(client: CutoutClient, file: CutoutFile) -> ImageEnd:
     except OSError as error:
         kind = SourceNotFound if isinstance(error, FileNotFoundError) else SourceForbidden
         return ImageEnd(file.image, kind(f"The file cannot be read: {error.strerror}"))
-    write_cutout(file.target, data)
+    return _write(file, data)
+
+
+def _write(file: CutoutFile, data: bytes) -> ImageEnd:
+    try:
+        write_cutout(file.target, data)
+    except OSError as error:
+        if error.errno not in _OF_THE_PLACE:
+            raise
+        reason = f"The cut-out {file.target} cannot be written: {error.strerror}"
+        return ImageEnd(file.image, StorageRejected(reason))
     return ImageEnd(file.image, None)

@@ -144,6 +144,50 @@ def test_a_file_that_cannot_be_read_fails_alone(server: CutoutServer, images: Pa
     assert ends == {"gone.jpg": "source_not_found", "1.jpg": None}
 
 
+def test_a_cutout_that_cannot_have_its_name_fails_alone(server: CutoutServer, images: Path) -> None:
+    out, fits, too_long = images.parent / "out", "f" * 251, "l" * 251
+    (images / f"{fits}.jpg").write_bytes(b"fits")
+    # Two images with one stem, so that the suffix of the cut-out is appended.
+    (images / f"{too_long}.jpg").write_bytes(b"too long")
+    (images / f"{too_long}.png").write_bytes(b"too long")
+    (out / "sub" / "3.png" / "folder").mkdir(parents=True)
+    (images / "file").mkdir()
+    (images / "file" / "5.jpg").write_bytes(b"five")
+    (out / "file").write_bytes(b"not a folder")
+
+    code, _, error = run(server, images, "--requests", "1")
+
+    assert (code, error) == (1, None)
+    with (out / "failures.csv").open(newline="") as file:
+        failures = {row["image"]: (row["code"], row["message"]) for row in csv.DictReader(file)}
+    reasons = {
+        f"{too_long}.jpg": "File name too long",
+        f"{too_long}.png": "File name too long",
+        "sub/3.png": "Is a directory",
+        "file/5.jpg": "File exists",
+    }
+    assert failures.keys() == reasons.keys()
+    for name, reason in reasons.items():
+        assert failures[name][0] == "storage_rejected"
+        assert failures[name][1].endswith(f"cannot be written: {reason}")
+    found = files_in(out)
+    assert found[f"{fits}.png"] == b"cut:fits"
+    assert found.keys() == {
+        "1.jpg.png", "1.webp.png", "sub/4.png", "file", "failures.csv", f"{fits}.png"
+    }  # fmt: skip
+
+
+def test_a_place_that_takes_no_cutout_at_all_ends_the_command(
+    server: CutoutServer, images: Path
+) -> None:
+    # A file system that nobody may write to, not even root.
+    command = ["folder", str(images), "/proc/self/out", "--url", server.url, "--requests", "1"]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, OSError)
+    assert len(server.received) == 1
+    assert "The same command continues" in result.stdout
+
+
 def test_a_refusal_of_the_request_ends_the_command_at_once(
     server: CutoutServer, images: Path
 ) -> None:
