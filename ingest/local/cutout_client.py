@@ -16,8 +16,10 @@ import urllib3
 from serve_app.errors import (
     BY_CODE,
     ForeedgeError,
+    ImageTooLarge,
     InvalidConfig,
     LimitReached,
+    RateLimited,
     ReplicaLost,
     TransientError,
     Unauthenticated,
@@ -28,6 +30,9 @@ PATIENCE_S = 120.0
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=150)
 _OK = 200
+_REQUEST_TIMEOUT = 408
+_CONTENT_TOO_LARGE = 413
+_TOO_MANY_REQUESTS = 429
 _FIRST_SERVER_ERROR = 500
 _PAUSE_S = 2.0
 """Time between two attempts, in seconds, if the server names none."""
@@ -143,16 +148,27 @@ class CutoutClient:
             problem = orjson.loads(answer.data)
             kind, detail = BY_CODE[problem["code"]], str(problem["detail"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            if answer.status >= _FIRST_SERVER_ERROR:
-                # As HAProxy answers for a replica that has ended.
-                return ReplicaLost(f"The server answered with status {answer.status}.")
-            return InvalidConfig(
-                f"{self._server} is no server of Foreedge, or of another version: it answered with "
-                f"status {answer.status}. Give another --url"
-            )
+            return self._error_of_proxy(answer.status)
         if kind is Unauthenticated:
             detail = f"{detail} Give a file with the key: --api-key-file"
         return kind(detail)
+
+    def _error_of_proxy(self, status: int) -> ForeedgeError:
+        """Return the error that a status stands for, in an answer that Foreedge has not written."""
+        text = f"{self._server} answered with status {status}"
+        if status == _CONTENT_TOO_LARGE:
+            return ImageTooLarge(
+                f"{text}: a proxy in front of the server takes no such large file."
+            )
+        if status == _TOO_MANY_REQUESTS:
+            return RateLimited(f"{text}: a proxy in front of the server limits the requests.")
+        if status == _REQUEST_TIMEOUT or status >= _FIRST_SERVER_ERROR:
+            # 500 is what HAProxy answers for a replica that has ended.
+            return ReplicaLost(f"{text}.")
+        return InvalidConfig(
+            f"{self._server} is no server of Foreedge, or of another version: it answered with "
+            f"status {status}. Give another --url"
+        )
 
 
 def _pause_s(retry_after: str) -> float:

@@ -13,10 +13,12 @@ from ingest.local.cutout_client import CutoutClient
 from ingest.local.ports import free_port
 from serve_app.errors import (
     CorruptImage,
+    ImageTooLarge,
     InvalidConfig,
     InvalidRecipe,
     ModelUnavailable,
     Overloaded,
+    RateLimited,
     ReplicaLost,
     Unauthenticated,
 )
@@ -97,7 +99,11 @@ def test_no_image_is_given_up_while_the_server_is_busy_with_others(
     [
         (refusal(CorruptImage("cut short")), CorruptImage),
         (refusal(InvalidRecipe("no such field")), InvalidRecipe),
+        (Answer(413, b"<html>", {}), ImageTooLarge),
+        (Answer(401, b"<html>", {}), InvalidConfig),
+        (Answer(403, b"<html>", {}), InvalidConfig),
         (Answer(404, b"<html>", {}), InvalidConfig),
+        (Answer(405, b"<html>", {}), InvalidConfig),
         (Answer(302, b"", {"Location": "http://127.0.0.1:1/"}), InvalidConfig),
     ],
 )
@@ -110,11 +116,22 @@ def test_what_would_be_refused_again_is_sent_once(
     assert len(server.received) == 1
 
 
-def test_the_answer_of_the_proxy_for_a_replica_that_ended_is_not_the_images(
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_what_a_proxy_says_of_the_server_is_not_the_images(
+    server: CutoutServer, image: Path, status: int
+) -> None:
+    passing = Answer(status, b"<html>", {"Retry-After": "1"})
+    server.prepared[b"one"] = [passing, Answer(200, b"done", {})]
+    assert CutoutClient(server.url, "cutout").cut_out(image) == b"done"
+
+
+def test_the_limit_of_a_proxy_is_obeyed_for_the_time_that_it_names(
     server: CutoutServer, image: Path
 ) -> None:
-    server.prepared[b"one"] = [Answer(500, b"Internal Server Error", {}), Answer(200, b"done", {})]
-    assert CutoutClient(server.url, "cutout").cut_out(image) == b"done"
+    server.prepared[b"one"] = [Answer(429, b"<html>", {"Retry-After": "60"})]
+    with pytest.raises(RateLimited, match="limits the requests"):
+        CutoutClient(server.url, "cutout", patience_s=50).cut_out(image)
+    assert len(server.received) == 1
 
 
 def test_a_server_that_restarts_is_waited_for(image: Path) -> None:
