@@ -101,6 +101,19 @@ class CutoutClient:
             if not isinstance(found, TransientError):
                 raise found
 
+    def answers(self) -> bool:
+        """Return whether the server still answers, as it does next to an image that it loses.
+
+        Blocks for as long as a replica takes to start. False once the client is stopped.
+        """
+        if self._stopped.is_set():
+            return False
+        try:
+            answer = self._pool.request("GET", f"{self._server}/v1/models", headers=self._headers)
+        except urllib3.exceptions.HTTPError:
+            return False
+        return answer.status == _OK
+
     def cut_out(self, path: Path) -> bytes:
         """Return the result of an image file. Blocks.
 

@@ -20,6 +20,7 @@ from serve_app.errors import (
     ForeedgeError,
     ImageTooLarge,
     InternalError,
+    ReplicaLost,
     SourceForbidden,
     SourceNotFound,
     StorageRejected,
@@ -132,8 +133,10 @@ def _cut_out(client: CutoutClient, file: CutoutFile) -> ImageEnd:
     except _OF_THE_IMAGE as error:
         return ImageEnd(file.image, error)
     except TransientError as error:
-        # A server that takes other images meanwhile has a reason to refuse this one.
-        if client.answered_at < begun_at:
+        # A server that takes other images meanwhile has a reason to refuse this one. One that has
+        # lost each replica with this image, and nothing else to do, is asked whether it is there.
+        others_taken = client.answered_at >= begun_at
+        if not others_taken and not (isinstance(error, ReplicaLost) and client.answers()):
             raise
         return ImageEnd(file.image, error)
     except OSError as error:

@@ -23,11 +23,13 @@ from serve_app.errors import (
     ForeedgeError,
     InvalidConfig,
     InvalidRecipe,
+    ModelUnavailable,
     NoSubject,
     Overloaded,
+    ReplicaLost,
     UnknownModel,
 )
-from tests.support.cutout_server import CutoutServer, cutout_server, refusal
+from tests.support.cutout_server import Answer, CutoutServer, cutout_server, refusal
 
 IMAGES = {"1.jpg": b"one", "1.webp": b"two", "sub/3.png": b"three", "sub/4.jpeg": b"four"}
 CUTOUTS = {"1.jpg.png": b"one", "1.webp.png": b"two", "sub/3.png": b"three", "sub/4.png": b"four"}
@@ -186,6 +188,33 @@ def test_a_place_that_takes_no_cutout_at_all_ends_the_command(
     assert isinstance(result.exception, OSError)
     assert len(server.received) == 1
     assert "The same command continues" in result.stdout
+
+
+def test_an_image_that_ends_its_replica_does_not_keep_the_others(
+    server: CutoutServer, images: Path
+) -> None:
+    server.prepared[b"one"] = [Answer(500, b"Internal Server Error", {})]
+    files = [CutoutFile(images / name, images.parent / "out" / name) for name in IMAGES]
+    client = CutoutClient(server.url, "cutout", patience_s=0)
+
+    ends = [end.error and end.error.code for end in cut_out_files(client, files, 1)]
+
+    assert ends == ["replica_lost", None, None, None]
+
+
+def test_a_server_that_takes_no_image_any_more_ends_the_command(
+    server: CutoutServer, images: Path
+) -> None:
+    files = [CutoutFile(images / name, images.parent / "out" / name) for name in IMAGES]
+    lost, busy = Answer(500, b"Internal Server Error", {}), refusal(Overloaded("busy"))
+    for answer, models, kind in (
+        (lost, refusal(ModelUnavailable("starting")), ReplicaLost),
+        (busy, server.models, Overloaded),
+    ):
+        server.prepared[b"one"], server.models = [answer], models
+        client = CutoutClient(server.url, "cutout", patience_s=0)
+        with pytest.raises(kind):
+            list(cut_out_files(client, files, 1))
 
 
 def test_a_refusal_of_the_request_ends_the_command_at_once(
