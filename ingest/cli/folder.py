@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 
 from ingest.cli.exit_codes import FAILED, INTERRUPTED
+from ingest.cli.failure_list import FailureList
 from ingest.cli.options import JsonOption, home_path
 from ingest.cli.own_images import describe_skipped, own_images
 from ingest.cli.progress import progress_bar
-from ingest.cli.terminal import open_terminal, print_json, write_csv
+from ingest.cli.terminal import open_terminal, print_json
 from ingest.local.cutout_client import CutoutClient
 from ingest.local.folder_cutouts import (
     CutoutFile,
-    ImageEnd,
     cut_out_files,
     missing_cutouts,
     plan_cutouts,
@@ -31,8 +31,6 @@ from ingest.units import counted, format_duration
 from serve_app.contracts.recipe import parse_recipe
 from serve_app.error_text import visible
 from serve_app.errors import ForeedgeError, InvalidConfig
-
-_FAILURES = "failures.csv"
 
 ImagesArgument = Annotated[
     Path, typer.Argument(parser=home_path, help="Folder of the images, with its subfolders.")
@@ -78,8 +76,10 @@ def folder(
     client = CutoutClient(url, recipe, api_key=_key(api_key_file), connections=requests)
     with console.status("Reading the folder …"):
         found, skipped = own_images(images, out, all_names=all_names)
+        failures = FailureList(out)
         files = plan_cutouts(images, found, out, extension)
         missing = missing_cutouts(files)
+        failures.keep_only(_name(file.image, images) for file in missing)
     _print(console, f"{counted(len(files), 'image')} in {images}")
     if skipped:
         _print(console, f"  {describe_skipped(skipped)}")
@@ -87,14 +87,13 @@ def folder(
         _print(console, f"  {counted(there, 'cut-out')} there before, whatever their recipe was")
     if missing:
         client.check()
-    failed: list[ImageEnd] = []
-    with _saying_what_stays(console, out), _list_of_failures(out, images, failed):
-        _cut_out(console, client, missing, requests, failed)
+    with _saying_what_stays(console, out), _writing(failures):
+        _cut_out(console, client, images, missing, requests, failures)
     _print(console, f"Cut-outs  {out}")
-    if failed:
-        codes = Counter(end.error.code for end in failed if end.error)
+    if failed := failures.codes():
+        codes = Counter(failed)
         kinds = ", ".join(f"{code} {number:,}" for code, number in codes.most_common())
-        _print(console, f"{counted(len(failed), 'image')} failed ({kinds}): {out / _FAILURES}")
+        _print(console, f"{counted(len(failed), 'image')} failed ({kinds}): {failures.path}")
     if as_json:
         done = len(missing) - len(failed)
         print_json(
@@ -118,25 +117,31 @@ def _key(file: Path | None) -> str | None:
     return words[0]
 
 
+def _name(image: Path, images: Path) -> str:
+    return image.relative_to(images).as_posix()
+
+
 def _cut_out(
     console: Console,
     client: CutoutClient,
+    images: Path,
     files: list[CutoutFile],
     requests: int,
-    failed: list[ImageEnd],
+    failures: FailureList,
 ) -> None:
-    """Make cut-outs while a bar shows the progress, and add the images that fail to a list."""
+    """Make cut-outs while a bar shows the progress, and note the images that fail."""
     rate = Rate()
+    failed = 0
     with progress_bar(console) as progress:
         task = progress.add_task("Cutting out", total=len(files), detail="")
         with closing(cut_out_files(client, files, requests)) as ends:
             for number, end in enumerate(ends, 1):
-                if end.error is not None:
-                    failed.append(end)
+                failures.ended(_name(end.image, images), end.error)
+                failed += end.error is not None
                 per_s = rate.after(number)
                 detail = f"{number:,} of {len(files):,}"
                 if failed:
-                    detail += f" · [red]{len(failed):,} failed[/red]"
+                    detail += f" · [red]{failed:,} failed[/red]"
                 if per_s:
                     left = format_duration((len(files) - number) / per_s)
                     detail += f" · {per_s:.1f} images/s · {left} left"
@@ -144,21 +149,12 @@ def _cut_out(
 
 
 @contextmanager
-def _list_of_failures(out: Path, images: Path, failed: list[ImageEnd]) -> Iterator[None]:
-    """Write the images that failed into a file, however the work ends, or remove an older one."""
+def _writing(failures: FailureList) -> Iterator[None]:
+    """Write the images that failed into a file, however the work ends."""
     try:
         yield
     finally:
-        if failed:
-            rows = [
-                (end.image.relative_to(images).as_posix(), end.error.code, end.error.message)
-                for end in failed
-                if end.error
-            ]
-            out.mkdir(parents=True, exist_ok=True)
-            write_csv(str(out / _FAILURES), ("image", "code", "message"), sorted(rows), raw=False)
-        else:
-            (out / _FAILURES).unlink(missing_ok=True)
+        failures.write()
 
 
 @contextmanager

@@ -110,6 +110,11 @@ def _without_formula(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
+def original_cell(cell: str) -> str:
+    """Return a cell of a table of ``write_csv`` without the apostrophe before a formula."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+
+
 @contextmanager
 def status_line() -> Iterator[Status]:
     """Show a line that says what is being done, if the standard error is a terminal."""

@@ -134,6 +134,36 @@ def test_images_that_fail_are_listed_and_tried_again(server: CutoutServer, image
     assert files_in(out) == cut(CUTOUTS)
 
 
+def test_failures_stay_listed_until_their_images_are_tried_again(
+    server: CutoutServer, images: Path
+) -> None:
+    listed = images.parent / "out" / "failures.csv"
+    server.prepared = {data: [refusal(CorruptImage("cut short"))] for data in (b"one", b"four")}
+    run(server, images)
+    before = listed.read_bytes()
+    # The server refuses what all images have in common, before one of these has ended again.
+    server.prepared = {data: [refusal(UnknownModel("no such"))] for data in IMAGES.values()}
+
+    _, _, error = run(server, images)
+
+    assert isinstance(error, UnknownModel)
+    assert listed.read_bytes() == before
+
+
+def test_a_file_with_the_name_of_the_list_is_refused_and_kept(
+    server: CutoutServer, images: Path
+) -> None:
+    listed = images.parent / "out" / "failures.csv"
+    listed.parent.mkdir()
+    listed.write_text("mine\n")
+
+    _, _, error = run(server, images)
+
+    assert isinstance(error, InvalidConfig)
+    assert server.received == []
+    assert listed.read_text() == "mine\n"
+
+
 def test_a_file_that_cannot_be_read_fails_alone(server: CutoutServer, images: Path) -> None:
     # A list that is older than the folder.
     files = [
