@@ -17,7 +17,7 @@ from ingest.cli.options import JsonOption, home_path
 from ingest.cli.own_images import describe_skipped, own_images
 from ingest.cli.progress import progress_bar
 from ingest.cli.terminal import open_terminal, print_json
-from ingest.local.cutout_client import CutoutClient
+from ingest.local.cutout_client import ANSWER_S, CutoutClient
 from ingest.local.folder_cutouts import (
     CutoutFile,
     cut_out_files,
@@ -130,11 +130,17 @@ def _cut_out(
     failures: FailureList,
 ) -> None:
     """Make cut-outs while a bar shows the progress, and note the images that fail."""
+
+    def say_what_is_awaited(number: int) -> None:
+        if number:
+            sent, limit = counted(number, "image"), format_duration(ANSWER_S)
+            _print(console, f"Stopping. The server still has {sent}, for {limit} at most.")
+
     rate = Rate()
     failed = 0
     with progress_bar(console) as progress:
         task = progress.add_task("Cutting out", total=len(files), detail="")
-        with closing(cut_out_files(client, files, requests)) as ends:
+        with closing(cut_out_files(client, files, requests, say_what_is_awaited)) as ends:
             for number, end in enumerate(ends, 1):
                 failures.ended(_name(end.image, images), end.error)
                 failed += end.error is not None

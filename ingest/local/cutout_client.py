@@ -6,6 +6,8 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -28,7 +30,10 @@ from serve_app.errors import (
 PATIENCE_S = 120.0
 """Time, in seconds, for which an image that a server does not take is sent again."""
 
-_TIMEOUT = urllib3.Timeout(connect=10, read=150)
+ANSWER_S = 150.0
+"""Time, in seconds, after which a connection that brings no answer is given up."""
+
+_CONNECT_S = 10
 _OK = 200
 _REQUEST_TIMEOUT = 408
 _CONTENT_TOO_LARGE = 413
@@ -60,6 +65,7 @@ class CutoutClient:
         api_key: str | None = None,
         connections: int = 1,
         patience_s: float = PATIENCE_S,
+        answer_s: float = ANSWER_S,
     ) -> None:
         """Create the client. Nothing is sent yet.
 
@@ -69,17 +75,21 @@ class CutoutClient:
             api_key: Key that the server asks for.
             connections: Number of threads that use the client.
             patience_s: Time, in seconds, for which an image is sent again.
+            answer_s: Time, in seconds, for which an answer is awaited.
         """
         self._server = url.rstrip("/")
         self._url = f"{self._server}/v1/cutout?{urlencode({'recipe': recipe})}"
         self._headers = {"Content-Type": "application/octet-stream"}
         if api_key is not None:
             self._headers["X-API-Key"] = api_key
-        self._pool = urllib3.PoolManager(maxsize=connections, retries=False, timeout=_TIMEOUT)
+        timeout = urllib3.Timeout(connect=_CONNECT_S, read=answer_s)
+        self._pool = urllib3.PoolManager(maxsize=connections, retries=False, timeout=timeout)
         self._patience_s = patience_s
         self._stopped = threading.Event()
         self.answered_at = -math.inf
         """Time of ``time.monotonic`` at which the server has judged an image last, in seconds."""
+        self._unanswered = 0
+        self._lock = threading.Lock()
 
     def check(self) -> None:
         """Check that a server answers and admits this client. Blocks.
@@ -122,27 +132,32 @@ class CutoutClient:
             ForeedgeError: The server refuses the image or the request.
             OSError: The file cannot be read.
         """
-        begun_at = time.monotonic()
+        refused_at: float | None = None
         while isinstance(found := self._attempt(path), _Later):
+            # The time of the first attempt is not counted: a connection may hang for longer.
+            refused_at = refused_at or time.monotonic()
             # A server that is busy with other images takes this one in the end.
             busy = isinstance(found.error, LimitReached)
-            since = max(begun_at, self.answered_at) if busy else begun_at
+            since = max(refused_at, self.answered_at) if busy else refused_at
             if time.monotonic() + found.pause_s > since + self._patience_s:
                 raise found.error
             if self._stopped.wait(found.pause_s):
                 raise found.error
         return found
 
-    def stop(self) -> None:
-        """Send no image again from now on. Requests that are sent are answered."""
-        self._stopped.set()
+    def stop(self) -> int:
+        """Send no image again from now on, and return how many are sent and not answered yet."""
+        with self._lock:
+            self._stopped.set()
+            return self._unanswered
 
     def _attempt(self, path: Path) -> bytes | _Later:
         with path.open("rb") as body:
             size = os.fstat(body.fileno()).st_size
             headers = {**self._headers, "Content-Length": str(size)}
             try:
-                answer = self._pool.request("POST", self._url, body=body, headers=headers)
+                with self._counted():
+                    answer = self._pool.request("POST", self._url, body=body, headers=headers)
             except urllib3.exceptions.HTTPError as error:
                 lost = ReplicaLost(f"The server at {self._server} did not answer: {error}")
                 return _Later(lost, _PAUSE_S)
@@ -154,6 +169,16 @@ class CutoutClient:
             return _Later(found, _pause_s(answer.headers.get("Retry-After", "")))
         self.answered_at = time.monotonic()
         raise found
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._unanswered += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._unanswered -= 1
 
     def _error_of(self, answer: urllib3.BaseHTTPResponse) -> ForeedgeError:
         """Return the error that an answer describes."""

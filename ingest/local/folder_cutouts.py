@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -97,7 +97,10 @@ def _is_there(file: CutoutFile) -> bool:
 
 
 def cut_out_files(
-    client: CutoutClient, files: Iterable[CutoutFile], requests: int
+    client: CutoutClient,
+    files: Iterable[CutoutFile],
+    requests: int,
+    stopping: Callable[[int], None],
 ) -> Generator[ImageEnd, None, None]:
     """Make cut-outs, several at a time, and yield how each ended. Blocks.
 
@@ -105,6 +108,8 @@ def cut_out_files(
         client: The client.
         files: The images and the files of their cut-outs.
         requests: Number of images that the server has at a time.
+        stopping: Called with the number of images whose answers are awaited still, if the work ends
+            before its time.
 
     Raises:
         ForeedgeError: The server refuses what all images have in common, or takes none.
@@ -122,7 +127,7 @@ def cut_out_files(
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (each.result() for each in done)
         except BaseException:
-            client.stop()
+            stopping(client.stop())
             raise
 
 

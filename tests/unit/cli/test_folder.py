@@ -60,6 +60,10 @@ def run(server: CutoutServer, images: Path, *options: str) -> tuple[int, str, Ex
     return result.exit_code, result.stdout, None if isinstance(error, SystemExit) else error
 
 
+def never_stopped(awaited: int) -> None:
+    raise AssertionError(awaited)
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -171,7 +175,7 @@ def test_a_file_that_cannot_be_read_fails_alone(server: CutoutServer, images: Pa
     ]
     ends = {
         end.image.name: end.error and end.error.code
-        for end in cut_out_files(CutoutClient(server.url, "cutout"), files, 2)
+        for end in cut_out_files(CutoutClient(server.url, "cutout"), files, 2, never_stopped)
     }
     assert ends == {"gone.jpg": "source_not_found", "1.jpg": None}
 
@@ -227,7 +231,7 @@ def test_an_image_that_ends_its_replica_does_not_keep_the_others(
     files = [CutoutFile(images / name, images.parent / "out" / name) for name in IMAGES]
     client = CutoutClient(server.url, "cutout", patience_s=0)
 
-    ends = [end.error and end.error.code for end in cut_out_files(client, files, 1)]
+    ends = [end.error and end.error.code for end in cut_out_files(client, files, 1, never_stopped)]
 
     assert ends == ["replica_lost", None, None, None]
 
@@ -236,6 +240,7 @@ def test_a_server_that_takes_no_image_any_more_ends_the_command(
     server: CutoutServer, images: Path
 ) -> None:
     files = [CutoutFile(images / name, images.parent / "out" / name) for name in IMAGES]
+    stopped: list[int] = []
     lost, busy = Answer(500, b"Internal Server Error", {}), refusal(Overloaded("busy"))
     for answer, models, kind in (
         (lost, refusal(ModelUnavailable("starting")), ReplicaLost),
@@ -244,7 +249,8 @@ def test_a_server_that_takes_no_image_any_more_ends_the_command(
         server.prepared[b"one"], server.models = [answer], models
         client = CutoutClient(server.url, "cutout", patience_s=0)
         with pytest.raises(kind):
-            list(cut_out_files(client, files, 1))
+            list(cut_out_files(client, files, 1, stopped.append))
+    assert stopped == [0, 0]
 
 
 def test_a_refusal_of_the_request_ends_the_command_at_once(
@@ -296,6 +302,27 @@ def test_an_api_key_is_read_from_its_file(
     (tmp_path / "key").write_text("secret\n")
     assert run(server, images, "--api-key-file", str(tmp_path / "key"))[0] == 0
     assert {request["X-API-Key"] for _, request in server.received} == {"secret"}
+
+
+def test_after_ctrl_c_it_says_at_once_what_is_awaited(server: CutoutServer, images: Path) -> None:
+    server.hold.clear()
+    foreedge = str(Path(sys.executable).parent / "foreedge")
+    command = [foreedge, "folder", str(images), str(images.parent / "out"), "--url", server.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        deadline = time.monotonic() + 60
+        while len(server.received) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        lines = iter(process.stdout.readline, "")
+        # The answers come after the line.
+        assert any("Stopping. The server still has 4 images" in line for line in lines)
+        server.hold.set()
+        process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert files_in(images.parent / "out") == cut(CUTOUTS)
 
 
 def test_it_can_be_stopped_and_continued(server: CutoutServer, images: Path) -> None:

@@ -134,6 +134,16 @@ def test_the_limit_of_a_proxy_is_obeyed_for_the_time_that_it_names(
     assert len(server.received) == 1
 
 
+def test_patience_begins_when_the_first_attempt_ends(server: CutoutServer, image: Path) -> None:
+    # A connection that hangs for longer than the patience lasts.
+    server.hold.clear()
+    timer = threading.Timer(3, server.hold.set)
+    timer.start()
+    client = CutoutClient(server.url, "cutout", patience_s=2.1, answer_s=1)
+    assert client.cut_out(image) == b"cut:one"
+    timer.join()
+
+
 def test_a_server_that_restarts_is_waited_for(image: Path) -> None:
     port = free_port()
     client = CutoutClient(f"http://127.0.0.1:{port}", "cutout", patience_s=30)
@@ -155,7 +165,7 @@ def test_a_server_that_is_gone_is_given_up(image: Path) -> None:
 def test_a_client_that_is_stopped_waits_no_more(server: CutoutServer, image: Path) -> None:
     server.prepared[b"one"] = [refusal(Overloaded("busy"), Retry_After="60")]
     client = CutoutClient(server.url, "cutout")
-    client.stop()
+    assert client.stop() == 0
     begun_at = time.monotonic()
     with pytest.raises(Overloaded):
         client.cut_out(image)
