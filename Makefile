@@ -28,7 +28,7 @@ help: ## This list
 		$(firstword $(MAKEFILE_LIST)) $(firstword $(MAKEFILE_LIST))
 
 ##@ Use
-demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) into OUT=out/NAME
+demo: $(VENV)/weights ## The whole way of COUNT=24 images (or IMAGES=folder) into OUT=folder
 	$(VENV)/bin/foreedge demo --count $(COUNT) $(if $(IMAGES),--images "$(IMAGES)") $(if $(OUT),--out "$(OUT)")
 
 tune: $(VENV)/weights ## The fastest settings here (P95=2s, ACCURACY=close, MINUTES=12)

@@ -34,8 +34,8 @@ OutOption = Annotated[
     typer.Option(
         parser=home_path,
         metavar="PATH",
-        help="Folder for the cut-outs and the report. Default: out/demo, or out/ and the name of "
-        "the folder of your images. Results of other images of yours are refused and kept.",
+        help="Folder for the cut-outs and the report. Default: out/demo, or out/images/ and the "
+        "name of the folder of your images. Results of other images of yours are refused and kept.",
     ),
 ]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")]

@@ -66,7 +66,10 @@ def results_folder(images: Path | None) -> Path:
     Args:
         images: Folder of the user's images. None: photographs of ours.
     """
-    return Path("out", images.resolve().name if images else "demo")
+    if images is None:
+        return Path("out", "demo")
+    # Apart from the folders of ours in out/. A whole file system has no name.
+    return Path("out", "images", images.resolve().name or "root")
 
 
 def prepare_demo_folder(out: Path, images: Path | None = None) -> None:

@@ -76,8 +76,11 @@ def test_own_images_take_the_place_of_our_photographs(tmp_path: Path) -> None:
 def test_each_folder_of_images_has_its_own_results(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     assert results_folder(None) == Path("out/demo")
-    assert results_folder(tmp_path / "a") == Path("out/a")
-    assert results_folder(tmp_path / "b" / "..") == Path("out", tmp_path.name)
+    assert results_folder(tmp_path / "a") == Path("out/images/a")
+    assert results_folder(tmp_path / "b" / "..") == Path("out/images", tmp_path.name)
+    assert results_folder(Path("/")) == Path("out/images/root")
+    # Our own folders in out/ have such names.
+    assert results_folder(tmp_path / "demo") == Path("out/images/demo")
 
 
 def test_the_home_folder_is_found_in_paths_that_no_shell_has_expanded(
