@@ -20,6 +20,7 @@ from ingest.cli.terminal import open_terminal, print_json
 from ingest.local.cutout_client import ANSWER_S, CutoutClient
 from ingest.local.folder_cutouts import (
     CutoutFile,
+    Folders,
     cut_out_files,
     missing_cutouts,
     plan_cutouts,
@@ -74,12 +75,12 @@ def folder(
     console = open_terminal(as_json=as_json)
     extension = parse_recipe(recipe_argument(recipe)).extension
     client = CutoutClient(url, recipe, api_key=_key(api_key_file), connections=requests)
+    folders = Folders(images, out)
     with console.status("Reading the folder …"):
-        found, skipped = own_images(images, out, all_names=all_names)
+        files, skipped = _read(folders, extension, all_names)
         failures = FailureList(out)
-        files = plan_cutouts(images, found, out, extension)
-        missing = missing_cutouts(files)
-        failures.keep_only(_name(file.image, images) for file in missing)
+        missing = missing_cutouts(folders, files)
+        failures.keep_only(file.image for file in missing)
     _print(console, f"{counted(len(files), 'image')} in {images}")
     if skipped:
         _print(console, f"  {describe_skipped(skipped)}")
@@ -88,7 +89,7 @@ def folder(
     if missing:
         client.check()
     with _saying_what_stays(console, out), _writing(failures):
-        _cut_out(console, client, images, missing, requests, failures)
+        _cut_out(console, client, folders, missing, requests, failures)
     _print(console, f"Cut-outs  {out}")
     if failed := failures.codes():
         codes = Counter(failed)
@@ -117,14 +118,18 @@ def _key(file: Path | None) -> str | None:
     return words[0]
 
 
-def _name(image: Path, images: Path) -> str:
-    return image.relative_to(images).as_posix()
+def _read(
+    folders: Folders, extension: str, all_names: bool
+) -> tuple[list[CutoutFile], Counter[str]]:
+    """Return the images with their cut-outs, and the number of other files by their kind."""
+    found, skipped = own_images(folders.images, folders.out, all_names=all_names)
+    return plan_cutouts(folders.images, found, extension), skipped
 
 
 def _cut_out(
     console: Console,
     client: CutoutClient,
-    images: Path,
+    folders: Folders,
     files: list[CutoutFile],
     requests: int,
     failures: FailureList,
@@ -140,9 +145,9 @@ def _cut_out(
     failed = 0
     with progress_bar(console) as progress:
         task = progress.add_task("Cutting out", total=len(files), detail="")
-        with closing(cut_out_files(client, files, requests, say_what_is_awaited)) as ends:
+        with closing(cut_out_files(client, folders, files, requests, say_what_is_awaited)) as ends:
             for number, end in enumerate(ends, 1):
-                failures.ended(_name(end.image, images), end.error)
+                failures.ended(end.image, end.error)
                 failed += end.error is not None
                 per_s = rate.after(number)
                 detail = f"{number:,} of {len(files):,}"

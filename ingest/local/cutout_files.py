@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 
 def file_names(images: Iterable[str], extension: str = "png") -> list[str]:
@@ -16,16 +16,25 @@ def file_names(images: Iterable[str], extension: str = "png") -> list[str]:
             unless this would give two images the same name: then it is appended.
         extension: Suffix of the cut-outs, without a dot.
     """
-    paths = [PurePosixPath(image) for image in images]
-    plain = Counter(path.with_suffix("") for path in paths)
+    # Strings: a million paths would take a gigabyte.
+    paths = list(images)
+    plain = Counter(map(_without_suffix, paths))
     appended = {f"{path}.{extension}" for path in paths}
     names = []
     for path in paths:
-        name = str(path.with_suffix(f".{extension}"))
+        stem = _without_suffix(path)
+        name = f"{stem}.{extension}"
         # a.jpg.jpg would become what is appended to a.jpg.
-        unique = plain[path.with_suffix("")] == 1 and name not in appended
+        unique = plain[stem] == 1 and name not in appended
         names.append(name if unique else f"{path}.{extension}")
     return names
+
+
+def _without_suffix(path: str) -> str:
+    """Return a path without what ``PurePosixPath.suffix`` is."""
+    name = path.rpartition("/")[2]
+    dot = name.rfind(".")
+    return path[: dot - len(name)] if 0 < dot < len(name) - 1 else path
 
 
 def write_cutout(path: Path, data: bytes) -> None:

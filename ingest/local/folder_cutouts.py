@@ -51,53 +51,58 @@ _OF_THE_PLACE = {
 """Numbers of the errors that the name of one cut-out has. A full disk, say, has all of them."""
 
 
-class CutoutFile(NamedTuple):
-    """An image file and the file of its cut-out."""
+class Folders(NamedTuple):
+    """The folder of the images and that of their cut-outs."""
 
-    image: Path
-    target: Path
+    images: Path
+    out: Path
+
+
+class CutoutFile(NamedTuple):
+    """An image and its cut-out, as paths within their folders. There may be millions."""
+
+    image: str
+    cutout: str
 
 
 class ImageEnd(NamedTuple):
     """How the work on an image ended."""
 
-    image: Path
+    image: str
     error: ForeedgeError | None
     """None if the cut-out is written."""
 
 
-def plan_cutouts(
-    folder: Path, images: Iterable[Path], out: Path, extension: str
-) -> list[CutoutFile]:
+def plan_cutouts(folder: Path, images: Iterable[Path], extension: str) -> list[CutoutFile]:
     """Return the files of the cut-outs of a folder's images, in the same subfolders.
 
     Args:
         folder: Folder of the images.
         images: The image files.
-        out: Folder of the cut-outs.
         extension: Suffix of the cut-outs, without a dot.
     """
-    paths = list(images)
-    names = file_names((path.relative_to(folder).as_posix() for path in paths), extension)
-    return [CutoutFile(path, out / name) for path, name in zip(paths, names, strict=True)]
+    names = [path.relative_to(folder).as_posix() for path in images]
+    return list(map(CutoutFile, names, file_names(names, extension)))
 
 
-def missing_cutouts(files: Iterable[CutoutFile]) -> list[CutoutFile]:
+def missing_cutouts(folders: Folders, files: Iterable[CutoutFile]) -> list[CutoutFile]:
     """Return the files that are not there, or are older than their images."""
-    return [file for file in files if not _is_there(file)]
+    return [file for file in files if not _is_there(folders, file)]
 
 
-def _is_there(file: CutoutFile) -> bool:
+def _is_there(folders: Folders, file: CutoutFile) -> bool:
     try:
-        found = file.target.stat()
-        return stat.S_ISREG(found.st_mode) and found.st_mtime >= file.image.stat().st_mtime
+        found = (folders.out / file.cutout).stat()
+        image = (folders.images / file.image).stat()
     except OSError:
         # The work on the image says why it cannot be read.
         return False
+    return stat.S_ISREG(found.st_mode) and found.st_mtime >= image.st_mtime
 
 
 def cut_out_files(
     client: CutoutClient,
+    folders: Folders,
     files: Iterable[CutoutFile],
     requests: int,
     stopping: Callable[[int], None],
@@ -106,6 +111,7 @@ def cut_out_files(
 
     Args:
         client: The client.
+        folders: The folders of the files.
         files: The images and the files of their cut-outs.
         requests: Number of images that the server has at a time.
         stopping: Called with the number of images whose answers are awaited still, if the work ends
@@ -119,7 +125,7 @@ def cut_out_files(
         running: set[Future[ImageEnd]] = set()
         try:
             for file in files:
-                running.add(pool.submit(_cut_out, client, file))
+                running.add(pool.submit(_cut_out, client, folders, file))
                 if len(running) == requests:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     yield from (each.result() for each in done)
@@ -131,10 +137,10 @@ def cut_out_files(
             raise
 
 
-def _cut_out(client: CutoutClient, file: CutoutFile) -> ImageEnd:
+def _cut_out(client: CutoutClient, folders: Folders, file: CutoutFile) -> ImageEnd:
     begun_at = time.monotonic()
     try:
-        data = client.cut_out(file.image)
+        data = client.cut_out(folders.images / file.image)
     except _OF_THE_IMAGE as error:
         return ImageEnd(file.image, error)
     except TransientError as error:
@@ -147,15 +153,15 @@ def _cut_out(client: CutoutClient, file: CutoutFile) -> ImageEnd:
     except OSError as error:
         kind = SourceNotFound if isinstance(error, FileNotFoundError) else SourceForbidden
         return ImageEnd(file.image, kind(f"The file cannot be read: {error.strerror}"))
-    return _write(file, data)
+    return _write(folders.out / file.cutout, file.image, data)
 
 
-def _write(file: CutoutFile, data: bytes) -> ImageEnd:
+def _write(path: Path, image: str, data: bytes) -> ImageEnd:
     try:
-        write_cutout(file.target, data)
+        write_cutout(path, data)
     except OSError as error:
         if error.errno not in _OF_THE_PLACE:
             raise
-        reason = f"The cut-out {file.target} cannot be written: {error.strerror}"
-        return ImageEnd(file.image, StorageRejected(reason))
-    return ImageEnd(file.image, None)
+        reason = f"The cut-out {path} cannot be written: {error.strerror}"
+        return ImageEnd(image, StorageRejected(reason))
+    return ImageEnd(image, None)

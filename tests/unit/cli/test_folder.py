@@ -16,20 +16,16 @@ import pytest
 from typer.testing import CliRunner
 
 from ingest.cli.main import app
-from ingest.local.cutout_client import CutoutClient
-from ingest.local.folder_cutouts import CutoutFile, cut_out_files
 from serve_app.errors import (
     CorruptImage,
     ForeedgeError,
     InvalidConfig,
     InvalidRecipe,
-    ModelUnavailable,
     NoSubject,
     Overloaded,
-    ReplicaLost,
     UnknownModel,
 )
-from tests.support.cutout_server import Answer, CutoutServer, cutout_server, refusal
+from tests.support.cutout_server import CutoutServer, cutout_server, refusal
 
 IMAGES = {"1.jpg": b"one", "1.webp": b"two", "sub/3.png": b"three", "sub/4.jpeg": b"four"}
 CUTOUTS = {"1.jpg.png": b"one", "1.webp.png": b"two", "sub/3.png": b"three", "sub/4.png": b"four"}
@@ -58,10 +54,6 @@ def run(server: CutoutServer, images: Path, *options: str) -> tuple[int, str, Ex
     error = result.exception
     assert error is None or isinstance(error, SystemExit | ForeedgeError)
     return result.exit_code, result.stdout, None if isinstance(error, SystemExit) else error
-
-
-def never_stopped(awaited: int) -> None:
-    raise AssertionError(awaited)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -168,18 +160,6 @@ def test_a_file_with_the_name_of_the_list_is_refused_and_kept(
     assert listed.read_text() == "mine\n"
 
 
-def test_a_file_that_cannot_be_read_fails_alone(server: CutoutServer, images: Path) -> None:
-    # A list that is older than the folder.
-    files = [
-        CutoutFile(images / name, images.parent / "out" / name) for name in ("gone.jpg", "1.jpg")
-    ]
-    ends = {
-        end.image.name: end.error and end.error.code
-        for end in cut_out_files(CutoutClient(server.url, "cutout"), files, 2, never_stopped)
-    }
-    assert ends == {"gone.jpg": "source_not_found", "1.jpg": None}
-
-
 def test_a_cutout_that_cannot_have_its_name_fails_alone(server: CutoutServer, images: Path) -> None:
     out, fits, too_long = images.parent / "out", "f" * 251, "l" * 251
     (images / f"{fits}.jpg").write_bytes(b"fits")
@@ -222,35 +202,6 @@ def test_a_place_that_takes_no_cutout_at_all_ends_the_command(
     assert isinstance(result.exception, OSError)
     assert len(server.received) == 1
     assert "The same command continues" in result.stdout
-
-
-def test_an_image_that_ends_its_replica_does_not_keep_the_others(
-    server: CutoutServer, images: Path
-) -> None:
-    server.prepared[b"one"] = [Answer(500, b"Internal Server Error", {})]
-    files = [CutoutFile(images / name, images.parent / "out" / name) for name in IMAGES]
-    client = CutoutClient(server.url, "cutout", patience_s=0)
-
-    ends = [end.error and end.error.code for end in cut_out_files(client, files, 1, never_stopped)]
-
-    assert ends == ["replica_lost", None, None, None]
-
-
-def test_a_server_that_takes_no_image_any_more_ends_the_command(
-    server: CutoutServer, images: Path
-) -> None:
-    files = [CutoutFile(images / name, images.parent / "out" / name) for name in IMAGES]
-    stopped: list[int] = []
-    lost, busy = Answer(500, b"Internal Server Error", {}), refusal(Overloaded("busy"))
-    for answer, models, kind in (
-        (lost, refusal(ModelUnavailable("starting")), ReplicaLost),
-        (busy, server.models, Overloaded),
-    ):
-        server.prepared[b"one"], server.models = [answer], models
-        client = CutoutClient(server.url, "cutout", patience_s=0)
-        with pytest.raises(kind):
-            list(cut_out_files(client, files, 1, stopped.append))
-    assert stopped == [0, 0]
 
 
 def test_a_refusal_of_the_request_ends_the_command_at_once(

@@ -14,6 +14,7 @@ def test_images_whose_names_differ_in_the_suffix_keep_their_cutouts() -> None:
     images = ["a.jpg", "a.webp", "b.jpg", "sub/a.jpg", "c.tar.png"]
     assert file_names(images) == ["a.jpg.png", "a.webp.png", "b.png", "sub/a.png", "c.tar.png"]
     assert file_names(["a.jpg", "b"], "webp") == ["a.webp", "b.webp"]
+    assert file_names([".jpg", "a.b/c", "d."]) == [".jpg.png", "a.b/c.png", "d..png"]
 
 
 PARTS = st.lists(st.sampled_from(["a", ".jpg", ".png", "/a"]))
