@@ -16,7 +16,7 @@ from ingest.cli.failure_list import FailureList
 from ingest.cli.options import JsonOption, home_path
 from ingest.cli.own_images import describe_skipped, own_images
 from ingest.cli.progress import progress_bar
-from ingest.cli.terminal import open_terminal, print_json
+from ingest.cli.terminal import open_terminal, print_json, print_text
 from ingest.local.cutout_client import ANSWER_S, CutoutClient
 from ingest.local.folder_cutouts import (
     CutoutFile,
@@ -30,7 +30,6 @@ from ingest.runs.send import recipe_argument
 from ingest.runs.status import Rate
 from ingest.units import counted, format_duration
 from serve_app.contracts.recipe import parse_recipe
-from serve_app.error_text import visible
 from serve_app.errors import ForeedgeError, InvalidConfig
 
 ImagesArgument = Annotated[
@@ -81,20 +80,22 @@ def folder(
         failures = FailureList(out)
         missing = missing_cutouts(folders, files)
         failures.keep_only(file.image for file in missing)
-    _print(console, f"{counted(len(files), 'image')} in {images}")
+    print_text(console, f"{counted(len(files), 'image')} in {images}")
     if skipped:
-        _print(console, f"  {describe_skipped(skipped)}")
+        print_text(console, f"  {describe_skipped(skipped)}")
     if there := len(files) - len(missing):
-        _print(console, f"  {counted(there, 'cut-out')} there before, whatever their recipe was")
+        print_text(
+            console, f"  {counted(there, 'cut-out')} there before, whatever their recipe was"
+        )
     if missing:
         client.check()
     with _saying_what_stays(console, out), _writing(failures):
         _cut_out(console, client, folders, missing, requests, failures)
-    _print(console, f"Cut-outs  {out}")
+    print_text(console, f"Cut-outs  {out}")
     if failed := failures.codes():
         codes = Counter(failed)
         kinds = ", ".join(f"{code} {number:,}" for code, number in codes.most_common())
-        _print(console, f"{counted(len(failed), 'image')} failed ({kinds}): {failures.path}")
+        print_text(console, f"{counted(len(failed), 'image')} failed ({kinds}): {failures.path}")
     if as_json:
         done = len(missing) - len(failed)
         print_json(
@@ -139,7 +140,7 @@ def _cut_out(
     def say_what_is_awaited(number: int) -> None:
         if number:
             sent, limit = counted(number, "image"), format_duration(ANSWER_S)
-            _print(console, f"Stopping. The server still has {sent}, for {limit} at most.")
+            print_text(console, f"Stopping. The server still has {sent}, for {limit} at most.")
 
     rate = Rate()
     failed = 0
@@ -176,12 +177,8 @@ def _saying_what_stays(console: Console, out: Path) -> Iterator[None]:
         with terminate_as_interrupt():
             yield
     except KeyboardInterrupt:
-        _print(console, f"Stopped. {rest}")
+        print_text(console, f"Stopped. {rest}")
         raise typer.Exit(INTERRUPTED) from None
     except (ForeedgeError, OSError):
-        _print(console, rest)
+        print_text(console, rest)
         raise
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
